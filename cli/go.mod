@@ -1,0 +1,3 @@
+module weir.dev/cli
+
+go 1.26.0

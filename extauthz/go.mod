@@ -1,0 +1,3 @@
+module weir.dev/extauthz
+
+go 1.26.0

@@ -1,0 +1,3 @@
+module weir.dev/kit
+
+go 1.26.0

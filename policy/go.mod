@@ -1,0 +1,3 @@
+module weir.dev/policy
+
+go 1.26.0

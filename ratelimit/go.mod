@@ -1,0 +1,3 @@
+module weir.dev/ratelimit
+
+go 1.26.0

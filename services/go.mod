@@ -1,0 +1,3 @@
+module weir.dev/services
+
+go 1.26.0
