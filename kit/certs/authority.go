@@ -1,0 +1,215 @@
+// Package certs makes and uses the certificates by which Weir's parts know each
+// other: a private authority for one machine, SPIFFE identities, and TLS
+// configurations that check the peer's identity and pick up renewed files.
+package certs
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// TrustDomain is the SPIFFE trust domain of a stand-alone Weir.
+const TrustDomain = "weir.local"
+
+// Lifetimes of what the authority issues.
+const (
+	AuthorityLifetime   = 5 * 365 * 24 * time.Hour
+	CertificateLifetime = 90 * 24 * time.Hour
+	// clockSkew backdates certificates so that a peer with a slow clock
+	// accepts them.
+	clockSkew = 5 * time.Minute
+)
+
+// File names within a component's folder.
+const (
+	CertFileName = "tls.crt"
+	KeyFileName  = "tls.key"
+	CAFileName   = "ca.crt"
+)
+
+// PeerID is the SPIFFE id of a component, such as "extauthz".
+func PeerID(component string) string { return "spiffe://" + TrustDomain + "/" + component }
+
+// Authority signs component certificates. Its key stays on disk, mode 0600.
+type Authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	pem  []byte
+}
+
+// OpenAuthority reads the authority kept in dir, or makes one when dir holds
+// none. A half-present or unreadable authority is an error, never replaced
+// silently.
+func OpenAuthority(dir string, now time.Time) (*Authority, error) {
+	certPath, keyPath := filepath.Join(dir, CAFileName), filepath.Join(dir, "ca.key")
+	certPEM, certErr := os.ReadFile(certPath)
+	keyPEM, keyErr := os.ReadFile(keyPath)
+	if errors.Is(certErr, os.ErrNotExist) && errors.Is(keyErr, os.ErrNotExist) {
+		return newAuthority(dir, certPath, keyPath, now)
+	}
+	if err := errors.Join(certErr, keyErr); err != nil {
+		return nil, fmt.Errorf("certificate authority in %s is incomplete (remove the folder to make a new one): %w", dir, err)
+	}
+	cert, err := parseCertificate(certPEM)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", certPath, err)
+	}
+	block, _ := pem.Decode(keyPEM)
+	if block == nil {
+		return nil, fmt.Errorf("%s: holds no PEM block", keyPath)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", keyPath, err)
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok || !key.PublicKey.Equal(cert.PublicKey) {
+		return nil, fmt.Errorf("%s does not belong to %s", keyPath, certPath)
+	}
+	return &Authority{cert: cert, key: key, pem: certPEM}, nil
+}
+
+func newAuthority(dir, certPath, keyPath string, now time.Time) (*Authority, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: "Weir local authority"},
+		NotBefore:             now.Add(-clockSkew),
+		NotAfter:              now.Add(AuthorityLifetime),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		MaxPathLenZero:        true,
+		URIs:                  []*url.URL{{Scheme: "spiffe", Host: TrustDomain}},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if err := writeKey(keyPath, key); err != nil {
+		return nil, err
+	}
+	if err := writeAtomically(certPath, certPEM, 0o644); err != nil {
+		return nil, err
+	}
+	return &Authority{cert: cert, key: key, pem: certPEM}, nil
+}
+
+// NotAfter is when the authority itself expires.
+func (a *Authority) NotAfter() time.Time { return a.cert.NotAfter }
+
+// Issue writes a certificate, key and the authority's certificate for
+// component into dir, for use as client and server on localhost. Files are
+// replaced by rename, key first, and the pair is checked by whoever loads it.
+func (a *Authority) Issue(component, dir string, now time.Time) (Files, error) {
+	files := FilesIn(dir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return files, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return files, err
+	}
+	serial, err := newSerial()
+	if err != nil {
+		return files, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: component},
+		NotBefore:    now.Add(-clockSkew),
+		NotAfter:     now.Add(CertificateLifetime),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		URIs:         []*url.URL{{Scheme: "spiffe", Host: TrustDomain, Path: "/" + component}},
+		DNSNames:     []string{"localhost", component},
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
+	if err != nil {
+		return files, err
+	}
+	if err := writeKey(files.KeyFile, key); err != nil {
+		return files, err
+	}
+	if err := writeAtomically(files.CertFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
+		return files, err
+	}
+	return files, writeAtomically(files.CAFile, a.pem, 0o644)
+}
+
+// Ensure issues a certificate unless dir holds one of this authority that is
+// good for at least another third of its life. It reports whether it wrote.
+func (a *Authority) Ensure(component, dir string, now time.Time) (files Files, issued bool, err error) {
+	files = FilesIn(dir)
+	if expiry, err := files.check(a, component); err == nil && now.Add(CertificateLifetime/3).Before(expiry) {
+		return files, false, nil
+	}
+	files, err = a.Issue(component, dir, now)
+	return files, err == nil, err
+}
+
+func newSerial() (*big.Int, error) {
+	return rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+}
+
+func writeKey(path string, key *ecdsa.PrivateKey) error {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	return writeAtomically(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+}
+
+func writeAtomically(path string, content []byte, mode os.FileMode) error {
+	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name())
+	if err := temp.Chmod(mode); err != nil {
+		return errors.Join(err, temp.Close())
+	}
+	if _, err := temp.Write(content); err != nil {
+		return errors.Join(err, temp.Close())
+	}
+	if err := temp.Close(); err != nil {
+		return err
+	}
+	return os.Rename(temp.Name(), path)
+}
+
+func parseCertificate(raw []byte) (*x509.Certificate, error) {
+	block, _ := pem.Decode(raw)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, errors.New("holds no PEM certificate")
+	}
+	return x509.ParseCertificate(block.Bytes)
+}

@@ -1,0 +1,63 @@
+// Package rpcserver is the gRPC server that every Weir daemon serves with:
+// mutual TLS with named peers, health, reflection, metrics, traces, recovery,
+// coded errors and an orderly drain. What is served on it contains none of
+// these.
+package rpcserver
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"weir.dev/kit/certs"
+	"weir.dev/kit/config"
+)
+
+// Config says where and to whom a server serves.
+type Config struct {
+	// Listen is the host:port to bind; port 0 takes a free one.
+	Listen string `yaml:"listen"`
+	// TLS is this server's certificate and the authorities it trusts.
+	TLS certs.Files `yaml:"tls"`
+	// AllowedPeers are the SPIFFE ids that may connect.
+	AllowedPeers []string `yaml:"allowedPeers"`
+	// MaxMessageBytes bounds one received message. Default 4 MiB.
+	MaxMessageBytes int `yaml:"maxMessageBytes"`
+	// MaxConcurrentStreams bounds the calls of one connection. Default 1000.
+	MaxConcurrentStreams uint32 `yaml:"maxConcurrentStreams"`
+	// DrainTimeout is how long calls may still finish after a stop. Default 10s.
+	DrainTimeout config.Duration `yaml:"drainTimeout"`
+}
+
+// SetDefaults fills in what the package documents.
+func (c *Config) SetDefaults() {
+	c.Listen = "127.0.0.1:0"
+	c.MaxMessageBytes = 4 << 20
+	c.MaxConcurrentStreams = 1000
+	c.DrainTimeout = config.Duration(10 * time.Second)
+}
+
+// Validate reports every mistake.
+func (c *Config) Validate() error {
+	var errs []error
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("server.listen: %q is not host:port", c.Listen))
+	}
+	if err := c.TLS.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("server.%w", err))
+	}
+	if len(c.AllowedPeers) == 0 {
+		errs = append(errs, errors.New("server.allowedPeers: name at least one peer, such as spiffe://weir.local/ingress"))
+	}
+	if c.MaxMessageBytes < 1<<10 || c.MaxMessageBytes > 64<<20 {
+		errs = append(errs, fmt.Errorf("server.maxMessageBytes: %d is outside 1 KiB to 64 MiB", c.MaxMessageBytes))
+	}
+	if c.MaxConcurrentStreams == 0 {
+		errs = append(errs, errors.New("server.maxConcurrentStreams: must be at least 1"))
+	}
+	if c.DrainTimeout <= 0 {
+		errs = append(errs, errors.New("server.drainTimeout: must be positive"))
+	}
+	return errors.Join(errs...)
+}

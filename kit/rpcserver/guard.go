@@ -1,0 +1,123 @@
+package rpcserver
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+
+	"weir.dev/kit/fault"
+	"weir.dev/kit/identity"
+)
+
+// ProblemTrailer carries the RFC 9457 body of an error, as ASCII JSON, to the
+// edge, which sends it to REST clients.
+const ProblemTrailer = "weir-problem"
+
+// maxProblemBytes keeps the trailer well inside default header limits; longer
+// lists of violations are left to the gRPC details.
+const maxProblemBytes = 6 << 10
+
+// guard turns panics and errors into coded ones, puts the identity into the
+// context and logs each call once.
+type guard struct {
+	logger *slog.Logger
+	quiet  bool
+}
+
+func (g *guard) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
+	started := time.Now()
+	ctx, requestID, err := withCaller(ctx)
+	if err == nil {
+		response, err = g.callUnary(ctx, request, handler)
+	}
+	if err = g.finish(ctx, info.FullMethod, requestID, started, err, func(md metadata.MD) { _ = grpc.SetTrailer(ctx, md) }); err != nil {
+		return nil, err
+	}
+	return response, nil
+}
+
+func (g *guard) callUnary(ctx context.Context, request any, handler grpc.UnaryHandler) (response any, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = panicked(cause)
+		}
+	}()
+	return handler(ctx, request)
+}
+
+func (g *guard) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	started := time.Now()
+	ctx, requestID, err := withCaller(stream.Context())
+	if err == nil {
+		err = g.callStream(server, &streamWithContext{ServerStream: stream, ctx: ctx}, handler)
+	}
+	return g.finish(ctx, info.FullMethod, requestID, started, err, stream.SetTrailer)
+}
+
+func (g *guard) callStream(server any, stream grpc.ServerStream, handler grpc.StreamHandler) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = panicked(cause)
+		}
+	}()
+	return handler(server, stream)
+}
+
+func panicked(cause any) error {
+	return fault.New(codes.Internal, fault.ReasonInternal, "an internal error occurred").
+		WithCause(fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
+}
+
+func withCaller(ctx context.Context) (_ context.Context, requestID string, err error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	if values := md.Get(identity.HeaderRequestID); len(values) > 0 {
+		requestID = values[0]
+	}
+	caller, ok := identity.FromMetadata(md)
+	if !ok {
+		return ctx, requestID, fault.New(codes.Unauthenticated, "IDENTITY_AMBIGUOUS", "an identity header is present more than once")
+	}
+	return identity.NewContext(ctx, caller), requestID, nil
+}
+
+func (g *guard) finish(ctx context.Context, method, requestID string, started time.Time, err error, setTrailer func(metadata.MD)) error {
+	if err == nil {
+		if !g.quiet && !strings.HasPrefix(method, "/grpc.health.") {
+			g.logger.InfoContext(ctx, "call", "method", method, "request_id", requestID, "code", codes.OK.String(), "duration", time.Since(started))
+		}
+		return nil
+	}
+	coded := fault.From(err)
+	level := slog.LevelInfo
+	switch coded.Kind {
+	case codes.Internal, codes.Unknown, codes.DataLoss, codes.Unavailable:
+		level = slog.LevelError
+	}
+	g.logger.LogAttrs(ctx, level, "call failed",
+		slog.String("method", method), slog.String("request_id", requestID), slog.String("code", coded.Kind.String()),
+		slog.String("reason", coded.Reason), slog.String("error", coded.Error()), slog.Duration("duration", time.Since(started)))
+	problem := coded.Problem(requestID)
+	body := problem.ASCII()
+	if len(body) > maxProblemBytes {
+		problem.Errors = nil
+		body = problem.ASCII()
+	}
+	if len(body) <= maxProblemBytes {
+		setTrailer(metadata.Pairs(ProblemTrailer, body))
+	}
+	return coded.StatusFor(requestID).Err()
+}
+
+type streamWithContext struct {
+	grpc.ServerStream
+	ctx context.Context //nolint:containedctx // grpc.ServerStream hands its context out by method
+}
+
+func (s *streamWithContext) Context() context.Context { return s.ctx }

@@ -1,0 +1,129 @@
+package rpcserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+)
+
+// Options are what the process gives to its server.
+type Options struct {
+	// Name is the daemon's name, for logs.
+	Name   string
+	Logger *slog.Logger
+	// Registry receives the server's metrics; nil means none are kept.
+	Registry prometheus.Registerer
+	// Quiet leaves successful calls out of the log; for servers that answer one
+	// call per request that the edge logs anyway.
+	Quiet bool
+}
+
+// Server is one listening gRPC server.
+type Server struct {
+	config   Config
+	logger   *slog.Logger
+	grpc     *grpc.Server
+	health   *health.Server
+	listener net.Listener
+	metrics  *grpcprom.ServerMetrics
+}
+
+// New binds the address and prepares the server; it serves once Run is called.
+// Health is NOT_SERVING, for every service name, until SetServing(true).
+func New(cfg Config, options Options) (*Server, error) {
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	tlsConfig, err := cfg.TLS.ServerConfig(cfg.AllowedPeers)
+	if err != nil {
+		return nil, fmt.Errorf("server certificate: %w", err)
+	}
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w", cfg.Listen, err)
+	}
+	metrics := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
+		grpcprom.WithHistogramBuckets([]float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10})))
+	if options.Registry != nil {
+		if err := options.Registry.Register(metrics); err != nil {
+			return nil, errors.Join(err, listener.Close())
+		}
+	}
+	guard := &guard{logger: options.Logger, quiet: options.Quiet}
+	server := &Server{
+		config: cfg, logger: options.Logger, listener: listener, metrics: metrics,
+		health: health.NewServer(),
+		grpc: grpc.NewServer(
+			grpc.Creds(credentials.NewTLS(tlsConfig)),
+			grpc.MaxRecvMsgSize(cfg.MaxMessageBytes),
+			grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams),
+			grpc.ConnectionTimeout(5*time.Second),
+			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+			grpc.StatsHandler(otelgrpc.NewServerHandler()),
+			grpc.ChainUnaryInterceptor(metrics.UnaryServerInterceptor(), guard.unary),
+			grpc.ChainStreamInterceptor(metrics.StreamServerInterceptor(), guard.stream),
+		),
+	}
+	healthpb.RegisterHealthServer(server.grpc, server.health)
+	server.SetServing(false)
+	return server, nil
+}
+
+// GRPC is where services are registered, before Run.
+func (s *Server) GRPC() grpc.ServiceRegistrar { return s.grpc }
+
+// Address is the bound host:port.
+func (s *Server) Address() string { return s.listener.Addr().String() }
+
+// SetServing sets the health of the server as a whole and of every registered
+// service. Safe for concurrent use.
+func (s *Server) SetServing(serving bool) {
+	status := healthpb.HealthCheckResponse_NOT_SERVING
+	if serving {
+		status = healthpb.HealthCheckResponse_SERVING
+	}
+	s.health.SetServingStatus("", status)
+	for name := range s.grpc.GetServiceInfo() {
+		s.health.SetServingStatus(name, status)
+	}
+}
+
+// Run serves until ctx ends, then drains: health turns to NOT_SERVING, no new
+// calls are taken, running ones get DrainTimeout to finish.
+func (s *Server) Run(ctx context.Context) error {
+	reflection.Register(s.grpc)
+	s.metrics.InitializeMetrics(s.grpc)
+	failed := make(chan error, 1)
+	go func() { failed <- s.grpc.Serve(s.listener) }()
+	s.logger.InfoContext(ctx, "serving gRPC", "address", s.Address(), "allowed_peers", s.config.AllowedPeers)
+	select {
+	case err := <-failed:
+		return fmt.Errorf("gRPC server: %w", err)
+	case <-ctx.Done():
+	}
+	s.health.Shutdown()
+	drained := make(chan struct{})
+	go func() { s.grpc.GracefulStop(); close(drained) }()
+	select {
+	case <-drained:
+	case <-time.After(s.config.DrainTimeout.Std()):
+		s.logger.Warn("drain timeout reached; closing the calls that remain", "timeout", s.config.DrainTimeout.Std())
+		s.grpc.Stop()
+		<-drained
+	}
+	return nil
+}
