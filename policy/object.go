@@ -24,7 +24,11 @@ type Object struct {
 	// node is the document's YAML tree, for lines; nil when there is none.
 	node *yaml.Node
 	line int
+	raw  []byte
 }
+
+// JSON is the document as JSON, for keeping; callers do not change it.
+func (o *Object) JSON() []byte { return o.raw }
 
 // Origin names a field of the object, or the object itself for "".
 func (o *Object) Origin(field string) Origin {

@@ -250,7 +250,7 @@ func (p *Parser) decodeDocument(file string, node *yaml.Node, value any) Documen
 	if ref.Namespace == "" {
 		ref.Namespace = DefaultNamespace
 	}
-	object := &Object{Ref: ref, File: file, node: node, line: node.Line}
+	object := &Object{Ref: ref, File: file, node: node, line: node.Line, raw: raw}
 	document := Document{Ref: ref, Problems: p.decode(object, raw, head.TypeMeta, head.ObjectMeta)}
 	if len(document.Problems.Errors()) == 0 {
 		document.Object = object

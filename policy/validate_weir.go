@@ -281,7 +281,7 @@ func (c *checker) origin(field, origin string) {
 		return
 	}
 	scheme, host, ok := strings.Cut(origin, "://")
-	if !ok || scheme == "" || host == "" || strings.ContainsAny(host, "/?#@ ") || strings.LastIndex(host, "*") > 0 {
-		c.fail(CodeInvalid, field, "%q is not an origin such as https://app.example.com, https://*.example.com or *", origin)
+	if !ok || scheme == "" || host == "" || strings.ContainsAny(host, "/?#@ ") || strings.Contains(strings.TrimSuffix(strings.TrimPrefix(host, "*."), ":*"), "*") {
+		c.fail(CodeInvalid, field, "%q is not an origin such as https://app.example.com, https://*.example.com, http://localhost:* or *", origin)
 	}
 }
