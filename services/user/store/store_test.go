@@ -6,11 +6,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"weir.dev/services/pgtest"
 	"weir.dev/services/user"
 	"weir.dev/services/user/store/postgres"
 	"weir.dev/services/user/store/sqlite"
 	"weir.dev/services/user/storetest"
-	"weir.dev/services/pgtest"
 )
 
 func TestSQLite(t *testing.T) {
