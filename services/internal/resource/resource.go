@@ -179,4 +179,3 @@ func Mask(paths []string, known, populated []string) ([]string, error) {
 	}
 	return paths, nil
 }
-
