@@ -10,7 +10,10 @@
 --   GCRA:         tolerance whole, tolerance rest, cost whole, cost rest, scale, window
 -- Returns {now, admitted, then allowed, at, count, scale per key}.
 local now = tonumber(ARGV[1])
+-- Keys expire by the server's clock, so another clock needs them for longer.
+local grace = 3600000
 if not now then
+  grace = 0
   local time = redis.call('TIME')
   now = time[1] * 1000000 + time[2]
 end
@@ -91,7 +94,7 @@ end
 if reply[2] == 1 then
   for _, write in ipairs(writes) do
     local key, at, count, scale, expiry, n = unpack(write)
-    local ttl = math.max(1, math.ceil((expiry - now) / 1000))
+    local ttl = math.max(1, math.ceil((expiry - now) / 1000)) + grace
     redis.call('SET', key, string.format('%.0f:%.0f:%.0f', at, count, scale), 'PX', string.format('%.0f', ttl))
     reply[n + 2], reply[n + 3], reply[n + 4] = at, count, scale
   end
