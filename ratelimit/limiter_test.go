@@ -159,7 +159,9 @@ func TestNewNumbersKeepCountersNewWindowsDoNot(t *testing.T) {
 func BenchmarkDecideInMemory(b *testing.B) {
 	store, err := memory.New(memory.Options{MaxKeys: 1_000_000})
 	require.NoError(b, err)
-	plenty := func(r *ratelimit.Rule) { r.Algorithm, r.Requests, r.Window = ratelimit.GCRA, 4_000_000_000, time.Second }
+	plenty := func(r *ratelimit.Rule) {
+		r.Algorithm, r.Requests, r.Window = ratelimit.GCRA, 4_000_000_000, time.Second
+	}
 	table, err := ratelimit.NewTable([]*ratelimit.Rule{rule("default/policy/per-consumer", plenty), rule("default/policy/per-route", plenty)})
 	require.NoError(b, err)
 	limiter := ratelimit.NewLimiter(store, nil)
