@@ -120,7 +120,7 @@ func prepare(o Options) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkBinaries(o.BinDir); err != nil {
+	if err := CheckBinaries(o.BinDir); err != nil {
 		return nil, err
 	}
 	if _, err := ensureCertificates(o.State, time.Now()); err != nil {
@@ -208,7 +208,8 @@ func WriteDevelopment(dir state.Dir, ports state.Ports) error {
 	return nil
 }
 
-func checkBinaries(dir string) error {
+// CheckBinaries reports a daemon that is missing from dir.
+func CheckBinaries(dir string) error {
 	for _, d := range daemons() {
 		if info, err := os.Stat(filepath.Join(dir, d.name)); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
 			return fmt.Errorf("%s is not beside weir in %s: build it with make build", d.name, dir)
