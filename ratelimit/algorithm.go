@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"math"
 	"math/bits"
 	"time"
 )
@@ -96,10 +97,7 @@ func gcra(now Time, limit Limit, state State, cost uint64) (State, Decision) {
 	scale := uint64(limit.Requests)
 	tolerance := newOffset(limit, limit.Capacity())
 	full := tolerance.after(now, 0, scale)
-	arrival := arrivalOf(now, limit, state)
-	if full.before(arrival) { // the numbers shrank, or the clock went back
-		arrival = full
-	}
+	arrival := arrivalOf(now, limit, state, full)
 	decision := Decision{Allowed: cost <= limit.Capacity()}
 	if decision.Allowed && cost > 0 {
 		next := newOffset(limit, cost).after(arrival.whole, arrival.rest, scale)
@@ -119,15 +117,29 @@ func gcra(now Time, limit Limit, state State, cost uint64) (State, Decision) {
 	return state, decision
 }
 
-// arrivalOf is the theoretical arrival time, never before now. A rest written
-// under another rate is rounded up to the next microsecond.
-func arrivalOf(now Time, limit Limit, state State) offset {
+// arrivalOf is the theoretical arrival time, never before now.
+//
+// A backlog written under another rate is converted, so that the requests it
+// stands for stay the same; it loses its rest to the next whole microsecond. A
+// backlog longer than the tolerance by more than a window cannot come from
+// these numbers and this clock, and counts as none; a smaller excess, as after
+// a small step back of the clock, is waited for.
+func arrivalOf(now Time, limit Limit, state State, full offset) offset {
 	arrival := offset{whole: state.At, rest: state.Count}
-	if state.Scale != limit.Requests && arrival.rest > 0 {
-		arrival = offset{whole: arrival.whole + 1}
+	longest := full.whole + limit.Window.Microseconds()
+	if state.Scale != limit.Requests && state.Scale != 0 {
+		if arrival.rest > 0 {
+			arrival = offset{whole: arrival.whole + 1}
+		}
+		// In float64, as Redis computes it.
+		backlog := math.Ceil(float64(arrival.whole-now) * float64(state.Scale) / float64(limit.Requests))
+		if backlog > float64(longest-now) {
+			return offset{whole: now}
+		}
+		arrival.whole = now + int64(max(backlog, 0))
 	}
-	if arrival.whole < now {
-		arrival = offset{whole: now}
+	if arrival.whole < now || arrival.whole > longest {
+		return offset{whole: now}
 	}
 	return arrival
 }
@@ -174,6 +186,9 @@ func (o offset) minus(earlier offset, scale uint64) offset {
 
 // room is how many requests fit between o and full.
 func (o offset) room(full offset, limit Limit) uint32 {
+	if full.before(o) {
+		return 0
+	}
 	gap := full.minus(o, uint64(limit.Requests))
 	high, low := bits.Mul64(uint64(gap.whole), uint64(limit.Requests))
 	low, carry := bits.Add64(low, gap.rest, 0)

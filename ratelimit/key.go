@@ -6,8 +6,9 @@ import (
 	"strconv"
 )
 
-// maxPlainKeyBytes is how long a key may be before it is hashed.
-const maxPlainKeyBytes = 128
+// maxPlainKeyBytes is how long a key may be before it is hashed; it bounds the
+// memory that a counter takes.
+const maxPlainKeyBytes = 64
 
 // Entry is one name and value of a descriptor.
 type Entry struct {
@@ -24,7 +25,7 @@ type Key string
 // NewKey makes the key under which a rule counts the given entries, which come
 // in the order of the descriptor.
 func NewKey(ruleID string, limit Limit, entries []Entry) Key {
-	var space [2 * maxPlainKeyBytes]byte
+	var space [4 * maxPlainKeyBytes]byte
 	buffer := append(space[:0], 'k')
 	buffer = appendPart(buffer, ruleID)
 	if limit.Algorithm == GCRA {

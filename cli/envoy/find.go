@@ -91,6 +91,9 @@ func withNotes(err error, notes []string) error {
 // are set in that case too.
 func (f Finder) Locate(ctx context.Context) (Found, error) {
 	if named := f.getenv("ENVOY_BIN"); named != "" {
+		if absolute, err := filepath.Abs(named); err == nil {
+			named = absolute // It is run from another folder.
+		}
 		version, err := f.acceptable(ctx, named)
 		if err != nil {
 			return Found{}, fmt.Errorf("ENVOY_BIN: %w; name another, or unset ENVOY_BIN to let weir fetch %s", err, f.Pin.Version)

@@ -182,7 +182,7 @@ func (s *subscription) update(response *discoveryv3.DeltaDiscoveryResponse) erro
 		s.offered.resources[resource.GetName()] = resource.GetResource()
 		s.offered.versions[resource.GetName()] = resource.GetVersion()
 	}
-	if err := s.apply(maps.Clone(s.offered.resources)); err != nil {
+	if err := s.apply(s.offered.resources); err != nil {
 		return err
 	}
 	s.applied = s.offered.clone()

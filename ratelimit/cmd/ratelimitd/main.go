@@ -7,12 +7,15 @@ import (
 	"os"
 
 	"weir.dev/kit/daemon"
+
+	"weir.dev/ratelimit/store/redis"
 )
 
 func main() {
 	cfg := &Config{}
 	os.Exit(daemon.Main("ratelimitd", cfg, func(ctx context.Context, runtime *daemon.Runtime) error {
 		cfg.applyEnvironment(os.Getenv)
+		redis.UseLogger(runtime.Logger)
 		server, err := newServer(cfg, runtime)
 		if err != nil {
 			return err

@@ -1,10 +1,12 @@
 package redis
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"strings"
@@ -71,6 +73,20 @@ func (c *Config) Validate() error {
 		errs = append(errs, errors.New("tls: certFile and keyFile come together"))
 	}
 	return errors.Join(errs...)
+}
+
+// UseLogger sends what the Redis driver has to say to logger, as debug lines: each
+// failed connection is one, and outages are reported by package guard's
+// observer. The driver's logger is global, so this belongs into main.
+func UseLogger(logger *slog.Logger) { goredis.SetLogger(driverLogger{logger}) }
+
+type driverLogger struct{ logger *slog.Logger }
+
+// Printf implements the driver's logging interface.
+func (l driverLogger) Printf(ctx context.Context, format string, values ...any) {
+	if l.logger.Enabled(ctx, slog.LevelDebug) {
+		l.logger.DebugContext(ctx, "redis driver", "message", fmt.Sprintf(format, values...))
+	}
 }
 
 func validURL(raw string) bool {

@@ -31,7 +31,7 @@ const (
 )
 
 const (
-	argumentsPerCharge = 7
+	argumentsPerCharge = 8
 	valuesPerCharge    = 4
 	valuesBefore       = 2
 )

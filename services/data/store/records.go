@@ -104,7 +104,7 @@ func (s *Store) ImportRecords(ctx context.Context, records []data.Record, collec
 		if err := s.pinned(ctx, q, records[0].Tenant, records[0].Collection, collectionRevision); err != nil {
 			return err
 		}
-		added, err = s.records.InsertNew(ctx, q, records)
+		added, err = s.records.InsertNew(ctx, q, s.db.Dialect(), records)
 		return err
 	})
 	return added, known(err)

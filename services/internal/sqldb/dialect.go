@@ -23,6 +23,8 @@ type Dialect interface {
 	Dangling(err error) bool
 
 	retryable(err error) bool
+	// insertRows is how many rows one statement inserts best.
+	insertRows() int
 	goose() database.Dialect
 	lockMigrations(ctx context.Context, db *sql.DB) (unlock func(), err error)
 	bindPath(c *compiler, path []string) string

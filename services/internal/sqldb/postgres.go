@@ -81,6 +81,9 @@ func (postgresDialect) retryable(err error) bool {
 	return code == serialization || code == deadlock
 }
 
+// A statement takes at most 65,535 arguments.
+func (postgresDialect) insertRows() int { return 1000 }
+
 func (postgresDialect) goose() database.Dialect { return database.DialectPostgres }
 
 func (postgresDialect) lockMigrations(ctx context.Context, db *sql.DB) (func(), error) {

@@ -85,6 +85,9 @@ func (sqliteDialect) retryable(err error) bool {
 	return errors.As(err, &failure) && failure.Code()&0xff == sqlite3.SQLITE_BUSY
 }
 
+// The driver's time to bind grows with the square of the arguments.
+func (sqliteDialect) insertRows() int { return 16 }
+
 func (sqliteDialect) goose() database.Dialect { return database.DialectSQLite3 }
 
 func (sqliteDialect) lockMigrations(context.Context, *sql.DB) (func(), error) {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"weir.dev/services/internal/query"
@@ -58,24 +59,33 @@ func (t Table[T]) Insert(ctx context.Context, q Querier, rows ...T) error {
 }
 
 // InsertNew adds those rows whose keys are free, and returns the last keys of
-// the rows that it added.
-func (t Table[T]) InsertNew(ctx context.Context, q Querier, rows []T) (added map[string]bool, err error) {
+// the rows that it added. To be called in a transaction.
+func (t Table[T]) InsertNew(ctx context.Context, q Querier, dialect Dialect, rows []T) (added map[string]bool, err error) {
+	added = make(map[string]bool, len(rows))
+	for chunk := range slices.Chunk(rows, dialect.insertRows()) {
+		if err := t.insertNew(ctx, q, chunk, added); err != nil {
+			return nil, err
+		}
+	}
+	return added, nil
+}
+
+func (t Table[T]) insertNew(ctx context.Context, q Querier, rows []T, added map[string]bool) error {
 	c := compiler{}
 	statement := t.insert(&c, rows) + " ON CONFLICT DO NOTHING RETURNING " + t.Keys[len(t.Keys)-1]
 	result, err := q.QueryContext(ctx, statement, c.args...)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer result.Close()
-	added = make(map[string]bool, len(rows))
 	for result.Next() {
 		var key string
 		if err := result.Scan(&key); err != nil {
-			return nil, err
+			return err
 		}
 		added[key] = true
 	}
-	return added, errors.Join(result.Err(), result.Close())
+	return errors.Join(result.Err(), result.Close())
 }
 
 func (t Table[T]) insert(c *compiler, rows []T) string {
