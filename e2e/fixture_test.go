@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -10,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"weir.dev/e2e/internal/harness"
+	"weir.dev/services/pgtest"
 )
 
 // echo is an HTTP backend that answers with what it was sent, and counts.
@@ -109,4 +113,24 @@ func edge(t *testing.T, more string, env ...string) (*harness.System, *echo) {
 	e := newEcho(t)
 	files := harness.Files{"echo.yaml": e.backendYAML() + routeYAML("open", "/open") + openYAML("open") + routeYAML("closed", "/closed") + more}
 	return harness.Start(t, files, env...), e
+}
+
+// consumerYAML is a Consumer with one key.
+func consumerYAML(name, tenant, key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return fmt.Sprintf(`apiVersion: weir.dev/v1alpha1
+kind: Consumer
+metadata: {name: %s}
+spec:
+  tenant: %s
+  apiKeys: [{name: only, sha256: %x}]
+`, name, tenant, sum)
+}
+
+// postgres is the URL of an empty database on a server of the test's own.
+func postgres(t *testing.T) string {
+	t.Helper()
+	url, err := pgtest.New(t).Database(t.Context())
+	require.NoError(t, err)
+	return url
 }
