@@ -95,6 +95,13 @@ func TestLoadWithoutFile(t *testing.T) {
 	require.ErrorIs(t, config.Load(filepath.Join(t.TempDir(), "none.yaml"), into), os.ErrNotExist)
 }
 
+func TestPrefixNamesEveryField(t *testing.T) {
+	require.NoError(t, config.Prefix("a.", nil))
+	err := config.Prefix("a.", errors.Join(errors.New("x: bad"), errors.Join(errors.New("y: bad"), os.ErrNotExist)))
+	require.EqualError(t, err, "a.x: bad\na.y: bad\na.file does not exist")
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
 func FuzzLoad(f *testing.F) {
 	for _, seed := range []string{"", "name: x\ntimeout: 5s\n", "a: &a [*a]\n", "timeout: {}\n", "---\n---\n", "name: !!binary x\n", "nested: [1]\n"} {
 		f.Add(seed)
