@@ -8,8 +8,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/ext"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
@@ -47,7 +49,15 @@ func NewEnvironment() (*Environment, error) {
 }
 
 // Program is a compiled expression. Safe for concurrent use.
-type Program struct{ program cel.Program }
+type Program struct {
+	program    cel.Program
+	references []string
+}
+
+// References lists what the expression reads, sorted and each once: "variable"
+// or "variable.field" of the environment's variables, never deeper. A caller
+// may leave out of the input what is not read. The caller must not change it.
+func (p *Program) References() []string { return p.references }
 
 // Compile checks an expression's syntax and types. The error is one line with
 // the place of each mistake.
@@ -73,7 +83,38 @@ func (e *Environment) Compile(expression string) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Program{program: program}, nil
+	return &Program{program: program, references: references(checked)}, nil
+}
+
+// references collects variables and their fields. A variable that is used whole
+// is listed by its bare name as well as by the fields that are selected of it.
+func references(checked *cel.Ast) []string {
+	var found []string
+	selected := map[int64]bool{} // operands already listed with their field
+	ast.PreOrderVisit(checked.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		switch e.Kind() {
+		case ast.SelectKind:
+			operand := e.AsSelect().Operand()
+			if operand.Kind() == ast.IdentKind && isVariable(operand.AsIdent()) {
+				selected[operand.ID()] = true
+				found = append(found, operand.AsIdent()+"."+e.AsSelect().FieldName())
+			}
+		case ast.IdentKind:
+			if isVariable(e.AsIdent()) && !selected[e.ID()] {
+				found = append(found, e.AsIdent())
+			}
+		}
+	}))
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+func isVariable(name string) bool {
+	switch name {
+	case "request", "identity", "route", "source":
+		return true
+	}
+	return false
 }
 
 // Eval evaluates the expression. An error (a missing key, too much work, an

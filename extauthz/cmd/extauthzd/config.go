@@ -1,0 +1,71 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"weir.dev/kit/certs"
+	"weir.dev/kit/config"
+	"weir.dev/kit/daemon"
+	"weir.dev/kit/rpcserver"
+)
+
+// settings is the daemon's configuration file.
+type settings struct {
+	daemon.Config `yaml:",inline"`
+	Server        rpcserver.Config    `yaml:"server"`
+	ControlPlane  controlPlaneSetting `yaml:"controlPlane"`
+	Tokens        tokenSettings       `yaml:"tokens"`
+}
+
+// controlPlaneSetting says where the rules come from. The client certificate is
+// the server's.
+type controlPlaneSetting struct {
+	// Address is host:port.
+	Address string `yaml:"address"`
+	// Peer is the SPIFFE id that the control plane must prove.
+	Peer string `yaml:"peer"`
+	// NodeID names this process in the control plane's status.
+	NodeID string `yaml:"nodeId"`
+}
+
+// tokenSettings bounds what is remembered of tokens.
+type tokenSettings struct {
+	// CacheBytes bounds the cache of verified tokens, approximately. Default 64
+	// MiB.
+	CacheBytes uint64 `yaml:"cacheBytes"`
+	// CacheTTL bounds how long one verification is remembered. Default 5m.
+	CacheTTL config.Duration `yaml:"cacheTtl"`
+}
+
+// SetDefaults fills in what the fields document.
+func (s *settings) SetDefaults() {
+	s.Config.SetDefaults()
+	s.Server.SetDefaults()
+	s.Server.AllowedPeers = []string{certs.PeerID("ingress")}
+	s.ControlPlane = controlPlaneSetting{Peer: certs.PeerID("controlplane"), NodeID: "extauthzd"}
+	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
+}
+
+// Validate reports every mistake.
+func (s *settings) Validate() error {
+	errs := []error{s.Config.Validate(), s.Server.Validate()}
+	if _, port, err := net.SplitHostPort(s.ControlPlane.Address); err != nil || port == "" {
+		errs = append(errs, fmt.Errorf("controlPlane.address: %q is not host:port", s.ControlPlane.Address))
+	}
+	if !strings.HasPrefix(s.ControlPlane.Peer, "spiffe://") {
+		errs = append(errs, fmt.Errorf("controlPlane.peer: %q is not a SPIFFE id such as spiffe://weir.local/controlplane", s.ControlPlane.Peer))
+	}
+	if s.ControlPlane.NodeID == "" {
+		errs = append(errs, errors.New("controlPlane.nodeId: is required"))
+	}
+	if s.Tokens.CacheBytes < 1<<20 || s.Tokens.CacheBytes > 16<<30 {
+		errs = append(errs, fmt.Errorf("tokens.cacheBytes: %d is outside 1 MiB to 16 GiB", s.Tokens.CacheBytes))
+	}
+	if ttl := s.Tokens.CacheTTL.Std(); ttl <= 0 || ttl.Hours() > 1 {
+		errs = append(errs, fmt.Errorf("tokens.cacheTtl: %s is outside 0s to 1h", ttl))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,87 @@
+// Command extauthzd answers Envoy's ext_authz checks by the rules that the
+// control plane sends.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"golang.org/x/sync/errgroup"
+
+	"weir.dev/extauthz"
+	"weir.dev/extauthz/envoyauth"
+	"weir.dev/extauthz/rules"
+	"weir.dev/extauthz/telemetry"
+	"weir.dev/extauthz/token"
+	"weir.dev/kit/adsclient"
+	"weir.dev/kit/daemon"
+	"weir.dev/kit/rpcserver"
+)
+
+func main() {
+	cfg := &settings{}
+	os.Exit(daemon.Main("extauthzd", cfg, func(ctx context.Context, runtime *daemon.Runtime) error {
+		return run(ctx, cfg, runtime, nil)
+	}))
+}
+
+// run wires the parts and serves until ctx ends. listening, which may be nil,
+// is told the bound address.
+func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening func(address string)) error {
+	runtime.SetReady("rules", errors.New("not received from the control plane yet"))
+	metrics, err := telemetry.New(runtime.Registry)
+	if err != nil {
+		return err
+	}
+	verifiers, err := token.NewVerifiers(token.Options{
+		CacheBytes: cfg.Tokens.CacheBytes, CacheTTL: cfg.Tokens.CacheTTL.Std(), Events: metrics,
+	})
+	if err != nil {
+		return err
+	}
+	compiler, err := extauthz.NewCompiler(verifiers)
+	if err != nil {
+		return err
+	}
+	server, err := rpcserver.New(cfg.Server, rpcserver.Options{
+		Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Quiet: true,
+	})
+	if err != nil {
+		return err
+	}
+	feed := rules.NewFeed(compiler, metrics, func() {
+		runtime.Logger.Info("rules received; serving")
+		server.SetServing(true)
+		runtime.SetReady("rules", nil)
+	})
+	authv3.RegisterAuthorizationServer(server.GRPC(), envoyauth.NewServer(feed, metrics, runtime.Logger, time.Now))
+	server.SetServing(false) // names the service just registered
+	client, err := subscribe(cfg, runtime, feed)
+	if err != nil {
+		return err
+	}
+	if listening != nil {
+		listening(server.Address())
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return server.Run(ctx) })
+	group.Go(func() error { return client.Run(ctx) })
+	return group.Wait()
+}
+
+func subscribe(cfg *settings, runtime *daemon.Runtime, feed *rules.Feed) (*adsclient.Client, error) {
+	tls, err := cfg.Server.TLS.ClientConfig(cfg.ControlPlane.Peer)
+	if err != nil {
+		return nil, fmt.Errorf("client certificate: %w", err)
+	}
+	client := adsclient.New(adsclient.Config{
+		Address: cfg.ControlPlane.Address, TLS: tls, NodeID: cfg.ControlPlane.NodeID, Logger: runtime.Logger,
+	})
+	client.Subscribe(rules.RouteType, feed.ApplyRoutes)
+	client.Subscribe(rules.ConsumerType, feed.ApplyConsumers)
+	return client, nil
+}

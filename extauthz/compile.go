@@ -1,0 +1,290 @@
+package extauthz
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+	"weir.dev/extauthz/apikey"
+	"weir.dev/kit/authzexpr"
+)
+
+// Bounds of one route; the control plane's own limits are tighter.
+const (
+	maxAuthenticators = 16
+	maxRules          = 256
+	// maxReported bounds how many mistakes one error lists.
+	maxReported = 20
+)
+
+const headerAuthorization = "authorization"
+
+// Compiler turns rules as sent into rules to decide by. Safe for concurrent
+// use.
+type Compiler struct {
+	environment *authzexpr.Environment
+	tokens      TokenVerifiers
+}
+
+// NewCompiler makes a compiler whose token providers come from tokens.
+func NewCompiler(tokens TokenVerifiers) (*Compiler, error) {
+	environment, err := authzexpr.NewEnvironment()
+	if err != nil {
+		return nil, err
+	}
+	return &Compiler{environment: environment, tokens: tokens}, nil
+}
+
+// Routes compiles a whole set, by route id. Routes that are the same pointer as
+// in previous (nil if there is none) are taken over as they are. One bad route
+// fails the set; the error names each bad route and field.
+func (c *Compiler) Routes(previous *RouteSet, sources map[string]*rulesv1.AuthRoute) (*RouteSet, error) {
+	set := &RouteSet{
+		routes:   make(map[string]*route, len(sources)),
+		programs: map[string]*authzexpr.Program{},
+		issuers:  c.tokens.Issuer,
+	}
+	if previous == nil {
+		previous = &RouteSet{}
+	}
+	var errs []error
+	for _, id := range slices.Sorted(maps.Keys(sources)) {
+		source := sources[id]
+		if old := previous.routes[id]; old != nil && old.source == source {
+			set.take(old)
+			continue
+		}
+		compiled, err := c.route(previous, set, id, source)
+		if err != nil {
+			if errs = append(errs, fmt.Errorf("route %q: %w", id, err)); len(errs) == maxReported {
+				break
+			}
+			continue
+		}
+		set.routes[id] = compiled
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return set, nil
+}
+
+// take carries a compiled route and its expressions over.
+func (s *RouteSet) take(old *route) {
+	s.routes[old.id] = old
+	for i, source := range old.source.GetRules() {
+		s.programs[source.GetExpression()] = old.rules[i].program
+	}
+}
+
+func (c *Compiler) route(previous, set *RouteSet, id string, source *rulesv1.AuthRoute) (*route, error) {
+	r := &route{
+		source: source, id: id,
+		policy: source.GetPolicy(), digest: source.GetDigest(), realm: realm(source.GetRealm()),
+	}
+	var errs []error
+	if source.GetRouteId() != id {
+		errs = append(errs, fmt.Errorf("route_id: is %q, the resource's name is %q; they must be equal", source.GetRouteId(), id))
+	}
+	if id == "" {
+		errs = append(errs, errors.New("route_id: is required"))
+	}
+	errs = append(errs, printable("route_id", id), printable("policy", r.policy), printable("digest", r.digest))
+	if n := len(source.GetAuthenticators()); n > maxAuthenticators {
+		return nil, fmt.Errorf("authenticators: %d are too many; the most is %d", n, maxAuthenticators)
+	}
+	if n := len(source.GetRules()); n > maxRules {
+		return nil, fmt.Errorf("rules: %d are too many; the most is %d", n, maxRules)
+	}
+	names := map[string]bool{}
+	for i, authenticator := range source.GetAuthenticators() {
+		field := fmt.Sprintf("authenticators[%d]", i)
+		errs = append(errs, unique(names, field+".name", authenticator.GetName()))
+		compiled, err := c.authenticator(field, authenticator)
+		errs = append(errs, err)
+		r.authenticators = append(r.authenticators, compiled)
+	}
+	clear(names)
+	for i, rule := range source.GetRules() {
+		field := fmt.Sprintf("rules[%d]", i)
+		errs = append(errs, unique(names, field+".name", rule.GetName()))
+		compiled, err := c.rule(previous, set, field, rule)
+		errs = append(errs, err)
+		r.rules = append(r.rules, compiled)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	r.derive()
+	return r, nil
+}
+
+// derive fills in what follows from the parts.
+func (r *route) derive() {
+	r.credentialHeaders = append(r.credentialHeaders, headerAuthorization)
+	for i := range r.authenticators {
+		switch a := &r.authenticators[i]; a.kind {
+		case kindAPIKey:
+			if !slices.Contains(r.credentialHeaders, a.header) {
+				r.credentialHeaders = append(r.credentialHeaders, a.header)
+			}
+		case kindToken:
+			r.tokens++
+		}
+	}
+	r.challenge = offers(r)
+	r.allowsByScope = true
+	for i := range r.rules {
+		rule := &r.rules[i]
+		if rule.allow {
+			r.hasAllow = true
+			r.allowsByScope = r.allowsByScope && rule.aboutScope
+		}
+		for _, reference := range rule.program.References() {
+			if reference == "request" || reference == "request.headers" {
+				r.needsHeaders = true
+			}
+		}
+	}
+	r.allowsByScope = r.allowsByScope && r.hasAllow
+}
+
+func (c *Compiler) authenticator(field string, source *rulesv1.Authenticator) (authenticator, error) {
+	compiled := authenticator{name: source.GetName()}
+	switch method := source.GetMethod().(type) {
+	case *rulesv1.Authenticator_ApiKey:
+		compiled.kind, compiled.header = kindAPIKey, method.ApiKey.GetHeader()
+		if !headerName(compiled.header) {
+			return compiled, fmt.Errorf("%s.api_key.header: %q is not a lower-case header name", field, compiled.header)
+		}
+		if compiled.header == headerAuthorization || strings.HasPrefix(compiled.header, "x-weir-") {
+			return compiled, fmt.Errorf("%s.api_key.header: %q is reserved; choose another, such as x-api-key", field, compiled.header)
+		}
+	case *rulesv1.Authenticator_Jwt:
+		verifier, err := c.tokens.Verifier(method.Jwt)
+		if err != nil {
+			return compiled, fmt.Errorf("%s.jwt.%w", field, err)
+		}
+		compiled.kind, compiled.verifier, compiled.issuer = kindToken, verifier, method.Jwt.GetIssuer()
+	case *rulesv1.Authenticator_Anonymous:
+		compiled.kind = kindAnonymous
+	default:
+		return compiled, fmt.Errorf("%s: names no method that this server knows (api_key, jwt, anonymous)", field)
+	}
+	return compiled, nil
+}
+
+func (c *Compiler) rule(previous, set *RouteSet, field string, source *rulesv1.AuthorizationRule) (rule, error) {
+	compiled := rule{name: source.GetName()}
+	switch source.GetEffect() {
+	case rulesv1.AuthorizationRule_EFFECT_ALLOW:
+		compiled.allow = true
+	case rulesv1.AuthorizationRule_EFFECT_DENY:
+	default:
+		return compiled, fmt.Errorf("%s.effect: %s is neither allow nor deny", field, source.GetEffect())
+	}
+	text := source.GetExpression()
+	program := set.programs[text]
+	if program == nil {
+		program = previous.programs[text]
+	}
+	if program == nil {
+		var err error
+		if program, err = c.environment.Compile(text); err != nil {
+			return compiled, fmt.Errorf("%s.expression: %w", field, err)
+		}
+	}
+	set.programs[text] = program
+	compiled.program = program
+	compiled.aboutScope = slices.Equal(program.References(), []string{"identity.scopes"})
+	return compiled, nil
+}
+
+// Consumers compiles a whole set, by name. One bad consumer fails the set; the
+// error names each and its field.
+func (c *Compiler) Consumers(sources map[string]*rulesv1.Consumer) (*ConsumerSet, error) {
+	set := &ConsumerSet{subjects: map[tokenSubject]*consumer{}, count: len(sources)}
+	var keys []apikey.Key[keyOwner]
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(sources)) {
+		var err error
+		if keys, err = set.add(keys, name, sources[name]); err != nil {
+			if errs = append(errs, fmt.Errorf("consumer %q: %w", name, err)); len(errs) == maxReported {
+				break
+			}
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	index, first, second := apikey.NewIndex(keys)
+	if index == nil {
+		a, b := keys[first].Owner, keys[second].Owner
+		return nil, fmt.Errorf("consumer %q: api_keys %q: sha256 is the same as that of key %q of consumer %q; a key has one owner",
+			b.consumer.name, b.name, a.name, a.consumer.name)
+	}
+	set.keys = index
+	return set, nil
+}
+
+func (s *ConsumerSet) add(keys []apikey.Key[keyOwner], name string, source *rulesv1.Consumer) ([]apikey.Key[keyOwner], error) {
+	owner := &consumer{name: name, tenant: source.GetTenant(), tier: source.GetTier()}
+	var errs []error
+	if source.GetName() != name || name == "" {
+		errs = append(errs, fmt.Errorf("name: is %q, the resource's name is %q; they must be equal and not empty", source.GetName(), name))
+	}
+	errs = append(errs, printable("name", name), printable("tenant", owner.tenant), printable("tier", owner.tier))
+	names := map[string]bool{}
+	for i, key := range source.GetApiKeys() {
+		field := fmt.Sprintf("api_keys[%d]", i)
+		errs = append(errs, unique(names, field+".name", key.GetName()))
+		if n := len(key.GetSha256()); n != len(apikey.Digest{}) {
+			errs = append(errs, fmt.Errorf("%s.sha256: is %d bytes long; a SHA-256 is 32", field, n))
+			continue
+		}
+		entry := apikey.Key[keyOwner]{Digest: apikey.Digest(key.GetSha256()), Owner: keyOwner{consumer: owner, name: key.GetName(), scopes: key.GetScopes()}}
+		if expires := key.GetExpireTime(); expires != nil {
+			if err := expires.CheckValid(); err != nil {
+				errs = append(errs, fmt.Errorf("%s.expire_time: %w", field, err))
+			}
+			entry.Expires = expires.AsTime()
+		}
+		if !ValidScopes(key.GetScopes()) {
+			errs = append(errs, fmt.Errorf("%s.scopes: holds a value that is not a scope (RFC 6749 section 3.3)", field))
+		}
+		keys = append(keys, entry)
+	}
+	for i, subject := range source.GetTokenSubjects() {
+		field := fmt.Sprintf("token_subjects[%d]", i)
+		id := tokenSubject{subject.GetIssuer(), subject.GetSubject()}
+		if id.issuer == "" || id.subject == "" {
+			errs = append(errs, fmt.Errorf("%s: issuer and subject are required", field))
+		}
+		if other := s.subjects[id]; other != nil {
+			errs = append(errs, fmt.Errorf("%s: issuer and subject already belong to consumer %q", field, other.name))
+		}
+		s.subjects[id] = owner
+	}
+	return keys, errors.Join(errs...)
+}
+
+func unique(names map[string]bool, field, name string) error {
+	if name == "" {
+		return fmt.Errorf("%s: is required", field)
+	}
+	if names[name] {
+		return fmt.Errorf("%s: %q is used twice", field, name)
+	}
+	names[name] = true
+	return printable(field, name)
+}
+
+func printable(field, value string) error {
+	if value == "" || ValidHeaderValue(value) {
+		return nil
+	}
+	return fmt.Errorf("%s: %q is not printable ASCII without outer spaces, at most %d bytes", field, value, MaxIdentityBytes)
+}

@@ -1,0 +1,57 @@
+package extauthz
+
+import (
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"weir.dev/kit/identity"
+)
+
+// Identity is a verified caller with what authorization expressions may ask
+// about beyond what services are told.
+type Identity struct {
+	identity.Identity
+	// Issuer of the token; empty for other methods.
+	Issuer string
+	// Claims of the token; nil for other methods. Shared: never changed.
+	Claims *structpb.Struct
+}
+
+// principalAnonymous is the principal of a caller that nothing identifies.
+const principalAnonymous = "anonymous"
+
+// Principal is one name for the caller, for counting and logs: the consumer's,
+// else "issuer|subject", else "anonymous".
+func (i *Identity) Principal() string {
+	switch {
+	case i.Consumer != "":
+		return i.Consumer
+	case i.Subject != "":
+		return i.Issuer + "|" + i.Subject
+	default:
+		return principalAnonymous
+	}
+}
+
+// Decision is the outcome for one request. The zero value denies.
+type Decision struct {
+	Allowed bool
+	Reason  Reason
+	// Route, Policy and Digest name the rules that were in effect; Policy and
+	// Digest are empty when the route is unknown.
+	Route, Policy, Digest string
+	// Rule is the name of the authorization rule that decided, empty when none
+	// did.
+	Rule string
+	// Authenticator is the name of the one that decided, even when it refused.
+	Authenticator string
+	// Identity is the verified caller; zero when anonymous or not verified.
+	Identity Identity
+	// Challenge is the value of WWW-Authenticate, empty when none applies.
+	Challenge string
+	// CredentialHeaders are the lower-case names of headers that carry
+	// credentials on this route and must not reach the service. Shared: never
+	// changed.
+	CredentialHeaders []string
+	// Cause is for logs, nil when there is nothing to add. It holds no secret.
+	Cause error
+}

@@ -1,0 +1,90 @@
+package envoyauth
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+
+	"weir.dev/extauthz"
+)
+
+// RuleSource gives the rules in effect, nil while there are none. Safe for
+// concurrent use.
+type RuleSource interface {
+	Current() *extauthz.Rules
+}
+
+// Observer hears of each decision, for metrics. It must not block.
+type Observer interface {
+	Decided(allowed bool, reason string, took time.Duration)
+}
+
+// Server answers envoy.service.auth.v3.Authorization. Safe for concurrent use.
+type Server struct {
+	authv3.UnimplementedAuthorizationServer
+	rules    RuleSource
+	observer Observer
+	logger   *slog.Logger
+	clock    func() time.Time
+}
+
+// NewServer makes a server; clock is time.Now outside tests.
+func NewServer(rules RuleSource, observer Observer, logger *slog.Logger, clock func() time.Time) *Server {
+	return &Server{rules: rules, observer: observer, logger: logger, clock: clock}
+}
+
+// Check decides about one request. It never returns an error.
+func (s *Server) Check(ctx context.Context, check *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	started := time.Now()
+	request := toRequest(check)
+	decision := s.decide(ctx, request)
+	response := toResponse(request, &decision)
+	s.observer.Decided(decision.Allowed, string(decision.Reason), time.Since(started))
+	s.record(ctx, request, &decision)
+	return response, nil
+}
+
+// decide denies when deciding breaks, since a gRPC error would leave the
+// request to Envoy's failure mode.
+func (s *Server) decide(ctx context.Context, request *extauthz.Request) (decision extauthz.Decision) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			decision = extauthz.Decision{
+				Reason: extauthz.ReasonInternal, Route: request.Route,
+				Cause: fmt.Errorf("panic: %v\n%s", cause, debug.Stack()),
+			}
+		}
+	}()
+	return extauthz.Decide(ctx, s.clock(), s.rules.Current(), request)
+}
+
+// record logs denials at info, failures of our own at error, and the rest at
+// debug. It names no header, path or query: those may hold secrets.
+func (s *Server) record(ctx context.Context, request *extauthz.Request, decision *extauthz.Decision) {
+	level := slog.LevelInfo
+	switch {
+	case decision.Allowed:
+		level = slog.LevelDebug
+	case decision.Reason == extauthz.ReasonInternal:
+		level = slog.LevelError
+	case decision.Reason == extauthz.ReasonRuleError, decision.Reason == extauthz.ReasonProviderUnavailable:
+		level = slog.LevelWarn
+	}
+	if !s.logger.Enabled(ctx, level) {
+		return
+	}
+	cause := ""
+	if decision.Cause != nil {
+		cause = decision.Cause.Error()
+	}
+	s.logger.LogAttrs(ctx, level, "decision",
+		slog.Bool("allowed", decision.Allowed), slog.String("reason", string(decision.Reason)),
+		slog.String("route", decision.Route), slog.String("policy", decision.Policy), slog.String("digest", decision.Digest),
+		slog.String("rule", decision.Rule), slog.String("authenticator", decision.Authenticator),
+		slog.String("principal", decision.Identity.Principal()),
+		slog.String("method", request.Method), slog.String("request_id", request.ID), slog.String("cause", cause))
+}

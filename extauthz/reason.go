@@ -1,0 +1,111 @@
+package extauthz
+
+import (
+	"google.golang.org/grpc/codes"
+
+	"weir.dev/kit/fault"
+)
+
+// Reason says why a decision is what it is. Reasons are stable: they appear in
+// logs, metrics and Envoy's access log.
+type Reason string
+
+// Every reason that a decision can have.
+const (
+	ReasonAllowed Reason = "ALLOWED"
+
+	ReasonRulesNotLoaded      Reason = "RULES_NOT_LOADED"
+	ReasonRouteUnknown        Reason = "ROUTE_UNKNOWN"
+	ReasonRequestInvalid      Reason = "REQUEST_INVALID"
+	ReasonPathNotCanonical    Reason = "PATH_NOT_CANONICAL"
+	ReasonCredentialAmbiguous Reason = "CREDENTIAL_AMBIGUOUS"
+	ReasonCredentialsMissing  Reason = "CREDENTIALS_MISSING"
+	ReasonNoAuthenticator     Reason = "NO_AUTHENTICATOR"
+
+	ReasonAPIKeyInvalid Reason = "API_KEY_INVALID"
+	// ReasonAPIKeyExpired is for logs, metrics and metadata. The client is told
+	// API_KEY_INVALID: that a key once existed is not the bearer's to learn.
+	ReasonAPIKeyExpired Reason = "API_KEY_EXPIRED"
+
+	ReasonTokenInvalid     Reason = "TOKEN_INVALID"
+	ReasonTokenExpired     Reason = "TOKEN_EXPIRED"
+	ReasonTokenNotYetValid Reason = "TOKEN_NOT_YET_VALID"
+	ReasonTokenAudience    Reason = "TOKEN_AUDIENCE_MISMATCH"
+	ReasonTokenIssuer      Reason = "TOKEN_ISSUER_MISMATCH"
+
+	ReasonTenantMismatch    Reason = "TENANT_MISMATCH"
+	ReasonIdentityInvalid   Reason = "IDENTITY_INVALID"
+	ReasonPermissionDenied  Reason = "PERMISSION_DENIED"
+	ReasonInsufficientScope Reason = "INSUFFICIENT_SCOPE"
+	// ReasonRuleError is for logs, metrics and metadata; the client is told
+	// PERMISSION_DENIED.
+	ReasonRuleError Reason = "RULE_ERROR"
+
+	ReasonProviderUnavailable Reason = "IDENTITY_PROVIDER_UNAVAILABLE"
+	ReasonInternal            Reason = "INTERNAL"
+)
+
+// Fault is the answer that a client gets for a denial with this reason: a code
+// and a message that give away nothing about what exists. It is total: a reason
+// it does not know is answered as an internal error.
+func (r Reason) Fault() *fault.Error {
+	switch r {
+	case ReasonRulesNotLoaded:
+		return fault.New(codes.Unavailable, string(r), "access rules are not loaded yet; retry shortly")
+	case ReasonRouteUnknown:
+		return fault.New(codes.Unavailable, string(r), "the route has no access rules yet; retry shortly")
+	case ReasonRequestInvalid:
+		return fault.New(codes.InvalidArgument, string(r), "the request's host or target is not valid")
+	case ReasonPathNotCanonical:
+		return fault.New(codes.InvalidArgument, string(r), "the path is not in canonical form; remove empty and dot segments, and escapes that are not needed")
+	case ReasonCredentialAmbiguous:
+		return fault.New(codes.InvalidArgument, string(r), "a credential is present more than once; send it once")
+	case ReasonCredentialsMissing:
+		return fault.New(codes.Unauthenticated, string(r), "credentials are required")
+	case ReasonAPIKeyInvalid, ReasonAPIKeyExpired:
+		return fault.New(codes.Unauthenticated, string(ReasonAPIKeyInvalid), "the API key is not valid")
+	case ReasonTokenInvalid:
+		return fault.New(codes.Unauthenticated, string(r), "the token is not valid")
+	case ReasonTokenExpired:
+		return fault.New(codes.Unauthenticated, string(r), "the token has expired")
+	case ReasonTokenNotYetValid:
+		return fault.New(codes.Unauthenticated, string(r), "the token is not valid yet")
+	case ReasonTokenAudience:
+		return fault.New(codes.Unauthenticated, string(r), "the token is for another audience")
+	case ReasonTokenIssuer:
+		return fault.New(codes.Unauthenticated, string(r), "the token's issuer is not accepted here")
+	case ReasonTenantMismatch:
+		return fault.New(codes.PermissionDenied, string(r), "the token's tenant is not the consumer's")
+	case ReasonIdentityInvalid:
+		return fault.New(codes.PermissionDenied, string(r), "the caller's identity holds characters that are not accepted")
+	case ReasonInsufficientScope:
+		return fault.New(codes.PermissionDenied, string(r), "the request needs a scope that the caller does not have")
+	case ReasonPermissionDenied, ReasonRuleError, ReasonNoAuthenticator:
+		return fault.New(codes.PermissionDenied, string(ReasonPermissionDenied), "the caller may not do this")
+	case ReasonProviderUnavailable:
+		return fault.New(codes.Unavailable, string(r), "the identity provider cannot be reached; retry shortly")
+	default:
+		return fault.New(codes.Unavailable, string(ReasonInternal), "the request could not be authorized")
+	}
+}
+
+// Refusal is an error of a verifier that carries the reason of the denial. Its
+// cause is for logs and holds no part of a credential's secret.
+type Refusal struct {
+	Reason Reason
+	Cause  error
+}
+
+// Refuse makes a Refusal.
+func Refuse(reason Reason, cause error) *Refusal { return &Refusal{Reason: reason, Cause: cause} }
+
+// Error implements error, for logs.
+func (r *Refusal) Error() string {
+	if r.Cause == nil {
+		return string(r.Reason)
+	}
+	return string(r.Reason) + ": " + r.Cause.Error()
+}
+
+// Unwrap returns the cause, nil if there is none.
+func (r *Refusal) Unwrap() error { return r.Cause }

@@ -1,0 +1,167 @@
+package extauthz
+
+import (
+	"strings"
+)
+
+// Header is one request header as it was received.
+type Header struct {
+	// Name is lower-case.
+	Name  string
+	Value string
+}
+
+// Request is what is decided about. It is not changed by deciding.
+type Request struct {
+	// Route is the id of the matched route, as Envoy was configured to send it.
+	Route string
+	// Method is the HTTP method as sent; methods are case-sensitive.
+	Method string
+	// Target is the path with query, as Envoy's route matching saw it.
+	Target string
+	// Authority is the host with an optional port, as sent.
+	Authority string
+	// Protocol is "HTTP/1.1", "HTTP/2", ...
+	Protocol string
+	// Source is the client's IP address without port.
+	Source string
+	// Headers are in the order received, each value on its own.
+	Headers []Header
+	// ID is the request id for logs and answers; empty when it is absent or
+	// not fit to be repeated.
+	ID string
+	// GRPC says that the client speaks gRPC, so answers take that form.
+	GRPC bool
+}
+
+// header returns the first value of a header and how many there are. name is
+// lower-case.
+func (r *Request) header(name string) (value string, count int) {
+	for i := range r.Headers {
+		if r.Headers[i].Name == name {
+			if count == 0 {
+				value = r.Headers[i].Value
+			}
+			count++
+		}
+	}
+	return value, count
+}
+
+// splitTarget cuts the query off a request target.
+func splitTarget(target string) (path, query string) {
+	path, query, _ = strings.Cut(target, "?")
+	return path, query
+}
+
+// canonicalPath reports whether a path (without query) has exactly one reading:
+// what remains after Envoy's normalize_path, merge_slashes and the rejection of
+// escaped slashes. Anything else means that Envoy matched the route on other
+// text than a rule or the service would see, so it is refused, not repaired.
+func canonicalPath(path string) bool {
+	if path == "*" {
+		return true // OPTIONS * (RFC 9110 section 7.1)
+	}
+	if path == "" || path[0] != '/' {
+		return false
+	}
+	segment := 1
+	for i := 1; i <= len(path); i++ {
+		if i == len(path) || path[i] == '/' {
+			part := path[segment:i]
+			if part == "." || part == ".." || (part == "" && i < len(path)) {
+				return false
+			}
+			segment = i + 1
+			continue
+		}
+		switch c := path[i]; {
+		case c <= ' ' || c >= 0x7f || c == '\\' || c == '#':
+			return false
+		case c == '%':
+			if i+2 >= len(path) || !plainEscape(path[i+1], path[i+2]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// plainEscape reports whether a percent escape is well-formed and stands for a
+// byte that could not have been written any other way: escaped slashes, control
+// characters and unreserved characters (RFC 3986 section 2.3) have a second
+// spelling that a rule would miss.
+func plainEscape(high, low byte) bool {
+	h, ok1 := unhex(high)
+	l, ok2 := unhex(low)
+	if !ok1 || !ok2 {
+		return false
+	}
+	c := h<<4 | l
+	switch {
+	case c < ' ', c == 0x7f, c == '/', c == '\\':
+		return false
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		return false
+	}
+	return c != '-' && c != '.' && c != '_' && c != '~'
+}
+
+func unhex(c byte) (byte, bool) {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0', true
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10, true
+	case 'A' <= c && c <= 'F':
+		return c - 'A' + 10, true
+	}
+	return 0, false
+}
+
+// canonicalHost is the lower-case host of an authority without port, brackets
+// and final dot; ok is false when the authority cannot be one.
+func canonicalHost(authority string) (host string, ok bool) {
+	host = authority
+	if strings.HasPrefix(authority, "[") {
+		inner, rest, found := strings.Cut(authority[1:], "]")
+		if !found || inner == "" || (rest != "" && !validPort(rest)) {
+			return "", false
+		}
+		host = inner
+		for i := range len(host) {
+			c := host[i]
+			if _, hex := unhex(c); !hex && c != ':' && c != '.' {
+				return "", false
+			}
+		}
+		return strings.ToLower(host), true
+	}
+	if colon := strings.IndexByte(authority, ':'); colon >= 0 {
+		if !validPort(authority[colon:]) {
+			return "", false
+		}
+		host = authority[:colon]
+	}
+	host = strings.TrimSuffix(host, ".")
+	for i := range len(host) {
+		c := host[i]
+		if c <= ' ' || c >= 0x7f || strings.IndexByte(`/\?#@[]%,"<>`, c) >= 0 {
+			return "", false
+		}
+	}
+	return strings.ToLower(host), host != ""
+}
+
+// validPort reports whether text is ":" and one to five digits.
+func validPort(text string) bool {
+	if len(text) < 2 || len(text) > 6 || text[0] != ':' {
+		return false
+	}
+	for i := 1; i < len(text); i++ {
+		if text[i] < '0' || text[i] > '9' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,253 @@
+package token
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"weir.dev/extauthz"
+)
+
+// Verifier verifies the tokens of one provider. Safe for concurrent use.
+type Verifier struct {
+	digest     [sha256.Size]byte
+	issuer     string
+	audiences  []string
+	algorithms []string
+	types      []string
+	leeway     time.Duration
+	claims     mapping
+	keys       keySource
+	cache      *cache
+	events     Events
+}
+
+// Verify implements extauthz.TokenVerifier. The keys in effect are looked at
+// before the cache, so that a token is not accepted on the strength of keys that
+// may no longer be used.
+func (v *Verifier) Verify(ctx context.Context, now time.Time, token string) (*extauthz.Token, error) {
+	if len(token) > MaxTokenBytes {
+		return nil, invalid("the token is %d bytes long; the most is %d", len(token), MaxTokenBytes)
+	}
+	set, generation, err := v.keys.current(ctx, now)
+	if err != nil {
+		return nil, extauthz.Refuse(extauthz.ReasonProviderUnavailable, err)
+	}
+	key := cacheKey{token: sum(token), provider: v.digest, generation: generation}
+	known, err := v.cache.find(key, now)
+	switch {
+	case known != nil:
+		v.events.TokenCache("hit")
+		return known, nil
+	case err != nil:
+		v.events.TokenCache("negative")
+		return nil, err
+	}
+	v.events.TokenCache("miss")
+	return v.verify(ctx, now, token, set, key)
+}
+
+// sum is SHA-256 without a copy on the heap for tokens of usual size.
+func sum(token string) [sha256.Size]byte {
+	var buffer [4 << 10]byte
+	if len(token) <= len(buffer) {
+		return sha256.Sum256(buffer[:copy(buffer[:], token)])
+	}
+	return sha256.Sum256([]byte(token))
+}
+
+func (v *Verifier) verify(ctx context.Context, now time.Time, token string, set *keySet, key cacheKey) (*extauthz.Token, error) {
+	parsed, err := parse(token)
+	if err == nil {
+		err = v.checkHeader(parsed.header)
+	}
+	if err != nil {
+		return nil, v.refuse(key, invalid("%w", err), now)
+	}
+	// Who it is from and for is looked at before the keys, so that a token of
+	// another issuer cannot cause a fetch.
+	if err := v.checkParties(parsed.claims); err != nil {
+		return nil, v.refuse(key, err, now)
+	}
+	if key.generation, err = v.checkSignature(ctx, now, parsed, set, key); err != nil {
+		return nil, err
+	}
+	expires, err := v.checkTimes(parsed.claims, now)
+	if err != nil {
+		return nil, err
+	}
+	identified, err := v.claims.token(parsed.claims)
+	if err != nil {
+		return nil, v.refuse(key, invalid("%w", err), now)
+	}
+	identified.Issuer = v.issuer
+	v.cache.keep(key, identified, len(token), now, expires)
+	return identified, nil
+}
+
+func (v *Verifier) refuse(key cacheKey, err error, now time.Time) error {
+	v.cache.keepRefusal(key, err, now)
+	return err
+}
+
+func (v *Verifier) checkHeader(header map[string]any) error {
+	algorithm, _ := header["alg"].(string)
+	if !slices.Contains(v.algorithms, algorithm) {
+		return errors.New(`token header: "alg" is not one that the policy accepts`)
+	}
+	for _, name := range []string{"crit", "b64", "zip", "enc"} {
+		if _, set := header[name]; set {
+			return errors.New("token header: " + name + " is not supported")
+		}
+	}
+	if _, nested := header["cty"]; nested {
+		return errors.New("token header: cty is set; nested tokens are not supported")
+	}
+	if id, set := header["kid"]; set {
+		if text, ok := id.(string); !ok || text == "" || len(text) > 256 {
+			return errors.New("token header: kid is not a string of 1 to 256 bytes")
+		}
+	}
+	return v.checkType(header)
+}
+
+func (v *Verifier) checkType(header map[string]any) error {
+	value, set := header["typ"]
+	if !set {
+		if len(v.types) == 0 {
+			return nil
+		}
+		return errors.New("token header: typ is absent and the policy asks for one")
+	}
+	text, ok := value.(string)
+	if !ok {
+		return errors.New("token header: typ is not a string")
+	}
+	name := canonicalType(text)
+	if len(v.types) == 0 && (name == "jwt" || name == "at+jwt") || slices.Contains(v.types, name) {
+		return nil
+	}
+	return errors.New("token header: typ is not one that the policy accepts")
+}
+
+func (v *Verifier) checkParties(claims map[string]any) error {
+	if issuer, ok := claims["iss"].(string); !ok || issuer != v.issuer {
+		return extauthz.Refuse(extauthz.ReasonTokenIssuer, errors.New("iss is not the policy's issuer"))
+	}
+	switch audience := claims["aud"].(type) {
+	case string:
+		if slices.Contains(v.audiences, audience) {
+			return nil
+		}
+	case []any:
+		for _, element := range audience {
+			if text, ok := element.(string); ok && slices.Contains(v.audiences, text) {
+				return nil
+			}
+		}
+	}
+	return extauthz.Refuse(extauthz.ReasonTokenAudience, errors.New("aud names none of the policy's audiences"))
+}
+
+// checkSignature returns the generation of the keys that it used.
+func (v *Verifier) checkSignature(ctx context.Context, now time.Time, token *parsed, set *keySet, key cacheKey) (uint64, error) {
+	algorithm, _ := token.header["alg"].(string)
+	id, _ := token.header["kid"].(string)
+	keys, known := set.candidates(id, algorithm)
+	if !known {
+		var err error
+		set, key.generation, err = v.keys.refresh(ctx, now)
+		if err != nil {
+			return 0, extauthz.Refuse(extauthz.ReasonProviderUnavailable, err)
+		}
+		if keys, known = set.candidates(id, algorithm); !known {
+			return 0, invalid("the token's kid is not in the key set") // not remembered: it may be there soon
+		}
+	}
+	if len(keys) == 0 {
+		return 0, v.refuse(key, invalid("no single key of the set fits the token's kid and alg"), now)
+	}
+	verify := method(algorithm)
+	for _, public := range keys {
+		if verify.Verify(token.signed, token.signature, public) == nil {
+			return key.generation, nil
+		}
+	}
+	return 0, v.refuse(key, invalid("the signature is wrong"), now)
+}
+
+// method is the algorithm by name, nil for any that is not asymmetric. The list
+// is closed here on purpose: what a library registers is not what is accepted.
+func method(algorithm string) jwt.SigningMethod {
+	switch algorithm {
+	case "RS256":
+		return jwt.SigningMethodRS256
+	case "RS384":
+		return jwt.SigningMethodRS384
+	case "RS512":
+		return jwt.SigningMethodRS512
+	case "PS256":
+		return jwt.SigningMethodPS256
+	case "PS384":
+		return jwt.SigningMethodPS384
+	case "PS512":
+		return jwt.SigningMethodPS512
+	case "ES256":
+		return jwt.SigningMethodES256
+	case "ES384":
+		return jwt.SigningMethodES384
+	case "ES512":
+		return jwt.SigningMethodES512
+	case "EdDSA":
+		return jwt.SigningMethodEdDSA
+	}
+	return nil
+}
+
+// checkTimes applies exp (required), nbf and iat with the provider's leeway and
+// returns exp. Refusals are not remembered: the clock moves.
+func (v *Verifier) checkTimes(claims map[string]any, now time.Time) (expires time.Time, err error) {
+	expires, set, err := numericDate(claims, "exp")
+	if err != nil || !set {
+		return expires, invalid("exp is absent or not a date")
+	}
+	if !now.Before(expires.Add(v.leeway)) {
+		return expires, extauthz.Refuse(extauthz.ReasonTokenExpired, errors.New("exp has passed"))
+	}
+	notBefore, set, err := numericDate(claims, "nbf")
+	if err != nil {
+		return expires, invalid("nbf is not a date")
+	}
+	if set && now.Add(v.leeway).Before(notBefore) {
+		return expires, extauthz.Refuse(extauthz.ReasonTokenNotYetValid, errors.New("nbf is in the future"))
+	}
+	issued, set, err := numericDate(claims, "iat")
+	if err != nil {
+		return expires, invalid("iat is not a date")
+	}
+	if set && now.Add(v.leeway).Before(issued) {
+		return expires, extauthz.Refuse(extauthz.ReasonTokenNotYetValid, errors.New("iat is in the future"))
+	}
+	return expires, nil
+}
+
+// maxDate is the last second of the year 9999; no later one is a date.
+const maxDate = 253402300799
+
+// numericDate reads a NumericDate (RFC 7519 section 2).
+func numericDate(claims map[string]any, name string) (date time.Time, set bool, err error) {
+	value, set := claims[name]
+	if !set {
+		return time.Time{}, false, nil
+	}
+	seconds, ok := value.(float64)
+	if !ok || seconds < 0 || seconds > maxDate {
+		return time.Time{}, true, errors.New("is not a date")
+	}
+	whole := int64(seconds)
+	return time.Unix(whole, int64((seconds-float64(whole))*1e9)), true, nil
+}

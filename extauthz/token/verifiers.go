@@ -1,0 +1,244 @@
+package token
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"weak"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+	"weir.dev/extauthz"
+)
+
+// Defaults and bounds of a provider, as auth.proto documents them.
+const (
+	defaultFresh    = 5 * time.Minute
+	defaultMaxStale = time.Hour
+	defaultTimeout  = 5 * time.Second
+	defaultCooldown = 10 * time.Second
+	defaultRetry    = time.Second
+
+	maxFresh    = 24 * time.Hour
+	maxMaxStale = 7 * 24 * time.Hour
+	maxTimeout  = 30 * time.Second
+	maxLeeway   = 5 * time.Minute
+)
+
+// Events hears what happens, for metrics. Methods are called concurrently and
+// must not block.
+type Events interface {
+	// TokenCache is called for each look-up: "hit", "negative" or "miss".
+	TokenCache(outcome string)
+	// KeySetFetch is called after each fetch of a key set; err is nil if it was
+	// good.
+	KeySetFetch(err error)
+}
+
+// Options of Verifiers; the zero value is good.
+type Options struct {
+	// CacheBytes bounds the cache of verified tokens by its approximate size.
+	// Zero means 64 MiB.
+	CacheBytes uint64
+	// CacheTTL bounds how long one verification is remembered. Zero means 5
+	// minutes.
+	CacheTTL time.Duration
+	// Cooldown is the least time between two fetches that unknown key ids cause.
+	// Zero means 10 seconds.
+	Cooldown time.Duration
+	// Events may be nil.
+	Events Events
+}
+
+// Verifiers makes verifiers that share one cache and, per key set URI, one copy
+// of the keys. Safe for concurrent use.
+type Verifiers struct {
+	cache      *cache
+	events     Events
+	cooldown   time.Duration
+	fetcher    fetcher
+	generation atomic.Uint64
+
+	mu sync.Mutex
+	// Both hold on weakly: what no rule uses any more goes away by itself.
+	verifiers map[[sha256.Size]byte]weak.Pointer[Verifier]
+	remotes   map[remoteID]weak.Pointer[remoteKeys]
+}
+
+// remoteID is what makes two remote key sets the same.
+type remoteID struct {
+	uri                      string
+	fresh, maxStale, timeout time.Duration
+}
+
+// NewVerifiers makes Verifiers.
+func NewVerifiers(options Options) (*Verifiers, error) {
+	if options.Events == nil {
+		options.Events = noEvents{}
+	}
+	if options.Cooldown == 0 {
+		options.Cooldown = defaultCooldown
+	}
+	cache, err := newCache(options.CacheBytes, options.CacheTTL)
+	if err != nil {
+		return nil, err
+	}
+	return &Verifiers{
+		cache: cache, events: options.Events, cooldown: options.Cooldown, fetcher: newHTTPFetcher(),
+		verifiers: map[[sha256.Size]byte]weak.Pointer[Verifier]{},
+		remotes:   map[remoteID]weak.Pointer[remoteKeys]{},
+	}, nil
+}
+
+type noEvents struct{}
+
+func (noEvents) TokenCache(string) {}
+func (noEvents) KeySetFetch(error) {}
+
+// Issuer implements extauthz.TokenVerifiers.
+func (v *Verifiers) Issuer(token string) (string, error) {
+	parsed, err := parse(token)
+	if err != nil {
+		return "", invalid("%w", err)
+	}
+	issuer, _ := parsed.claims["iss"].(string)
+	return issuer, nil
+}
+
+// Verifier implements extauthz.TokenVerifiers.
+func (v *Verifiers) Verifier(provider *rulesv1.JwtAuthenticator) (extauthz.TokenVerifier, error) {
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(provider)
+	if err != nil {
+		return nil, fmt.Errorf("jwt: %w", err)
+	}
+	digest := sha256.Sum256(raw)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if known := v.verifiers[digest].Value(); known != nil {
+		return known, nil
+	}
+	made, err := v.make(provider, digest)
+	if err != nil {
+		return nil, err
+	}
+	sweep(v.verifiers)
+	v.verifiers[digest] = weak.Make(made)
+	return made, nil
+}
+
+// sweep forgets what is no longer used by anyone.
+func sweep[K comparable, T any](held map[K]weak.Pointer[T]) {
+	for key, pointer := range held {
+		if pointer.Value() == nil {
+			delete(held, key)
+		}
+	}
+}
+
+func (v *Verifiers) make(provider *rulesv1.JwtAuthenticator, digest [sha256.Size]byte) (*Verifier, error) {
+	made := &Verifier{
+		digest: digest, issuer: provider.GetIssuer(), audiences: slices.Clone(provider.GetAudiences()),
+		algorithms: slices.Clone(provider.GetAlgorithms()), claims: newMapping(provider.GetClaims()),
+		cache: v.cache, events: v.events,
+	}
+	var errs []error
+	if made.issuer == "" {
+		errs = append(errs, errors.New("issuer: is required"))
+	}
+	if len(made.audiences) == 0 || slices.Contains(made.audiences, "") {
+		errs = append(errs, errors.New("audiences: at least one is required, and none may be empty"))
+	}
+	if len(made.algorithms) == 0 {
+		errs = append(errs, errors.New("algorithms: at least one is required"))
+	}
+	for i, algorithm := range made.algorithms {
+		if method(algorithm) == nil {
+			errs = append(errs, fmt.Errorf("algorithms[%d]: %q is not an asymmetric signature algorithm (RS, PS or ES with 256, 384 or 512, or EdDSA)", i, algorithm))
+		}
+	}
+	for _, name := range provider.GetTypes() {
+		made.types = append(made.types, canonicalType(name))
+	}
+	var err error
+	if made.leeway, err = duration("leeway", provider.GetLeeway(), 0, maxLeeway); err != nil {
+		errs = append(errs, err)
+	}
+	if made.keys, err = v.keys(provider); err != nil {
+		errs = append(errs, err)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return made, nil
+}
+
+func (v *Verifiers) keys(provider *rulesv1.JwtAuthenticator) (keySource, error) {
+	switch source := provider.GetJwks().(type) {
+	case *rulesv1.JwtAuthenticator_InlineJwks:
+		set, err := parseKeySet([]byte(source.InlineJwks))
+		if err != nil {
+			return nil, fmt.Errorf("inline_jwks: %w", err)
+		}
+		return &inlineKeys{set: set, generation: v.generation.Add(1)}, nil
+	case *rulesv1.JwtAuthenticator_RemoteJwks:
+		return v.remote(source.RemoteJwks)
+	default:
+		return nil, errors.New("jwks: give inline_jwks or remote_jwks")
+	}
+}
+
+func (v *Verifiers) remote(source *rulesv1.RemoteJwks) (keySource, error) {
+	id := remoteID{uri: source.GetUri()}
+	var errs [4]error
+	if err := checkURI(id.uri); err != nil {
+		errs[0] = fmt.Errorf("remote_jwks.uri: %q %w", id.uri, err)
+	}
+	id.fresh, errs[1] = duration("remote_jwks.cache_duration", source.GetCacheDuration(), defaultFresh, maxFresh)
+	id.maxStale, errs[2] = duration("remote_jwks.max_stale", source.GetMaxStale(), defaultMaxStale, maxMaxStale)
+	id.timeout, errs[3] = duration("remote_jwks.timeout", source.GetTimeout(), defaultTimeout, maxTimeout)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	if known := v.remotes[id].Value(); known != nil {
+		return known, nil
+	}
+	keys := &remoteKeys{
+		uri: id.uri, fresh: id.fresh, maxStale: id.maxStale, timeout: id.timeout,
+		cooldown: v.cooldown, retry: min(defaultRetry, v.cooldown), fetcher: v.fetcher,
+		generation: func() uint64 { return v.generation.Add(1) }, observe: v.events.KeySetFetch,
+	}
+	sweep(v.remotes)
+	v.remotes[id] = weak.Make(keys)
+	return keys, nil
+}
+
+// duration reads a duration between zero and most; zero or absent means usual.
+func duration(field string, value *durationpb.Duration, usual, most time.Duration) (time.Duration, error) {
+	if value == nil {
+		return usual, nil
+	}
+	if err := value.CheckValid(); err != nil {
+		return 0, fmt.Errorf("%s: %w", field, err)
+	}
+	given := value.AsDuration()
+	if given < 0 || given > most {
+		return 0, fmt.Errorf("%s: %s is outside 0s to %s", field, given, most)
+	}
+	if given == 0 {
+		return usual, nil
+	}
+	return given, nil
+}
+
+// canonicalType is a "typ" without case and "application/" (RFC 7515 section
+// 4.1.9).
+func canonicalType(name string) string {
+	return strings.TrimPrefix(strings.ToLower(name), "application/")
+}
