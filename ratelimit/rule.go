@@ -135,7 +135,7 @@ func (r *Rule) Validate() error {
 	if !validID(r.ID) {
 		errs = append(errs, fmt.Errorf("id: must be 1 to %d printable ASCII characters without spaces", MaxRuleIDBytes))
 	}
-	if err := r.Limit.validate(); err != nil {
+	if err := r.validate(); err != nil {
 		errs = append(errs, err)
 	}
 	if len(r.Tiers) > MaxTiers {

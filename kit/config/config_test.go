@@ -68,8 +68,8 @@ func TestLoadRefuses(t *testing.T) {
 		content string
 		want    []string
 	}{
-		"unknown key":        {"name: x\nnmae: y\n", []string{"line 2", "nmae"}},
-		"unknown nested key": {"nested:\n  cuont: 1\n", []string{"line 2", "cuont"}},
+		"unknown key":        {"name: x\nnawe: y\n", []string{"line 2", "nawe"}},
+		"unknown nested key": {"nested:\n  coont: 1\n", []string{"line 2", "coont"}},
 		"repeated key":       {"name: x\nname: y\n", []string{"line 2", "name"}},
 		"wrong type":         {"nested:\n  count: many\n", []string{"line 2", "many"}},
 		"bare number":        {"name: x\ntimeout: 30\n", []string{"line 2", "30", "unit"}},
