@@ -136,7 +136,7 @@ func (s *Server) start(ctx context.Context, programs string) error {
 		return fmt.Errorf("initdb: %w: %s", err, output)
 	}
 	// fsync is off: tests survive the death of processes, not of the machine.
-	s.process = exec.Command(filepath.Join(programs, "postgres"), "-D", cluster, "-k", s.dir,
+	s.process = exec.CommandContext(context.WithoutCancel(ctx), filepath.Join(programs, "postgres"), "-D", cluster, "-k", s.dir,
 		"-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200", "-c", "shared_buffers=64MB", "-c", "lc_messages=C")
 	s.process.SysProcAttr, s.process.Dir, s.process.Env = attributes(credential), s.dir, environment()
 	stderr, err := s.process.StderrPipe()

@@ -11,6 +11,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	datav1 "weir.dev/api/gen/weir/data/v1"
@@ -81,6 +84,30 @@ func testKilled(t *testing.T, child *servicetest.Child) {
 	}
 	t.Logf("%d acknowledged records survived 3 kills", len(acknowledged))
 	require.NoError(t, child.Signal(t, syscall.SIGTERM))
+}
+
+// TestStoreLost checks that the daemon says so when its database goes, both by
+// its health and in its answers.
+func TestStoreLost(t *testing.T) {
+	server, err := pgtest.Start(t.Context())
+	require.NoError(t, err)
+	stop := sync.OnceValue(server.Stop)
+	t.Cleanup(func() { require.NoError(t, stop()) })
+	url, err := server.Database(t.Context())
+	require.NoError(t, err)
+	connection := servicetest.NewChild(t, "data", "{}", "WEIR_POSTGRES_URL="+url).Start(t)
+	health, err := healthpb.NewHealthClient(connection).Watch(t.Context(), &healthpb.HealthCheckRequest{})
+	require.NoError(t, err)
+	state, err := health.Recv()
+	require.NoError(t, err)
+	require.Equal(t, healthpb.HealthCheckResponse_SERVING, state.GetStatus())
+	require.NoError(t, stop())
+	state, err = health.Recv()
+	require.NoError(t, err)
+	require.Equal(t, healthpb.HealthCheckResponse_NOT_SERVING, state.GetStatus())
+	_, err = datav1.NewDataServiceClient(connection).ListCollections(servicetest.As(t.Context(), "acme"), &datav1.ListCollectionsRequest{})
+	require.Equal(t, codes.Unavailable, status.Code(err))
+	require.Equal(t, "STORE_UNAVAILABLE", servicetest.Reason(err))
 }
 
 func TestWrongConfiguration(t *testing.T) {

@@ -3,6 +3,7 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -287,7 +288,7 @@ func concurrentUpdates(t *testing.T, store data.Store) {
 			switch {
 			case err == nil:
 				done++
-			case err == data.ErrStale: //nolint:errorlint // identity is the contract
+			case errors.Is(err, data.ErrStale):
 				conflicts.Add(1)
 			default:
 				t.Errorf("update: %v", err)

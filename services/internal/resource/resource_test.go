@@ -74,8 +74,13 @@ func TestCheckText(t *testing.T) {
 		required bool
 		want     string
 	}{
-		{"", false, ""}, {"", true, "is required"}, {"ok ☃", true, ""}, {"  ", false, "is blank"},
-		{"a\u0000", false, "contains control characters"}, {"\xff", false, "is not UTF-8"}, {"ääääää", false, "has more than 5 characters"},
+		{"", false, ""},
+		{"", true, "is required"},
+		{"ok ☃", true, ""},
+		{"  ", false, "is blank"},
+		{"a\u0000", false, "contains control characters"},
+		{"\xff", false, "is not UTF-8"},
+		{"ääääää", false, "has more than 5 characters"},
 	} {
 		require.Equal(t, test.want, resource.CheckText(test.text, test.required, 5), "%q", test.text)
 	}

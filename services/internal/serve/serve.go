@@ -101,10 +101,14 @@ func Run(ctx context.Context, runtime *daemon.Runtime, cfg rpcserver.Config, ser
 	service.Register(server.GRPC())
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	watcher := watcher{runtime: runtime, server: server, service: service}
+	// The first state is set before the server serves, and later only changes
+	// are: the server may not be told while it starts.
+	watcher.report(ctx)
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		watch(ctx, runtime, server, service)
+		watcher.run(ctx)
 	}()
 	err = server.Run(ctx)
 	cancel()
@@ -112,31 +116,43 @@ func Run(ctx context.Context, runtime *daemon.Runtime, cfg rpcserver.Config, ser
 	return err
 }
 
-func watch(ctx context.Context, runtime *daemon.Runtime, server *rpcserver.Server, service Service) {
+// watcher keeps health and readiness at the state of the store.
+type watcher struct {
+	runtime *daemon.Runtime
+	server  *rpcserver.Server
+	service Service
+	serving bool
+}
+
+func (w *watcher) report(ctx context.Context) {
+	err := pingOnce(ctx, w.service.Store)
+	if ctx.Err() != nil {
+		return
+	}
+	if serving := err == nil; serving != w.serving {
+		w.serving = serving
+		w.server.SetServing(serving)
+		w.runtime.Logger.InfoContext(ctx, "store state", "answers", serving)
+	}
+	w.runtime.SetReady("store", err)
+}
+
+func (w *watcher) run(ctx context.Context) {
 	ping, task := time.NewTicker(pingInterval), time.NewTicker(taskInterval)
 	defer ping.Stop()
 	defer task.Stop()
-	report := func() {
-		err := pingOnce(ctx, service.Store)
-		if ctx.Err() != nil {
-			return
-		}
-		server.SetServing(err == nil)
-		runtime.SetReady("store", err)
-	}
-	report()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ping.C:
-			report()
+			w.report(ctx)
 		case <-task.C:
-			if service.Task == nil {
+			if w.service.Task == nil {
 				continue
 			}
-			if err := service.Task(ctx); err != nil && ctx.Err() == nil {
-				runtime.Logger.ErrorContext(ctx, "housekeeping failed; it is tried again later", "error", err)
+			if err := w.service.Task(ctx); err != nil && ctx.Err() == nil {
+				w.runtime.Logger.ErrorContext(ctx, "housekeeping failed; it is tried again later", "error", err)
 			}
 		}
 	}

@@ -138,7 +138,7 @@ func NewChild(t testing.TB, component, store string, env ...string) *Child {
 // Start starts the process and returns a connection to it.
 func (c *Child) Start(t testing.TB) *grpc.ClientConn {
 	t.Helper()
-	c.process = exec.Command(os.Args[0], "--config", c.config)
+	c.process = exec.CommandContext(context.Background(), os.Args[0], "--config", c.config)
 	c.process.Env = append(append(os.Environ(), RunMain+"=1"), c.env...)
 	stderr, err := c.process.StderrPipe()
 	require.NoError(t, err)
@@ -151,7 +151,11 @@ func (c *Child) Start(t testing.TB) *grpc.ClientConn {
 		ended <- process.Wait()
 		close(ended)
 	}()
-	t.Cleanup(func() { _ = process.Process.Kill(); <-ended })
+	t.Cleanup(func() {
+		_ = process.Process.Kill()
+		for range ended { // until it is closed: the process is gone
+		}
+	})
 	select {
 	case found := <-address:
 		return c.keys.dial(t, found)

@@ -77,7 +77,7 @@ func (t Table[T]) insertNew(ctx context.Context, q Querier, rows []T, added map[
 	if err != nil {
 		return err
 	}
-	defer result.Close()
+	defer func() { _ = result.Close() }()
 	for result.Next() {
 		var key string
 		if err := result.Scan(&key); err != nil {
@@ -174,7 +174,7 @@ func (t Table[T]) List(ctx context.Context, q Querier, dialect Dialect, list que
 	if err != nil {
 		return nil, nil, err
 	}
-	defer result.Close()
+	defer func() { _ = result.Close() }()
 	var page []T
 	var last []any
 	size := 0

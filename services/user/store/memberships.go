@@ -189,7 +189,7 @@ func (s *Store) organizationsOf(ctx context.Context, q sqldb.Querier, tenant, id
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	for rows.Next() {
 		var organization string
 		if err := rows.Scan(&organization); err != nil {
