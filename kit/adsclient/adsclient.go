@@ -42,8 +42,9 @@ type Config struct {
 }
 
 // Apply receives the complete current set of one type by resource name. It
-// must not keep or change the map. An error rejects (NACKs) the update: the
-// client then keeps the set as it was before.
+// must not keep or change the map. An error rejects (NACKs) the update: what was
+// applied stays, and the next update is offered together with the rejected one,
+// since a server sends each change only once per stream.
 type Apply func(resources map[string]*anypb.Any) error
 
 // Client keeps subscriptions alive across reconnects and control-plane
@@ -54,10 +55,21 @@ type Client struct {
 }
 
 type subscription struct {
-	typeURL   string
-	apply     Apply
+	typeURL string
+	apply   Apply
+	// applied is what apply last took, offered what the server believes we
+	// have. They differ after a rejected update.
+	applied resourceSet
+	offered resourceSet
+}
+
+type resourceSet struct {
 	resources map[string]*anypb.Any
 	versions  map[string]string
+}
+
+func (r resourceSet) clone() resourceSet {
+	return resourceSet{resources: maps.Clone(r.resources), versions: maps.Clone(r.versions)}
 }
 
 // New makes a client; nothing connects before Run.
@@ -72,7 +84,7 @@ func New(config Config) *Client {
 func (c *Client) Subscribe(typeURL string, apply Apply) {
 	c.subs = append(c.subs, &subscription{
 		typeURL: typeURL, apply: apply,
-		resources: map[string]*anypb.Any{}, versions: map[string]string{},
+		applied: resourceSet{resources: map[string]*anypb.Any{}, versions: map[string]string{}},
 	})
 }
 
@@ -118,10 +130,13 @@ func (c *Client) session(ctx context.Context, conn *grpc.ClientConn) (received b
 		return false, err
 	}
 	for i, sub := range c.subs {
+		// A new stream starts from what is applied: what was rejected comes
+		// again, and is rejected again unless the server has something better.
+		sub.offered = sub.applied.clone()
 		request := &discoveryv3.DeltaDiscoveryRequest{
 			TypeUrl:                 sub.typeURL,
 			ResourceNamesSubscribe:  []string{"*"},
-			InitialResourceVersions: maps.Clone(sub.versions),
+			InitialResourceVersions: maps.Clone(sub.applied.versions),
 		}
 		if i == 0 {
 			request.Node = &corev3.Node{Id: c.config.NodeID, Cluster: "weir"}
@@ -157,21 +172,19 @@ func (c *Client) accept(response *discoveryv3.DeltaDiscoveryResponse) error {
 	return fmt.Errorf("type %q was not asked for", response.GetTypeUrl())
 }
 
-// update builds the new set beside the old one and swaps only when apply took
-// it.
+// update offers the new set; apply swaps or refuses the whole of it.
 func (s *subscription) update(response *discoveryv3.DeltaDiscoveryResponse) error {
-	resources, versions := maps.Clone(s.resources), maps.Clone(s.versions)
 	for _, name := range response.GetRemovedResources() {
-		delete(resources, name)
-		delete(versions, name)
+		delete(s.offered.resources, name)
+		delete(s.offered.versions, name)
 	}
 	for _, resource := range response.GetResources() {
-		resources[resource.GetName()] = resource.GetResource()
-		versions[resource.GetName()] = resource.GetVersion()
+		s.offered.resources[resource.GetName()] = resource.GetResource()
+		s.offered.versions[resource.GetName()] = resource.GetVersion()
 	}
-	if err := s.apply(resources); err != nil {
+	if err := s.apply(s.offered.resources); err != nil {
 		return err
 	}
-	s.resources, s.versions = resources, versions
+	s.applied = s.offered.clone()
 	return nil
 }

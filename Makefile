@@ -1,0 +1,60 @@
+# Weir: `make help` lists what there is to do.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+MODULES := api kit policy extauthz ratelimit controlplane services cli e2e
+BINARIES := ./cli/cmd/weir ./controlplane/cmd/controlplaned ./extauthz/cmd/extauthzd ./ratelimit/cmd/ratelimitd ./services/cmd/userd ./services/cmd/datad
+# Modules with tests that run without the rest of Weir.
+UNIT := $(filter-out e2e,$(MODULES))
+DIR ?= examples/quickstart
+TESTFLAGS ?=
+
+export GOFLAGS ?= -buildvcs=false
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build every binary into bin/
+	@echo "building (the first time takes a few minutes) ..."
+	@mkdir -p bin
+	@go build -o bin/ $(BINARIES)
+	@ls bin | sed 's/^/  bin\//'
+
+.PHONY: up
+up: build ## Build and run Weir with DIR (default examples/quickstart); Ctrl-C stops it
+	@exec bin/weir up --dir $(DIR)
+
+.PHONY: down
+down: ## Stop what `weir up --detach` left running
+	@bin/weir down
+
+.PHONY: test
+test: ## Everything that must hold: generated code, modules alone, unit, feature and edge tests
+	@scripts/test.sh $(TESTFLAGS)
+
+.PHONY: e2e
+e2e: build ## The slower suites: load, kills and long imports through the real Envoy
+	@scripts/e2e.sh
+
+.PHONY: lint
+lint: ## golangci-lint, buf lint and shell checks
+	@scripts/lint.sh
+
+.PHONY: generate
+generate: ## Generate code, OpenAPI, descriptors and reference pages
+	@scripts/generate.sh
+
+.PHONY: breaking
+breaking: ## Compare the protos with BASE (default origin/main) for breaking changes
+	@scripts/generate.sh --breaking $(or $(BASE),origin/main)
+
+.PHONY: bench
+bench: ## Run the benchmarks; table on the terminal, picture in docs/bench/
+	@scripts/bench.sh
+
+.PHONY: clean
+clean: ## Remove bin/
+	@rm -rf bin

@@ -1,0 +1,13 @@
+package stack
+
+import (
+	"syscall"
+	"time"
+)
+
+// What is left of a crashed run gets no time to drain: nothing feeds it any
+// more, and its ports are needed.
+const (
+	killSignal = syscall.SIGKILL
+	staleWait  = 5 * time.Second
+)

@@ -1,0 +1,3 @@
+// Package term writes for people: progress, tables and colours, plain when
+// nobody watches.
+package term

@@ -1,0 +1,177 @@
+// Package bootstrap makes the static configuration that an Envoy starts with:
+// who it is, where its control plane is, and its certificates. Everything else
+// comes over xDS.
+package bootstrap
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
+	downstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"weir.dev/controlplane/envoy"
+	"weir.dev/kit/certs"
+)
+
+const clusterControlPlane = "weir/controlplane"
+
+// maxDownstreamConnections bounds the clients of one Envoy; without a bound it
+// runs out of file descriptors first.
+const maxDownstreamConnections = 20_000
+
+// Config of one Envoy.
+type Config struct {
+	// NodeID names this Envoy in the control plane's status.
+	NodeID string
+	// AdminAddress is host:port of Envoy's admin interface; keep it on loopback.
+	AdminAddress string
+	// ControlPlaneAddress is host:port; ControlPlanePeer the SPIFFE id there.
+	ControlPlaneAddress string
+	ControlPlanePeer    string
+	// CertDir holds the ingress's tls.crt, tls.key and ca.crt.
+	CertDir string
+}
+
+// JSON renders the bootstrap as Envoy's --config-path wants it.
+func JSON(config Config) ([]byte, error) {
+	admin, adminErr := address("AdminAddress", config.AdminAddress)
+	control, controlErr := address("ControlPlaneAddress", config.ControlPlaneAddress)
+	if err := errors.Join(adminErr, controlErr); err != nil {
+		return nil, err
+	}
+	var packErrs []error
+	pack := func(message proto.Message) *anypb.Any {
+		body, err := anypb.New(message)
+		packErrs = append(packErrs, err)
+		return body
+	}
+	bootstrap := &bootstrapv3.Bootstrap{
+		Node:  &corev3.Node{Id: config.NodeID, Cluster: "weir-ingress"},
+		Admin: &bootstrapv3.Admin{Address: admin},
+		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
+			AdsConfig: &corev3.ApiConfigSource{
+				ApiType: corev3.ApiConfigSource_DELTA_GRPC, TransportApiVersion: corev3.ApiVersion_V3,
+				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+					EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: clusterControlPlane},
+				}}},
+			},
+			CdsConfig: ads(), LdsConfig: ads(),
+		},
+		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
+			Secrets: secrets(config.CertDir),
+			Clusters: []*clusterv3.Cluster{{
+				Name:                 clusterControlPlane,
+				ConnectTimeout:       durationpb.New(time.Second),
+				ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS},
+				TypedExtensionProtocolOptions: map[string]*anypb.Any{
+					"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(http2()),
+				},
+				TransportSocket: &corev3.TransportSocket{
+					Name:       "envoy.transport_sockets.tls",
+					ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(upstreamTLS(config.ControlPlanePeer))},
+				},
+				LoadAssignment: &endpointv3.ClusterLoadAssignment{
+					ClusterName: clusterControlPlane,
+					Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
+						HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: control}},
+					}}}},
+				},
+			}},
+		},
+		OverloadManager: &overloadv3.OverloadManager{ResourceMonitors: []*overloadv3.ResourceMonitor{{
+			Name: "envoy.resource_monitors.global_downstream_max_connections",
+			ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: pack(&downstreamv3.DownstreamConnectionsConfig{
+				MaxActiveDownstreamConnections: maxDownstreamConnections,
+			})},
+		}}},
+	}
+	if err := errors.Join(packErrs...); err != nil {
+		return nil, err
+	}
+	return protojson.MarshalOptions{Multiline: true, UseProtoNames: true}.Marshal(bootstrap)
+}
+
+func secrets(dir string) []*tlsv3.Secret {
+	file := func(name string) *corev3.DataSource {
+		return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: filepath.Join(dir, name)}}
+	}
+	watched := &corev3.WatchedDirectory{Path: dir}
+	return []*tlsv3.Secret{
+		{Name: envoy.SecretIdentity, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
+			CertificateChain: file(certs.CertFileName), PrivateKey: file(certs.KeyFileName), WatchedDirectory: watched,
+		}}},
+		{Name: envoy.SecretTrust, Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
+			TrustedCa: file(certs.CAFileName), WatchedDirectory: watched,
+		}}},
+	}
+}
+
+func upstreamTLS(peer string) *tlsv3.UpstreamTlsContext {
+	return &tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
+		AlpnProtocols:                  []string{"h2"},
+		TlsParams:                      &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3, TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3},
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: envoy.SecretIdentity}},
+		ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
+			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+				DefaultValidationContext: &tlsv3.CertificateValidationContext{
+					MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{{
+						SanType: tlsv3.SubjectAltNameMatcher_URI,
+						Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: peer}},
+					}},
+				},
+				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: envoy.SecretTrust},
+			},
+		},
+	}}
+}
+
+func http2() *upstreamsv3.HttpProtocolOptions {
+	return &upstreamsv3.HttpProtocolOptions{
+		UpstreamProtocolOptions: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{
+			ExplicitHttpConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig{
+				ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+					Http2ProtocolOptions: &corev3.Http2ProtocolOptions{ConnectionKeepalive: &corev3.KeepaliveSettings{
+						Interval: durationpb.New(15 * time.Second), Timeout: durationpb.New(5 * time.Second),
+					}},
+				},
+			},
+		},
+	}
+}
+
+func ads() *corev3.ConfigSource {
+	return &corev3.ConfigSource{
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+	}
+}
+
+func address(field, hostPort string) (*corev3.Address, error) {
+	host, text, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %q is not host:port", field, hostPort)
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %q is not a port", field, text)
+	}
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)},
+	}}}, nil
+}

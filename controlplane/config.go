@@ -1,0 +1,102 @@
+// Package controlplane joins sources, policy and targets: it takes what a source
+// says, resolves it to a Plan, compiles the Plan, and rolls it out. Its
+// subpackages each do one of these; this package is the loop between them.
+package controlplane
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"weir.dev/controlplane/envoy"
+	"weir.dev/kit/certs"
+	"weir.dev/kit/daemon"
+	"weir.dev/kit/rpcserver"
+)
+
+// Config of controlplaned.
+type Config struct {
+	daemon.Config `yaml:",inline"`
+	// Server is the ADS server that Envoy, extauthz and ratelimit subscribe to.
+	Server  rpcserver.Config `yaml:"server"`
+	Sources SourcesConfig    `yaml:"sources"`
+	// StateFile keeps the last good policy over restarts; empty keeps nothing.
+	StateFile string        `yaml:"stateFile"`
+	Ingress   IngressConfig `yaml:"ingress"`
+	ExtAuthz  PeerConfig    `yaml:"extAuthz"`
+	RateLimit PeerConfig    `yaml:"rateLimit"`
+	// OTLP is the collector that Envoy sends traces to; none by default.
+	OTLP PeerConfig `yaml:"otlp"`
+}
+
+// SourcesConfig says where policy comes from.
+type SourcesConfig struct {
+	// Folders of YAML files, read recursively and followed.
+	Folders []string `yaml:"folders"`
+}
+
+// IngressConfig says where Envoy's listeners bind.
+type IngressConfig struct {
+	// Address is an IP address. Default 127.0.0.1.
+	Address string `yaml:"address"`
+	// PortMap binds a Gateway listener's port (key) elsewhere.
+	PortMap map[int32]int32 `yaml:"portMap"`
+}
+
+// PeerConfig is one of Weir's servers, as Envoy reaches it.
+type PeerConfig struct {
+	// Address is host:port.
+	Address string `yaml:"address"`
+	// Peer is the SPIFFE id that the server presents.
+	Peer string `yaml:"peer"`
+}
+
+// SetDefaults fills in what is documented.
+func (c *Config) SetDefaults() {
+	c.Config.SetDefaults()
+	c.Server.SetDefaults()
+	c.Server.AllowedPeers = []string{certs.PeerID("ingress"), certs.PeerID("extauthz"), certs.PeerID("ratelimit")}
+	c.Ingress.Address = "127.0.0.1"
+	c.ExtAuthz.Peer = certs.PeerID("extauthz")
+	c.RateLimit.Peer = certs.PeerID("ratelimit")
+}
+
+// Validate reports every mistake.
+func (c *Config) Validate() error {
+	errs := []error{c.Config.Validate(), c.Server.Validate()}
+	if len(c.Sources.Folders) == 0 {
+		errs = append(errs, errors.New("sources.folders: name at least one folder of policy"))
+	}
+	if _, err := netip.ParseAddr(c.Ingress.Address); err != nil {
+		errs = append(errs, fmt.Errorf("ingress.address: %q is not an IP address", c.Ingress.Address))
+	}
+	for name, address := range map[string]string{"extAuthz": c.ExtAuthz.Address, "rateLimit": c.RateLimit.Address} {
+		if address == "" {
+			errs = append(errs, fmt.Errorf("%s.address: is required: a policy could not be enforced without it", name))
+		}
+	}
+	for name, address := range map[string]string{"extAuthz": c.ExtAuthz.Address, "rateLimit": c.RateLimit.Address, "otlp": c.OTLP.Address} {
+		if address != "" && !isHostPort(address) {
+			errs = append(errs, fmt.Errorf("%s.address: %q is not host:port", name, address))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func isHostPort(address string) bool {
+	host, text, err := net.SplitHostPort(address)
+	port, portErr := strconv.ParseUint(text, 10, 16)
+	return err == nil && portErr == nil && host != "" && port > 0
+}
+
+// options are the compiler's.
+func (c *Config) options() envoy.Options {
+	return envoy.Options{
+		ListenAddress: c.Ingress.Address, PortMap: c.Ingress.PortMap,
+		ExtAuthzAddress: c.ExtAuthz.Address, ExtAuthzPeer: c.ExtAuthz.Peer,
+		RateLimitAddress: c.RateLimit.Address, RateLimitPeer: c.RateLimit.Peer,
+		OTLPAddress: c.OTLP.Address,
+	}
+}

@@ -1,0 +1,184 @@
+package controlplane
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"weir.dev/controlplane/ads"
+	"weir.dev/controlplane/envoy"
+	"weir.dev/controlplane/folder"
+	"weir.dev/policy"
+)
+
+// Status is what the control plane says of itself at /status.
+type Status struct {
+	// Plan is the digest of the Plan that every connected client acknowledged;
+	// empty before the first.
+	Plan string `json:"plan"`
+	// Rolling is the digest of a Plan under way or rejected.
+	Rolling string `json:"rolling,omitempty"`
+	// Error is why Rolling is not in force.
+	Error    string          `json:"error,omitempty"`
+	Updated  time.Time       `json:"updated"`
+	Problems policy.Problems `json:"problems"`
+	Clients  []ads.Client    `json:"clients"`
+}
+
+// Loop turns updates of a source into rollouts.
+type Loop struct {
+	Server  *ads.Server
+	Options envoy.Options
+	Logger  *slog.Logger
+
+	mu     sync.Mutex
+	status Status
+	told   []string
+}
+
+// Run rolls out the newest update until ctx ends; updates that come during a
+// rollout replace each other. onFirst is called once, when there is something
+// to serve.
+func (l *Loop) Run(ctx context.Context, updates <-chan folder.Update, onFirst func()) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case update := <-updates:
+			l.apply(ctx, update, onFirst)
+			onFirst = func() {}
+		}
+	}
+}
+
+// Status is a copy of the current status. Safe for concurrent use.
+func (l *Loop) Status() Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	status := l.status
+	status.Clients = l.Server.Clients()
+	return status
+}
+
+// ServeStatus answers GET /status.
+func (l *Loop) ServeStatus(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(l.Status()); err != nil {
+		l.Logger.Debug("status not sent", "error", err)
+	}
+}
+
+func (l *Loop) apply(ctx context.Context, update folder.Update, onFirst func()) {
+	plan, problems := policy.Resolve(update.Input)
+	problems = append(slices.Clone(update.Problems), problems...)
+	problems.Sort()
+	l.tell(problems)
+	set, err := envoy.Compile(plan, l.Options)
+	if err == nil && l.Status().Plan == plan.Digest {
+		l.record(func(s *Status) { s.Problems, s.Rolling, s.Error, s.Updated = problems, "", "", time.Now() })
+		return
+	}
+	l.record(func(s *Status) { s.Problems, s.Rolling, s.Error, s.Updated = problems, plan.Digest, "", time.Now() })
+	started := time.Now()
+	if err == nil {
+		done := make(chan struct{})
+		go func() { // ready as soon as there is a target, not when all have it
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-done:
+			}
+			onFirst()
+		}()
+		err = l.Server.Rollout(ctx, set)
+		close(done)
+	}
+	if err != nil {
+		l.record(func(s *Status) { s.Error = err.Error() })
+		l.Logger.ErrorContext(ctx, "the new plan is not in force; the last one stays", "plan", plan.Digest, "error", err)
+		return
+	}
+	l.record(func(s *Status) { s.Plan, s.Rolling = plan.Digest, "" })
+	l.Logger.InfoContext(ctx, "plan in force", "plan", plan.Digest, "routes", countRoutes(plan), "backends", len(plan.Backends),
+		"consumers", len(plan.Consumers), "limits", len(plan.RateLimits), "problems", len(problems.Errors()), "duration", time.Since(started))
+}
+
+func (l *Loop) record(change func(*Status)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change(&l.status)
+}
+
+// tell logs problems that are new, so that a standing one is said once.
+func (l *Loop) tell(problems policy.Problems) {
+	var now []string
+	for _, problem := range problems {
+		text := problem.Error()
+		now = append(now, text)
+		if slices.Contains(l.told, text) {
+			continue
+		}
+		level := slog.LevelError
+		if problem.Severity == policy.SeverityNotice {
+			level = slog.LevelInfo
+		}
+		l.Logger.Log(context.Background(), level, text, "code", string(problem.Code), "object", problem.Object.String(),
+			"field", problem.Field, "file", problem.File, "line", problem.Line)
+	}
+	for _, text := range l.told {
+		if !slices.Contains(now, text) {
+			l.Logger.Info("mended", "problem", text)
+		}
+	}
+	l.told = now
+}
+
+func countRoutes(plan *policy.Plan) int {
+	count := 0
+	for _, port := range plan.Ports {
+		for _, host := range port.Hosts {
+			count += len(host.Routes)
+		}
+	}
+	return count
+}
+
+// Access is who may subscribe to what.
+func Access(ingress, extAuthz, rateLimit string) ads.Access {
+	const rules = "type.googleapis.com/weir.rules.v1."
+	return ads.Access{
+		ingress:   {envoy.TypeListener, envoy.TypeRoute, envoy.TypeCluster, envoy.TypeEndpoint},
+		extAuthz:  {rules + "AuthRoute", rules + "Consumer"},
+		rateLimit: {rules + "RateLimitRule"},
+	}
+}
+
+// Follow runs a source and hands its newest update to the returned channel.
+func Follow(ctx context.Context, source *folder.Source) (<-chan folder.Update, <-chan error) {
+	updates, failed := make(chan folder.Update, 1), make(chan error, 1)
+	go func() {
+		failed <- source.Run(ctx, func(update folder.Update) {
+			for {
+				select {
+				case updates <- update:
+					return
+				default:
+				}
+				select {
+				case <-updates:
+				default:
+				}
+			}
+		})
+	}()
+	return updates, failed
+}
+
+// errSource wraps why a source ended.
+func errSource(err error) error { return fmt.Errorf("policy source: %w", err) }

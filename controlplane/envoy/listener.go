@@ -1,0 +1,256 @@
+package envoy
+
+import (
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	ratelimitconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/ratelimit/v3"
+	tracev3 "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
+	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	customresponsev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/custom_response/v3"
+	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	transcoderv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_json_transcoder/v3"
+	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"weir.dev/kit/identity"
+	"weir.dev/kit/rpcserver"
+	"weir.dev/policy"
+)
+
+// Edge settings, Envoy's "Configuring Envoy as an edge proxy" and tighter.
+const (
+	listenerBufferLimit   = 1 << 20
+	maxHeaderKB           = 60
+	maxHeaderCount        = 100
+	clientStreams         = 100
+	initialStreamWindow   = 64 << 10
+	initialConnWindow     = 1 << 20
+	clientIdleTimeout     = 10 * time.Minute
+	streamIdleTimeout     = 5 * time.Minute
+	requestHeadersTimeout = 10 * time.Second
+	drainTimeout          = 10 * time.Second
+	extAuthzTimeout       = time.Second
+	rateLimitTimeout      = 100 * time.Millisecond
+)
+
+// Names of the HTTP filters.
+const (
+	filterHeaders        = "envoy.filters.http.header_mutation"
+	filterCORS           = "envoy.filters.http.cors"
+	filterCustomResponse = "envoy.filters.http.custom_response"
+	filterGRPCWeb        = "envoy.filters.http.grpc_web"
+	filterExtAuthz       = "envoy.filters.http.ext_authz"
+	filterLimitOpen      = "envoy.filters.http.ratelimit.open"
+	filterLimitClosed    = "envoy.filters.http.ratelimit.closed"
+	filterTranscoder     = "envoy.filters.http.grpc_json_transcoder"
+	filterRouter         = "envoy.filters.http.router"
+)
+
+// Stages keep limits that fail open apart from those that fail closed: the
+// filter, not the route, says what an outage means.
+const (
+	stageOpen   = 0
+	stageClosed = 1
+)
+
+// rateLimitDomain is the RLS domain of Weir's own rules.
+const rateLimitDomain = "weir"
+
+func (c *compiler) listener(port *policy.Port) (*listenerv3.Listener, error) {
+	number := port.Number
+	if mapped, ok := c.options.PortMap[number]; ok {
+		number = mapped
+	}
+	manager := c.connectionManager(port)
+	return &listenerv3.Listener{
+		Name:                          portName(port.Number),
+		Address:                       socketAddress(c.options.ListenAddress, uint32(number)), //nolint:gosec // validated port
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(listenerBufferLimit),
+		FilterChains: []*listenerv3.FilterChain{{
+			Filters: []*listenerv3.Filter{{
+				Name:       "envoy.filters.network.http_connection_manager",
+				ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(manager)},
+			}},
+		}},
+	}, nil
+}
+
+func (c *compiler) connectionManager(port *policy.Port) *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{
+		StatPrefix: portName(port.Number),
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+			ConfigSource: adsSource(), RouteConfigName: portName(port.Number),
+		}},
+		HttpFilters: c.httpFilters(),
+		AccessLog:   []*accesslogv3.AccessLog{accessLog()},
+		Tracing:     c.tracing(),
+
+		UseRemoteAddress:             wrapperspb.Bool(true),
+		NormalizePath:                wrapperspb.Bool(true),
+		MergeSlashes:                 true,
+		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
+		StripPortMode:                &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
+		GenerateRequestId:            wrapperspb.Bool(true),
+		AlwaysSetRequestIdInResponse: true,
+		ServerName:                   "weir",
+		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{
+			Name:        "envoy.http.early_header_mutation.header_mutation",
+			TypedConfig: packed(&earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{removePrefix(identity.HeaderPrefix)}}),
+		}},
+		LocalReplyConfig: localReplies(),
+
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+			IdleTimeout:                  durationpb.New(clientIdleTimeout),
+			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST,
+			MaxHeadersCount:              wrapperspb.UInt32(maxHeaderCount),
+		},
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+			MaxConcurrentStreams:        wrapperspb.UInt32(clientStreams),
+			InitialStreamWindowSize:     wrapperspb.UInt32(initialStreamWindow),
+			InitialConnectionWindowSize: wrapperspb.UInt32(initialConnWindow),
+		},
+		MaxRequestHeadersKb:   wrapperspb.UInt32(maxHeaderKB),
+		StreamIdleTimeout:     durationpb.New(streamIdleTimeout),
+		RequestHeadersTimeout: durationpb.New(requestHeadersTimeout),
+		DrainTimeout:          durationpb.New(drainTimeout),
+	}
+}
+
+// httpFilters are in the order in which a request meets them; a response meets
+// them backwards.
+func (c *compiler) httpFilters() []*hcmv3.HttpFilter {
+	filters := []*hcmv3.HttpFilter{
+		httpFilter(filterHeaders, &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+			ResponseMutations: []*mutationv3.HeaderMutation{
+				{Action: &mutationv3.HeaderMutation_Remove{Remove: rpcserver.ProblemTrailer}},
+				removePrefix(identity.HeaderPrefix),
+			},
+		}}),
+		httpFilter(filterCORS, &corsv3.Cors{}),
+		httpFilter(filterCustomResponse, &customresponsev3.CustomResponse{}),
+		httpFilter(filterGRPCWeb, &grpcwebv3.GrpcWeb{}),
+	}
+	if c.options.ExtAuthzAddress != "" {
+		filters = append(filters, httpFilter(filterExtAuthz, &extauthzv3.ExtAuthz{
+			Services:                       &extauthzv3.ExtAuthz_GrpcService{GrpcService: grpcService(clusterExtAuthz, extAuthzTimeout)},
+			TransportApiVersion:            corev3.ApiVersion_V3,
+			FailureModeAllow:               false,
+			StatusOnError:                  &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
+			EncodeRawHeaders:               true,
+			ValidateMutations:              true,
+			EnableDynamicMetadataIngestion: wrapperspb.Bool(true),
+		}))
+	}
+	if c.options.RateLimitAddress != "" {
+		filters = append(filters,
+			httpFilter(filterLimitOpen, rateLimitFilter(stageOpen)),
+			httpFilter(filterLimitClosed, rateLimitFilter(stageClosed)))
+	}
+	transcoder := httpFilter(filterTranscoder, &transcoderv3.GrpcJsonTranscoder{
+		DescriptorSet: &transcoderv3.GrpcJsonTranscoder_ProtoDescriptorBin{},
+	})
+	return append(filters, transcoder, httpFilter(filterRouter, &routerv3.Router{}))
+}
+
+func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(config)}}
+}
+
+func rateLimitFilter(stage uint32) *ratelimitv3.RateLimit {
+	return &ratelimitv3.RateLimit{
+		Domain:                         rateLimitDomain,
+		Stage:                          stage,
+		Timeout:                        durationpb.New(rateLimitTimeout),
+		FailureModeDeny:                stage == stageClosed,
+		StatusOnError:                  &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
+		RateLimitedAsResourceExhausted: true,
+		DisableXEnvoyRatelimitedHeader: true,
+		RateLimitService: &ratelimitconfigv3.RateLimitServiceConfig{
+			GrpcService:         grpcService(clusterRateLimit, rateLimitTimeout),
+			TransportApiVersion: corev3.ApiVersion_V3,
+		},
+	}
+}
+
+func grpcService(cluster string, timeout time.Duration) *corev3.GrpcService {
+	return &corev3.GrpcService{
+		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: cluster}},
+		Timeout:         durationpb.New(timeout),
+	}
+}
+
+// removePrefix removes every header whose name starts with prefix.
+func removePrefix(prefix string) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
+		RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
+			KeyMatcher: &matcherv3.StringMatcher{
+				MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}, IgnoreCase: true,
+			},
+		},
+	}}
+}
+
+func (c *compiler) tracing() *hcmv3.HttpConnectionManager_Tracing {
+	if c.options.OTLPAddress == "" {
+		return nil
+	}
+	return &hcmv3.HttpConnectionManager_Tracing{
+		SpawnUpstreamSpan: wrapperspb.Bool(true),
+		Provider: &tracev3.Tracing_Http{
+			Name: "envoy.tracers.opentelemetry",
+			ConfigType: &tracev3.Tracing_Http_TypedConfig{TypedConfig: packed(&tracev3.OpenTelemetryConfig{
+				GrpcService: grpcService(clusterOTLP, time.Second), ServiceName: "weir-ingress",
+			})},
+		},
+	}
+}
+
+// accessLog writes one JSON line per request to standard output, the decision
+// included. Query strings are left out: they carry secrets too often.
+func accessLog() *accesslogv3.AccessLog {
+	fields := map[string]string{
+		"time": "%START_TIME%", "log": "access", "request_id": "%REQ(X-REQUEST-ID)%", "trace_id": "%TRACE_ID%",
+		"method": "%REQ(:METHOD)%", "host": "%REQ(:AUTHORITY)%",
+		"path":     "%PATH(NQ:ORIG_OR_PATH)%",
+		"protocol": "%PROTOCOL%", "status": "%RESPONSE_CODE%", "grpc_status": "%GRPC_STATUS%",
+		"flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%",
+		"bytes_received": "%BYTES_RECEIVED%", "bytes_sent": "%BYTES_SENT%", "duration_ms": "%DURATION%",
+		"upstream": "%UPSTREAM_HOST%", "cluster": "%UPSTREAM_CLUSTER%", "route": "%ROUTE_NAME%",
+		"client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "user_agent": "%REQ(USER-AGENT)%",
+		"decision": authMetadata("decision"), "reason": authMetadata("reason"), "policy": authMetadata("policy"),
+		"rule": authMetadata("rule"), "consumer": authMetadata("consumer"), "tenant": authMetadata("tenant"),
+		"limit": "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:limit)%",
+	}
+	values := map[string]*structpb.Value{}
+	for name, format := range fields {
+		values[name] = structpb.NewStringValue(format)
+	}
+	return &accesslogv3.AccessLog{
+		Name: "envoy.access_loggers.stdout",
+		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: packed(&streamv3.StdoutAccessLog{
+			AccessLogFormat: &streamv3.StdoutAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
+				Format:          &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: &structpb.Struct{Fields: values}},
+				OmitEmptyValues: true,
+			}},
+		})},
+	}
+}
+
+func authMetadata(field string) string {
+	return "%DYNAMIC_METADATA(" + filterExtAuthz + ":" + field + ")%"
+}

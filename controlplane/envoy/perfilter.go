@@ -1,0 +1,188 @@
+package envoy
+
+import (
+	"regexp"
+	"strings"
+
+	xdscore "github.com/cncf/xds/go/xds/core/v3"
+	xdsmatcher "github.com/cncf/xds/go/xds/type/matcher/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	customresponsev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/custom_response/v3"
+	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	transcoderv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_json_transcoder/v3"
+	localpolicyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/custom_response/local_response_policy/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"weir.dev/kit/fault"
+	"weir.dev/kit/rpcserver"
+	"weir.dev/policy"
+)
+
+// contextRoute is the context extension by which extauthz knows the route.
+const contextRoute = "weir.route"
+
+// perFilter compiles what the filters do differently on this route.
+func (c *compiler) perFilter(route *policy.Route) map[string]*anypb.Any {
+	configs := map[string]*anypb.Any{}
+	if c.options.ExtAuthzAddress != "" {
+		configs[filterExtAuthz] = packed(extAuthzPerRoute(route))
+	}
+	if route.CORS != nil {
+		configs[filterCORS] = packed(corsPolicy(route.CORS))
+	}
+	if transcoding := c.transcoding(route); transcoding != nil {
+		configs[filterTranscoder] = packed(transcoding)
+		configs[filterCustomResponse] = packed(problemResponses())
+	}
+	return configs
+}
+
+func extAuthzPerRoute(route *policy.Route) *extauthzv3.ExtAuthzPerRoute {
+	if route.Auth == nil || route.Auth.Refuse {
+		return &extauthzv3.ExtAuthzPerRoute{Override: &extauthzv3.ExtAuthzPerRoute_Disabled{Disabled: true}}
+	}
+	return &extauthzv3.ExtAuthzPerRoute{Override: &extauthzv3.ExtAuthzPerRoute_CheckSettings{
+		CheckSettings: &extauthzv3.CheckSettings{ContextExtensions: map[string]string{contextRoute: route.Auth.RouteID}},
+	}}
+}
+
+// transcoding is set for an HTTPRoute whose backends share one descriptor set.
+func (c *compiler) transcoding(route *policy.Route) *transcoderv3.GrpcJsonTranscoder {
+	if route.GRPC {
+		return nil
+	}
+	for _, weighted := range route.Backends {
+		backend := c.backends[weighted.Backend]
+		if backend == nil || backend.Transcoding == nil {
+			continue
+		}
+		return &transcoderv3.GrpcJsonTranscoder{
+			DescriptorSet: &transcoderv3.GrpcJsonTranscoder_ProtoDescriptorBin{ProtoDescriptorBin: backend.Transcoding.DescriptorSet},
+			Services:      backend.Transcoding.Services,
+			// The route, its rules and limits are those of the REST path.
+			MatchIncomingRequestRoute: true,
+			UrlUnescapeSpec:           transcoderv3.GrpcJsonTranscoder_ALL_CHARACTERS_EXCEPT_RESERVED,
+			MaxRequestBodySize:        wrapperspb.UInt32(backend.Transcoding.MaxRequestBytes),
+			PrintOptions:              &transcoderv3.GrpcJsonTranscoder_PrintOptions{AlwaysPrintPrimitiveFields: true},
+			RequestValidationOptions: &transcoderv3.GrpcJsonTranscoder_RequestValidationOptions{
+				RejectUnknownMethod: true, RejectUnknownQueryParameters: true, RejectBindingBodyFieldCollisions: true,
+			},
+		}
+	}
+	return nil
+}
+
+func corsPolicy(cors *policy.CORS) *corsv3.CorsPolicy {
+	compiled := &corsv3.CorsPolicy{
+		AllowMethods:                 strings.Join(expandMethods(cors.AllowMethods), ", "),
+		AllowHeaders:                 strings.Join(cors.AllowHeaders, ", "),
+		ExposeHeaders:                strings.Join(cors.ExposeHeaders, ", "),
+		MaxAge:                       itoa(int(cors.MaxAge.Seconds())),
+		AllowCredentials:             wrapperspb.Bool(cors.AllowCredentials),
+		ForwardNotMatchingPreflights: wrapperspb.Bool(false),
+	}
+	for _, origin := range cors.AllowOrigins {
+		compiled.AllowOriginStringMatch = append(compiled.AllowOriginStringMatch, originMatch(origin))
+	}
+	return compiled
+}
+
+func expandMethods(methods []string) []string {
+	for _, method := range methods {
+		if method == "*" {
+			return []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+		}
+	}
+	return methods
+}
+
+// originMatch turns a wildcard origin into an expression: "*." stands for one
+// or more labels, ":*" for any port.
+func originMatch(origin string) *matcherv3.StringMatcher {
+	if !strings.Contains(origin, "*") {
+		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: origin}}
+	}
+	if origin == "*" {
+		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(".+")}}
+	}
+	pattern := regexp.QuoteMeta(origin)
+	pattern = strings.Replace(pattern, `://\*\.`, `://([A-Za-z0-9-]+\.)+`, 1)
+	if head, ok := strings.CutSuffix(pattern, `:\*`); ok {
+		pattern = head + `(:[0-9]{1,5})?`
+	}
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(pattern)}}
+}
+
+// problemResponses turns a service's gRPC error into RFC 9457 problem details
+// for REST clients. Weir's services send the finished body in a trailer; for
+// others it is made of the gRPC status.
+func problemResponses() *customresponsev3.CustomResponse {
+	ready := &localpolicyv3.LocalResponsePolicy{BodyFormat: &corev3.SubstitutionFormatString{
+		Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
+			Specifier: &corev3.DataSource_InlineString{InlineString: "%RESP(" + rpcserver.ProblemTrailer + ")%\n"},
+		}},
+		ContentType: fault.ProblemContentType,
+	}}
+	made := &localpolicyv3.LocalResponsePolicy{BodyFormat: problemFormat(map[string]string{
+		"type": "about:blank", "title": "%RESPONSE_CODE%", "status": "%RESPONSE_CODE%", "detail": "%RESP(grpc-message)%",
+		"code": "GRPC_STATUS_%RESP(grpc-status)%", "requestId": "%REQ(X-REQUEST-ID)%",
+	})}
+	return &customresponsev3.CustomResponse{CustomResponseMatcher: &xdsmatcher.Matcher{
+		MatcherType: &xdsmatcher.Matcher_MatcherList_{MatcherList: &xdsmatcher.Matcher_MatcherList{
+			Matchers: []*xdsmatcher.Matcher_MatcherList_FieldMatcher{
+				onResponseHeader(rpcserver.ProblemTrailer, ".+", ready),
+				onResponseHeader("grpc-status", "[1-9][0-9]*", made),
+			},
+		}},
+	}}
+}
+
+func onResponseHeader(name, pattern string, policy proto.Message) *xdsmatcher.Matcher_MatcherList_FieldMatcher {
+	return &xdsmatcher.Matcher_MatcherList_FieldMatcher{
+		Predicate: &xdsmatcher.Matcher_MatcherList_Predicate{
+			MatchType: &xdsmatcher.Matcher_MatcherList_Predicate_SinglePredicate_{
+				SinglePredicate: &xdsmatcher.Matcher_MatcherList_Predicate_SinglePredicate{
+					Input: &xdscore.TypedExtensionConfig{
+						Name: "response_header", TypedConfig: packed(&matcherv3.HttpResponseHeaderMatchInput{HeaderName: name}),
+					},
+					Matcher: &xdsmatcher.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
+						ValueMatch: &xdsmatcher.StringMatcher{MatchPattern: &xdsmatcher.StringMatcher_SafeRegex{
+							SafeRegex: &xdsmatcher.RegexMatcher{
+								EngineType: &xdsmatcher.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcher.RegexMatcher_GoogleRE2{}}, Regex: pattern,
+							},
+						}},
+					},
+				},
+			},
+		},
+		OnMatch: &xdsmatcher.Matcher_OnMatch{OnMatch: &xdsmatcher.Matcher_OnMatch_Action{
+			Action: &xdscore.TypedExtensionConfig{Name: "problem", TypedConfig: packed(policy)},
+		}},
+	}
+}
+
+// problemFormat is a JSON body of RFC 9457. Values may hold Envoy's command
+// operators, which it escapes.
+func problemFormat(fields map[string]string) *corev3.SubstitutionFormatString {
+	values := map[string]*structpb.Value{}
+	for name, value := range fields {
+		values[name] = structpb.NewStringValue(value)
+	}
+	return &corev3.SubstitutionFormatString{
+		Format:          &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: &structpb.Struct{Fields: values}},
+		ContentType:     fault.ProblemContentType,
+		OmitEmptyValues: true,
+	}
+}
+
+func metadataKey(filter, field string) *metadatav3.MetadataKey {
+	return &metadatav3.MetadataKey{Key: filter, Path: []*metadatav3.MetadataKey_PathSegment{
+		{Segment: &metadatav3.MetadataKey_PathSegment_Key{Key: field}},
+	}}
+}

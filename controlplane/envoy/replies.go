@@ -1,0 +1,133 @@
+package envoy
+
+import (
+	"encoding/base64"
+	"strconv"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"weir.dev/kit/fault"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// reply is an answer that Envoy itself gives: when it applies, and what the
+// client is told.
+type reply struct {
+	// when is a CEL expression over Envoy's attributes.
+	when   string
+	status uint32
+	kind   codes.Code
+	reason string
+	detail string
+	// headers are added to the answer.
+	headers map[string]string
+}
+
+// replies, in order: the first that applies is used. What extauthz denied
+// brings its own body and is not listed.
+func replies() []reply {
+	unavailable := "the service did not answer; try again"
+	return []reply{
+		{when: `response.code_details == "ext_authz_error"`, status: 503, kind: codes.Unavailable, reason: "AUTHORIZATION_UNAVAILABLE", detail: "the request could not be authorized; try again", headers: map[string]string{"retry-after": "1"}},
+		{when: `response.code_details == "rate_limiter_error"`, status: 503, kind: codes.Unavailable, reason: "RATE_LIMIT_UNAVAILABLE", detail: "the request could not be counted; try again", headers: map[string]string{"retry-after": "1"}},
+		{when: `response.code_details == "request_rate_limited"`, status: 429, kind: codes.ResourceExhausted, reason: "RATE_LIMITED", detail: "too many requests; wait as long as Retry-After says"},
+		{when: `response.code_details == "route_not_found"`, status: 404, kind: codes.Unimplemented, reason: "ROUTE_NOT_FOUND", detail: "nothing is served at this host and path"},
+		{when: `response.code_details == "direct_response" && response.code == 503`, status: 503, kind: codes.Unavailable, reason: "POLICY_BROKEN", detail: "the policy of this route is being mended; try again later"},
+		{when: `response.code_details == "direct_response" && response.code == 500`, status: 500, kind: codes.Internal, reason: "BACKEND_UNRESOLVED", detail: "the route has no backend"},
+		{when: `response.code_details == "cluster_not_found"`, status: 500, kind: codes.Internal, reason: "BACKEND_UNRESOLVED", detail: "the route has no backend"},
+		{when: `response.code == 413`, status: 413, kind: codes.ResourceExhausted, reason: "PAYLOAD_TOO_LARGE", detail: "the request body is larger than this route accepts"},
+		{when: `response.code == 431`, status: 431, kind: codes.ResourceExhausted, reason: "HEADERS_TOO_LARGE", detail: "the request headers are larger than the edge accepts"},
+		{when: `response.code == 408`, status: 408, kind: codes.DeadlineExceeded, reason: "REQUEST_TIMEOUT", detail: "the request did not arrive in time"},
+		{when: `response.code == 415`, status: 415, kind: codes.InvalidArgument, reason: "UNSUPPORTED_MEDIA_TYPE", detail: "the request's content type is not accepted here"},
+		{when: `response.code == 504`, status: 504, kind: codes.DeadlineExceeded, reason: "UPSTREAM_TIMEOUT", detail: "the service did not answer in time"},
+		{when: `response.code == 502`, status: 502, kind: codes.Unavailable, reason: "UPSTREAM_INVALID_RESPONSE", detail: "the service gave an answer that cannot be passed on"},
+		{when: `response.code == 503 && response.code_details != "ext_authz_denied"`, status: 503, kind: codes.Unavailable, reason: "UPSTREAM_UNAVAILABLE", detail: unavailable},
+		{when: `response.code == 404 && response.code_details != "ext_authz_denied"`, status: 404, kind: codes.NotFound, reason: "NOT_FOUND", detail: "nothing is served for this method and path"},
+		{when: `response.code == 405`, status: 405, kind: codes.Unimplemented, reason: "METHOD_NOT_ALLOWED", detail: "the method is not served at this path"},
+		{when: `response.code == 400 && response.code_details != "ext_authz_denied"`, status: 400, kind: codes.InvalidArgument, reason: "BAD_REQUEST", detail: "the request is malformed"},
+	}
+}
+
+// localReplies renders the answers: problem details for HTTP, status details
+// for gRPC.
+func localReplies() *hcmv3.LocalReplyConfig {
+	config := &hcmv3.LocalReplyConfig{}
+	for _, own := range replies() {
+		config.Mappers = append(config.Mappers, own.grpcMapper(), own.httpMapper())
+	}
+	return config
+}
+
+func (r reply) httpMapper() *hcmv3.ResponseMapper {
+	return &hcmv3.ResponseMapper{
+		Filter: celFilter(r.when),
+		BodyFormatOverride: problemFormat(map[string]string{
+			"type": fault.ProblemType(r.reason), "title": fault.StatusTitle(int(r.status)), "status": "%RESPONSE_CODE%",
+			"detail": r.detail, "code": r.reason, "requestId": "%REQ(X-REQUEST-ID)%",
+		}),
+		HeadersToAdd: addHeaders(r.headers),
+	}
+}
+
+// grpcMapper gives the message alone as the body, which Envoy moves to
+// grpc-message, and the coded status as details.
+func (r reply) grpcMapper() *hcmv3.ResponseMapper {
+	headers := map[string]string{}
+	for name, value := range r.headers {
+		headers[name] = value
+	}
+	status := fault.New(r.kind, r.reason, "%s", r.detail).GRPCStatus().Proto()
+	if raw, err := (proto.MarshalOptions{Deterministic: true}).Marshal(status); err == nil {
+		headers["grpc-status-details-bin"] = base64.RawStdEncoding.EncodeToString(raw)
+	}
+	return &hcmv3.ResponseMapper{
+		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{
+			AndFilter: &accesslogv3.AndFilter{Filters: []*accesslogv3.AccessLogFilter{
+				{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{
+					Header: &routev3.HeaderMatcher{
+						Name: "content-type",
+						HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+							MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "application/grpc"},
+						}},
+					},
+				}}},
+				celFilter(r.when),
+			}},
+		}},
+		BodyFormatOverride: &corev3.SubstitutionFormatString{
+			Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
+				Specifier: &corev3.DataSource_InlineString{InlineString: r.detail},
+			}},
+		},
+		HeadersToAdd: addHeaders(headers),
+	}
+}
+
+func celFilter(expression string) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{
+		ExtensionFilter: &accesslogv3.ExtensionFilter{
+			Name:       "envoy.access_loggers.extension_filters.cel",
+			ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: packed(&celv3.ExpressionFilter{Expression: expression})},
+		},
+	}}
+}
+
+func addHeaders(headers map[string]string) []*corev3.HeaderValueOption {
+	var options []*corev3.HeaderValueOption
+	for _, name := range []string{"retry-after", "grpc-status-details-bin"} {
+		if value, ok := headers[name]; ok {
+			options = append(options, &corev3.HeaderValueOption{
+				Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+			})
+		}
+	}
+	return options
+}

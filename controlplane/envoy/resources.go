@@ -1,0 +1,138 @@
+package envoy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"weir.dev/policy"
+)
+
+// Names of the static secrets of the bootstrap, see package bootstrap.
+const (
+	SecretIdentity = "weir_identity"
+	SecretTrust    = "weir_trust"
+)
+
+// Type URLs of the resources that Compile makes.
+const (
+	TypeListener = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	TypeRoute    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	TypeCluster  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	TypeEndpoint = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+)
+
+// Options are what the Plan does not say: where Weir's own parts are.
+type Options struct {
+	// ListenAddress is the IP address that listeners bind.
+	ListenAddress string
+	// PortMap replaces a Gateway listener's port by the one to bind.
+	PortMap map[int32]int32
+	// ExtAuthzAddress and RateLimitAddress are host:port of the two servers, and
+	// the SPIFFE ids that they must present.
+	ExtAuthzAddress  string
+	ExtAuthzPeer     string
+	RateLimitAddress string
+	RateLimitPeer    string
+	// OTLPAddress is host:port of an OTLP/gRPC collector; empty means no traces.
+	OTLPAddress string
+}
+
+// Resource is one xDS resource.
+type Resource struct {
+	Name string
+	// Version is a hash of Body.
+	Version string
+	Body    *anypb.Any
+}
+
+// Set holds resources by type URL and name.
+type Set map[string]map[string]Resource
+
+// Add packs a message under its type URL.
+func (s Set) Add(name string, message proto.Message) error {
+	body := new(anypb.Any)
+	if err := anypb.MarshalFrom(body, message, proto.MarshalOptions{Deterministic: true}); err != nil {
+		return fmt.Errorf("resource %s: %w", name, err)
+	}
+	if s[body.GetTypeUrl()] == nil {
+		s[body.GetTypeUrl()] = map[string]Resource{}
+	}
+	sum := sha256.Sum256(body.GetValue())
+	s[body.GetTypeUrl()][name] = Resource{Name: name, Version: hex.EncodeToString(sum[:12]), Body: body}
+	return nil
+}
+
+// Compile makes every resource of a Plan, Weir's own rules included.
+func Compile(plan *policy.Plan, options Options) (Set, error) {
+	set := Set{}
+	for _, typeURL := range []string{TypeListener, TypeRoute, TypeCluster, TypeEndpoint} {
+		set[typeURL] = map[string]Resource{}
+	}
+	compiler := &compiler{options: options, backends: map[string]*policy.Backend{}}
+	for i := range plan.Backends {
+		compiler.backends[plan.Backends[i].ID] = &plan.Backends[i]
+	}
+	var errs []error
+	add := func(name string, message proto.Message, err error) {
+		if err == nil {
+			err = set.Add(name, message)
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for i := range plan.Ports {
+		listener, err := compiler.listener(&plan.Ports[i])
+		add(listener.GetName(), listener, err)
+		routes, err := compiler.routes(&plan.Ports[i])
+		add(routes.GetName(), routes, err)
+	}
+	for i := range plan.Backends {
+		cluster, endpoints, err := compiler.backend(&plan.Backends[i])
+		add(cluster.GetName(), cluster, err)
+		if endpoints != nil {
+			add(endpoints.GetClusterName(), endpoints, nil)
+		}
+	}
+	for _, own := range compiler.ownClusters() {
+		add(own.GetName(), own, nil)
+	}
+	for _, rule := range plan.AuthRoutes {
+		add(rule.GetRouteId(), rule, nil)
+	}
+	for _, consumer := range plan.Consumers {
+		add(consumer.GetName(), consumer, nil)
+	}
+	for _, rule := range plan.RateLimits {
+		add(rule.GetId(), rule, nil)
+	}
+	return set, errors.Join(errs...)
+}
+
+type compiler struct {
+	options  Options
+	backends map[string]*policy.Backend
+}
+
+// portName names a port's listener and route configuration.
+func portName(port int32) string { return fmt.Sprintf("port-%d", port) }
+
+// clusterName names a Backend's cluster.
+func clusterName(backend string) string { return "backend/" + backend }
+
+// packed is anypb.New for messages that always marshal: ones made here, of
+// valid UTF-8.
+func packed(message proto.Message) *anypb.Any {
+	body := new(anypb.Any)
+	if err := anypb.MarshalFrom(body, message, proto.MarshalOptions{Deterministic: true}); err != nil {
+		// Envoy rejects an empty Any where a filter is expected, which is seen and
+		// quarantined like any rejection.
+		return body
+	}
+	return body
+}

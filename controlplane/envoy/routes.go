@@ -1,0 +1,288 @@
+package envoy
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"weir.dev/kit/rpcserver"
+	"weir.dev/policy"
+)
+
+// defaultTimeout of an HTTP exchange whose route names none. gRPC calls bring
+// their own deadline and have no other.
+const defaultTimeout = 15 * time.Second
+
+// clusterUnresolved stands in for a Backend that does not exist, within a
+// weighted choice; routes that have nothing else answer directly.
+const clusterUnresolved = "weir/unresolved"
+
+func (c *compiler) routes(port *policy.Port) (*routev3.RouteConfiguration, error) {
+	config := &routev3.RouteConfiguration{
+		Name: portName(port.Number),
+		// A prefix or header that a client sends twice is matched as a list.
+		MostSpecificHeaderMutationsWins: true,
+	}
+	for i := range port.Hosts {
+		host := &port.Hosts[i]
+		virtual := &routev3.VirtualHost{Name: host.Name, Domains: []string{host.Name}}
+		for j := range host.Routes {
+			virtual.Routes = append(virtual.Routes, c.route(&host.Routes[j])...)
+		}
+		config.VirtualHosts = append(config.VirtualHosts, virtual)
+	}
+	return config, nil
+}
+
+// route compiles one route; a route limited to a method gets a second one for
+// the preflight requests of browsers.
+func (c *compiler) route(route *policy.Route) []*routev3.Route {
+	compiled := &routev3.Route{
+		Name:                 route.ID,
+		Match:                routeMatch(&route.Match),
+		TypedPerFilterConfig: c.perFilter(route),
+	}
+	headerMutations(compiled, route)
+	switch {
+	case route.Auth != nil && route.Auth.Refuse:
+		compiled.Action = directResponse(503)
+	case route.Redirect != nil:
+		compiled.Action = redirect(route)
+	case !slices.ContainsFunc(route.Backends, func(b policy.WeightedBackend) bool { return b.Backend != "" }):
+		compiled.Action = directResponse(500)
+	default:
+		compiled.Action = &routev3.Route_Route{Route: c.action(route)}
+	}
+	if route.CORS == nil || route.Match.Method == "" || route.Match.Method == "OPTIONS" {
+		return []*routev3.Route{compiled}
+	}
+	preflight := &routev3.Route{
+		Name: route.ID, Action: compiled.GetAction(), TypedPerFilterConfig: compiled.GetTypedPerFilterConfig(),
+	}
+	match := route.Match
+	match.Method = "OPTIONS"
+	match.Headers = []policy.ValueMatch{{Name: "access-control-request-method", Value: route.Match.Method}}
+	preflight.Match = routeMatch(&match)
+	return []*routev3.Route{compiled, preflight}
+}
+
+func routeMatch(match *policy.Match) *routev3.RouteMatch {
+	compiled := &routev3.RouteMatch{}
+	switch path := match.Path; {
+	case path.Kind == policy.PathExact:
+		compiled.PathSpecifier = &routev3.RouteMatch_Path{Path: path.Value}
+	case path.Kind == policy.PathRegex:
+		compiled.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: regex(path.Value)}
+	case strings.Trim(path.Value, "/") == "":
+		compiled.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: "/"}
+	default:
+		compiled.PathSpecifier = &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: strings.TrimSuffix(path.Value, "/")}
+	}
+	if match.Method != "" {
+		compiled.Headers = append(compiled.Headers, headerMatch(policy.ValueMatch{Name: ":method", Value: match.Method}))
+	}
+	for _, header := range match.Headers {
+		compiled.Headers = append(compiled.Headers, headerMatch(header))
+	}
+	for _, parameter := range match.Query {
+		compiled.QueryParameters = append(compiled.QueryParameters, &routev3.QueryParameterMatcher{
+			Name:                         parameter.Name,
+			QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_StringMatch{StringMatch: stringMatch(parameter)},
+		})
+	}
+	return compiled
+}
+
+func headerMatch(match policy.ValueMatch) *routev3.HeaderMatcher {
+	return &routev3.HeaderMatcher{
+		Name:                 match.Name,
+		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: stringMatch(match)},
+	}
+}
+
+func stringMatch(match policy.ValueMatch) *matcherv3.StringMatcher {
+	if match.Regex {
+		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(match.Value)}}
+	}
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: match.Value}}
+}
+
+func regex(pattern string) *matcherv3.RegexMatcher { return &matcherv3.RegexMatcher{Regex: pattern} }
+
+func (c *compiler) action(route *policy.Route) *routev3.RouteAction {
+	action := &routev3.RouteAction{
+		RateLimits: rateLimits(route),
+		// Only tries that the backend cannot have begun to serve are repeated.
+		RetryPolicy: &routev3.RetryPolicy{
+			RetryOn:    "connect-failure,refused-stream,reset-before-request",
+			NumRetries: wrapperspb.UInt32(2),
+		},
+		Timeout: durationpb.New(defaultTimeout),
+	}
+	if route.Timeout > 0 {
+		action.Timeout = durationpb.New(route.Timeout)
+	}
+	if route.BackendTimeout > 0 {
+		action.RetryPolicy.PerTryTimeout = durationpb.New(route.BackendTimeout)
+	}
+	if route.GRPC {
+		action.Timeout = durationpb.New(0)
+		action.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{GrpcTimeoutHeaderMax: durationpb.New(0)}
+	}
+	if len(route.Backends) == 1 {
+		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: clusterName(route.Backends[0].Backend)}
+	} else {
+		weighted := &routev3.WeightedCluster{}
+		for _, backend := range route.Backends {
+			name := clusterUnresolved
+			if backend.Backend != "" {
+				name = clusterName(backend.Backend)
+			}
+			weighted.Clusters = append(weighted.Clusters, &routev3.WeightedCluster_ClusterWeight{
+				Name: name, Weight: wrapperspb.UInt32(backend.Weight),
+			})
+		}
+		action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
+		action.ClusterNotFoundResponseCode = routev3.RouteAction_INTERNAL_SERVER_ERROR
+	}
+	if rewrite := route.Rewrite; rewrite != nil {
+		if rewrite.Host != "" {
+			action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: rewrite.Host}
+		}
+		rewritePath(action, route)
+	}
+	return action
+}
+
+// rewritePath handles the two ways of the Gateway API. Replacing a prefix by
+// "/" or "" would leave "//" or nothing with Envoy's prefix_rewrite, so it is
+// done by an expression that takes the slash along.
+func rewritePath(action *routev3.RouteAction, route *policy.Route) {
+	path := route.Rewrite.Path
+	switch {
+	case path == nil:
+	case !path.IsPrefix:
+		action.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{Pattern: regex("^/.*$"), Substitution: escapeSubstitution(path.Full)}
+	case strings.Trim(path.Prefix, "/") == "":
+		prefix := regexp.QuoteMeta(strings.TrimSuffix(route.Match.Path.Value, "/"))
+		action.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{Pattern: regex("^" + prefix + "/*"), Substitution: "/"}
+	default:
+		action.PrefixRewrite = strings.TrimSuffix(path.Prefix, "/")
+	}
+}
+
+// escapeSubstitution keeps backslashes of a literal from being read as
+// references to groups.
+func escapeSubstitution(text string) string { return strings.ReplaceAll(text, `\`, `\\`) }
+
+func redirect(route *policy.Route) *routev3.Route_Redirect {
+	codes := map[int]routev3.RedirectAction_RedirectResponseCode{
+		301: routev3.RedirectAction_MOVED_PERMANENTLY, 302: routev3.RedirectAction_FOUND, 303: routev3.RedirectAction_SEE_OTHER,
+		307: routev3.RedirectAction_TEMPORARY_REDIRECT, 308: routev3.RedirectAction_PERMANENT_REDIRECT,
+	}
+	spec := route.Redirect
+	action := &routev3.RedirectAction{
+		HostRedirect: spec.Host, PortRedirect: uint32(spec.Port), ResponseCode: codes[spec.Status], //nolint:gosec // validated port
+	}
+	if spec.Scheme != "" {
+		action.SchemeRewriteSpecifier = &routev3.RedirectAction_SchemeRedirect{SchemeRedirect: spec.Scheme}
+	}
+	switch {
+	case spec.Path == nil:
+	case spec.Path.IsPrefix:
+		action.PathRewriteSpecifier = &routev3.RedirectAction_PrefixRewrite{PrefixRewrite: spec.Path.Prefix}
+	default:
+		action.PathRewriteSpecifier = &routev3.RedirectAction_PathRedirect{PathRedirect: spec.Path.Full}
+	}
+	return &routev3.Route_Redirect{Redirect: action}
+}
+
+func directResponse(status uint32) *routev3.Route_DirectResponse {
+	return &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: status}}
+}
+
+func headerMutations(compiled *routev3.Route, route *policy.Route) {
+	compiled.RequestHeadersToAdd = headerOptions(route.RequestHeaders)
+	compiled.RequestHeadersToRemove = route.RequestHeaders.Remove
+	compiled.ResponseHeadersToAdd = headerOptions(route.ResponseHeaders)
+	compiled.ResponseHeadersToRemove = route.ResponseHeaders.Remove
+	if route.GRPC {
+		// gRPC clients get the same content as status details.
+		compiled.ResponseHeadersToRemove = append(slices.Clone(route.ResponseHeaders.Remove), rpcserver.ProblemTrailer)
+	}
+}
+
+func headerOptions(change policy.HeaderChange) []*corev3.HeaderValueOption {
+	var options []*corev3.HeaderValueOption
+	add := func(headers []policy.Header, action corev3.HeaderValueOption_HeaderAppendAction) {
+		for _, header := range headers {
+			options = append(options, &corev3.HeaderValueOption{
+				// A percent sign would start one of Envoy's substitutions.
+				Header:       &corev3.HeaderValue{Key: header.Name, Value: strings.ReplaceAll(header.Value, "%", "%%")},
+				AppendAction: action,
+			})
+		}
+	}
+	add(change.Set, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
+	add(change.Add, corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD)
+	return options
+}
+
+func rateLimits(route *policy.Route) []*routev3.RateLimit {
+	var compiled []*routev3.RateLimit
+	for i := range route.Limits {
+		limit := &route.Limits[i]
+		stage := uint32(stageOpen)
+		if limit.FailureMode == "Closed" {
+			stage = stageClosed
+		}
+		actions := []*routev3.RateLimit_Action{genericKey("weir.limit", limit.Rule)}
+		if limit.ByTier {
+			actions = append(actions, identityKey("tier", "tier", "none"))
+		}
+		for _, by := range limit.By {
+			switch by.Type {
+			case "Consumer":
+				actions = append(actions, identityKey("consumer", "principal", "anonymous"))
+			case "Route":
+				actions = append(actions, genericKey("route", limit.Group))
+			case "ClientIP":
+				actions = append(actions, &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_RemoteAddress_{
+					RemoteAddress: &routev3.RateLimit_Action_RemoteAddress{},
+				}})
+			case "Header":
+				actions = append(actions, &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_RequestHeaders_{
+					RequestHeaders: &routev3.RateLimit_Action_RequestHeaders{
+						HeaderName: by.Header, DescriptorKey: fmt.Sprintf("header.%s", strings.ToLower(by.Header)),
+					},
+				}})
+			}
+		}
+		compiled = append(compiled, &routev3.RateLimit{Stage: wrapperspb.UInt32(stage), Actions: actions})
+	}
+	return compiled
+}
+
+func genericKey(key, value string) *routev3.RateLimit_Action {
+	return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_GenericKey_{
+		GenericKey: &routev3.RateLimit_Action_GenericKey{DescriptorKey: key, DescriptorValue: value},
+	}}
+}
+
+// identityKey counts by a field of what extauthz found out.
+func identityKey(key, field, otherwise string) *routev3.RateLimit_Action {
+	return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_Metadata{
+		Metadata: &routev3.RateLimit_Action_MetaData{
+			DescriptorKey: key, DefaultValue: otherwise, Source: routev3.RateLimit_Action_MetaData_DYNAMIC,
+			MetadataKey: metadataKey(filterExtAuthz, field),
+		},
+	}}
+}

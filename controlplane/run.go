@@ -1,0 +1,61 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"weir.dev/controlplane/ads"
+	"weir.dev/controlplane/folder"
+	"weir.dev/kit/certs"
+	"weir.dev/kit/daemon"
+	"weir.dev/kit/rpcserver"
+	"weir.dev/policy"
+)
+
+// Run is controlplaned's work: it wires source, loop and server together.
+func Run(ctx context.Context, cfg *Config, runtime *daemon.Runtime) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	parser, err := policy.NewParser()
+	if err != nil {
+		return err
+	}
+	source, err := folder.New(folder.Config{Folders: cfg.Sources.Folders, KeepFile: cfg.StateFile, Logger: runtime.Logger}, parser)
+	if err != nil {
+		return err
+	}
+	server, err := rpcserver.New(cfg.Server, rpcserver.Options{Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Quiet: true})
+	if err != nil {
+		return err
+	}
+	adsServer := ads.NewServer(Access(certs.PeerID("ingress"), certs.PeerID("extauthz"), certs.PeerID("ratelimit")), runtime.Logger, runtime.Registry)
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server.GRPC(), adsServer)
+	loop := &Loop{Server: adsServer, Options: cfg.options(), Logger: runtime.Logger}
+	runtime.Admin.HandleFunc("GET /status", loop.ServeStatus)
+	runtime.SetReady("plan", errors.New("the policy has not been read yet"))
+
+	updates, sourceEnded := Follow(ctx, source)
+	ended := make(chan error, 2)
+	go func() {
+		ended <- loop.Run(ctx, updates, func() {
+			server.SetServing(true)
+			runtime.SetReady("plan", nil)
+		})
+	}()
+	go func() {
+		if err := <-sourceEnded; err != nil && ctx.Err() == nil {
+			ended <- errSource(err)
+		}
+	}()
+	served := make(chan error, 1)
+	go func() { served <- server.Run(ctx) }()
+	select {
+	case err := <-served:
+		return err
+	case err := <-ended:
+		cancel()
+		return errors.Join(err, <-served)
+	}
+}

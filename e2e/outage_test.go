@@ -1,0 +1,205 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"weir.dev/e2e/internal/harness"
+)
+
+// load sends requests from several clients until stopped and counts answers.
+type load struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+	mu     sync.Mutex
+	counts map[int]int
+	errs   []string
+}
+
+func startLoad(s *harness.System, clients int, path string, headers ...string) *load {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &load{cancel: cancel, counts: map[int]int{}}
+	for range clients {
+		l.done.Go(func() {
+			for ctx.Err() == nil {
+				answer, err := s.TryDo(http.MethodGet, path, "", headers...)
+				l.mu.Lock()
+				if err != nil {
+					l.errs = append(l.errs, err.Error())
+				} else {
+					l.counts[answer.Status]++
+					if answer.Status != http.StatusOK && len(l.errs) < 5 {
+						l.errs = append(l.errs, fmt.Sprintf("%d %s", answer.Status, answer.Body))
+					}
+				}
+				l.mu.Unlock()
+				time.Sleep(2 * time.Millisecond)
+			}
+		})
+	}
+	return l
+}
+
+func (l *load) stop() (counts map[int]int, errs []string) {
+	l.cancel()
+	l.done.Wait()
+	return maps.Clone(l.counts), l.errs
+}
+
+// extauthz killed and hung: nothing protected passes, open routes serve, and
+// service is back within 2 s of its return.
+func TestExtAuthzOutageFailsClosed(t *testing.T) {
+	s, backend := edge(t, "")
+	open := startLoad(s, 2, "/open")
+	stranger := startLoad(s, 2, "/closed")
+	member := startLoad(s, 2, "/closed", s.Key()...)
+	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
+		victim := s.Component("extauthzd").PID
+		require.NoError(t, syscall.Kill(victim, signal))
+		if signal == syscall.SIGSTOP {
+			started := time.Now()
+			s.Get("/closed").Problem(t, http.StatusServiceUnavailable, "AUTHORIZATION_UNAVAILABLE")
+			require.Less(t, time.Since(started), 2*time.Second)
+			require.NoError(t, syscall.Kill(victim, syscall.SIGKILL))
+		}
+		s.Eventually("extauthzd to be restarted", 10*time.Second, func() bool {
+			component := s.Component("extauthzd")
+			return component.PID != victim && component.PID != 0 && component.State == "ready"
+		})
+		took := s.Eventually("protected requests to pass again", 2*time.Second, func() bool { return s.Get("/closed").Status == http.StatusOK })
+		t.Logf("after %s: served again %s after its return", signal, took)
+	}
+	counts, errs := open.stop()
+	require.Empty(t, errs)
+	require.Positive(t, counts[200])
+	require.Len(t, counts, 1, "open route: %v", counts)
+	counts, _ = stranger.stop()
+	require.Zero(t, counts[200], "unauthenticated requests passed: %v", counts)
+	require.Positive(t, counts[503], "the outage was not seen: %v", counts)
+	counts, _ = member.stop()
+	require.Positive(t, counts[200])
+	require.Zero(t, counts[401]+counts[403], "%v", counts)
+	require.Positive(t, backend.requests.Load())
+}
+
+// Restarting the control plane, or starting it last, disturbs no traffic.
+func TestControlPlaneRestartDisturbsNothing(t *testing.T) {
+	s, _ := edge(t, "")
+	traffic := startLoad(s, 4, "/closed", s.Key()...)
+	for range 3 {
+		victim := s.Component("controlplaned").PID
+		require.NoError(t, syscall.Kill(victim, syscall.SIGKILL))
+		s.Eventually("controlplaned to be restarted", 15*time.Second, func() bool {
+			component := s.Component("controlplaned")
+			return component.PID != victim && component.PID != 0 && component.State == "ready"
+		})
+	}
+	// It still rolls out.
+	s.Write("later.yaml", routeYAML("later", "/later")+openYAML("later"))
+	s.Eventually("a change after the restarts to be served", 5*time.Second, func() bool { return s.Do(http.MethodGet, "/later", "").Status == http.StatusOK })
+	counts, errs := traffic.stop()
+	require.Empty(t, errs)
+	require.Len(t, counts, 1, "%v", counts)
+}
+
+// With the control plane stopped, a restarted extauthz knows no rules: it must
+// refuse, and recover when the control plane is back.
+func TestExtAuthzWithoutControlPlaneRefuses(t *testing.T) {
+	s, backend := edge(t, "")
+	control := s.Component("controlplaned").PID
+	require.NoError(t, syscall.Kill(control, syscall.SIGSTOP))
+	victim := s.Component("extauthzd").PID
+	require.NoError(t, syscall.Kill(victim, syscall.SIGKILL))
+	s.Eventually("a new extauthzd", 10*time.Second, func() bool { pid := s.Component("extauthzd").PID; return pid != victim && pid != 0 })
+	reached := backend.requests.Load()
+	for range 20 {
+		require.Equal(t, http.StatusServiceUnavailable, s.Get("/closed").Status)
+		require.Equal(t, http.StatusOK, s.Do(http.MethodGet, "/open", "").Status)
+		reached++
+	}
+	require.Equal(t, reached, backend.requests.Load())
+	require.NoError(t, syscall.Kill(control, syscall.SIGCONT))
+	s.Eventually("protected requests to pass again", 10*time.Second, func() bool { return s.Get("/closed").Status == http.StatusOK })
+}
+
+// 200 edits of the folder under load: no failed request, each change served
+// within a second.
+func TestEditsUnderLoad(t *testing.T) {
+	s, _ := edge(t, "")
+	closed := startLoad(s, 3, "/closed", s.Key()...)
+	rest := startLoad(s, 2, "/v1/users", s.Key()...)
+	var slowest time.Duration
+	for i := range 200 {
+		name := fmt.Sprintf("edit-%d", i)
+		content := routeYAML(name, "/"+name) + openYAML(name)
+		switch i % 3 {
+		case 0:
+			s.Write("edited.yaml", content)
+		case 1: // in place, as some editors do
+			require.NoError(t, os.WriteFile(filepath.Join(s.Policy, "edited.yaml"), []byte(content), 0o644))
+		case 2: // and one that moves a backend's definition about
+			require.NoError(t, os.WriteFile(filepath.Join(s.Policy, "edited.yaml"), []byte(content+"---\n# nothing\n"), 0o644))
+		}
+		if i%10 != 0 {
+			time.Sleep(15 * time.Millisecond)
+			continue
+		}
+		took := s.Eventually("the edit to be served", 2*time.Second, func() bool { return s.Do(http.MethodGet, "/"+name, "").Status == http.StatusOK })
+		slowest = max(slowest, took)
+	}
+	t.Logf("slowest of the 20 edits that were waited for: %s", slowest)
+	require.Less(t, slowest, time.Second)
+	for _, l := range []*load{closed, rest} {
+		counts, errs := l.stop()
+		require.Empty(t, errs)
+		require.Len(t, counts, 1, "%v", counts)
+		t.Logf("%d requests, all 200", counts[200])
+	}
+}
+
+// A folder with broken objects among good ones: the good ones serve, the broken
+// ones stay as they last were, and the error names file, line and field.
+func TestBrokenObjectsAmongGoodOnes(t *testing.T) {
+	s, _ := edge(t, "")
+	good := s.Read("echo.yaml")
+	problems := func() string { return s.Weir("logs", "controlplaned", "-n", "200") }
+
+	// A typo in one object of a file, and a new good one in the same file.
+	s.Write("echo.yaml", good[:len(good)-1]+"\n"+routeYAML("typo", "/typo")[:0]+
+		"---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: closed}\nspec:\n  parentRefs: [{name: quickstart}]\n  rulez: []\n"+
+		routeYAML("fresh", "/fresh")+openYAML("fresh"))
+	s.Eventually("the good new object to be served", 2*time.Second, func() bool { return s.Do(http.MethodGet, "/fresh", "").Status == http.StatusOK })
+	require.Equal(t, http.StatusOK, s.Get("/closed").Status)
+	require.Contains(t, problems(), "spec.rulez")
+	require.Contains(t, problems(), "echo.yaml:")
+
+	// Syntax broken: what the file held stays.
+	s.Write("echo.yaml", good+"---\nkind: [unclosed\n")
+	s.Eventually("the syntax error to be reported", 2*time.Second, func() bool {
+		out, _, _ := s.TryWeir("logs", "controlplaned", "-n", "200")
+		return strings.Contains(out, "WEIR1001")
+	})
+	require.Equal(t, http.StatusOK, s.Get("/closed").Status)
+	require.Equal(t, http.StatusOK, s.Do(http.MethodGet, "/open", "").Status)
+
+	// A broken AuthPolicy must not open what it protects, even if it is new.
+	s.Write("fresh.yaml", routeYAML("private", "/private")+
+		"---\napiVersion: weir.dev/v1alpha1\nkind: AuthPolicy\nmetadata: {name: private}\nspec:\n  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: private}]\n  authentication: [{name: x, apiKy: {}}]\n")
+	s.Eventually("the route to be refused", 2*time.Second, func() bool { return s.Get("/private").Status == http.StatusServiceUnavailable })
+	s.Get("/private").Problem(t, 503, "POLICY_BROKEN")
+
+	// And from a cold start with the broken folder: the good ones serve.
+	fresh := harness.Start(t, harness.Files{"echo.yaml": good, "broken.yaml": "kind: HTTPRoute\nspec: [\n"})
+	require.Equal(t, http.StatusOK, fresh.Get("/closed").Status)
+}

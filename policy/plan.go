@@ -1,0 +1,193 @@
+package policy
+
+import (
+	"time"
+
+	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+	"weir.dev/policy/v1alpha1"
+)
+
+// Plan is the resolved, immutable outcome of all resources: what every target
+// is compiled from.
+type Plan struct {
+	// Digest identifies the content (hex).
+	Digest string
+	// Ports are sorted by number.
+	Ports []Port
+	// Backends, those in use only, are sorted by id.
+	Backends []Backend
+	// AuthRoutes are sorted by route id; Consumers and RateLimits by name.
+	AuthRoutes []*rulesv1.AuthRoute
+	Consumers  []*rulesv1.Consumer
+	RateLimits []*rulesv1.RateLimitRule
+}
+
+// Port is one TCP port with the virtual hosts that are served on it.
+type Port struct {
+	Number int32
+	// Hosts are sorted by name.
+	Hosts []Host
+}
+
+// Host is one virtual host: a DNS name, a wildcard such as "*.example.com", or
+// "*".
+type Host struct {
+	Name string
+	// Routes are in order of precedence: the first match answers.
+	Routes []Route
+}
+
+// Route is one match of one rule.
+type Route struct {
+	// ID is stable over edits of other rules, e.g.
+	// "httproute/default/users/0" for the rule at index 0.
+	ID     string
+	Match  Match
+	Origin Origin
+	// GRPC is set for matches of a GRPCRoute.
+	GRPC bool
+
+	RequestHeaders  HeaderChange
+	ResponseHeaders HeaderChange
+	Redirect        *Redirect
+	Rewrite         *Rewrite
+	CORS            *CORS
+
+	// Backends share the requests by weight. Empty without a Redirect means
+	// that every request is answered with 500, as the Gateway API asks for
+	// references that cannot be resolved.
+	Backends []WeightedBackend
+	// Timeout of the whole exchange, 0 means the target's default.
+	Timeout time.Duration
+	// BackendTimeout of one try.
+	BackendTimeout time.Duration
+
+	// Auth is nil for an open route.
+	Auth *Auth
+	// Limits are the rate limits, in the policy's order.
+	Limits []Limit
+}
+
+// Match says which requests a route takes. All parts must hold.
+type Match struct {
+	Path    PathMatch
+	Method  string
+	Headers []ValueMatch
+	Query   []ValueMatch
+}
+
+// PathKind is how a path is compared.
+type PathKind string
+
+// Kinds of path matches, in order of precedence.
+const (
+	PathExact  PathKind = "Exact"
+	PathRegex  PathKind = "RegularExpression"
+	PathPrefix PathKind = "PathPrefix"
+)
+
+// PathMatch compares the canonical path without query.
+type PathMatch struct {
+	Kind  PathKind
+	Value string
+}
+
+// ValueMatch compares one header (lower-case name) or query parameter.
+type ValueMatch struct {
+	Name  string
+	Value string
+	Regex bool
+}
+
+// HeaderChange is applied in the order remove, set, add.
+type HeaderChange struct {
+	Set, Add []Header
+	Remove   []string
+}
+
+// Empty reports whether nothing changes.
+func (h HeaderChange) Empty() bool { return len(h.Set)+len(h.Add)+len(h.Remove) == 0 }
+
+// Header is a name and a value.
+type Header struct{ Name, Value string }
+
+// Redirect answers instead of a backend. Empty parts stay as requested.
+type Redirect struct {
+	Scheme, Host string
+	Port         int32
+	Status       int
+	Path         *PathChange
+}
+
+// Rewrite changes what the backend is sent.
+type Rewrite struct {
+	Host string
+	Path *PathChange
+}
+
+// PathChange replaces the whole path, or the matched prefix.
+type PathChange struct {
+	Full   string
+	Prefix string
+	// IsPrefix says which of the two it is.
+	IsPrefix bool
+}
+
+// CORS is what browsers are told.
+type CORS struct {
+	AllowOrigins     []string
+	AllowMethods     []string
+	AllowHeaders     []string
+	ExposeHeaders    []string
+	AllowCredentials bool
+	MaxAge           time.Duration
+}
+
+// WeightedBackend is a share of the requests. Backend is empty when the
+// reference did not resolve: its share is answered with 500.
+type WeightedBackend struct {
+	Backend string
+	Weight  uint32
+}
+
+// Backend is a resolved destination.
+type Backend struct {
+	// ID is "namespace/name".
+	ID          string
+	Protocol    v1alpha1.BackendProtocol
+	Endpoints   []v1alpha1.Endpoint
+	SPIFFEID    string
+	Hostname    string
+	Transcoding *Transcoding
+	Origin      Origin
+}
+
+// Transcoding turns REST into gRPC.
+type Transcoding struct {
+	DescriptorSet   []byte
+	Services        []string
+	MaxRequestBytes uint32
+}
+
+// Auth refers to the AuthRoute of the same route id.
+type Auth struct {
+	// RouteID is the AuthRoute's resource name.
+	RouteID string
+	// Refuse is set where a broken policy must not leave the route open: every
+	// request is refused.
+	Refuse bool
+	Origin Origin
+}
+
+// Limit is one rate limit on a route.
+type Limit struct {
+	// Rule is the RateLimitRule's id.
+	Rule        string
+	By          []v1alpha1.CountBy
+	ByTier      bool
+	FailureMode v1alpha1.FailureMode
+	// Group is what requests are counted together by type Route: the id of the
+	// route object.
+	Group  string
+	Origin Origin
+}

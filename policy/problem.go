@@ -1,0 +1,155 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// Severity says whether a problem keeps an object out of the Plan.
+type Severity string
+
+// Severities.
+const (
+	// SeverityError: the object, or the part named, is not in the Plan.
+	SeverityError Severity = "error"
+	// SeverityNotice: worth knowing; nothing is left out.
+	SeverityNotice Severity = "notice"
+)
+
+// Code is a stable name of a kind of problem; docs/reference/problems.md
+// explains each with its fix.
+type Code string
+
+// Codes. The numbers are never reused.
+const (
+	CodeYAML             Code = "WEIR1001"
+	CodeUnknownKind      Code = "WEIR1002"
+	CodeDecode           Code = "WEIR1003"
+	CodeUnknownField     Code = "WEIR1004"
+	CodeDuplicateObject  Code = "WEIR1005"
+	CodeTooLarge         Code = "WEIR1006"
+	CodeMetadata         Code = "WEIR1007"
+	CodeRequired         Code = "WEIR2001"
+	CodeInvalid          Code = "WEIR2002"
+	CodeTooMany          Code = "WEIR2003"
+	CodeUnsupported      Code = "WEIR2004"
+	CodeExpression       Code = "WEIR2005"
+	CodeDuplicateName    Code = "WEIR2006"
+	CodeDuplicateKey     Code = "WEIR2007"
+	CodeRefNotFound      Code = "WEIR3001"
+	CodeRefNotPermitted  Code = "WEIR3002"
+	CodeNotAttached      Code = "WEIR3003"
+	CodeOverridden       Code = "WEIR3004"
+	CodeListenerConflict Code = "WEIR3005"
+	CodeRouteConflict    Code = "WEIR3006"
+	CodeFailClosed       Code = "WEIR3007"
+	CodeOpenRoute        Code = "WEIR4001"
+)
+
+// Explanations is the fix of each code, one line each; the reference page is
+// generated from it.
+func Explanations() map[Code]string {
+	return map[Code]string{
+		CodeYAML:             "The document is not YAML. Mend the syntax at the line named; the file's other documents are not affected.",
+		CodeUnknownKind:      "The kind or apiVersion is not one that Weir serves. Check the spelling; the message lists what is known.",
+		CodeDecode:           "A field has a value of the wrong type. Write the type that the message names.",
+		CodeUnknownField:     "The field does not exist, or stands at the wrong depth. Check spelling and indentation.",
+		CodeDuplicateObject:  "Two documents define the same kind, namespace and name. Keep one; the first by file name and line is used.",
+		CodeTooLarge:         "A file or a folder is over its limit. Split it, or remove what is not policy.",
+		CodeMetadata:         "metadata.name is missing or not a DNS-1123 name.",
+		CodeRequired:         "A required field is missing.",
+		CodeInvalid:          "The value is outside of what the field accepts; the message says what it accepts.",
+		CodeTooMany:          "A list or text is longer than the field accepts.",
+		CodeUnsupported:      "The field is part of the standard, but this version does not implement it, and ignoring it would change what is served.",
+		CodeExpression:       "The CEL expression does not compile; the message has line and column within it.",
+		CodeDuplicateName:    "Two entries of a list have the same name.",
+		CodeDuplicateKey:     "Two consumers have the same API key, so it would not say who calls. Issue one of them a new key.",
+		CodeRefNotFound:      "The object referred to does not exist, or lacks the key or section.",
+		CodeRefNotPermitted:  "References across namespaces need a ReferenceGrant, which this version does not read: keep both in one namespace.",
+		CodeNotAttached:      "The route or policy attaches to nothing, so it has no effect.",
+		CodeOverridden:       "Another policy is attached to the same target and wins: the older one, then the first by namespace and name.",
+		CodeListenerConflict: "Two listeners claim the same port and hostname.",
+		CodeRouteConflict:    "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
+		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
+		CodeOpenRoute:        "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
+	}
+}
+
+// ObjectRef names an object.
+type ObjectRef struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
+
+// String is "Kind namespace/name".
+func (r ObjectRef) String() string {
+	if r.Kind == "" {
+		return "document"
+	}
+	return r.Kind + " " + r.Namespace + "/" + r.Name
+}
+
+// Origin is where a piece of the Plan comes from.
+type Origin struct {
+	Object ObjectRef `json:"object"`
+	// Field is a path such as "spec.rules[0].backendRefs[1].name"; empty for the
+	// whole object.
+	Field string `json:"field,omitempty"`
+	// File is as the source names it; Line counts from 1, 0 when not known.
+	File string `json:"file,omitempty"`
+	Line int    `json:"line,omitempty"`
+}
+
+// String is "file:line: Kind namespace/name: field", as far as known.
+func (o Origin) String() string {
+	text := o.Object.String()
+	if o.Field != "" {
+		text += ": " + o.Field
+	}
+	if o.File == "" {
+		return text
+	}
+	if o.Line == 0 {
+		return o.File + ": " + text
+	}
+	return fmt.Sprintf("%s:%d: %s", o.File, o.Line, text)
+}
+
+// Problem is one finding about one place.
+type Problem struct {
+	Origin
+	Code     Code     `json:"code"`
+	Severity Severity `json:"severity"`
+	Message  string   `json:"message"`
+}
+
+// Error is one line: place, message, code.
+func (p Problem) Error() string {
+	return fmt.Sprintf("%s: %s [%s]", p.Origin, p.Message, p.Code)
+}
+
+// Problems is a list of findings.
+type Problems []Problem
+
+// Errors are those of SeverityError.
+func (ps Problems) Errors() Problems {
+	var errs Problems
+	for _, p := range ps {
+		if p.Severity == SeverityError {
+			errs = append(errs, p)
+		}
+	}
+	return errs
+}
+
+// Sort orders by file, line, object, field and code, so that equal inputs print
+// equally.
+func (ps Problems) Sort() {
+	slices.SortStableFunc(ps, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line),
+			cmp.Compare(a.Object.String(), b.Object.String()), cmp.Compare(a.Field, b.Field),
+			cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
+	})
+}

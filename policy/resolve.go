@@ -1,0 +1,232 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"weir.dev/policy/v1alpha1"
+)
+
+// Names by which a GatewayClass belongs to Weir.
+const (
+	ControllerName = "weir.dev/gateway-controller"
+	// DefaultClass is Weir's even when no GatewayClass object says so.
+	DefaultClass = "weir"
+)
+
+// Input is everything that a Plan is made from. Order does not matter.
+type Input struct {
+	Objects []*Object
+	// Closings are broken AuthPolicies that have no good earlier version.
+	Closings []Closing
+}
+
+// Resolve attaches routes to listeners and policies to routes, settles
+// precedence, follows references and returns the Plan with everything worth
+// saying about it. It always returns a Plan: what cannot be resolved is left
+// out, answered with 500 (backends, as the Gateway API asks) or refused
+// (authentication), and reported. Equal inputs give equal Plans.
+func Resolve(input Input) (*Plan, Problems) {
+	r := &resolver{
+		byRef:    map[ObjectRef]*Object{},
+		classes:  map[string]bool{DefaultClass: true},
+		backends: map[string]*backendState{},
+		attached: map[ObjectRef]bool{},
+		authIDs:  map[string]bool{},
+	}
+	r.index(input.Objects)
+	r.indexPolicies()
+	r.closings = input.Closings
+	ports := r.ports()
+	plan := &Plan{
+		Ports:      r.routes(ports),
+		Consumers:  r.consumers(),
+		AuthRoutes: r.authRoutes,
+		RateLimits: r.rateLimitRules(),
+	}
+	plan.Backends = r.usedBackends()
+	r.unattachedPolicies()
+	slices.SortFunc(plan.AuthRoutes, func(a, b *authRoute) int { return cmp.Compare(a.GetRouteId(), b.GetRouteId()) })
+	plan.Digest = digestPlan(plan)
+	r.problems.Sort()
+	return plan, r.problems
+}
+
+type resolver struct {
+	objects  []*Object
+	byRef    map[ObjectRef]*Object
+	classes  map[string]bool
+	backends map[string]*backendState
+	closings []Closing
+	policies policyIndex
+	// attached marks the policies that are in effect somewhere.
+	attached   map[ObjectRef]bool
+	authRoutes []*authRoute
+	authIDs    map[string]bool
+	limitRules map[string]*limitRule
+	problems   Problems
+}
+
+func (r *resolver) report(problems ...Problem) { r.problems = append(r.problems, problems...) }
+
+// index keeps the first of equal objects by file and line.
+func (r *resolver) index(objects []*Object) {
+	sorted := slices.Clone(objects)
+	slices.SortStableFunc(sorted, func(a, b *Object) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.line, b.line))
+	})
+	for _, object := range sorted {
+		if first, ok := r.byRef[object.Ref]; ok {
+			r.report(object.problem(CodeDuplicateObject, "metadata.name",
+				fmt.Sprintf("is already defined at %s:%d; this one is ignored", first.File, first.line)))
+			continue
+		}
+		r.byRef[object.Ref] = object
+		r.objects = append(r.objects, object)
+		if class, ok := object.Value.(*gatewayv1.GatewayClass); ok && class.Spec.ControllerName == ControllerName {
+			r.classes[class.Name] = true
+		}
+	}
+}
+
+// ofType lists the objects of one type in order of age, then namespace and
+// name: the order of precedence that the Gateway API and GEP-713 prescribe.
+func ofType[T any](r *resolver) []typed[T] {
+	var found []typed[T]
+	for _, object := range r.objects {
+		if value, ok := object.Value.(T); ok {
+			found = append(found, typed[T]{object, value})
+		}
+	}
+	slices.SortStableFunc(found, func(a, b typed[T]) int { return comparePrecedence(a.object, b.object) })
+	return found
+}
+
+type typed[T any] struct {
+	object *Object
+	value  T
+}
+
+func comparePrecedence(a, b *Object) int {
+	return cmp.Or(
+		a.Value.GetCreationTimestamp().Time.Compare(b.Value.GetCreationTimestamp().Time),
+		cmp.Compare(a.Ref.Namespace, b.Ref.Namespace),
+		cmp.Compare(a.Ref.Name, b.Ref.Name),
+		cmp.Compare(a.Ref.Kind, b.Ref.Kind))
+}
+
+// listener is one listener of an accepted Gateway.
+type listener struct {
+	gateway  *Object
+	index    int
+	name     string
+	port     int32
+	hostname string
+	kinds    []gatewayv1.RouteGroupKind
+	fromAll  bool
+}
+
+func (l *listener) id() string {
+	return l.gateway.Ref.Namespace + "/" + l.gateway.Ref.Name + "/" + l.name
+}
+
+// ports lists the listeners of Weir's Gateways. Of two that claim the same port
+// and hostname, the older Gateway's wins.
+func (r *resolver) ports() []*listener {
+	var listeners []*listener
+	taken := map[string]*listener{}
+	for _, gateway := range ofType[*gatewayv1.Gateway](r) {
+		spec := &gateway.value.Spec
+		if !r.classes[string(spec.GatewayClassName)] {
+			r.report(gateway.object.notice(CodeNotAttached, "spec.gatewayClassName",
+				fmt.Sprintf("the class %q is not Weir's (known: %s), so this Gateway is left to others",
+					string(spec.GatewayClassName), strings.Join(slices.Sorted(maps.Keys(r.classes)), ", "))))
+			continue
+		}
+		for i := range spec.Listeners {
+			l := newListener(gateway.object, i, &spec.Listeners[i])
+			place := fmt.Sprintf("%d/%s", l.port, l.hostname)
+			if other, ok := taken[place]; ok {
+				r.report(gateway.object.problem(CodeListenerConflict, fmt.Sprintf("spec.listeners[%d]", i),
+					fmt.Sprintf("port %d and hostname %q are already served for listener %s", l.port, l.hostname, other.id())))
+				continue
+			}
+			taken[place] = l
+			listeners = append(listeners, l)
+		}
+	}
+	return listeners
+}
+
+func newListener(gateway *Object, index int, spec *gatewayv1.Listener) *listener {
+	l := &listener{gateway: gateway, index: index, name: string(spec.Name), port: int32(spec.Port)}
+	if spec.Hostname != nil {
+		l.hostname = string(*spec.Hostname)
+	}
+	if allowed := spec.AllowedRoutes; allowed != nil {
+		l.kinds = allowed.Kinds
+		l.fromAll = allowed.Namespaces != nil && allowed.Namespaces.From != nil && *allowed.Namespaces.From == gatewayv1.NamespacesFromAll
+	}
+	return l
+}
+
+// allows reports whether a route object may attach.
+func (l *listener) allows(route *Object) bool {
+	if route.Ref.Namespace != l.gateway.Ref.Namespace && !l.fromAll {
+		return false
+	}
+	if len(l.kinds) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(l.kinds, func(kind gatewayv1.RouteGroupKind) bool {
+		return string(kind.Kind) == route.Ref.Kind && (kind.Group == nil || *kind.Group == gatewayv1.GroupName)
+	})
+}
+
+// configMapValue reads a key of a ConfigMap, text or binary.
+func (r *resolver) configMapValue(namespace string, ref v1alpha1.ConfigMapKeyRef) ([]byte, error) {
+	object, ok := r.byRef[ObjectRef{Kind: "ConfigMap", Namespace: namespace, Name: ref.Name}]
+	if !ok {
+		return nil, fmt.Errorf("there is no ConfigMap %s/%s", namespace, ref.Name)
+	}
+	value, ok := object.Value.(*corev1.ConfigMap)
+	if !ok {
+		return nil, fmt.Errorf("%s is not a ConfigMap", object.Ref)
+	}
+	if text, ok := value.Data[ref.Key]; ok {
+		return []byte(text), nil
+	}
+	if raw, ok := value.BinaryData[ref.Key]; ok {
+		return raw, nil
+	}
+	return nil, fmt.Errorf("ConfigMap %s/%s has no key %q", namespace, ref.Name, ref.Key)
+}
+
+// intersect is the hostname that both a listener and a route serve: the more
+// specific of the two when one covers the other. "" stands for every name.
+func intersect(a, b string) (string, bool) {
+	switch {
+	case a == "" || a == b:
+		return b, true
+	case b == "":
+		return a, true
+	case covers(a, b):
+		return b, true
+	case covers(b, a):
+		return a, true
+	default:
+		return "", false
+	}
+}
+
+// covers reports whether the wildcard holds name, which may be a wildcard too.
+func covers(wildcard, name string) bool {
+	suffix, ok := strings.CutPrefix(wildcard, "*")
+	return ok && strings.HasSuffix(name, suffix) && len(name) > len(suffix) && name != wildcard
+}

@@ -1,0 +1,319 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"weir.dev/policy/v1alpha1"
+)
+
+// maxRouteTimeout bounds a route's timeouts.
+const maxRouteTimeout = time.Hour
+
+func (c *checker) gateway(spec *gatewayv1.GatewaySpec) {
+	if spec.GatewayClassName == "" {
+		c.required("spec.gatewayClassName")
+	}
+	c.unsupported(len(spec.Addresses) > 0, "spec.addresses")
+	c.unsupported(spec.Infrastructure != nil, "spec.infrastructure")
+	c.unsupported(spec.AllowedListeners != nil, "spec.allowedListeners")
+	c.unsupported(spec.TLS != nil, "spec.tls")
+	c.count("spec.listeners", len(spec.Listeners), 1, 64)
+	names := make([]string, len(spec.Listeners))
+	taken := map[string]string{}
+	for i, listener := range spec.Listeners {
+		field := fmt.Sprintf("spec.listeners[%d]", i)
+		names[i] = string(listener.Name)
+		c.port(field+".port", int32(listener.Port))
+		if listener.Protocol != gatewayv1.HTTPProtocolType {
+			c.fail(CodeUnsupported, field+".protocol", "%q: this version of Weir serves HTTP listeners only", string(listener.Protocol))
+		}
+		c.unsupported(listener.TLS != nil, field+".tls")
+		host := ""
+		if listener.Hostname != nil && *listener.Hostname != "" {
+			host = string(*listener.Hostname)
+			c.hostname(field+".hostname", host, true)
+		}
+		place := fmt.Sprintf("%d/%s", listener.Port, host)
+		if other, ok := taken[place]; ok {
+			c.fail(CodeListenerConflict, field, "has the port and hostname of listener %q", other)
+		}
+		taken[place] = string(listener.Name)
+		if allowed := listener.AllowedRoutes; allowed != nil && allowed.Namespaces != nil {
+			c.unsupported(allowed.Namespaces.Selector != nil, field+".allowedRoutes.namespaces.selector")
+		}
+	}
+	c.unique("spec.listeners", names)
+}
+
+func (c *checker) common(hostnames []gatewayv1.Hostname, parents []gatewayv1.ParentReference, rules int) {
+	c.count("spec.parentRefs", len(parents), 1, 32)
+	for i, parent := range parents {
+		field := fmt.Sprintf("spec.parentRefs[%d]", i)
+		if (parent.Kind != nil && *parent.Kind != "Gateway") || (parent.Group != nil && *parent.Group != gatewayv1.GroupName) {
+			c.fail(CodeUnsupported, field+".kind", "only Gateways of group %s can be parents", gatewayv1.GroupName)
+		}
+		if parent.Name == "" {
+			c.required(field + ".name")
+		}
+	}
+	c.count("spec.hostnames", len(hostnames), 0, 64)
+	for i, name := range hostnames {
+		c.hostname(fmt.Sprintf("spec.hostnames[%d]", i), string(name), true)
+	}
+	c.count("spec.rules", rules, 1, 64)
+}
+
+func (c *checker) httpRoute(spec *gatewayv1.HTTPRouteSpec) {
+	c.common(spec.Hostnames, spec.ParentRefs, len(spec.Rules))
+	c.unsupported(spec.UseDefaultGateways != "", "spec.useDefaultGateways")
+	for i := range spec.Rules {
+		field := fmt.Sprintf("spec.rules[%d]", i)
+		rule := &spec.Rules[i]
+		c.unsupported(rule.Retry != nil, field+".retry")
+		c.unsupported(rule.SessionPersistence != nil, field+".sessionPersistence")
+		c.count(field+".matches", len(rule.Matches), 0, 64)
+		for j := range rule.Matches {
+			c.httpMatch(fmt.Sprintf("%s.matches[%d]", field, j), &rule.Matches[j])
+		}
+		c.httpFilters(field, rule)
+		c.count(field+".backendRefs", len(rule.BackendRefs), 0, 16)
+		for j := range rule.BackendRefs {
+			part := fmt.Sprintf("%s.backendRefs[%d]", field, j)
+			c.unsupported(len(rule.BackendRefs[j].Filters) > 0, part+".filters")
+			c.backendRef(part, &rule.BackendRefs[j].BackendRef)
+		}
+		if rule.Timeouts != nil {
+			c.duration(field+".timeouts.request", rule.Timeouts.Request, 0, maxRouteTimeout)
+			c.duration(field+".timeouts.backendRequest", rule.Timeouts.BackendRequest, 0, maxRouteTimeout)
+		}
+	}
+}
+
+func (c *checker) httpMatch(field string, match *gatewayv1.HTTPRouteMatch) {
+	if path := match.Path; path != nil && path.Value != nil {
+		kind, value := gatewayv1.PathMatchPathPrefix, *path.Value
+		if path.Type != nil {
+			kind = *path.Type
+		}
+		oneOf(c, field+".path.type", kind, false, gatewayv1.PathMatchExact, gatewayv1.PathMatchPathPrefix, gatewayv1.PathMatchRegularExpression)
+		if kind == gatewayv1.PathMatchRegularExpression {
+			c.regex(field+".path.value", value)
+		} else {
+			c.path(field+".path.value", value)
+		}
+	}
+	c.count(field+".headers", len(match.Headers), 0, 16)
+	for i, header := range match.Headers {
+		part := fmt.Sprintf("%s.headers[%d]", field, i)
+		c.header(part+".name", string(header.Name))
+		c.matchValue(part, (*string)(header.Type), header.Value)
+	}
+	c.count(field+".queryParams", len(match.QueryParams), 0, 16)
+	for i, parameter := range match.QueryParams {
+		part := fmt.Sprintf("%s.queryParams[%d]", field, i)
+		c.text(part+".name", string(parameter.Name), true, 256)
+		c.matchValue(part, (*string)(parameter.Type), parameter.Value)
+	}
+	if match.Method != nil {
+		oneOf(c, field+".method", *match.Method, false, gatewayv1.HTTPMethodGet, gatewayv1.HTTPMethodHead, gatewayv1.HTTPMethodPost,
+			gatewayv1.HTTPMethodPut, gatewayv1.HTTPMethodDelete, gatewayv1.HTTPMethodConnect, gatewayv1.HTTPMethodOptions,
+			gatewayv1.HTTPMethodTrace, gatewayv1.HTTPMethodPatch)
+	}
+}
+
+func (c *checker) matchValue(field string, kind *string, value string) {
+	c.text(field+".value", value, true, 4096)
+	if kind == nil || *kind == "Exact" {
+		return
+	}
+	if *kind != "RegularExpression" {
+		c.fail(CodeInvalid, field+".type", "%q is not one of Exact, RegularExpression", *kind)
+		return
+	}
+	c.regex(field+".value", value)
+}
+
+func (c *checker) path(field, path string) {
+	switch {
+	case !strings.HasPrefix(path, "/"):
+		c.fail(CodeInvalid, field, "%q does not start with /", path)
+	case len(path) > 1024:
+		c.fail(CodeTooMany, field, "has %d bytes; the most is 1024", len(path))
+	case strings.ContainsAny(path, "#?") || strings.Contains(path, "//") || strings.Contains(path+"/", "/./") || strings.Contains(path+"/", "/../") ||
+		strings.Contains(strings.ToLower(path), "%2f"):
+		c.fail(CodeInvalid, field, "%q can never match: requests are matched by their canonical path without query", path)
+	}
+}
+
+func (c *checker) httpFilters(field string, rule *gatewayv1.HTTPRouteRule) {
+	c.count(field+".filters", len(rule.Filters), 0, 16)
+	seen := map[gatewayv1.HTTPRouteFilterType]bool{}
+	for i := range rule.Filters {
+		filter := &rule.Filters[i]
+		part := fmt.Sprintf("%s.filters[%d]", field, i)
+		if seen[filter.Type] {
+			c.fail(CodeDuplicateName, part+".type", "%s is there twice", filter.Type)
+		}
+		seen[filter.Type] = true
+		c.httpFilter(part, filter)
+	}
+	if seen[gatewayv1.HTTPRouteFilterRequestRedirect] && (len(rule.BackendRefs) > 0 || seen[gatewayv1.HTTPRouteFilterURLRewrite]) {
+		c.fail(CodeInvalid, field+".filters", "a RequestRedirect goes with neither backendRefs nor URLRewrite")
+	}
+}
+
+func (c *checker) httpFilter(field string, filter *gatewayv1.HTTPRouteFilter) {
+	missing := func(set bool, name string) bool {
+		if !set {
+			c.required(field + "." + name)
+		}
+		return !set
+	}
+	switch filter.Type {
+	case gatewayv1.HTTPRouteFilterRequestHeaderModifier:
+		if !missing(filter.RequestHeaderModifier != nil, "requestHeaderModifier") {
+			c.headerModifier(field+".requestHeaderModifier", filter.RequestHeaderModifier)
+		}
+	case gatewayv1.HTTPRouteFilterResponseHeaderModifier:
+		if !missing(filter.ResponseHeaderModifier != nil, "responseHeaderModifier") {
+			c.headerModifier(field+".responseHeaderModifier", filter.ResponseHeaderModifier)
+		}
+	case gatewayv1.HTTPRouteFilterRequestRedirect:
+		if !missing(filter.RequestRedirect != nil, "requestRedirect") {
+			c.redirect(field+".requestRedirect", filter.RequestRedirect)
+		}
+	case gatewayv1.HTTPRouteFilterURLRewrite:
+		if !missing(filter.URLRewrite != nil, "urlRewrite") {
+			c.pathModifier(field+".urlRewrite.path", filter.URLRewrite.Path)
+			if filter.URLRewrite.Hostname != nil {
+				c.hostname(field+".urlRewrite.hostname", string(*filter.URLRewrite.Hostname), false)
+			}
+		}
+	case gatewayv1.HTTPRouteFilterCORS:
+		if !missing(filter.CORS != nil, "cors") {
+			c.cors(field+".cors", filter.CORS)
+		}
+	default:
+		c.fail(CodeUnsupported, field+".type", "%q is not implemented by this version of Weir", string(filter.Type))
+	}
+}
+
+func (c *checker) headerModifier(field string, modifier *gatewayv1.HTTPHeaderFilter) {
+	for list, headers := range map[string][]gatewayv1.HTTPHeader{"set": modifier.Set, "add": modifier.Add} {
+		for i, header := range headers {
+			part := fmt.Sprintf("%s.%s[%d]", field, list, i)
+			c.header(part+".name", string(header.Name))
+			c.text(part+".value", header.Value, true, 4096)
+		}
+	}
+	for i, name := range modifier.Remove {
+		c.header(fmt.Sprintf("%s.remove[%d]", field, i), name)
+	}
+}
+
+func (c *checker) redirect(field string, redirect *gatewayv1.HTTPRequestRedirectFilter) {
+	if redirect.Scheme != nil {
+		oneOf(c, field+".scheme", *redirect.Scheme, false, "http", "https")
+	}
+	if redirect.Hostname != nil {
+		c.hostname(field+".hostname", string(*redirect.Hostname), false)
+	}
+	if redirect.Port != nil {
+		c.port(field+".port", int32(*redirect.Port))
+	}
+	if status := redirect.StatusCode; status != nil {
+		switch *status {
+		case 301, 302, 303, 307, 308:
+		default:
+			c.fail(CodeInvalid, field+".statusCode", "%d is not one of 301, 302, 303, 307, 308", *status)
+		}
+	}
+	c.pathModifier(field+".path", redirect.Path)
+}
+
+func (c *checker) pathModifier(field string, modifier *gatewayv1.HTTPPathModifier) {
+	if modifier == nil {
+		return
+	}
+	oneOf(c, field+".type", modifier.Type, false, gatewayv1.FullPathHTTPPathModifier, gatewayv1.PrefixMatchHTTPPathModifier)
+	if modifier.Type == gatewayv1.FullPathHTTPPathModifier && modifier.ReplaceFullPath == nil {
+		c.required(field + ".replaceFullPath")
+	}
+	if modifier.Type == gatewayv1.PrefixMatchHTTPPathModifier && modifier.ReplacePrefixMatch == nil {
+		c.required(field + ".replacePrefixMatch")
+	}
+}
+
+func (c *checker) grpcRoute(spec *gatewayv1.GRPCRouteSpec) {
+	c.common(spec.Hostnames, spec.ParentRefs, len(spec.Rules))
+	c.unsupported(spec.UseDefaultGateways != "", "spec.useDefaultGateways")
+	for i := range spec.Rules {
+		field := fmt.Sprintf("spec.rules[%d]", i)
+		rule := &spec.Rules[i]
+		c.unsupported(rule.SessionPersistence != nil, field+".sessionPersistence")
+		c.count(field+".matches", len(rule.Matches), 0, 64)
+		for j := range rule.Matches {
+			c.grpcMatch(fmt.Sprintf("%s.matches[%d]", field, j), &rule.Matches[j])
+		}
+		for j := range rule.Filters {
+			c.grpcFilter(fmt.Sprintf("%s.filters[%d]", field, j), &rule.Filters[j])
+		}
+		c.count(field+".backendRefs", len(rule.BackendRefs), 0, 16)
+		for j := range rule.BackendRefs {
+			part := fmt.Sprintf("%s.backendRefs[%d]", field, j)
+			c.unsupported(len(rule.BackendRefs[j].Filters) > 0, part+".filters")
+			c.backendRef(part, &rule.BackendRefs[j].BackendRef)
+		}
+	}
+}
+
+func (c *checker) grpcMatch(field string, match *gatewayv1.GRPCRouteMatch) {
+	if method := match.Method; method != nil {
+		if (method.Service == nil || *method.Service == "") && (method.Method == nil || *method.Method == "") {
+			c.fail(CodeRequired, field+".method", "needs a service or a method")
+		}
+		for name, value := range map[string]*string{"service": method.Service, "method": method.Method} {
+			if value == nil {
+				continue
+			}
+			part := field + ".method." + name
+			if method.Type != nil && *method.Type == gatewayv1.GRPCMethodMatchRegularExpression {
+				c.regex(part, *value)
+			} else if strings.ContainsAny(*value, "/ ?#") {
+				c.fail(CodeInvalid, part, "%q is not a protobuf name", *value)
+			}
+		}
+	}
+	for i, header := range match.Headers {
+		part := fmt.Sprintf("%s.headers[%d]", field, i)
+		c.header(part+".name", string(header.Name))
+		c.matchValue(part, (*string)(header.Type), header.Value)
+	}
+}
+
+func (c *checker) grpcFilter(field string, filter *gatewayv1.GRPCRouteFilter) {
+	switch {
+	case filter.Type == gatewayv1.GRPCRouteFilterRequestHeaderModifier && filter.RequestHeaderModifier != nil:
+		c.headerModifier(field+".requestHeaderModifier", filter.RequestHeaderModifier)
+	case filter.Type == gatewayv1.GRPCRouteFilterResponseHeaderModifier && filter.ResponseHeaderModifier != nil:
+		c.headerModifier(field+".responseHeaderModifier", filter.ResponseHeaderModifier)
+	default:
+		c.fail(CodeUnsupported, field+".type", "%q is not implemented by this version of Weir, or its settings are missing", string(filter.Type))
+	}
+}
+
+func (c *checker) backendRef(field string, ref *gatewayv1.BackendRef) {
+	if ref.Name == "" {
+		c.required(field + ".name")
+	}
+	if ref.Group == nil || *ref.Group != v1alpha1.Group || ref.Kind == nil || *ref.Kind != v1alpha1.KindBackend {
+		c.fail(CodeUnsupported, field+".kind", "this version of Weir routes to Backends: write group: %s, kind: %s", v1alpha1.Group, v1alpha1.KindBackend)
+	}
+	if ref.Weight != nil && (*ref.Weight < 0 || *ref.Weight > 1_000_000) {
+		c.fail(CodeInvalid, field+".weight", "%d is outside of 0 to 1000000", *ref.Weight)
+	}
+}

@@ -1,0 +1,287 @@
+package policy
+
+import (
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"weir.dev/policy/v1alpha1"
+)
+
+// Bounds of the numbers in policies.
+const (
+	defaultTranscodingBytes = 1 << 20
+	maxTranscodingBytes     = 64 << 20
+	minWindow               = time.Second
+	maxWindow               = 744 * time.Hour
+)
+
+func (c *checker) backend(spec *v1alpha1.BackendSpec) {
+	oneOf(c, "spec.protocol", spec.Protocol, true, v1alpha1.ProtocolHTTP, v1alpha1.ProtocolHTTP2, v1alpha1.ProtocolGRPC)
+	c.count("spec.endpoints", len(spec.Endpoints), 1, 256)
+	for i, endpoint := range spec.Endpoints {
+		field := fmt.Sprintf("spec.endpoints[%d]", i)
+		c.port(field+".port", endpoint.Port)
+		if endpoint.Address == "" {
+			c.required(field + ".address")
+		} else if _, err := netip.ParseAddr(endpoint.Address); err != nil {
+			if errs := validation.IsDNS1123Subdomain(strings.ToLower(endpoint.Address)); len(errs) > 0 {
+				c.fail(CodeInvalid, field+".address", "%q is neither an IP address nor a DNS name", endpoint.Address)
+			}
+		}
+	}
+	if tls := spec.TLS; tls != nil {
+		switch {
+		case (tls.SPIFFEID == "") == (tls.Hostname == ""):
+			c.fail(CodeInvalid, "spec.tls", "set exactly one of spiffeID and hostname")
+		case tls.SPIFFEID != "" && !spiffePattern.MatchString(tls.SPIFFEID):
+			c.fail(CodeInvalid, "spec.tls.spiffeID", "%q is not of the form spiffe://trust-domain/path", tls.SPIFFEID)
+		case tls.Hostname != "":
+			c.hostname("spec.tls.hostname", tls.Hostname, false)
+		}
+	}
+	if transcoding := spec.Transcoding; transcoding != nil {
+		if spec.Protocol != v1alpha1.ProtocolGRPC {
+			c.fail(CodeInvalid, "spec.transcoding", "needs protocol GRPC")
+		}
+		c.configMapRef("spec.transcoding.descriptorSetRef", transcoding.DescriptorSetRef)
+		c.count("spec.transcoding.services", len(transcoding.Services), 1, 64)
+		if most := transcoding.MaxRequestBytes; most < 0 || most > maxTranscodingBytes {
+			c.fail(CodeInvalid, "spec.transcoding.maxRequestBytes", "%d is outside of 1 to %d", most, maxTranscodingBytes)
+		}
+	}
+}
+
+var spiffePattern = regexp.MustCompile(`^spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)+$`)
+
+func (c *checker) consumer(spec *v1alpha1.ConsumerSpec) {
+	c.text("spec.tenant", spec.Tenant, false, 128)
+	c.text("spec.tier", spec.Tier, false, 64)
+	c.count("spec.apiKeys", len(spec.APIKeys), 0, 64)
+	c.count("spec.tokenSubjects", len(spec.TokenSubjects), 0, 64)
+	names := make([]string, len(spec.APIKeys))
+	for i, key := range spec.APIKeys {
+		field := fmt.Sprintf("spec.apiKeys[%d]", i)
+		names[i] = key.Name
+		if raw, err := hex.DecodeString(key.SHA256); err != nil || len(raw) != 32 || strings.ToLower(key.SHA256) != key.SHA256 {
+			c.fail(CodeInvalid, field+".sha256", "is not a SHA-256 in lower-case hex (64 digits); make it with: printf %%s \"$KEY\" | sha256sum")
+		}
+		c.scopes(field+".scopes", key.Scopes)
+	}
+	c.unique("spec.apiKeys", names)
+	for i, subject := range spec.TokenSubjects {
+		field := fmt.Sprintf("spec.tokenSubjects[%d]", i)
+		c.text(field+".issuer", subject.Issuer, true, 512)
+		c.text(field+".subject", subject.Subject, true, 256)
+	}
+}
+
+// scopePattern is scope-token of RFC 6749 section 3.3.
+var scopePattern = regexp.MustCompile(`^[\x21\x23-\x5b\x5d-\x7e]{1,128}$`)
+
+func (c *checker) scopes(field string, scopes []string) {
+	c.count(field, len(scopes), 0, 64)
+	for i, scope := range scopes {
+		if !scopePattern.MatchString(scope) {
+			c.fail(CodeInvalid, fmt.Sprintf("%s[%d]", field, i), "%q is not an OAuth scope", scope)
+		}
+	}
+}
+
+func (c *checker) authPolicy(spec *v1alpha1.AuthPolicySpec) {
+	c.targetRefs(spec.TargetRefs)
+	c.count("spec.authentication", len(spec.Authentication), 1, 16)
+	names := make([]string, len(spec.Authentication))
+	for i, way := range spec.Authentication {
+		names[i] = way.Name
+		field := fmt.Sprintf("spec.authentication[%d]", i)
+		set := 0
+		for _, is := range []bool{way.APIKey != nil, way.JWT != nil, way.Anonymous != nil} {
+			if is {
+				set++
+			}
+		}
+		if set != 1 {
+			c.fail(CodeInvalid, field, "set exactly one of apiKey, jwt and anonymous")
+		}
+		if way.APIKey != nil && way.APIKey.Header != "" {
+			c.header(field+".apiKey.header", way.APIKey.Header)
+		}
+		if way.JWT != nil {
+			c.jwt(field+".jwt", way.JWT)
+		}
+	}
+	c.unique("spec.authentication", names)
+	c.authorization(spec.Authorization)
+	if spec.CORS != nil {
+		c.cors("spec.cors", spec.CORS)
+	}
+}
+
+func (c *checker) authorization(authorization *v1alpha1.Authorization) {
+	if authorization == nil {
+		return
+	}
+	const list = "spec.authorization.rules"
+	c.count(list, len(authorization.Rules), 1, 64)
+	names := make([]string, len(authorization.Rules))
+	for i, rule := range authorization.Rules {
+		field := fmt.Sprintf("%s[%d]", list, i)
+		names[i] = rule.Name
+		oneOf(c, field+".effect", rule.Effect, false, v1alpha1.EffectAllow, v1alpha1.EffectDeny)
+		if rule.When == "" {
+			c.required(field + ".when")
+		} else if _, err := c.parser.expressions.Compile(rule.When); err != nil {
+			c.fail(CodeExpression, field+".when", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		}
+	}
+	c.unique(list, names)
+}
+
+func algorithms() []string {
+	return []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+}
+
+func (c *checker) jwt(field string, jwt *v1alpha1.JWT) {
+	c.text(field+".issuer", jwt.Issuer, true, 512)
+	c.count(field+".audiences", len(jwt.Audiences), 1, 16)
+	for i, audience := range jwt.Audiences {
+		c.text(fmt.Sprintf("%s.audiences[%d]", field, i), audience, true, 512)
+	}
+	c.count(field+".algorithms", len(jwt.Algorithms), 1, len(algorithms()))
+	for i, algorithm := range jwt.Algorithms {
+		oneOf(c, fmt.Sprintf("%s.algorithms[%d]", field, i), algorithm, false, algorithms()...)
+	}
+	c.duration(field+".leeway", jwt.Leeway, 0, 5*time.Minute)
+	c.count(field+".types", len(jwt.Types), 0, 8)
+	for i, name := range jwt.Types {
+		c.text(fmt.Sprintf("%s.types[%d]", field, i), name, true, 64)
+	}
+	for name, claim := range map[string]string{"subject": jwt.Claims.Subject, "tenant": jwt.Claims.Tenant, "scopes": jwt.Claims.Scopes} {
+		c.text(field+".claims."+name, claim, false, 256)
+	}
+	switch {
+	case (jwt.JWKS.ConfigMapRef == nil) == (jwt.JWKS.Remote == nil):
+		c.fail(CodeInvalid, field+".jwks", "set exactly one of configMapRef and remote")
+	case jwt.JWKS.ConfigMapRef != nil:
+		c.configMapRef(field+".jwks.configMapRef", *jwt.JWKS.ConfigMapRef)
+	default:
+		c.remoteJWKS(field+".jwks.remote", jwt.JWKS.Remote)
+	}
+}
+
+func (c *checker) remoteJWKS(field string, remote *v1alpha1.RemoteJWKS) {
+	uri, err := url.Parse(remote.URI)
+	switch {
+	case remote.URI == "":
+		c.required(field + ".uri")
+	case err != nil || uri.Host == "" || uri.User != nil || uri.Fragment != "":
+		c.fail(CodeInvalid, field+".uri", "%q is not an https URL without user or fragment", remote.URI)
+	case uri.Scheme == "http" && !isLoopback(uri.Hostname()):
+		c.fail(CodeInvalid, field+".uri", "%q: keys fetched over http can be replaced on the way; write https", remote.URI)
+	case uri.Scheme != "https" && uri.Scheme != "http":
+		c.fail(CodeInvalid, field+".uri", "%q: the scheme must be https", remote.URI)
+	}
+	c.duration(field+".cacheDuration", remote.CacheDuration, time.Second, 24*time.Hour)
+	c.duration(field+".maxStale", remote.MaxStale, 0, 7*24*time.Hour)
+	c.duration(field+".timeout", remote.Timeout, 100*time.Millisecond, 30*time.Second)
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	address, err := netip.ParseAddr(host)
+	return err == nil && address.IsLoopback()
+}
+
+func (c *checker) rateLimitPolicy(spec *v1alpha1.RateLimitPolicySpec) {
+	c.targetRefs(spec.TargetRefs)
+	c.count("spec.limits", len(spec.Limits), 1, 8)
+	names := make([]string, len(spec.Limits))
+	for i := range spec.Limits {
+		names[i] = spec.Limits[i].Name
+		c.limit(fmt.Sprintf("spec.limits[%d]", i), &spec.Limits[i])
+	}
+	c.unique("spec.limits", names)
+}
+
+func (c *checker) limit(field string, limit *v1alpha1.Limit) {
+	if limit.Window == "" {
+		c.required(field + ".window")
+	} else {
+		window := limit.Window
+		c.duration(field+".window", &window, minWindow, maxWindow)
+	}
+	oneOf(c, field+".algorithm", limit.Algorithm, true, v1alpha1.AlgorithmFixedWindow, v1alpha1.AlgorithmGCRA)
+	oneOf(c, field+".failureMode", limit.FailureMode, true, v1alpha1.FailureModeOpen, v1alpha1.FailureModeClosed)
+	if limit.Burst != 0 && limit.Algorithm != v1alpha1.AlgorithmGCRA {
+		c.fail(CodeInvalid, field+".burst", "needs algorithm GCRA")
+	}
+	c.count(field+".by", len(limit.By), 0, 4)
+	for i, by := range limit.By {
+		part := fmt.Sprintf("%s.by[%d]", field, i)
+		oneOf(c, part+".type", by.Type, false, v1alpha1.CountByConsumer, v1alpha1.CountByRoute, v1alpha1.CountByClientIP, v1alpha1.CountByHeader)
+		switch {
+		case by.Type == v1alpha1.CountByHeader:
+			c.header(part+".header", by.Header)
+		case by.Header != "":
+			c.fail(CodeInvalid, part+".header", "needs type Header")
+		}
+	}
+	c.count(field+".tiers", len(limit.Tiers), 0, 32)
+	for _, tier := range slices.Sorted(maps.Keys(limit.Tiers)) {
+		c.text(fmt.Sprintf(`%s.tiers["%s"]`, field, tier), tier, true, 64)
+		if limit.Tiers[tier].Burst != 0 && limit.Algorithm != v1alpha1.AlgorithmGCRA {
+			c.fail(CodeInvalid, fmt.Sprintf(`%s.tiers["%s"].burst`, field, tier), "needs algorithm GCRA")
+		}
+	}
+}
+
+func (c *checker) cors(field string, cors *gatewayv1.HTTPCORSFilter) {
+	c.count(field+".allowOrigins", len(cors.AllowOrigins), 0, 64)
+	for i, origin := range cors.AllowOrigins {
+		c.origin(fmt.Sprintf("%s.allowOrigins[%d]", field, i), string(origin))
+		if origin == "*" && cors.AllowCredentials != nil && *cors.AllowCredentials {
+			c.fail(CodeInvalid, field+".allowCredentials", "cannot be combined with the origin \"*\": any site could then act for the user; list the origins")
+		}
+	}
+	for i, name := range cors.AllowHeaders {
+		if name != "*" {
+			c.corsHeader(fmt.Sprintf("%s.allowHeaders[%d]", field, i), string(name))
+		}
+	}
+	for i, name := range cors.ExposeHeaders {
+		if name != "*" {
+			c.corsHeader(fmt.Sprintf("%s.exposeHeaders[%d]", field, i), string(name))
+		}
+	}
+	if cors.MaxAge < 0 || cors.MaxAge > 86400 {
+		c.fail(CodeInvalid, field+".maxAge", "%d is outside of 0 to 86400 seconds", cors.MaxAge)
+	}
+}
+
+func (c *checker) corsHeader(field, name string) {
+	if !headerPattern.MatchString(name) {
+		c.fail(CodeInvalid, field, "%q is not a header name", name)
+	}
+}
+
+func (c *checker) origin(field, origin string) {
+	if origin == "*" {
+		return
+	}
+	scheme, host, ok := strings.Cut(origin, "://")
+	if !ok || scheme == "" || host == "" || strings.ContainsAny(host, "/?#@ ") || strings.Contains(strings.TrimSuffix(strings.TrimPrefix(host, "*."), ":*"), "*") {
+		c.fail(CodeInvalid, field, "%q is not an origin such as https://app.example.com, https://*.example.com, http://localhost:* or *", origin)
+	}
+}

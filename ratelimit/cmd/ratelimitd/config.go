@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"weir.dev/kit/certs"
+	"weir.dev/kit/config"
+	"weir.dev/kit/daemon"
+	"weir.dev/kit/rpcserver"
+
+	"weir.dev/ratelimit/store/memory"
+	"weir.dev/ratelimit/store/redis"
+)
+
+// RedisURLVariable overrides store.redis.url.
+const RedisURLVariable = "WEIR_REDIS_URL"
+
+// Config is the daemon's configuration file.
+type Config struct {
+	daemon.Config `yaml:",inline"`
+	Server        rpcserver.Config   `yaml:"server"`
+	ControlPlane  ControlPlaneConfig `yaml:"controlPlane"`
+	// Domain is the one that Envoy's rate limit filters must name.
+	Domain string      `yaml:"domain"`
+	Store  StoreConfig `yaml:"store"`
+}
+
+// ControlPlaneConfig says where rules come from.
+type ControlPlaneConfig struct {
+	// Address is host:port of controlplaned.
+	Address string `yaml:"address"`
+	// Peer is the SPIFFE id that it must have.
+	Peer string `yaml:"peer"`
+	// NodeID names this replica in its status.
+	NodeID string `yaml:"nodeId"`
+}
+
+// StoreConfig says where counters are kept: in Redis if it has a url, in memory
+// otherwise.
+type StoreConfig struct {
+	Memory MemoryConfig `yaml:"memory"`
+	Redis  redis.Config `yaml:"redis"`
+	// Timeout bounds one call to Redis, connecting included. The default of
+	// 25ms is half of the 50ms that Envoy is configured to wait for us, so that
+	// the rule's failure mode answers and not Envoy's.
+	Timeout config.Duration `yaml:"timeout"`
+}
+
+// MemoryConfig bounds the counters in memory.
+type MemoryConfig struct {
+	MaxKeys int `yaml:"maxKeys"`
+}
+
+// SetDefaults fills in what is documented.
+func (c *Config) SetDefaults() {
+	c.Config.SetDefaults()
+	c.Server.SetDefaults()
+	c.Server.AllowedPeers = []string{certs.PeerID("ingress")}
+	c.ControlPlane = ControlPlaneConfig{Peer: certs.PeerID("controlplane"), NodeID: "ratelimit"}
+	c.Domain = "weir"
+	c.Store.Memory.MaxKeys = 1_000_000
+	c.Store.Redis.SetDefaults()
+	c.Store.Timeout = config.Duration(25 * time.Millisecond)
+}
+
+// Validate reports every mistake.
+func (c *Config) Validate() error {
+	errs := []error{c.Config.Validate(), c.Server.Validate()}
+	if _, _, err := net.SplitHostPort(c.ControlPlane.Address); err != nil {
+		errs = append(errs, fmt.Errorf("controlPlane.address: %q is not host:port", c.ControlPlane.Address))
+	}
+	if c.ControlPlane.Peer == "" {
+		errs = append(errs, errors.New("controlPlane.peer: is required, such as spiffe://weir.local/controlplane"))
+	}
+	if c.ControlPlane.NodeID == "" {
+		errs = append(errs, errors.New("controlPlane.nodeId: is required"))
+	}
+	if c.Domain == "" {
+		errs = append(errs, errors.New("domain: is required"))
+	}
+	if keys := c.Store.Memory.MaxKeys; keys < memory.MinKeys || keys > memory.MaxKeys {
+		errs = append(errs, fmt.Errorf("store.memory.maxKeys: %d is outside %d to %d", keys, memory.MinKeys, memory.MaxKeys))
+	}
+	if timeout := c.Store.Timeout.Std(); timeout < time.Millisecond || timeout > 5*time.Second {
+		errs = append(errs, fmt.Errorf("store.timeout: %s is outside 1ms to 5s", timeout))
+	}
+	return errors.Join(append(errs, config.Prefix("store.redis.", c.Store.Redis.Validate()))...)
+}
+
+func (c *Config) applyEnvironment(getenv func(string) string) {
+	if url := getenv(RedisURLVariable); url != "" {
+		c.Store.Redis.URL = url
+	}
+}

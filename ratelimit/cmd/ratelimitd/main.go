@@ -1,0 +1,25 @@
+// Command ratelimitd is Weir's rate limit server: Envoy asks it how often. See
+// weir.dev/ratelimit/envoyrls for the contract with Envoy's configuration.
+package main
+
+import (
+	"context"
+	"os"
+
+	"weir.dev/kit/daemon"
+
+	"weir.dev/ratelimit/store/redis"
+)
+
+func main() {
+	cfg := &Config{}
+	os.Exit(daemon.Main("ratelimitd", cfg, func(ctx context.Context, runtime *daemon.Runtime) error {
+		cfg.applyEnvironment(os.Getenv)
+		redis.UseLogger(runtime.Logger)
+		server, err := newServer(cfg, runtime)
+		if err != nil {
+			return err
+		}
+		return server.run(ctx)
+	}))
+}

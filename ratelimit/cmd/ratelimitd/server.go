@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"time"
+
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"weir.dev/kit/adsclient"
+	"weir.dev/kit/config"
+	"weir.dev/kit/daemon"
+	"weir.dev/kit/rpcserver"
+
+	"weir.dev/ratelimit"
+	"weir.dev/ratelimit/envoyrls"
+	"weir.dev/ratelimit/metrics"
+	"weir.dev/ratelimit/rulesfeed"
+	"weir.dev/ratelimit/store/guard"
+	"weir.dev/ratelimit/store/memory"
+	"weir.dev/ratelimit/store/redis"
+)
+
+// firstPing bounds how long the start waits for Redis. The daemon becomes ready
+// without it too: while Redis is away the rules' failure modes answer, and that
+// is more than a daemon that does not serve could do.
+const firstPing = 2 * time.Second
+
+// errNoRules keeps the daemon from being ready.
+var errNoRules = errors.New("no rules have arrived from the control plane yet")
+
+// server is the daemon, put together.
+type server struct {
+	config  *Config
+	runtime *daemon.Runtime
+	metrics *metrics.Metrics
+	limiter *ratelimit.Limiter
+	rpc     *rpcserver.Server
+	tls     *tls.Config
+	ping    func(context.Context) error
+	close   func() error
+}
+
+func newServer(cfg *Config, runtime *daemon.Runtime) (*server, error) {
+	runtime.SetReady("rules", errNoRules)
+	m, err := metrics.New(runtime.Registry, runtime.Logger)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{config: cfg, runtime: runtime, metrics: m, close: func() error { return nil }}
+	store, err := s.openStore()
+	if err != nil {
+		return nil, err
+	}
+	s.limiter = ratelimit.NewLimiter(store, m)
+	if s.tls, err = cfg.Server.TLS.ClientConfig(cfg.ControlPlane.Peer); err != nil {
+		return nil, errors.Join(fmt.Errorf("client certificate: %w", err), s.close())
+	}
+	s.rpc, err = rpcserver.New(cfg.Server, rpcserver.Options{
+		Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Quiet: true,
+	})
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	rlsv3.RegisterRateLimitServiceServer(s.rpc.GRPC(), envoyrls.New(s.limiter, cfg.Domain))
+	s.rpc.SetServing(false) // again, now that the service is registered
+	return s, nil
+}
+
+func (s *server) openStore() (ratelimit.Store, error) {
+	cfg := &s.config.Store
+	if cfg.Redis.URL == "" {
+		store, err := memory.New(memory.Options{MaxKeys: cfg.Memory.MaxKeys})
+		if err != nil {
+			return nil, err
+		}
+		return store, metrics.WatchKeys(s.runtime.Registry, store.Len, store.EvictedLive)
+	}
+	if err := cfg.Redis.Validate(); err != nil { // the environment may have changed it
+		return nil, config.Prefix("store.redis.", err)
+	}
+	client, err := cfg.Redis.NewClient(cfg.Timeout.Std())
+	if err != nil {
+		return nil, err
+	}
+	s.close = client.Close
+	store, err := redis.New(client, redis.Options{Prefix: cfg.Redis.KeyPrefix})
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	s.ping = store.Ping
+	return guard.New(store, guard.Options{Timeout: cfg.Timeout.Std(), Observer: s.metrics}), nil
+}
+
+// run serves until ctx ends.
+func (s *server) run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.close()) }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.greetStore(ctx)
+	ads := adsclient.New(adsclient.Config{
+		Address: s.config.ControlPlane.Address, TLS: s.tls, NodeID: s.config.ControlPlane.NodeID, Logger: s.runtime.Logger,
+	})
+	ads.Subscribe(rulesfeed.TypeURL, s.applyRules)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- ads.Run(ctx)
+		cancel()
+	}()
+	err = s.rpc.Run(ctx)
+	cancel()
+	if adsErr := <-ended; !errors.Is(adsErr, context.Canceled) {
+		err = errors.Join(err, adsErr)
+	}
+	return err
+}
+
+// applyRules swaps in the rules of a complete set, or keeps the old ones.
+func (s *server) applyRules(resources map[string]*anypb.Any) error {
+	table, err := rulesfeed.Decode(resources)
+	if err != nil {
+		s.metrics.RulesRejected()
+		return err
+	}
+	s.metrics.SetRules(table.IDs())
+	s.limiter.SetTable(table)
+	s.runtime.SetReady("rules", nil)
+	s.rpc.SetServing(true)
+	s.runtime.Logger.Info("rules in effect", "rules", table.Len())
+	return nil
+}
+
+// greetStore waits a moment for Redis, so that the first requests find warm
+// connections.
+func (s *server) greetStore(ctx context.Context) {
+	if s.ping == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, firstPing)
+	defer cancel()
+	if err := s.ping(ctx); err != nil {
+		s.runtime.Logger.Warn("Redis does not answer; rules answer by their failure mode until it does",
+			"redis", s.config.Store.Redis.Address(), "error", err)
+		return
+	}
+	s.runtime.Logger.Info("counters are kept in Redis", "redis", s.config.Store.Redis.Address())
+}

@@ -1,0 +1,29 @@
+// Package envoyrls serves Envoy's rate limit service
+// (envoy.service.ratelimit.v3.RateLimitService) over a limiter. It translates
+// and decides nothing.
+//
+// # Contract with Envoy's configuration
+//
+// The domain is the configured one, "weir" unless changed. The first entry of
+// each descriptor has the key "weir.limit" and a rule's id as its value; the
+// entries after it are what is counted separately. An entry "tier" also picks
+// the rule's numbers.
+//
+// Malformed requests get INVALID_ARGUMENT. A rule that is not known, or a store
+// failure under a rule that fails closed, gets UNAVAILABLE, so that Envoy's
+// failure mode for the stage decides.
+//
+// A descriptor's limit override is ignored: numbers come from the operator's
+// rules only, and the data plane cannot raise them. Negative hits are refused
+// as malformed, since nothing is refunded yet.
+//
+// # Answers
+//
+// Answers carry RateLimit-Policy and RateLimit in the form of
+// draft-ietf-httpapi-ratelimit-headers-10, one list member per enforced limit,
+// named by the last segment of the rule's id (or by the whole id where two
+// limits of a request share it). In RateLimit-Policy q is the rule's requests
+// and w its window in seconds; in RateLimit r is what could be admitted now and
+// t the seconds until the whole allowance is back. Refusals add Retry-After,
+// the seconds until this same request could pass, at least 1.
+package envoyrls

@@ -1,0 +1,165 @@
+package envoyrls
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"weir.dev/ratelimit"
+)
+
+// Response headers, lower case as in HTTP/2.
+const (
+	headerPolicy     = "ratelimit-policy"
+	headerLimit      = "ratelimit"
+	headerRetryAfter = "retry-after"
+)
+
+func toResponse(verdict ratelimit.Verdict) *rlsv3.RateLimitResponse {
+	response := &rlsv3.RateLimitResponse{
+		OverallCode: rlsv3.RateLimitResponse_OK,
+		Statuses:    make([]*rlsv3.RateLimitResponse_DescriptorStatus, len(verdict.Statuses)),
+	}
+	if !verdict.Allowed {
+		response.OverallCode = rlsv3.RateLimitResponse_OVER_LIMIT
+		response.DynamicMetadata = refusalMetadata(verdict)
+	}
+	for i := range verdict.Statuses {
+		response.Statuses[i] = toStatus(&verdict.Statuses[i])
+	}
+	response.ResponseHeadersToAdd = headers(verdict)
+	return response
+}
+
+func toStatus(status *ratelimit.Status) *rlsv3.RateLimitResponse_DescriptorStatus {
+	wire := &rlsv3.RateLimitResponse_DescriptorStatus{Code: rlsv3.RateLimitResponse_OK}
+	if status.Event == ratelimit.Refused {
+		wire.Code = rlsv3.RateLimitResponse_OVER_LIMIT
+	}
+	if status.Event == ratelimit.FailedOpen {
+		return wire // nothing is known about the numbers
+	}
+	wire.CurrentLimit = &rlsv3.RateLimitResponse_RateLimit{
+		Name: status.Rule.ID, RequestsPerUnit: status.Limit.Requests, Unit: unitOf(status.Limit.Window),
+	}
+	wire.LimitRemaining = status.Decision.Remaining
+	wire.DurationUntilReset = durationpb.New(status.Decision.Reset)
+	return wire
+}
+
+// unitOf is the protocol's name of a window's length; other lengths have none.
+// Its month is 30 days and its year 365, as in envoyproxy/ratelimit.
+func unitOf(window time.Duration) rlsv3.RateLimitResponse_RateLimit_Unit {
+	const day = 24 * time.Hour
+	switch window {
+	case time.Second:
+		return rlsv3.RateLimitResponse_RateLimit_SECOND
+	case time.Minute:
+		return rlsv3.RateLimitResponse_RateLimit_MINUTE
+	case time.Hour:
+		return rlsv3.RateLimitResponse_RateLimit_HOUR
+	case day:
+		return rlsv3.RateLimitResponse_RateLimit_DAY
+	case 7 * day:
+		return rlsv3.RateLimitResponse_RateLimit_WEEK
+	case 30 * day:
+		return rlsv3.RateLimitResponse_RateLimit_MONTH
+	case 365 * day:
+		return rlsv3.RateLimitResponse_RateLimit_YEAR
+	}
+	return rlsv3.RateLimitResponse_RateLimit_UNKNOWN
+}
+
+// refusalMetadata names the first limit that refused, for the access log.
+func refusalMetadata(verdict ratelimit.Verdict) *structpb.Struct {
+	for i := range verdict.Statuses {
+		if status := &verdict.Statuses[i]; status.Event == ratelimit.Refused {
+			return &structpb.Struct{Fields: map[string]*structpb.Value{
+				"limit":    structpb.NewStringValue(status.Rule.ID),
+				"decision": structpb.NewStringValue(status.Event.String()),
+			}}
+		}
+	}
+	return nil
+}
+
+func headers(verdict ratelimit.Verdict) []*corev3.HeaderValue {
+	var policySpace, limitSpace [128]byte
+	policy, limit := policySpace[:0], limitSpace[:0]
+	var retryAfter time.Duration
+	for i := range verdict.Statuses {
+		status := &verdict.Statuses[i]
+		if !public(status) {
+			continue
+		}
+		name := nameOf(verdict.Statuses, i)
+		policy = appendMember(policy, name, 'q', uint64(status.Limit.Requests), 'w', wholeSeconds(status.Limit.Window))
+		limit = appendMember(limit, name, 'r', uint64(status.Decision.Remaining), 't', wholeSeconds(status.Decision.Reset))
+		if status.Event == ratelimit.Refused {
+			retryAfter = max(retryAfter, status.Decision.RetryAfter)
+		}
+	}
+	if len(policy) == 0 {
+		return nil
+	}
+	list := []*corev3.HeaderValue{
+		{Key: headerPolicy, Value: string(policy)},
+		{Key: headerLimit, Value: string(limit)},
+	}
+	if !verdict.Allowed {
+		list = append(list, &corev3.HeaderValue{
+			Key: headerRetryAfter, Value: strconv.FormatUint(max(1, wholeSeconds(retryAfter)), 10),
+		})
+	}
+	return list
+}
+
+// public says whether clients are told of a limit: shadow limits are not
+// theirs to know, and an unanswered one has no numbers.
+func public(status *ratelimit.Status) bool {
+	return !status.Rule.Shadow && status.Event != ratelimit.FailedOpen
+}
+
+// nameOf is the last segment of the rule's id, or the id where another limit of
+// the request has the same last segment.
+func nameOf(statuses []ratelimit.Status, i int) string {
+	id := statuses[i].Rule.ID
+	name := lastSegment(id)
+	for j := range statuses {
+		if j != i && public(&statuses[j]) && statuses[j].Rule.ID != id && lastSegment(statuses[j].Rule.ID) == name {
+			return id
+		}
+	}
+	return name
+}
+
+func lastSegment(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
+
+// appendMember adds one list member (RFC 9651 sections 3.1 and 3.3.3): a string
+// with two integer parameters. Rule ids are printable ASCII.
+func appendMember(buffer []byte, name string, firstKey byte, first uint64, secondKey byte, second uint64) []byte {
+	if len(buffer) > 0 {
+		buffer = append(buffer, ", "...)
+	}
+	buffer = append(buffer, '"')
+	for i := range len(name) {
+		if name[i] == '"' || name[i] == '\\' {
+			buffer = append(buffer, '\\')
+		}
+		buffer = append(buffer, name[i])
+	}
+	buffer = append(buffer, '"', ';', firstKey, '=')
+	buffer = strconv.AppendUint(buffer, first, 10)
+	buffer = append(buffer, ';', secondKey, '=')
+	return strconv.AppendUint(buffer, second, 10)
+}
+
+// wholeSeconds rounds up, so that a client that waits as told is not early.
+func wholeSeconds(d time.Duration) uint64 {
+	return uint64((d + time.Second - 1) / time.Second)
+}

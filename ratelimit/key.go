@@ -1,0 +1,54 @@
+package ratelimit
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"strconv"
+)
+
+// maxPlainKeyBytes is how long a key may be before it is hashed; it bounds the
+// memory that a counter takes.
+const maxPlainKeyBytes = 64
+
+// Entry is one name and value of a descriptor.
+type Entry struct {
+	Name  string
+	Value string
+}
+
+// Key names one counter. Two different lists of parts never give the same key:
+// each part carries its length, and long keys are SHA-256 hashes of that form.
+// A key holds no spaces or line breaks only if its parts hold none: treat it as
+// bytes, and keep it out of logs, since it can hold client addresses.
+type Key string
+
+// NewKey makes the key under which a rule counts the given entries, which come
+// in the order of the descriptor.
+func NewKey(ruleID string, limit Limit, entries []Entry) Key {
+	var space [4 * maxPlainKeyBytes]byte
+	buffer := append(space[:0], 'k')
+	buffer = appendPart(buffer, ruleID)
+	if limit.Algorithm == GCRA {
+		buffer = append(buffer, 'g')
+	} else {
+		buffer = append(buffer, 'f')
+	}
+	buffer = strconv.AppendInt(buffer, limit.Window.Microseconds(), 36)
+	buffer = append(buffer, ';')
+	for _, entry := range entries {
+		buffer = appendPart(buffer, entry.Name)
+		buffer = appendPart(buffer, entry.Value)
+	}
+	if len(buffer) <= maxPlainKeyBytes {
+		return Key(buffer)
+	}
+	sum := sha256.Sum256(buffer)
+	hashed := append(space[:0], 'h')
+	return Key(base64.RawURLEncoding.AppendEncode(hashed, sum[:]))
+}
+
+func appendPart(buffer []byte, part string) []byte {
+	buffer = strconv.AppendInt(buffer, int64(len(part)), 10)
+	buffer = append(buffer, ':')
+	return append(buffer, part...)
+}

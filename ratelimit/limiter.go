@@ -1,0 +1,228 @@
+package ratelimit
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+)
+
+// MaxDescriptors bounds the limits of one request.
+const MaxDescriptors = 64
+
+// tierEntry is the descriptor entry that chooses a rule's numbers.
+const tierEntry = "tier"
+
+// Descriptor asks for a decision by one rule.
+type Descriptor struct {
+	// Rule is the rule's id.
+	Rule string
+	// Entries say what is counted separately, in order. An entry named "tier"
+	// also picks the numbers.
+	Entries []Entry
+	// Cost is charged; 0 looks without charging, and is refused when a cost of
+	// 1 would be. A cost above every possible limit is refused, not an error.
+	Cost uint64
+}
+
+// maxCost saturates costs: it is above every capacity, so a sum cannot overflow.
+const maxCost = 1 << 33
+
+// Event names what happened to a descriptor, for observers.
+type Event uint8
+
+// The events, one per descriptor and decision.
+const (
+	// Admitted: the limit admits and the request passes.
+	Admitted Event = iota
+	// Refused: the limit refuses the request.
+	Refused
+	// ShadowRefused: a shadow limit would have refused the request.
+	ShadowRefused
+	// Spared: the limit admits, and is not charged as another one refused.
+	Spared
+	// FailedOpen and FailedClosed: the store gave no answer.
+	FailedOpen
+	FailedClosed
+	eventCount
+)
+
+// EventCount is the number of different events.
+const EventCount = int(eventCount)
+
+// String is the event's name in metrics.
+func (e Event) String() string {
+	return [...]string{"ok", "over_limit", "shadow_over_limit", "spared", "failed_open", "failed_closed"}[e]
+}
+
+// Status is the answer for one descriptor.
+type Status struct {
+	Rule *Rule
+	// Limit is the rule's limit with the tier's numbers.
+	Limit Limit
+	// Decision is meaningless unless Event is Admitted, Refused, ShadowRefused
+	// or Spared.
+	Decision Decision
+	Event    Event
+}
+
+// Verdict is the answer for one request.
+type Verdict struct {
+	// Allowed says whether the request passes.
+	Allowed bool
+	// Statuses has one element per descriptor, in order.
+	Statuses []Status
+}
+
+// Observer learns of every decision. It is called on the hot path, from many
+// goroutines, and must not block.
+type Observer interface {
+	Decided(rule string, event Event)
+}
+
+// UnknownRuleError says that a descriptor names a rule that is not in the
+// table.
+type UnknownRuleError struct{ Rule string }
+
+// Error implements error.
+func (e *UnknownRuleError) Error() string {
+	return fmt.Sprintf("rate limit rule %q is not known here (yet); check that its policy is programmed", e.Rule)
+}
+
+// StoreError says that the store gave no answer and that Rule, which fails
+// closed, wants the request refused for it.
+type StoreError struct {
+	Rule  string
+	Cause error
+}
+
+// Error implements error.
+func (e *StoreError) Error() string {
+	return fmt.Sprintf("rate limit rule %q fails closed and its counters cannot be reached: %v", e.Rule, e.Cause)
+}
+
+// Unwrap returns the store's error.
+func (e *StoreError) Unwrap() error { return e.Cause }
+
+// Limiter decides requests. It is safe for concurrent use.
+type Limiter struct {
+	store    Store
+	observer Observer
+	table    atomic.Pointer[Table]
+}
+
+// NewLimiter makes a limiter without rules. observer may be nil.
+func NewLimiter(store Store, observer Observer) *Limiter {
+	limiter := &Limiter{store: store, observer: observer}
+	limiter.table.Store(&Table{})
+	return limiter
+}
+
+// SetTable swaps in a new set of rules; decisions under way end with the old.
+func (l *Limiter) SetTable(table *Table) { l.table.Store(table) }
+
+// Decide decides a request of 1 to MaxDescriptors descriptors. Errors are
+// *UnknownRuleError and *StoreError; a store failure that all rules concerned
+// leave open is a verdict, not an error.
+func (l *Limiter) Decide(ctx context.Context, descriptors []Descriptor) (Verdict, error) {
+	table := l.table.Load()
+	statuses := make([]Status, len(descriptors))
+	charges := make([]Charge, 0, len(descriptors))
+	var placeSpace [8]int
+	places := placeSpace[:0]
+	for i, descriptor := range descriptors {
+		rule := table.Rule(descriptor.Rule)
+		if rule == nil {
+			return Verdict{}, &UnknownRuleError{Rule: descriptor.Rule}
+		}
+		limit := rule.LimitFor(tierOf(descriptor.Entries))
+		statuses[i] = Status{Rule: rule, Limit: limit}
+		var place int
+		charges, place = addCharge(charges, Charge{
+			Key: NewKey(rule.ID, limit, descriptor.Entries), Limit: limit, Shadow: rule.Shadow,
+			Cost: max(1, min(descriptor.Cost, maxCost)), Look: descriptor.Cost == 0,
+		})
+		places = append(places, place)
+	}
+	outcome, err := l.store.Take(ctx, charges)
+	if err != nil {
+		return l.failed(statuses, err)
+	}
+	for i := range statuses {
+		statuses[i].settle(outcome, charges[places[i]], outcome.Results[places[i]])
+		l.observe(&statuses[i])
+	}
+	return Verdict{Allowed: outcome.Admitted, Statuses: statuses}, nil
+}
+
+// addCharge appends a charge, or adds it to the one of the same key, so that a
+// request which names a counter twice pays twice. It returns the charge's place.
+func addCharge(charges []Charge, charge Charge) ([]Charge, int) {
+	for i := range charges {
+		same := &charges[i]
+		if same.Key != charge.Key {
+			continue
+		}
+		switch {
+		case same.Look:
+			*same = charge
+		case !charge.Look:
+			same.Cost = min(same.Cost+charge.Cost, maxCost)
+		}
+		return charges, i
+	}
+	return append(charges, charge), len(charges)
+}
+
+func (s *Status) settle(outcome Outcome, charge Charge, result Result) {
+	if !result.Allowed {
+		// The state is as it was before, so this is the refusal again, with
+		// its numbers.
+		_, s.Decision = Decide(outcome.Now, charge.Limit, result.State, charge.Cost)
+		s.Decision.Allowed = false
+		s.Event = Refused
+		if charge.Shadow {
+			s.Event = ShadowRefused
+		}
+		return
+	}
+	s.Decision = Describe(outcome.Now, charge.Limit, result.State)
+	if !outcome.Admitted {
+		s.Event = Spared
+	}
+}
+
+// failed answers by the rules' failure modes: one enforced rule that fails
+// closed is enough to refuse.
+func (l *Limiter) failed(statuses []Status, cause error) (Verdict, error) {
+	var closed *Rule
+	for i := range statuses {
+		rule := statuses[i].Rule
+		statuses[i].Event = FailedOpen
+		if rule.FailureMode == FailClosed && !rule.Shadow {
+			statuses[i].Event = FailedClosed
+			if closed == nil {
+				closed = rule
+			}
+		}
+		l.observe(&statuses[i])
+	}
+	if closed != nil {
+		return Verdict{}, &StoreError{Rule: closed.ID, Cause: cause}
+	}
+	return Verdict{Allowed: true, Statuses: statuses}, nil
+}
+
+func (l *Limiter) observe(status *Status) {
+	if l.observer != nil {
+		l.observer.Decided(status.Rule.ID, status.Event)
+	}
+}
+
+func tierOf(entries []Entry) string {
+	for _, entry := range entries {
+		if entry.Name == tierEntry {
+			return entry.Value
+		}
+	}
+	return ""
+}

@@ -1,0 +1,81 @@
+// Package rulesfeed turns the control plane's RateLimitRule resources into the
+// limiter's table: all or nothing, so that a bad resource keeps the old table.
+package rulesfeed
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+
+	"weir.dev/ratelimit"
+)
+
+// TypeURL is the resource type to subscribe to.
+const TypeURL = "type.googleapis.com/weir.rules.v1.RateLimitRule"
+
+// Decode builds the table of a complete set of resources by name. The error
+// names every bad resource and field.
+func Decode(resources map[string]*anypb.Any) (*ratelimit.Table, error) {
+	rules := make([]*ratelimit.Rule, 0, len(resources))
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(resources)) {
+		rule, err := decodeOne(name, resources[name])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("rate limit rule %q: %w", name, err))
+			continue
+		}
+		rules = append(rules, rule)
+	}
+	table, err := ratelimit.NewTable(rules)
+	if err = errors.Join(append(errs, err)...); err != nil {
+		return nil, err
+	}
+	return table, nil
+}
+
+func decodeOne(name string, resource *anypb.Any) (*ratelimit.Rule, error) {
+	var message rulesv1.RateLimitRule
+	if err := resource.UnmarshalTo(&message); err != nil {
+		return nil, fmt.Errorf("is not a RateLimitRule: %w", err)
+	}
+	if message.GetId() != name {
+		return nil, fmt.Errorf("id: %q differs from the resource's name", message.GetId())
+	}
+	rule := &ratelimit.Rule{
+		ID:     message.GetId(),
+		Limit:  ratelimit.Limit{Requests: message.GetRequests(), Burst: message.GetBurst()},
+		Shadow: message.GetShadow(), Digest: message.GetDigest(),
+	}
+	switch message.GetAlgorithm() {
+	case rulesv1.RateLimitRule_ALGORITHM_FIXED_WINDOW:
+		rule.Algorithm = ratelimit.FixedWindow
+	case rulesv1.RateLimitRule_ALGORITHM_GCRA:
+		rule.Algorithm = ratelimit.GCRA
+	default:
+		return nil, fmt.Errorf("algorithm: %s is not supported", message.GetAlgorithm())
+	}
+	switch message.GetFailureMode() {
+	case rulesv1.FailureMode_FAILURE_MODE_OPEN:
+		rule.FailureMode = ratelimit.FailOpen
+	case rulesv1.FailureMode_FAILURE_MODE_CLOSED, rulesv1.FailureMode_FAILURE_MODE_UNSPECIFIED:
+		rule.FailureMode = ratelimit.FailClosed // open only when somebody wrote so
+	default:
+		return nil, fmt.Errorf("failure_mode: %s is not supported", message.GetFailureMode())
+	}
+	if err := message.GetWindow().CheckValid(); err != nil {
+		return nil, fmt.Errorf("window: %w", err)
+	}
+	rule.Window = message.GetWindow().AsDuration()
+	if tiers := message.GetTiers(); len(tiers) > 0 {
+		rule.Tiers = make(map[string]ratelimit.TierNumbers, len(tiers))
+		for tier, numbers := range tiers {
+			rule.Tiers[tier] = ratelimit.TierNumbers{Requests: numbers.GetRequests(), Burst: numbers.GetBurst()}
+		}
+	}
+	return rule, nil
+}

@@ -1,0 +1,48 @@
+package ratelimit
+
+import "context"
+
+// Charge is one counter to be charged in a call to a Store.
+type Charge struct {
+	Key   Key
+	Limit Limit
+	// Cost is what is charged, at least 1.
+	Cost uint64
+	// Look asks whether Cost would be admitted and charges nothing.
+	Look bool
+	// Shadow charges are left out of the common verdict: their refusal stops
+	// nothing. They too are charged only if all enforced ones are admitted.
+	Shadow bool
+}
+
+// Result is the outcome of one Charge.
+type Result struct {
+	// Allowed says whether this limit by itself admits the cost.
+	Allowed bool
+	// State is the key's state after the call.
+	State State
+}
+
+// Outcome is the outcome of a call to a Store.
+type Outcome struct {
+	// Now is the instant of the store's clock at which all was decided.
+	Now Time
+	// Admitted says whether every enforced charge was allowed.
+	Admitted bool
+	// Results has one element per charge, in order.
+	Results []Result
+}
+
+// Store keeps the states of counters. Implementations are safe for concurrent
+// use and pass storetest.Run.
+type Store interface {
+	// Take decides all charges as Decide would, atomically, at one instant of
+	// the store's clock. If any charge that is not Shadow is refused, no state
+	// changes; otherwise every allowed charge that is not Look is applied. A
+	// refused charge never changes its state. Keys within one call are distinct
+	// and there is at least one.
+	//
+	// On an error the outcome is the zero value, and it is unknown whether the
+	// charges were applied: they were applied wholly or not at all.
+	Take(ctx context.Context, charges []Charge) (Outcome, error)
+}

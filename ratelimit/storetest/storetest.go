@@ -1,0 +1,300 @@
+// Package storetest is the conformance suite of ratelimit.Store: every
+// implementation passes it.
+package storetest
+
+import (
+	"fmt"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"weir.dev/ratelimit"
+)
+
+// New makes an empty store. With a nil clock the store uses its own, otherwise
+// the given one, which stands still between the suite's steps.
+type New func(t testing.TB, clock func() time.Time) ratelimit.Store
+
+// Clock is a clock that moves when told. Safe for concurrent use.
+type Clock struct{ micros atomic.Int64 }
+
+// NewClock starts at a time that is no window's boundary.
+func NewClock() *Clock {
+	clock := &Clock{}
+	clock.micros.Store(1_800_000_000_123_457)
+	return clock
+}
+
+// Now is the clock's time.
+func (c *Clock) Now() time.Time { return time.UnixMicro(c.micros.Load()) }
+
+// Advance moves the clock, back if d is negative.
+func (c *Clock) Advance(d time.Duration) { c.micros.Add(d.Microseconds()) }
+
+// Run runs the suite.
+func Run(t *testing.T, newStore New) {
+	t.Run("decides like the pure algorithms", func(t *testing.T) { likeTheModel(t, newStore) })
+	t.Run("all or nothing", func(t *testing.T) { allOrNothing(t, newStore) })
+	t.Run("shadow and look", func(t *testing.T) { shadowAndLook(t, newStore) })
+	t.Run("changed numbers keep the counters", func(t *testing.T) { changedNumbers(t, newStore) })
+	t.Run("the clock goes back", func(t *testing.T) { clockGoesBack(t, newStore) })
+	t.Run("exact under concurrency", func(t *testing.T) { exactUnderConcurrency(t, newStore) })
+	t.Run("opposite orders do not block", func(t *testing.T) { oppositeOrders(t, newStore) })
+	t.Run("its own clock", func(t *testing.T) { ownClock(t, newStore) })
+	t.Run("no charges is an error", func(t *testing.T) {
+		_, err := newStore(t, nil).Take(t.Context(), nil)
+		require.Error(t, err)
+	})
+}
+
+// Limits used by the cases.
+func fixed(requests uint32) ratelimit.Limit {
+	return ratelimit.Limit{Algorithm: ratelimit.FixedWindow, Requests: requests, Window: time.Minute}
+}
+
+func gcra(requests, burst uint32) ratelimit.Limit {
+	return ratelimit.Limit{Algorithm: ratelimit.GCRA, Requests: requests, Burst: burst, Window: time.Minute}
+}
+
+func take(t require.TestingT, store ratelimit.Store, charges ...ratelimit.Charge) ratelimit.Outcome {
+	outcome, err := store.Take(background(), charges)
+	require.NoError(t, err)
+	require.Len(t, outcome.Results, len(charges))
+	return outcome
+}
+
+func one(key string, limit ratelimit.Limit) ratelimit.Charge {
+	return ratelimit.Charge{Key: ratelimit.Key(key), Limit: limit, Cost: 1}
+}
+
+// model is the plain meaning of Store.Take.
+type model map[ratelimit.Key]ratelimit.State
+
+func (m model) take(now ratelimit.Time, charges []ratelimit.Charge) ratelimit.Outcome {
+	outcome := ratelimit.Outcome{Now: now, Admitted: true}
+	after := maps.Clone(m)
+	for _, charge := range charges {
+		next, decision := ratelimit.Decide(now, charge.Limit, m[charge.Key], charge.Cost)
+		outcome.Results = append(outcome.Results, ratelimit.Result{Allowed: decision.Allowed})
+		if decision.Allowed && !charge.Look {
+			after[charge.Key] = next
+		}
+		if !decision.Allowed && !charge.Shadow {
+			outcome.Admitted = false
+		}
+	}
+	if outcome.Admitted {
+		maps.Copy(m, after)
+	}
+	return outcome
+}
+
+func likeTheModel(t *testing.T, newStore New) {
+	run := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		run++
+		clock := NewClock()
+		store, plain := newStore(t, clock.Now), model{}
+		limits := rapid.SliceOfN(rapid.Custom(drawLimit), 1, 4).Draw(rt, "limits")
+		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
+			clock.Advance(time.Duration(rapid.Int64Range(0, 3_000_000).Draw(rt, "advance")) * time.Microsecond)
+			var charges []ratelimit.Charge
+			for i, limit := range limits {
+				if !rapid.Bool().Draw(rt, "charged") {
+					continue
+				}
+				if rapid.IntRange(0, 9).Draw(rt, "changed") == 0 {
+					limit = changed(rt, limit)
+					limits[i] = limit
+				}
+				charges = append(charges, ratelimit.Charge{
+					Key: ratelimit.Key(fmt.Sprintf("model %d %d", run, i)), Limit: limit,
+					Cost: rapid.Uint64Range(1, 4).Draw(rt, "cost"),
+					Look: rapid.IntRange(0, 5).Draw(rt, "look") == 0, Shadow: rapid.IntRange(0, 5).Draw(rt, "shadow") == 0,
+				})
+			}
+			if len(charges) == 0 {
+				continue
+			}
+			want, got := plain.take(clock.Now().UnixMicro(), charges), take(rt, store, charges...)
+			require.Equal(rt, want.Now, got.Now)
+			require.Equal(rt, want.Admitted, got.Admitted)
+			for i, charge := range charges {
+				require.Equal(rt, want.Results[i].Allowed, got.Results[i].Allowed, "charge %d", i)
+				require.Equal(rt, ratelimit.Describe(want.Now, charge.Limit, plain[charge.Key]),
+					ratelimit.Describe(got.Now, charge.Limit, got.Results[i].State), "what is left of charge %d", i)
+			}
+		}
+	})
+}
+
+func drawLimit(t *rapid.T) ratelimit.Limit {
+	limit := ratelimit.Limit{
+		Algorithm: rapid.SampledFrom([]ratelimit.Algorithm{ratelimit.FixedWindow, ratelimit.GCRA}).Draw(t, "algorithm"),
+		Requests:  rapid.SampledFrom([]uint32{0, 1, 2, 3, 7, 10, 4_000_000_000}).Draw(t, "requests"),
+		Window:    rapid.SampledFrom([]time.Duration{time.Second, 7 * time.Second, time.Hour}).Draw(t, "window"),
+	}
+	if limit.Algorithm == ratelimit.GCRA {
+		limit.Burst = rapid.SampledFrom([]uint32{0, 1, 3, 20}).Draw(t, "burst")
+	}
+	return limit
+}
+
+// changed is a limit with other numbers and the same algorithm and window, which
+// the same key may be charged under.
+func changed(t *rapid.T, limit ratelimit.Limit) ratelimit.Limit {
+	other := drawLimit(t)
+	limit.Requests = other.Requests
+	if limit.Algorithm == ratelimit.GCRA {
+		limit.Burst = other.Burst
+	}
+	return limit
+}
+
+func allOrNothing(t *testing.T, newStore New) {
+	for _, wide := range []ratelimit.Limit{fixed(10), gcra(10, 10)} {
+		for _, narrow := range []ratelimit.Limit{fixed(2), gcra(2, 2)} {
+			t.Run(wide.Algorithm.String()+" and "+narrow.Algorithm.String(), func(t *testing.T) {
+				store := newStore(t, NewClock().Now)
+				for range 2 {
+					require.True(t, take(t, store, one("wide", wide), one("narrow", narrow)).Admitted)
+				}
+				for range 5 {
+					refused := take(t, store, one("wide", wide), one("narrow", narrow))
+					require.False(t, refused.Admitted)
+					require.True(t, refused.Results[0].Allowed, "the wide limit alone would admit")
+					require.False(t, refused.Results[1].Allowed)
+				}
+				for range 8 {
+					require.True(t, take(t, store, one("wide", wide)).Admitted, "refused requests cost the wide limit nothing")
+				}
+				require.False(t, take(t, store, one("wide", wide)).Admitted)
+			})
+		}
+	}
+}
+
+func shadowAndLook(t *testing.T, newStore New) {
+	store := newStore(t, NewClock().Now)
+	shadow := one("shadow", fixed(1))
+	shadow.Shadow = true
+	require.True(t, take(t, store, shadow, one("real", fixed(2))).Admitted)
+	second := take(t, store, shadow, one("real", fixed(2)))
+	require.True(t, second.Admitted, "a shadow refuses nothing")
+	require.False(t, second.Results[0].Allowed, "and says what it would have done")
+	require.False(t, take(t, store, one("other shadow", fixed(5)), one("real", fixed(2))).Admitted)
+
+	look := one("looked at", gcra(1, 1))
+	look.Look = true
+	for range 3 {
+		require.True(t, take(t, store, look).Admitted, "looking costs nothing")
+	}
+	require.True(t, take(t, store, one("looked at", gcra(1, 1))).Admitted)
+	require.False(t, take(t, store, look).Admitted, "looking tells that nothing is left")
+}
+
+func changedNumbers(t *testing.T, newStore New) {
+	clock := NewClock()
+	store := newStore(t, clock.Now)
+	for range 3 {
+		require.True(t, take(t, store, one("f", fixed(5)), one("g", gcra(5, 5))).Admitted)
+	}
+	require.False(t, take(t, store, one("f", fixed(3))).Admitted, "three were used")
+	require.True(t, take(t, store, one("f", fixed(4))).Admitted, "a fourth is left")
+	require.False(t, take(t, store, one("g", gcra(5, 1))).Admitted, "the burst shrank below what is used")
+	clock.Advance(36*time.Second - time.Microsecond)
+	require.False(t, take(t, store, one("g", gcra(5, 1))).Admitted)
+	clock.Advance(time.Microsecond)
+	require.True(t, take(t, store, one("g", gcra(5, 1))).Admitted, "what was used has drained")
+	raised := take(t, store, one("g", gcra(60, 60)))
+	require.True(t, raised.Admitted)
+	require.EqualValues(t, 58, ratelimit.Describe(raised.Now, gcra(60, 60), raised.Results[0].State).Remaining,
+		"one request of the old rate is one of the new")
+}
+
+func clockGoesBack(t *testing.T, newStore New) {
+	clock := NewClock()
+	store := newStore(t, clock.Now)
+	for range 2 {
+		require.True(t, take(t, store, one("f", fixed(2)), one("g", gcra(2, 2))).Admitted)
+	}
+	clock.Advance(-30 * time.Second)
+	require.False(t, take(t, store, one("f", fixed(2))).Admitted)
+	require.False(t, take(t, store, one("g", gcra(2, 2))).Admitted)
+	clock.Advance(2 * time.Minute)
+	require.True(t, take(t, store, one("f", fixed(2)), one("g", gcra(2, 2))).Admitted)
+}
+
+func exactUnderConcurrency(t *testing.T, newStore New) {
+	const workers, calls, limit = 16, 40, 100
+	for _, tc := range []ratelimit.Limit{fixed(limit), gcra(limit, limit)} {
+		t.Run(tc.Algorithm.String(), func(t *testing.T) {
+			store := newStore(t, NewClock().Now)
+			var admitted atomic.Int64
+			var wide sync.WaitGroup
+			for worker := range workers {
+				wide.Go(func() {
+					for range calls {
+						own := one(fmt.Sprintf("own %d", worker), fixed(calls))
+						outcome, err := store.Take(background(), []ratelimit.Charge{own, one("shared", tc)})
+						if err == nil && outcome.Admitted {
+							admitted.Add(1)
+						}
+					}
+				})
+			}
+			wide.Wait()
+			require.EqualValues(t, limit, admitted.Load(), "of %d", workers*calls)
+			spent := int64(0)
+			for worker := range workers {
+				state := take(t, store, ratelimit.Charge{
+					Key: ratelimit.Key(fmt.Sprintf("own %d", worker)), Limit: fixed(calls), Cost: 1, Look: true,
+				}).Results[0].State
+				spent += int64(state.Count)
+			}
+			require.EqualValues(t, limit, spent, "only admitted requests were charged")
+		})
+	}
+}
+
+func oppositeOrders(t *testing.T, newStore New) {
+	store := newStore(t, NewClock().Now)
+	keys := make([]ratelimit.Charge, 20)
+	for i := range keys {
+		keys[i] = one(fmt.Sprintf("key %d", i), fixed(1_000_000))
+	}
+	reversed := make([]ratelimit.Charge, len(keys))
+	for i := range keys {
+		reversed[len(keys)-1-i] = keys[i]
+	}
+	var group sync.WaitGroup
+	for worker := range 8 {
+		group.Go(func() {
+			order := keys
+			if worker%2 == 1 {
+				order = reversed
+			}
+			for range 50 {
+				_, _ = store.Take(background(), order)
+			}
+		})
+	}
+	group.Wait()
+	state := take(t, store, keys...).Results[0].State
+	require.EqualValues(t, 8*50+1, state.Count)
+}
+
+func ownClock(t *testing.T, newStore New) {
+	store := newStore(t, nil)
+	limit := ratelimit.Limit{Algorithm: ratelimit.GCRA, Requests: 1, Window: 200 * time.Millisecond}
+	first := take(t, store, one("own", limit))
+	require.True(t, first.Admitted)
+	require.WithinDuration(t, time.Now(), time.UnixMicro(first.Now), 5*time.Second)
+	require.Eventually(t, func() bool { return take(t, store, one("own", limit)).Admitted },
+		5*time.Second, 5*time.Millisecond, "the allowance comes back with time")
+}

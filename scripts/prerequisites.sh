@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Makes sure that PostgreSQL and Redis servers are here for the suites; installs
+# them with apt where that is possible, and says what to do where it is not.
+set -euo pipefail
+have_postgres() { command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb /opt/homebrew/opt/postgresql*/bin/initdb >/dev/null 2>&1; }
+have_redis() { command -v redis-server >/dev/null; }
+missing=()
+have_postgres || missing+=(postgresql)
+have_redis || missing+=(redis-server)
+[ ${#missing[@]} -eq 0 ] && exit 0
+if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+  echo "installing ${missing[*]} ..."
+  export DEBIAN_FRONTEND=noninteractive
+  # The packages must not start servers of their own: the suites start private
+  # ones.
+  printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
+  trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+else
+  echo "the suites need ${missing[*]}: install it, for example with: sudo apt-get install ${missing[*]}" >&2
+  exit 1
+fi
+have_postgres && have_redis

@@ -1,0 +1,58 @@
+// Command datad is the data service: collections of JSON records. It serves
+// weir.data.v1 over gRPC, on SQLite or PostgreSQL.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"google.golang.org/grpc"
+
+	"weir.dev/kit/daemon"
+	"weir.dev/services/data"
+	"weir.dev/services/data/datagrpc"
+	"weir.dev/services/data/store"
+	"weir.dev/services/data/store/postgres"
+	"weir.dev/services/data/store/sqlite"
+	"weir.dev/services/internal/serve"
+)
+
+func main() {
+	cfg := serve.NewConfig("data.db", os.Getenv)
+	os.Exit(daemon.Main("datad", cfg, func(ctx context.Context, runtime *daemon.Runtime) error {
+		return run(ctx, runtime, cfg)
+	}))
+}
+
+func run(ctx context.Context, runtime *daemon.Runtime, cfg *serve.Config) (err error) {
+	storage, kind, err := open(ctx, cfg.Store)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if failed := storage.Close(); failed != nil {
+			runtime.Logger.Error("closing the store failed", "error", failed)
+		}
+	}()
+	secret, err := storage.PageSecret(ctx)
+	if err != nil {
+		return fmt.Errorf("page tokens: %w", err)
+	}
+	runtime.Logger.InfoContext(ctx, "store opened", "kind", kind)
+	service := data.New(data.Options{Store: storage, PageSecret: secret})
+	return serve.Run(ctx, runtime, cfg.Server, serve.Service{
+		Store:    storage,
+		Register: func(registrar grpc.ServiceRegistrar) { datagrpc.Register(registrar, service) },
+		Task:     func(ctx context.Context) error { _, err := service.Forget(ctx); return err },
+	})
+}
+
+func open(ctx context.Context, cfg serve.StoreConfig) (storage *store.Store, kind string, err error) {
+	if cfg.Postgres.URL != "" {
+		storage, err = postgres.Open(ctx, cfg.Postgres.URL)
+		return storage, "postgres", err
+	}
+	storage, err = sqlite.Open(ctx, cfg.SQLite.Path)
+	return storage, "sqlite", err
+}
