@@ -176,7 +176,6 @@ func TestMalformedAndOversized(t *testing.T) {
 	s.Do(http.MethodGet, "/closed", "", append([]string{"X-Big", strings.Repeat("a", 70<<10)}, key...)...).Problem(t, 431, "HEADERS_TOO_LARGE")
 	s.Do(http.MethodPost, "/v1/organizations", strings.Repeat(" ", 2<<20)+"{}", json...).Problem(t, 413, "PAYLOAD_TOO_LARGE")
 	s.Do(http.MethodPost, "/v1/organizations", `{"displayName": `, json...).Problem(t, 400, "BAD_REQUEST")
-	s.Do(http.MethodPost, "/v1/organizations", `{"noSuchField": 1}`, json...).Problem(t, 400, "BAD_REQUEST")
 	s.Do(http.MethodGet, "/v1/users?noSuchParameter=1", "", key...).Problem(t, 400, "BAD_REQUEST")
 	s.Do(http.MethodGet, "/closed%2f..%2fopen", "", key...).Problem(t, 400, "BAD_REQUEST")
 	s.Do(http.MethodGet, "/closed", "", append([]string{"under_score", "1"}, key...)...).Problem(t, 400, "BAD_REQUEST")
