@@ -155,6 +155,11 @@ func yamlError(err error) (line int, message string) {
 	} else {
 		line = 1
 	}
+	// The library counts lines from 0 in what its parser reports, from 1 in what
+	// its scanner does.
+	if strings.HasPrefix(message, "did not find expected") {
+		line++
+	}
 	return line, "not YAML: " + message
 }
 
@@ -362,7 +367,25 @@ func fieldOfTypeError(err error) string {
 
 func typeErrorText(err error) string {
 	if found := regexp.MustCompile(`cannot unmarshal (.+) into Go (?:struct field \S+|value) of type (\S+)`).FindStringSubmatch(err.Error()); found != nil {
-		return fmt.Sprintf("is a %s; it must be a %s", found[1], found[2])
+		return fmt.Sprintf("is %s; it must be %s", describeType(found[1]), describeType(found[2]))
 	}
 	return strings.TrimPrefix(err.Error(), "json: ")
+}
+
+// describeType puts Go's and JSON's names of types into plain words.
+func describeType(name string) string {
+	switch {
+	case strings.HasPrefix(name, "number"):
+		return "the " + name
+	case strings.HasPrefix(name, "int"), strings.HasPrefix(name, "uint"), strings.HasPrefix(name, "float"):
+		return "a number"
+	case name == "string":
+		return "text"
+	case name == "bool":
+		return "true or false"
+	case strings.HasPrefix(name, "[]"), name == "array":
+		return "a list"
+	default:
+		return "a mapping"
+	}
 }

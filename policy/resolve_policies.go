@@ -117,8 +117,9 @@ func targetsOf(rule *ruleSource, l *listener) []targetKey {
 }
 
 // authFor decides what protects a rule: the most specific good policy, unless
-// a broken one is attached at least as specifically.
-func (r *resolver) authFor(rule *ruleSource, l *listener, routeID string) *Auth {
+// a broken one is attached at least as specifically. open is set when no policy
+// says anything about the rule.
+func (r *resolver) authFor(rule *ruleSource, l *listener, routeID string) (auth *Auth, open bool) {
 	var unknown *Closing
 	for i := range r.closings {
 		if r.closings[i].Targets == nil {
@@ -127,7 +128,7 @@ func (r *resolver) authFor(rule *ruleSource, l *listener, routeID string) *Auth 
 	}
 	for _, key := range targetsOf(rule, l) {
 		if closing := r.closingFor(key); closing != nil {
-			return r.refuse(rule, closing.Origin, routeID)
+			return r.refuse(rule, closing.Origin, routeID), false
 		}
 		policy, ok := r.policies.auth[key]
 		if !ok {
@@ -135,14 +136,14 @@ func (r *resolver) authFor(rule *ruleSource, l *listener, routeID string) *Auth 
 		}
 		r.attached[policy.object.Ref] = true
 		if isOpen(&policy.value.Spec) {
-			return nil
+			return nil, false
 		}
-		return r.protect(policy, routeID)
+		return r.protect(policy, routeID), false
 	}
 	if unknown != nil {
-		return r.refuse(rule, unknown.Origin, routeID)
+		return r.refuse(rule, unknown.Origin, routeID), false
 	}
-	return nil
+	return nil, true
 }
 
 func (r *resolver) closingFor(key targetKey) *Closing {

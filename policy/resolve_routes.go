@@ -91,10 +91,8 @@ func (r *resolver) attach(object *Object, listeners []*listener, parents []gatew
 			for _, host := range commonHosts(l.hostname, names) {
 				found++
 				for _, rule := range rules {
-					built := r.build(rule, l)
-					for _, route := range built {
-						open = open || (route.Auth == nil && route.Redirect == nil)
-					}
+					built, unprotected := r.build(rule, l)
+					open = open || unprotected
 					hosts[l.port][host] = append(hosts[l.port][host], built...)
 				}
 			}
@@ -134,25 +132,26 @@ func commonHosts(listenerHost string, names []string) []string {
 	return hosts
 }
 
-// build makes the routes of one rule on one listener.
-func (r *resolver) build(rule *ruleSource, l *listener) []Route {
+// build makes the routes of one rule on one listener. open is set when nothing
+// says who may call them.
+func (r *resolver) build(rule *ruleSource, l *listener) (routes []Route, open bool) {
 	base := Route{ID: rule.id() + "@" + l.id(), GRPC: rule.grpc}
 	rule.fill(&base)
 	if base.Redirect == nil {
 		base.Backends = r.weighted(rule)
 	}
-	base.Auth = r.authFor(rule, l, base.ID)
+	base.Auth, open = r.authFor(rule, l, base.ID)
 	if base.CORS == nil {
 		base.CORS = r.corsFor(rule, l)
 	}
 	base.Limits = r.limitsFor(rule, l)
-	routes := make([]Route, len(rule.matches))
+	routes = make([]Route, len(rule.matches))
 	for i, match := range rule.matches {
 		routes[i] = base
 		routes[i].Match = match
 		routes[i].Origin = rule.object.Origin(fmt.Sprintf("%s.matches[%d]", rule.field(), i))
 	}
-	return routes
+	return routes, open && base.Redirect == nil
 }
 
 func (r *resolver) weighted(rule *ruleSource) []WeightedBackend {

@@ -167,8 +167,8 @@ func TestAStateExpiresWithoutEffect(t *testing.T) {
 // FuzzDecide looks for panics and for admissions beyond the capacity, whatever
 // the state: stores hand over what they were given.
 func FuzzDecide(f *testing.F) {
-	f.Add(uint8(1), uint32(10), uint32(0), int64(1000), int64(start), uint64(3), uint32(0), uint64(1))
-	f.Add(uint8(2), uint32(3), uint32(1), int64(60_000), int64(start), uint64(2), uint32(3), uint64(1))
+	f.Add(uint8(1), uint32(10), uint32(0), int64(1000), start, uint64(3), uint32(0), uint64(1))
+	f.Add(uint8(2), uint32(3), uint32(1), int64(60_000), start, uint64(2), uint32(3), uint64(1))
 	f.Add(uint8(2), uint32(4_294_967_295), uint32(1), int64(100), int64(-5), uint64(1<<63), uint32(1), uint64(1<<63))
 	f.Fuzz(func(t *testing.T, algorithm uint8, requests, burst uint32, windowMillis, at int64, count uint64, scale uint32, cost uint64) {
 		rule := ratelimit.Rule{ID: "a/b/c", Limit: ratelimit.Limit{

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/bits"
 	"time"
+
+	"weir.dev/kit/config"
 )
 
 // Bounds of a rule. They keep every intermediate result of the algorithms
@@ -133,7 +135,7 @@ func (r *Rule) Validate() error {
 	if !validID(r.ID) {
 		errs = append(errs, fmt.Errorf("id: must be 1 to %d printable ASCII characters without spaces", MaxRuleIDBytes))
 	}
-	if err := r.Limit.validate(); err != nil {
+	if err := r.validate(); err != nil {
 		errs = append(errs, err)
 	}
 	if len(r.Tiers) > MaxTiers {
@@ -141,7 +143,7 @@ func (r *Rule) Validate() error {
 	}
 	for name := range r.Tiers {
 		if err := r.LimitFor(name).validate(); err != nil {
-			errs = append(errs, fmt.Errorf("tiers[%q]: %w", name, err))
+			errs = append(errs, config.Prefix(fmt.Sprintf("tiers[%q]: ", name), err))
 		}
 	}
 	return errors.Join(errs...)
@@ -180,7 +182,7 @@ func NewTable(rules []*Rule) (*Table, error) {
 	var errs []error
 	for _, rule := range rules {
 		if err := rule.Validate(); err != nil {
-			errs = append(errs, fmt.Errorf("rate limit rule %q: %w", rule.ID, err))
+			errs = append(errs, config.Prefix(fmt.Sprintf("rate limit rule %q: ", rule.ID), err))
 			continue
 		}
 		if table.rules[rule.ID] != nil {

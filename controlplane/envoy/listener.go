@@ -11,11 +11,11 @@ import (
 	tracev3 "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
-	customresponsev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/custom_response/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	transcoderv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_json_transcoder/v3"
 	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -50,15 +50,15 @@ const (
 
 // Names of the HTTP filters.
 const (
-	filterHeaders        = "envoy.filters.http.header_mutation"
-	filterCORS           = "envoy.filters.http.cors"
-	filterCustomResponse = "envoy.filters.http.custom_response"
-	filterGRPCWeb        = "envoy.filters.http.grpc_web"
-	filterExtAuthz       = "envoy.filters.http.ext_authz"
-	filterLimitOpen      = "envoy.filters.http.ratelimit.open"
-	filterLimitClosed    = "envoy.filters.http.ratelimit.closed"
-	filterTranscoder     = "envoy.filters.http.grpc_json_transcoder"
-	filterRouter         = "envoy.filters.http.router"
+	filterHeaders     = "envoy.filters.http.header_mutation"
+	filterCORS        = "envoy.filters.http.cors"
+	filterLua         = "envoy.filters.http.lua"
+	filterGRPCWeb     = "envoy.filters.http.grpc_web"
+	filterExtAuthz    = "envoy.filters.http.ext_authz"
+	filterLimitOpen   = "envoy.filters.http.ratelimit.open"
+	filterLimitClosed = "envoy.filters.http.ratelimit.closed"
+	filterTranscoder  = "envoy.filters.http.grpc_json_transcoder"
+	filterRouter      = "envoy.filters.http.router"
 )
 
 // Stages keep limits that fail open apart from those that fail closed: the
@@ -142,7 +142,7 @@ func (c *compiler) httpFilters() []*hcmv3.HttpFilter {
 			},
 		}}),
 		httpFilter(filterCORS, &corsv3.Cors{}),
-		httpFilter(filterCustomResponse, &customresponsev3.CustomResponse{}),
+		httpFilter(filterLua, &luav3.Lua{}),
 		httpFilter(filterGRPCWeb, &grpcwebv3.GrpcWeb{}),
 	}
 	if c.options.ExtAuthzAddress != "" {
@@ -164,7 +164,7 @@ func (c *compiler) httpFilters() []*hcmv3.HttpFilter {
 	transcoder := httpFilter(filterTranscoder, &transcoderv3.GrpcJsonTranscoder{
 		DescriptorSet: &transcoderv3.GrpcJsonTranscoder_ProtoDescriptorBin{},
 	})
-	return append(filters, transcoder, httpFilter(filterRouter, &routerv3.Router{}))
+	return append(filters, transcoder, httpFilter(filterRouter, &routerv3.Router{SuppressEnvoyHeaders: true}))
 }
 
 func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {
@@ -225,7 +225,7 @@ func (c *compiler) tracing() *hcmv3.HttpConnectionManager_Tracing {
 func accessLog() *accesslogv3.AccessLog {
 	fields := map[string]string{
 		"time": "%START_TIME%", "log": "access", "request_id": "%REQ(X-REQUEST-ID)%", "trace_id": "%TRACE_ID%",
-		"method": "%REQ(:METHOD)%", "host": "%REQ(:AUTHORITY)%",
+		"method": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)%", "host": "%REQ(:AUTHORITY)%",
 		"path":     "%PATH(NQ:ORIG_OR_PATH)%",
 		"protocol": "%PROTOCOL%", "status": "%RESPONSE_CODE%", "grpc_status": "%GRPC_STATUS%",
 		"flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%",

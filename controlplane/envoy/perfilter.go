@@ -1,26 +1,24 @@
 package envoy
 
 import (
+	_ "embed" // problem.lua
 	"regexp"
 	"strings"
 
-	xdscore "github.com/cncf/xds/go/xds/core/v3"
-	xdsmatcher "github.com/cncf/xds/go/xds/type/matcher/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
-	customresponsev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/custom_response/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	transcoderv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_json_transcoder/v3"
-	localpolicyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/custom_response/local_response_policy/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"weir.dev/kit/fault"
-	"weir.dev/kit/rpcserver"
 	"weir.dev/policy"
 )
 
@@ -38,7 +36,8 @@ func (c *compiler) perFilter(route *policy.Route) map[string]*anypb.Any {
 	}
 	if transcoding := c.transcoding(route); transcoding != nil {
 		configs[filterTranscoder] = packed(transcoding)
-		configs[filterCustomResponse] = packed(problemResponses())
+		configs[filterLua] = packed(problemResponses())
+		configs[filterHeaders] = packed(withoutGRPC())
 	}
 	return configs
 }
@@ -67,6 +66,7 @@ func (c *compiler) transcoding(route *policy.Route) *transcoderv3.GrpcJsonTransc
 			Services:      backend.Transcoding.Services,
 			// The route, its rules and limits are those of the REST path.
 			MatchIncomingRequestRoute: true,
+			QueryParamUnescapePlus:    true,
 			UrlUnescapeSpec:           transcoderv3.GrpcJsonTranscoder_ALL_CHARACTERS_EXCEPT_RESERVED,
 			MaxRequestBodySize:        wrapperspb.UInt32(backend.Transcoding.MaxRequestBytes),
 			PrintOptions:              &transcoderv3.GrpcJsonTranscoder_PrintOptions{AlwaysPrintPrimitiveFields: true},
@@ -119,52 +119,25 @@ func originMatch(origin string) *matcherv3.StringMatcher {
 	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(pattern)}}
 }
 
+//go:embed problem.lua
+var problemLua string
+
 // problemResponses turns a service's gRPC error into RFC 9457 problem details
-// for REST clients. Weir's services send the finished body in a trailer; for
-// others it is made of the gRPC status.
-func problemResponses() *customresponsev3.CustomResponse {
-	ready := &localpolicyv3.LocalResponsePolicy{BodyFormat: &corev3.SubstitutionFormatString{
-		Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
-			Specifier: &corev3.DataSource_InlineString{InlineString: "%RESP(" + rpcserver.ProblemTrailer + ")%\n"},
-		}},
-		ContentType: fault.ProblemContentType,
-	}}
-	made := &localpolicyv3.LocalResponsePolicy{BodyFormat: problemFormat(map[string]string{
-		"type": "about:blank", "title": "%RESPONSE_CODE%", "status": "%RESPONSE_CODE%", "detail": "%RESP(grpc-message)%",
-		"code": "GRPC_STATUS_%RESP(grpc-status)%", "requestId": "%REQ(X-REQUEST-ID)%",
-	})}
-	return &customresponsev3.CustomResponse{CustomResponseMatcher: &xdsmatcher.Matcher{
-		MatcherType: &xdsmatcher.Matcher_MatcherList_{MatcherList: &xdsmatcher.Matcher_MatcherList{
-			Matchers: []*xdsmatcher.Matcher_MatcherList_FieldMatcher{
-				onResponseHeader(rpcserver.ProblemTrailer, ".+", ready),
-				onResponseHeader("grpc-status", "[1-9][0-9]*", made),
-			},
-		}},
+// for REST clients.
+func problemResponses() *luav3.LuaPerRoute {
+	return &luav3.LuaPerRoute{Override: &luav3.LuaPerRoute_SourceCode{
+		SourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: problemLua}},
 	}}
 }
 
-func onResponseHeader(name, pattern string, policy proto.Message) *xdsmatcher.Matcher_MatcherList_FieldMatcher {
-	return &xdsmatcher.Matcher_MatcherList_FieldMatcher{
-		Predicate: &xdsmatcher.Matcher_MatcherList_Predicate{
-			MatchType: &xdsmatcher.Matcher_MatcherList_Predicate_SinglePredicate_{
-				SinglePredicate: &xdsmatcher.Matcher_MatcherList_Predicate_SinglePredicate{
-					Input: &xdscore.TypedExtensionConfig{
-						Name: "response_header", TypedConfig: packed(&matcherv3.HttpResponseHeaderMatchInput{HeaderName: name}),
-					},
-					Matcher: &xdsmatcher.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
-						ValueMatch: &xdsmatcher.StringMatcher{MatchPattern: &xdsmatcher.StringMatcher_SafeRegex{
-							SafeRegex: &xdsmatcher.RegexMatcher{
-								EngineType: &xdsmatcher.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcher.RegexMatcher_GoogleRE2{}}, Regex: pattern,
-							},
-						}},
-					},
-				},
-			},
-		},
-		OnMatch: &xdsmatcher.Matcher_OnMatch{OnMatch: &xdsmatcher.Matcher_OnMatch_Action{
-			Action: &xdscore.TypedExtensionConfig{Name: "problem", TypedConfig: packed(policy)},
-		}},
+// withoutGRPC takes the gRPC status, which is in the HTTP status and the body,
+// out of REST answers.
+func withoutGRPC() *headermutationv3.HeaderMutationPerRoute {
+	var mutations []*mutationv3.HeaderMutation
+	for _, name := range []string{"grpc-status", "grpc-message", "grpc-status-details-bin"} {
+		mutations = append(mutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}})
 	}
+	return &headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{ResponseMutations: mutations}}
 }
 
 // problemFormat is a JSON body of RFC 9457. Values may hold Envoy's command

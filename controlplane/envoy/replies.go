@@ -49,17 +49,20 @@ func replies() []reply {
 		{when: `response.code == 415`, status: 415, kind: codes.InvalidArgument, reason: "UNSUPPORTED_MEDIA_TYPE", detail: "the request's content type is not accepted here"},
 		{when: `response.code == 504`, status: 504, kind: codes.DeadlineExceeded, reason: "UPSTREAM_TIMEOUT", detail: "the service did not answer in time"},
 		{when: `response.code == 502`, status: 502, kind: codes.Unavailable, reason: "UPSTREAM_INVALID_RESPONSE", detail: "the service gave an answer that cannot be passed on"},
-		{when: `response.code == 503 && response.code_details != "ext_authz_denied"`, status: 503, kind: codes.Unavailable, reason: "UPSTREAM_UNAVAILABLE", detail: unavailable},
-		{when: `response.code == 404 && response.code_details != "ext_authz_denied"`, status: 404, kind: codes.NotFound, reason: "NOT_FOUND", detail: "nothing is served for this method and path"},
+		{when: `response.code == 503`, status: 503, kind: codes.Unavailable, reason: "UPSTREAM_UNAVAILABLE", detail: unavailable},
+		{when: `response.code == 404`, status: 404, kind: codes.NotFound, reason: "NOT_FOUND", detail: "nothing is served for this method and path"},
 		{when: `response.code == 405`, status: 405, kind: codes.Unimplemented, reason: "METHOD_NOT_ALLOWED", detail: "the method is not served at this path"},
-		{when: `response.code == 400 && response.code_details != "ext_authz_denied"`, status: 400, kind: codes.InvalidArgument, reason: "BAD_REQUEST", detail: "the request is malformed"},
+		{when: `response.code == 400`, status: 400, kind: codes.InvalidArgument, reason: "BAD_REQUEST", detail: "the request is malformed"},
 	}
 }
 
 // localReplies renders the answers: problem details for HTTP, status details
 // for gRPC.
 func localReplies() *hcmv3.LocalReplyConfig {
-	config := &hcmv3.LocalReplyConfig{}
+	config := &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
+		// What extauthz denied brings its own body.
+		Filter: celFilter(`response.code_details == "ext_authz_denied"`),
+	}}}
 	for _, own := range replies() {
 		config.Mappers = append(config.Mappers, own.grpcMapper(), own.httpMapper())
 	}
@@ -91,14 +94,17 @@ func (r reply) grpcMapper() *hcmv3.ResponseMapper {
 	return &hcmv3.ResponseMapper{
 		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{
 			AndFilter: &accesslogv3.AndFilter{Filters: []*accesslogv3.AccessLogFilter{
-				{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{
-					Header: &routev3.HeaderMatcher{
-						Name: "content-type",
-						HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
-							MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "application/grpc"},
-						}},
-					},
-				}}},
+				requestHeader(&routev3.HeaderMatcher{
+					Name: "content-type",
+					HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+						MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "application/grpc"},
+					}},
+				}),
+				// A REST request looks like gRPC once it was transcoded.
+				requestHeader(&routev3.HeaderMatcher{
+					Name:                 "x-envoy-original-method",
+					HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: false},
+				}),
 				celFilter(r.when),
 			}},
 		}},
@@ -109,6 +115,12 @@ func (r reply) grpcMapper() *hcmv3.ResponseMapper {
 		},
 		HeadersToAdd: addHeaders(headers),
 	}
+}
+
+func requestHeader(match *routev3.HeaderMatcher) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{
+		HeaderFilter: &accesslogv3.HeaderFilter{Header: match},
+	}}
 }
 
 func celFilter(expression string) *accesslogv3.AccessLogFilter {

@@ -99,7 +99,7 @@ func (c *Client) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("control plane address %q: %w", c.config.Address, err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	backoff := firstBackoff
 	for ctx.Err() == nil {
 		received, err := c.session(ctx, conn)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
@@ -67,11 +68,13 @@ func (e *Environment) Compile(expression string) (*Program, error) {
 	}
 	checked, issues := e.env.Compile(expression)
 	if err := issues.Err(); err != nil {
-		var errs []error
+		var mistakes []string
 		for _, issue := range issues.Errors() {
-			errs = append(errs, fmt.Errorf("at %d:%d: %s", issue.Location.Line(), issue.Location.Column()+1, issue.Message))
+			// A mistake at the very end has no column of its own.
+			line, column := max(issue.Location.Line(), 1), max(issue.Location.Column()+1, 1)
+			mistakes = append(mistakes, fmt.Sprintf("at %d:%d: %s", line, column, issue.Message))
 		}
-		return nil, errors.Join(errs...)
+		return nil, errors.New(strings.Join(mistakes, "; "))
 	}
 	if checked.OutputType() != cel.BoolType {
 		return nil, fmt.Errorf("is of type %s; it must be bool", checked.OutputType())

@@ -42,7 +42,7 @@ func serve(t *testing.T, config *tls.Config) string {
 				return
 			}
 			go func() {
-				defer conn.Close()
+				defer func() { _ = conn.Close() }()
 				_, _ = conn.Write([]byte{1})
 			}()
 		}
@@ -56,7 +56,7 @@ func call(address string, config *tls.Config) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := conn.Read(make([]byte, 1)); err != nil {
 		return nil, err

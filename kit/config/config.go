@@ -86,3 +86,20 @@ func (d Duration) MarshalYAML() (any, error) { return time.Duration(d).String(),
 
 // Std is d as a time.Duration.
 func (d Duration) Std() time.Duration { return time.Duration(d) }
+
+// Prefix puts prefix before each mistake that err joins, so that every line
+// names its whole field. Prefix of nil is nil.
+func Prefix(prefix string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only the outermost join is taken apart
+		parts := joined.Unwrap()
+		prefixed := make([]error, len(parts))
+		for i, part := range parts {
+			prefixed[i] = Prefix(prefix, part)
+		}
+		return errors.Join(prefixed...)
+	}
+	return fmt.Errorf("%s%w", prefix, err)
+}

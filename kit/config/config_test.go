@@ -68,8 +68,8 @@ func TestLoadRefuses(t *testing.T) {
 		content string
 		want    []string
 	}{
-		"unknown key":        {"name: x\nnmae: y\n", []string{"line 2", "nmae"}},
-		"unknown nested key": {"nested:\n  cuont: 1\n", []string{"line 2", "cuont"}},
+		"unknown key":        {"name: x\nnawe: y\n", []string{"line 2", "nawe"}},
+		"unknown nested key": {"nested:\n  coont: 1\n", []string{"line 2", "coont"}},
 		"repeated key":       {"name: x\nname: y\n", []string{"line 2", "name"}},
 		"wrong type":         {"nested:\n  count: many\n", []string{"line 2", "many"}},
 		"bare number":        {"name: x\ntimeout: 30\n", []string{"line 2", "30", "unit"}},
@@ -93,6 +93,13 @@ func TestLoadWithoutFile(t *testing.T) {
 	require.NoError(t, config.Load("", into))
 	require.Equal(t, "default", into.Name)
 	require.ErrorIs(t, config.Load(filepath.Join(t.TempDir(), "none.yaml"), into), os.ErrNotExist)
+}
+
+func TestPrefixNamesEveryField(t *testing.T) {
+	require.NoError(t, config.Prefix("a.", nil))
+	err := config.Prefix("a.", errors.Join(errors.New("x: bad"), errors.Join(errors.New("y: bad"), os.ErrNotExist)))
+	require.EqualError(t, err, "a.x: bad\na.y: bad\na.file does not exist")
+	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
 func FuzzLoad(f *testing.F) {

@@ -157,11 +157,21 @@ func From(err error) *Error {
 	case errors.Is(err, context.Canceled):
 		return New(codes.Canceled, "CANCELLED", "the client ended the request").WithCause(err)
 	}
-	if st, ok := status.FromError(err); ok && st.Code() != codes.Unknown {
-		coded := New(st.Code(), reasonOf(st), "%s", st.Message()).WithCause(err)
-		return coded
+	if st := statusOf(err); st != nil && st.Code() != codes.Unknown && st.Code() != codes.OK {
+		return New(st.Code(), reasonOf(st), "%s", st.Message()).WithCause(err)
 	}
 	return New(codes.Internal, ReasonInternal, "an internal error occurred").WithCause(err)
+}
+
+// statusOf finds the status inside err, nil if there is none. status.FromError
+// would put the text of everything wrapped around it into the message, which
+// goes to the client.
+func statusOf(err error) *status.Status {
+	var carrier interface{ GRPCStatus() *status.Status }
+	if !errors.As(err, &carrier) {
+		return nil
+	}
+	return carrier.GRPCStatus()
 }
 
 // reasonOf takes the reason out of a foreign status, or makes one of its code.

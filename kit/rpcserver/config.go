@@ -44,9 +44,7 @@ func (c *Config) Validate() error {
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("server.listen: %q is not host:port", c.Listen))
 	}
-	if err := c.TLS.Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("server.%w", err))
-	}
+	errs = append(errs, under("server.", c.TLS.Validate())...)
 	if len(c.AllowedPeers) == 0 {
 		errs = append(errs, errors.New("server.allowedPeers: name at least one peer, such as spiffe://weir.local/ingress"))
 	}
@@ -60,4 +58,20 @@ func (c *Config) Validate() error {
 		errs = append(errs, errors.New("server.drainTimeout: must be positive"))
 	}
 	return errors.Join(errs...)
+}
+
+// under puts prefix before each of the errors that err joins.
+func under(prefix string, err error) []error {
+	if err == nil {
+		return nil
+	}
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // The outermost error is asked.
+		all = joined.Unwrap()
+	}
+	prefixed := make([]error, 0, len(all))
+	for _, each := range all {
+		prefixed = append(prefixed, fmt.Errorf("%s%w", prefix, each))
+	}
+	return prefixed
 }

@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -11,6 +10,7 @@ import (
 
 	"weir.dev/cli/internal/command"
 	"weir.dev/cli/internal/stack"
+	"weir.dev/controlplane/bootstrap"
 )
 
 func main() {
@@ -23,14 +23,17 @@ func main() {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	app := &command.App{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Env: os.Environ(),
-		Invoked: os.Args[0], Executable: executable, Signals: signals, Bootstrap: bootstrap{},
+		Invoked: os.Args[0], Executable: executable, Signals: signals, Bootstrap: envoyBootstrap{},
 	}
 	os.Exit(app.Execute(context.Background(), os.Args[1:]))
 }
 
-// bootstrap stands where the control plane's bootstrap package goes.
-type bootstrap struct{}
+// envoyBootstrap has the control plane's package make it.
+type envoyBootstrap struct{}
 
-func (bootstrap) JSON(stack.BootstrapConfig) ([]byte, error) {
-	return nil, errors.New("this build has no control plane")
+func (envoyBootstrap) JSON(c stack.BootstrapConfig) ([]byte, error) {
+	return bootstrap.JSON(bootstrap.Config{
+		NodeID: c.NodeID, AdminAddress: c.AdminAddress, CertDir: c.CertDir,
+		ControlPlaneAddress: c.ControlPlaneAddress, ControlPlanePeer: c.ControlPlanePeer,
+	})
 }

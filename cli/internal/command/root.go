@@ -111,7 +111,7 @@ func (a *App) root() *cobra.Command {
 	})
 	root.AddCommand(
 		a.upCommand(), a.downCommand(), a.statusCommand(), a.doctorCommand(), a.logsCommand(),
-		a.credentialsCommand(), a.callCommand(), a.versionCommand(),
+		a.credentialsCommand(), a.callCommand(), a.validateCommand(), a.versionCommand(),
 	)
 	return root
 }

@@ -156,7 +156,7 @@ func (a *App) upHere(ctx context.Context, dir state.Dir, policyDir string, found
 		return err
 	}
 	defer log.Close() //nolint:errcheck // Nothing is buffered.
-	show := a.showWhileUp(o.logs, progress)
+	show := a.showWhileUp(ctx, o.logs, progress)
 	options := a.stackOptions(dir, policyDir, found.Path, o)
 	options.Logger = slog.New(slog.NewJSONHandler(io.MultiWriter(log, &logs.Lines{
 		Emit: func(line []byte) { show(supervisorName, line) },
@@ -205,15 +205,16 @@ func (a *App) printLastLines(dir state.Dir, name string, println func(string)) {
 	}
 }
 
-// showWhileUp is what happens to the lines of components meanwhile.
-func (a *App) showWhileUp(which string, progress *term.Progress) func(string, []byte) {
+// showWhileUp is what happens to the lines of components meanwhile. Warnings
+// about an end that was asked for are left out.
+func (a *App) showWhileUp(ctx context.Context, which string, progress *term.Progress) func(string, []byte) {
 	var paint logs.Painter
 	if term.Colours(a.Stderr, a.getenv) {
 		paint = term.Paint
 	}
 	return func(name string, line []byte) {
 		entry := logs.Parse(name, string(line))
-		if which == "all" || which == "warn" && entry.Severe() {
+		if which == "all" || which == "warn" && entry.Severe() && ctx.Err() == nil {
 			progress.Println(entry.Render(paint))
 		}
 	}

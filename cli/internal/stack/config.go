@@ -6,7 +6,6 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -27,10 +26,6 @@ type BootstrapConfig struct {
 	ControlPlanePeer string
 	// CertDir holds tls.crt, tls.key and ca.crt of the ingress.
 	CertDir string
-	// OTLPAddress is host:port of a trace collector; empty for none.
-	OTLPAddress string
-	// DrainTimeout is how long Envoy lets requests finish.
-	DrainTimeout time.Duration
 }
 
 // Bootstrap makes Envoy's bootstrap configuration.
@@ -44,13 +39,12 @@ type daemonConfig struct {
 	Log    logConfig    `yaml:"log"`
 	Server serverConfig `yaml:"server"`
 	// Of the control plane.
-	Sources      *sources  `yaml:"sources,omitempty"`
-	StateFile    string    `yaml:"stateFile,omitempty"`
-	Ingress      *ingress  `yaml:"ingress,omitempty"`
-	ExtAuthz     *upstream `yaml:"extAuthz,omitempty"`
-	RateLimit    *upstream `yaml:"rateLimit,omitempty"`
-	IngressCerts string    `yaml:"ingressCerts,omitempty"`
-	OTLP         *upstream `yaml:"otlp,omitempty"`
+	Sources   *sources  `yaml:"sources,omitempty"`
+	StateFile string    `yaml:"stateFile,omitempty"`
+	Ingress   *ingress  `yaml:"ingress,omitempty"`
+	ExtAuthz  *upstream `yaml:"extAuthz,omitempty"`
+	RateLimit *upstream `yaml:"rateLimit,omitempty"`
+	OTLP      *upstream `yaml:"otlp,omitempty"`
 	// Of its subscribers.
 	ControlPlane *controlPlane `yaml:"controlPlane,omitempty"`
 	// Of services.
@@ -76,8 +70,8 @@ type sources struct {
 }
 
 type ingress struct {
-	Address string         `yaml:"address"`
-	PortMap map[string]int `yaml:"portMap,omitempty"`
+	Address string      `yaml:"address"`
+	PortMap map[int]int `yaml:"portMap,omitempty"`
 }
 
 type upstream struct {
@@ -134,7 +128,6 @@ func (l layout) config(d component) daemonConfig {
 		c.Ingress = &ingress{Address: loopback, PortMap: l.shifted()}
 		c.ExtAuthz = &upstream{l.grpc(ExtAuthz)}
 		c.RateLimit = &upstream{l.grpc(RateLimit)}
-		c.IngressCerts = l.certDir(identityIngress)
 		if l.otlp != "" {
 			c.OTLP = &upstream{l.otlp}
 		}
@@ -147,11 +140,11 @@ func (l layout) config(d component) daemonConfig {
 }
 
 // shifted maps the listeners' ports that could not be had as declared.
-func (l layout) shifted() map[string]int {
-	shifted := map[string]int{}
+func (l layout) shifted() map[int]int {
+	shifted := map[int]int{}
 	for declared, bound := range l.ports.Ingress {
 		if declared != bound {
-			shifted[strconv.Itoa(declared)] = bound
+			shifted[declared] = bound
 		}
 	}
 	return shifted
@@ -173,7 +166,7 @@ func (l layout) writeConfigs(bootstrap Bootstrap) error {
 	content, err := bootstrap.JSON(BootstrapConfig{
 		NodeID: identityIngress, AdminAddress: l.admin(Envoy),
 		ControlPlaneAddress: l.grpc(ControlPlane), ControlPlanePeer: certs.PeerID("controlplane"),
-		CertDir: l.certDir(identityIngress), OTLPAddress: l.otlp, DrainTimeout: envoyDrain,
+		CertDir: l.certDir(identityIngress),
 	})
 	if err != nil {
 		return fmt.Errorf("Envoy's bootstrap configuration: %w", err) //nolint:staticcheck // A name begins it.

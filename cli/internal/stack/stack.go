@@ -264,7 +264,10 @@ func (r *run) envoySpec() supervisor.Spec {
 		Name: Envoy, Path: r.EnvoyPath, Env: envFor(r.Env, nil), Address: ingress,
 		Args: []string{
 			"--config-path", r.layout.bootstrapPath(), "--disable-hot-restart", "--concurrency", strconv.Itoa(envoyThreads),
-			"--log-format", envoyLogFormat, "--drain-time-s", strconv.Itoa(int(envoyDrain.Seconds())),
+			"--log-format", envoyLogFormat,
+			// Its notices about features of the configuration are for its developers.
+			"--component-log-level", "misc:error",
+			"--drain-time-s", strconv.Itoa(int(envoyDrain.Seconds())),
 		},
 		StartStage: stageLast, StopStage: stageFirst,
 		Ready: func(ctx context.Context) error {

@@ -57,7 +57,8 @@ func (s *Server) Address() string { return s.address }
 // Up starts serving again after Down.
 func (s *Server) Up(t testing.TB) {
 	t.Helper()
-	listener, err := net.Listen("tcp", s.address)
+	var network net.ListenConfig
+	listener, err := network.Listen(t.Context(), "tcp", s.address)
 	require.NoError(t, err)
 	s.address = listener.Addr().String()
 	s.grpc = grpc.NewServer(grpc.Creds(credentials.NewTLS(s.tls)))

@@ -87,10 +87,7 @@ func (c *Config) Validate() error {
 	if timeout := c.Store.Timeout.Std(); timeout < time.Millisecond || timeout > 5*time.Second {
 		errs = append(errs, fmt.Errorf("store.timeout: %s is outside 1ms to 5s", timeout))
 	}
-	if err := c.Store.Redis.Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("store.redis.%w", err))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, config.Prefix("store.redis.", c.Store.Redis.Validate()))...)
 }
 
 func (c *Config) applyEnvironment(getenv func(string) string) {

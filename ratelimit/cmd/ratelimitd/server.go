@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"weir.dev/kit/adsclient"
+	"weir.dev/kit/config"
 	"weir.dev/kit/daemon"
 	"weir.dev/kit/rpcserver"
 
@@ -79,7 +80,7 @@ func (s *server) openStore() (ratelimit.Store, error) {
 		return store, metrics.WatchKeys(s.runtime.Registry, store.Len, store.EvictedLive)
 	}
 	if err := cfg.Redis.Validate(); err != nil { // the environment may have changed it
-		return nil, fmt.Errorf("store.redis.%w", err)
+		return nil, config.Prefix("store.redis.", err)
 	}
 	client, err := cfg.Redis.NewClient(cfg.Timeout.Std())
 	if err != nil {

@@ -3,6 +3,7 @@ package redistest
 
 import (
 	"bufio"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,7 +48,7 @@ func (s *Server) URL() string { return "unix://" + filepath.Join(s.dir, "s") }
 // Restart starts a server that was killed, with nothing kept.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
-	s.command = exec.Command(s.binary, "--port", "0", "--unixsocket", filepath.Join(s.dir, "s"),
+	s.command = exec.CommandContext(context.Background(), s.binary, "--port", "0", "--unixsocket", filepath.Join(s.dir, "s"),
 		"--save", "", "--appendonly", "no", "--dir", s.dir, "--daemonize", "no", "--loglevel", "notice")
 	output, err := s.command.StdoutPipe()
 	require.NoError(t, err)

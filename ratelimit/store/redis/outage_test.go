@@ -131,7 +131,7 @@ func TestControlWithoutGuardAHungRedisStallsEveryCall(t *testing.T) {
 	cfg.URL = server.URL()
 	client, err := cfg.NewClient(storeTimeout)
 	require.NoError(t, err)
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	store, err := redis.New(client, redis.Options{Prefix: "weir"})
 	require.NoError(t, err)
 	server.Pause(t)
