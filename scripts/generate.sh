@@ -65,6 +65,7 @@ plugins:
 Y
   buf generate --template gen-openapi.yaml --path "proto/weir/$service"
   mkdir -p "$root/docs/reference/openapi"
+  sed -i '/buf:lint:ignore/d' "openapi-$service/openapi.yaml"
   cp "openapi-$service/openapi.yaml" "$root/docs/reference/openapi/$service.yaml"
   buf build --path "proto/weir/$service" --as-file-descriptor-set --exclude-source-info -o "$work/$service.binpb"
   {

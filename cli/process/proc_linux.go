@@ -23,11 +23,13 @@ func startTime(pid int) (uint64, error) {
 		return 0, fmt.Errorf("/proc/%d/stat has no command name", pid)
 	}
 	fields := strings.Fields(string(raw[end+1:]))
-	const state, start = 0, 19
+	const state, threads, start = 0, 17, 19
 	if len(fields) <= start {
 		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
 	}
-	if fields[state] == "Z" || fields[state] == "X" {
+	// The first thread of a dying process may be a zombie while others still hold
+	// its files and locks.
+	if fields[state] == "X" || fields[state] == "Z" && (fields[threads] == "0" || fields[threads] == "1") {
 		return 0, errors.New("the process has ended")
 	}
 	return strconv.ParseUint(fields[start], 10, 64)

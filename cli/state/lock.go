@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 const lockName = "weir.lock"
@@ -18,12 +19,7 @@ var ErrLocked = errors.New("held by another process")
 type Lock struct{ file *os.File }
 
 // LockFile takes the lock at path without waiting; ErrLocked when it is taken.
-func LockFile(path string) (*Lock, error) { return lock(path, syscall.LOCK_EX|syscall.LOCK_NB) }
-
-// AwaitFile takes the lock at path and waits for it as long as it takes.
-func AwaitFile(path string) (*Lock, error) { return lock(path, syscall.LOCK_EX) }
-
-func lock(path string, how int) (*Lock, error) {
+func LockFile(path string) (*Lock, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
@@ -32,7 +28,7 @@ func lock(path string, how int) (*Lock, error) {
 		return nil, err
 	}
 	for {
-		err = syscall.Flock(int(file.Fd()), how)
+		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if !errors.Is(err, syscall.EINTR) {
 			break
 		}
@@ -50,6 +46,22 @@ func lock(path string, how int) (*Lock, error) {
 // Unlock lets go. The file stays: removing it would let two processes hold
 // "the" lock on two different files.
 func (l *Lock) Unlock() error { return l.file.Close() }
+
+// lockEvery is how often a wanted lock is tried.
+const lockEvery = 20 * time.Millisecond
+
+// LockWithin is Lock that waits up to limit: a process that has just ended may
+// hold its lock a moment longer.
+func (d Dir) LockWithin(limit time.Duration) (*Lock, error) {
+	deadline := time.Now().Add(limit)
+	for {
+		lock, err := d.Lock()
+		if !errors.Is(err, ErrLocked) || time.Now().After(deadline) {
+			return lock, err
+		}
+		time.Sleep(lockEvery)
+	}
+}
 
 // Lock takes the folder for a supervisor, without waiting.
 func (d Dir) Lock() (*Lock, error) { return LockFile(d.Path(lockName)) }

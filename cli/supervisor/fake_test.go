@@ -100,7 +100,7 @@ func listen(t *testing.T) *reports {
 				return
 			}
 			go func() {
-				defer conn.Close()
+				defer func() { _ = conn.Close() }()
 				name := "?"
 				for scanner := bufio.NewScanner(conn); scanner.Scan(); {
 					name, _, _ = strings.Cut(scanner.Text(), " ")

@@ -34,7 +34,7 @@ func start(spec Spec) (*running, error) {
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		command := exec.Command(spec.Path, spec.Args...)
+		command := exec.Command(spec.Path, spec.Args...) //nolint:noctx // Ended in order, by signals.
 		command.Env = spec.Env
 		command.Stdout, command.Stderr = spec.Output, spec.Output
 		command.SysProcAttr = childAttributes()

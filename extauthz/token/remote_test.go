@@ -2,6 +2,7 @@ package token_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -168,7 +169,9 @@ func TestSlowProvider(t *testing.T) {
 func TestLyingProvider(t *testing.T) {
 	ring := authtest.NewRing(t)
 	jwk := ring.EC.JWK(t)
-	jwk["d"] = "AAAA"
+	jwk["d"] = "AAAA" // otherwise the very key that verifies
+	private, err := json.Marshal(map[string]any{"keys": []any{jwk}})
+	require.NoError(t, err)
 	for name, answer := range map[string]string{
 		"huge":         `{"keys":[` + strings.Repeat(" ", 1<<20) + `]}`,
 		"not JSON":     "<html>login</html>",
@@ -176,6 +179,7 @@ func TestLyingProvider(t *testing.T) {
 		"no keys":      `{"keys":[]}`,
 		"keys a map":   `{"keys":{}}`,
 		"twice":        `{"keys":[],"keys":[]}`,
+		"private":      string(private),
 		"symmetric":    `{"keys":[{"kty":"oct","k":"AAAA","kid":"ec"}]}`,
 		"bad point":    `{"keys":[{"kty":"EC","crv":"P-256","kid":"ec","x":"` + strings.Repeat("A", 43) + `","y":"` + strings.Repeat("A", 43) + `"}]}`,
 		"short RSA":    `{"keys":[{"kty":"RSA","kid":"ec","n":"` + strings.Repeat("_", 100) + `","e":"AQAB"}]}`,
@@ -228,6 +232,37 @@ func TestProviderConfigurationIsRefusedByField(t *testing.T) {
 			require.ErrorContains(t, err, test.says)
 		})
 	}
+}
+
+// Two providers over one URI share keys and their generation, so only their own
+// digests keep what one verified from counting for the other.
+func TestProvidersThatShareKeysDoNotShareVerifications(t *testing.T) {
+	ring, p := authtest.NewRing(t), newProvider(t)
+	p.says(authtest.KeySet(t, ring.EC))
+	all := verifiers(t, token.Options{})
+	ours := authtest.Remote(authtest.Provider(""), p.URL, time.Minute, time.Minute, time.Second)
+	theirs := authtest.Remote(authtest.Provider(""), p.URL, time.Minute, time.Minute, time.Second)
+	theirs.Audiences = []string{"billing"}
+	a, err := all.Verifier(ours)
+	require.NoError(t, err)
+	b, err := all.Verifier(theirs)
+	require.NoError(t, err)
+	signed := ring.EC.Token(t, nil, authtest.Claims(nil))
+	_, err = a.Verify(t.Context(), authtest.Now(), signed)
+	require.NoError(t, err)
+	_, err = b.Verify(t.Context(), authtest.Now(), signed)
+	require.Equal(t, extauthz.ReasonTokenAudience, reasonOf(t, err))
+	require.EqualValues(t, 1, p.calls.Load())
+}
+
+func TestFetchIsBounded(t *testing.T) {
+	p := newProvider(t)
+	p.says(strings.Repeat("x", 1<<10))
+	_, err := token.FetchWith(http.DefaultTransport, t.Context(), p.URL)
+	require.NoError(t, err)
+	p.says(strings.Repeat("x", 1<<10+1))
+	_, err = token.FetchWith(http.DefaultTransport, t.Context(), p.URL)
+	require.ErrorContains(t, err, "more than 1024 bytes")
 }
 
 func TestRedirectDoesNotLeaveHTTPS(t *testing.T) {

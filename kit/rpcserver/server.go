@@ -79,6 +79,7 @@ func New(cfg Config, options Options) (*Server, error) {
 		),
 	}
 	healthpb.RegisterHealthServer(server.grpc, server.health)
+	reflection.Register(server.grpc)
 	server.SetServing(false)
 	return server, nil
 }
@@ -105,7 +106,6 @@ func (s *Server) SetServing(serving bool) {
 // Run serves until ctx ends, then drains: health turns to NOT_SERVING, no new
 // calls are taken, running ones get DrainTimeout to finish.
 func (s *Server) Run(ctx context.Context) error {
-	reflection.Register(s.grpc)
 	s.metrics.InitializeMetrics(s.grpc)
 	failed := make(chan error, 1)
 	go func() { failed <- s.grpc.Serve(s.listener) }()

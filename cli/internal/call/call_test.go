@@ -141,7 +141,8 @@ func TestBadInput(t *testing.T) {
 	require.ErrorAs(t, err, &bad)
 	require.ErrorContains(t, err, "input message 3")
 	select {
-	case <-records.cancelled:
+	case err := <-records.cancelled:
+		require.Error(t, err)
 	case <-time.After(20 * time.Second):
 		t.Fatal("the server must see a cancelled call, not the end of the input")
 	}

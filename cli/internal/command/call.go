@@ -89,7 +89,7 @@ func (a *App) call(ctx context.Context, args []string, o callOptions) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	err = call.Do(ctx, conn, call.Request{Method: method, Input: input, Headers: headers, Output: a.Stdout})
 	var bad *call.BadInput
 	if err == nil || errors.As(err, &bad) {

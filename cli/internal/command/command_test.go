@@ -190,6 +190,11 @@ func TestCrashedSupervisorLeavesNothingInTheWay(t *testing.T) {
 		require.True(t, c.Process.AwaitEnd(10*time.Second), "%s outlived its supervisor", c.Name)
 	}
 	require.True(t, record.Supervisor.AwaitEnd(10*time.Second))
+	dir, err := state.At(m.state)
+	require.NoError(t, err)
+	lock, err := dir.LockWithin(10 * time.Second)
+	require.NoError(t, err)
+	require.NoError(t, lock.Unlock())
 	require.Contains(t, m.run("doctor").stdout, "did not end in order")
 
 	// As on a system that does not end children with their parent.
@@ -198,13 +203,12 @@ func TestCrashedSupervisorLeavesNothingInTheWay(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- orphan.Wait() }()
 	record.Components[0].Process = process.Identify(orphan.Process.Pid)
-	dir, err := state.At(m.state)
-	require.NoError(t, err)
 	require.NoError(t, dir.WriteRecord(record))
 	require.Contains(t, m.run("doctor").stdout, "left from a weir that crashed")
 	m.up()
 	select {
-	case <-ended:
+	case err := <-ended:
+		require.ErrorContains(t, err, "killed")
 	case <-time.After(10 * time.Second):
 		t.Fatal("the orphan still runs")
 	}
@@ -239,7 +243,7 @@ func TestBusyPortIsExplained(t *testing.T) {
 	m := newMachine(t)
 	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", m.port))
 	require.NoError(t, err)
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	out := m.up().stdout
 	require.Contains(t, out, fmt.Sprintf("note: %d is held by %d/", m.port, os.Getpid()))
 	s, _ := m.status()

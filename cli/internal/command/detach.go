@@ -36,20 +36,20 @@ const reportFD = 3
 // upDetached starts a supervisor in a session of its own and returns when it is
 // ready, or tells why it is not.
 func (a *App) upDetached(ctx context.Context, dir state.Dir, policyDir string, found envoy.Found, o upOptions, progress *term.Progress) error {
-	log, err := os.OpenFile(logs.Path(dir.Logs(), supervisorName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	logFile, err := os.OpenFile(logs.Path(dir.Logs(), supervisorName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("log of the supervisor: %w", err)
 	}
-	defer log.Close()
+	defer logFile.Close()
 	reports, write, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer reports.Close()
-	command := exec.Command(a.Executable, "up", "--state-dir", dir.Root(), "--dir", policyDir, //nolint:gosec // Itself.
+	command := exec.Command(a.Executable, "up", "--state-dir", dir.Root(), "--dir", policyDir, //nolint:gosec,noctx // Itself, and it outlives the context.
 		"--port-base", strconv.Itoa(o.portBase), "--timeout", o.timeout.String(), "--report-fd", strconv.Itoa(reportFD))
 	command.Env = append(append([]string{}, a.Env...), "ENVOY_BIN="+found.Path)
-	command.Stdout, command.Stderr = log, log
+	command.Stdout, command.Stderr = logFile, logFile
 	command.ExtraFiles = []*os.File{write}
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	command.Dir = "/"
@@ -131,13 +131,13 @@ func (a *App) supervise(ctx context.Context, dir state.Dir, policyDir string, o 
 	if err := dir.Prepare(); err != nil {
 		return err
 	}
-	log, err := logs.OpenRotating(logs.Path(dir.Logs(), supervisorName), logs.DefaultMaxBytes)
+	logFile, err := logs.OpenRotating(logs.Path(dir.Logs(), supervisorName), logs.DefaultMaxBytes)
 	if err != nil {
 		return err
 	}
-	defer log.Close() //nolint:errcheck // Nothing is buffered.
+	defer logFile.Close() //nolint:errcheck // Nothing is buffered.
 	options := a.stackOptions(dir, policyDir, a.getenv("ENVOY_BIN"), o)
-	options.Logger = slog.New(slog.NewJSONHandler(log, nil))
+	options.Logger = slog.New(slog.NewJSONHandler(logFile, nil))
 	waiting := ""
 	options.Progress = func(record state.Record) {
 		if now := waitingFor(record); now != waiting && !record.Ready {

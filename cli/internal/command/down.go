@@ -18,6 +18,9 @@ import (
 // downTimeout is the supervisor's own bound on a stop, and some.
 const downTimeout = 20 * time.Second
 
+// lockWait is for the kernel to take the lock from a process that has ended.
+const lockWait = 5 * time.Second
+
 func (a *App) downCommand() *cobra.Command {
 	c := &cobra.Command{Use: "down", Short: "Stop everything, in order", Args: arguments(0, 0)}
 	purge := c.Flags().Bool("purge", false, "also remove the state folder: data, certificates, credentials, logs")
@@ -64,7 +67,7 @@ func (a *App) stop(dir state.Dir) (bool, error) {
 	if !dir.IsState() {
 		return locked, nil
 	}
-	lock, err := dir.Lock()
+	lock, err := dir.LockWithin(lockWait)
 	if err != nil {
 		return false, fmt.Errorf("state folder: %w", err)
 	}

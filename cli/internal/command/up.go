@@ -151,14 +151,14 @@ func (a *App) stackOptions(dir state.Dir, policyDir, envoyPath string, o upOptio
 
 // upHere runs everything below this process until ctx ends.
 func (a *App) upHere(ctx context.Context, dir state.Dir, policyDir string, found envoy.Found, o upOptions, progress *term.Progress) error {
-	log, err := logs.OpenRotating(logs.Path(dir.Logs(), supervisorName), logs.DefaultMaxBytes)
+	logFile, err := logs.OpenRotating(logs.Path(dir.Logs(), supervisorName), logs.DefaultMaxBytes)
 	if err != nil {
 		return err
 	}
-	defer log.Close() //nolint:errcheck // Nothing is buffered.
+	defer logFile.Close() //nolint:errcheck // Nothing is buffered.
 	show := a.showWhileUp(ctx, o.logs, progress)
 	options := a.stackOptions(dir, policyDir, found.Path, o)
-	options.Logger = slog.New(slog.NewJSONHandler(io.MultiWriter(log, &logs.Lines{
+	options.Logger = slog.New(slog.NewJSONHandler(io.MultiWriter(logFile, &logs.Lines{
 		Emit: func(line []byte) { show(supervisorName, line) },
 	}), nil))
 	options.Output = show

@@ -179,7 +179,7 @@ func checkRedis(ctx context.Context, p Patient) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	client := redis.NewClient(options)
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	if err := client.Ping(ctx).Err(); err != nil {
 		return one(check, Error, fix, "%s cannot be reached: %s", options.Addr, withoutSecret(err, options.Password))
 	}

@@ -152,7 +152,7 @@ func (SystemClaimer) Claim(port int) (io.Closer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%d is held by another weir", port)
 	}
-	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))) //nolint:noctx // Does not wait.
 	if err == nil {
 		_ = listener.Close()
 		return mark, nil

@@ -59,7 +59,7 @@ func Run(ctx context.Context, kill <-chan struct{}, o Options) error {
 	if err := o.State.Prepare(); err != nil {
 		return err // Before the lock, which must not litter a foreign folder.
 	}
-	lock, err := o.State.Lock()
+	lock, err := o.State.LockWithin(lockWait)
 	if errors.Is(err, state.ErrLocked) {
 		return ErrRunning
 	}

@@ -124,7 +124,7 @@ func TestProbe(t *testing.T) {
 	defer cancel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer silent.Close()
+	defer func() { _ = silent.Close() }()
 	require.ErrorIs(t, Probe(ctx, "http://"+silent.Addr().String()), context.DeadlineExceeded)
 }
 

@@ -10,4 +10,6 @@ import (
 const (
 	killSignal = syscall.SIGKILL
 	staleWait  = 5 * time.Second
+	// lockWait is for the kernel to take the lock from one that has just ended.
+	lockWait = time.Second
 )

@@ -109,6 +109,7 @@ func (p *Progress) Bar(what string, done, total int64) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.text = "" // The lines below speak of it.
 	if quarter := 1 + 4*done/total; quarter > p.quarter {
 		p.quarter = quarter
 		fmt.Fprintf(p.w, "%s: %d of %d MiB\n", what, done/mega, total/mega)

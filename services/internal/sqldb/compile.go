@@ -42,7 +42,7 @@ func (c *compiler) where(e query.Expr) (string, error) {
 	case query.Compare:
 		return c.compare(e)
 	default:
-		return "", fmt.Errorf("sqldb: filter of unknown type %T", e)
+		return "", fmt.Errorf("%w: filter of unknown type %T", errUnsupported, e)
 	}
 }
 
@@ -58,14 +58,14 @@ func (c *compiler) junction(word string, left, right query.Expr) (string, error)
 func (c *compiler) compare(e query.Compare) (string, error) {
 	column, known := c.columns[e.Field]
 	if !known {
-		return "", fmt.Errorf("sqldb: no column for field %q", e.Field)
+		return "", fmt.Errorf("%w: no column for field %q", errUnsupported, e.Field)
 	}
 	operator, known := map[query.Op]string{
 		query.Equal: "=", query.NotEqual: "<>", query.Less: "<", query.LessEqual: "<=",
 		query.Greater: ">", query.GreaterEqual: ">=", query.Has: ":", query.Present: "present",
 	}[e.Op]
 	if !known {
-		return "", fmt.Errorf("sqldb: unknown operator %q", e.Op)
+		return "", fmt.Errorf("%w: unknown operator %q", errUnsupported, e.Op)
 	}
 	switch e.Kind {
 	case query.Document:
@@ -113,7 +113,7 @@ func (c *compiler) order(keys []query.Key, tie string) ([]sortColumn, error) {
 	for _, key := range keys {
 		column, known := c.columns[key.Field]
 		if !known {
-			return nil, fmt.Errorf("sqldb: no column for field %q", key.Field)
+			return nil, fmt.Errorf("%w: no column for field %q", errUnsupported, key.Field)
 		}
 		if key.Kind != query.Document {
 			columns = append(columns, sortColumn{column, key.Desc})

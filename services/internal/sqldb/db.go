@@ -30,6 +30,9 @@ var ErrNotFound = errors.New("no such row")
 // return it from Write's function; it passes through.
 var ErrStale = errors.New("the row has changed")
 
+// errUnsupported says that a query asks for what its table hasn't got.
+var errUnsupported = errors.New("sqldb: unsupported query")
+
 // Querier is what a *sql.DB and a *sql.Tx have in common.
 type Querier interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
@@ -59,7 +62,7 @@ func (db *DB) Close() error {
 func (db *DB) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
 	defer cancel()
-	return Failed(db.read.PingContext(ctx))
+	return db.failed(ctx, db.read.PingContext(ctx))
 }
 
 // Read runs fn against the committed state. fn may run concurrently with
@@ -67,7 +70,7 @@ func (db *DB) Ping(ctx context.Context) error {
 func (db *DB) Read(ctx context.Context, fn func(ctx context.Context, q Querier) error) error {
 	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
 	defer cancel()
-	return Failed(fn(ctx, db.read))
+	return db.failed(ctx, fn(ctx, db.read))
 }
 
 // Write runs fn in a transaction and commits it if fn returns nil; once Write
@@ -82,7 +85,7 @@ func (db *DB) Write(ctx context.Context, fn func(ctx context.Context, q Querier)
 			break
 		}
 	}
-	return Failed(err)
+	return db.failed(ctx, err)
 }
 
 func (db *DB) attempt(ctx context.Context, fn func(ctx context.Context, q Querier) error) error {
@@ -99,16 +102,20 @@ func (db *DB) attempt(ctx context.Context, fn func(ctx context.Context, q Querie
 	return tx.Commit()
 }
 
-// Failed gives database trouble its coded form, and leaves coded errors,
-// ErrNotFound, ErrStale and context errors as they are.
-func Failed(err error) error {
+// failed gives database trouble that may pass its coded form. Coded errors,
+// ErrNotFound and ErrStale pass through; what is left is a defect of ours, and
+// the server reports it as an internal error.
+func (db *DB) failed(ctx context.Context, err error) error {
 	var coded *fault.Error
 	switch {
-	case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrStale), errors.As(err, &coded),
-		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrStale), errors.As(err, &coded), errors.Is(err, errUnsupported):
 		return err
-	default:
+	case ctx.Err() != nil: // drivers have words of their own for it
+		return fmt.Errorf("%w: %w", ctx.Err(), err)
+	case db.dialect.transient(err):
 		return fault.New(codes.Unavailable, "STORE_UNAVAILABLE", "the store could not do that; try again").WithCause(err)
+	default:
+		return err
 	}
 }
 

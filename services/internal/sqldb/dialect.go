@@ -23,6 +23,8 @@ type Dialect interface {
 	Dangling(err error) bool
 
 	retryable(err error) bool
+	// transient reports whether err may pass: no connection, no space, a lock.
+	transient(err error) bool
 	// insertRows is how many rows one statement inserts best.
 	insertRows() int
 	goose() database.Dialect

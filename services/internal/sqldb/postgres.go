@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,6 +80,14 @@ func (postgresDialect) Dangling(err error) bool {
 func (postgresDialect) retryable(err error) bool {
 	_, code := state(err)
 	return code == serialization || code == deadlock
+}
+
+// transient takes an error that the server didn't send for one of the
+// connection. Of the server's, these classes of appendix A pass: connection,
+// rollback, resources, object state, operator intervention, system.
+func (postgresDialect) transient(err error) bool {
+	_, code := state(err)
+	return code == "" || slices.Contains([]string{"08", "40", "53", "55", "57", "58"}, code[:2])
 }
 
 // A statement takes at most 65,535 arguments.

@@ -85,6 +85,19 @@ func (sqliteDialect) retryable(err error) bool {
 	return errors.As(err, &failure) && failure.Code()&0xff == sqlite3.SQLITE_BUSY
 }
 
+func (sqliteDialect) transient(err error) bool {
+	var failure *sqlite.Error
+	if !errors.As(err, &failure) {
+		return false
+	}
+	switch failure.Code() & 0xff {
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+		sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY:
+		return true
+	}
+	return false
+}
+
 // The driver's time to bind grows with the square of the arguments.
 func (sqliteDialect) insertRows() int { return 16 }
 
