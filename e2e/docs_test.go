@@ -222,3 +222,30 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	}
 	require.Equal(t, []string{"no/such.md#x"}, brokenLinks(root, "[a](README.md) [b](no/such.md#x) [c](https://example.com) [d](#here)"))
 }
+
+// undocumented lists the direct third-party requirements of a go.mod that a
+// page doesn't name.
+func undocumented(goMod, page string) []string {
+	var missing []string
+	for _, found := range regexp.MustCompile(`(?m)^(?:require )?\s*([a-z0-9.-]+\.[a-z]+/\S+) v\S+$`).FindAllStringSubmatch(goMod, -1) {
+		if !strings.HasPrefix(found[1], "weir.dev/") && !strings.Contains(page, "`"+found[1]+"`") {
+			missing = append(missing, found[1])
+		}
+	}
+	return missing
+}
+
+func TestDependenciesAreDocumented(t *testing.T) {
+	root := harness.Root(t)
+	page, err := os.ReadFile(filepath.Join(root, "docs", "adr", "0002-dependencies.md"))
+	require.NoError(t, err)
+	modules, err := filepath.Glob(filepath.Join(root, "*", "go.mod"))
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(modules), 9)
+	for _, module := range modules {
+		raw, err := os.ReadFile(module)
+		require.NoError(t, err)
+		require.Empty(t, undocumented(string(raw), string(page)), "%s: add it to docs/adr/0002-dependencies.md", module)
+	}
+	require.Equal(t, []string{"example.com/new"}, undocumented("require (\n\texample.com/new v1.0.0\n\texample.com/far v1.0.0 // indirect\n)\n", ""))
+}
