@@ -295,7 +295,11 @@ func (s *System) Admin(component string) string {
 // given texts.
 func (s *System) Metric(component, name string, holding ...string) float64 {
 	s.T.Helper()
-	answer, err := client.Get(s.Admin(component) + "/metrics")
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Admin(component)+"/metrics", nil)
+	require.NoError(s.T, err)
+	answer, err := client.Do(request)
 	require.NoError(s.T, err)
 	defer answer.Body.Close()
 	raw, err := io.ReadAll(answer.Body)
