@@ -76,7 +76,7 @@ func TestExitCodesAndMessages(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer busy.Close()
+	defer func() { _ = busy.Close() }()
 	nothing := func(context.Context, *daemon.Runtime) error { return nil }
 	for name, tc := range map[string]struct {
 		args []string
