@@ -71,7 +71,7 @@ func TestRateLimitOutage(t *testing.T) {
 	require.Equal(t, http.StatusOK, s.Get("/limited").Status)
 	require.Equal(t, http.StatusOK, s.Get("/strict").Status)
 	hung := s.Component("ratelimitd").PID
-	require.NoError(t, syscall.Kill(hung, syscall.SIGSTOP))
+	s.Freeze(hung)
 	reached := backend.requests.Load()
 	for range 20 {
 		require.Equal(t, http.StatusOK, s.Get("/limited").Status)

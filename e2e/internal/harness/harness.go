@@ -182,6 +182,27 @@ func (s *System) Signal(name string, signal syscall.Signal) {
 	require.NoError(s.T, syscall.Kill(s.Component(name).PID, signal))
 }
 
+// Freeze stops a process and waits until all of its threads stand still.
+func (s *System) Freeze(pid int) {
+	s.T.Helper()
+	require.NoError(s.T, syscall.Kill(pid, syscall.SIGSTOP))
+	s.Eventually("the process to stop", 5*time.Second, func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		require.NoError(s.T, err)
+		for _, thread := range threads {
+			raw, err := os.ReadFile(thread)
+			if err != nil {
+				return false
+			}
+			_, fields, _ := strings.Cut(string(raw), ") ")
+			if !strings.HasPrefix(fields, "T") {
+				return false
+			}
+		}
+		return len(threads) > 0
+	})
+}
+
 // Write replaces a policy file as careful editors do, by rename.
 func (s *System) Write(name, content string) {
 	s.T.Helper()
