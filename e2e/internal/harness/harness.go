@@ -134,8 +134,16 @@ func (s *System) command(args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	s.T.Cleanup(cancel)
 	command := exec.CommandContext(ctx, Bin(s.T, "weir"), append(args, "--state-dir", s.State)...)
-	command.Env = append(os.Environ(), s.env...)
+	command.Env = append(environment(), s.env...)
 	return command
+}
+
+// environment is ours without what would change the system under test.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		return strings.HasPrefix(name, "OTEL_") || strings.HasPrefix(name, "WEIR_") && name != "WEIR_CACHE_DIR"
+	})
 }
 
 // Weir runs the command and returns what it printed; failing fails the test.
