@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"fmt"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -61,14 +62,14 @@ func (c *compiler) route(route *policy.Route) []*routev3.Route {
 	default:
 		compiled.Action = &routev3.Route_Route{Route: c.action(route)}
 	}
-	if route.CORS == nil || route.Match.Method == "" || route.Match.Method == "OPTIONS" {
+	if route.CORS == nil || route.Match.Method == "" || route.Match.Method == http.MethodOptions {
 		return []*routev3.Route{compiled}
 	}
 	preflight := &routev3.Route{
 		Name: route.ID, Action: compiled.GetAction(), TypedPerFilterConfig: compiled.GetTypedPerFilterConfig(),
 	}
 	match := route.Match
-	match.Method = "OPTIONS"
+	match.Method = http.MethodOptions
 	match.Headers = []policy.ValueMatch{{Name: "access-control-request-method", Value: route.Match.Method}}
 	preflight.Match = routeMatch(&match)
 	return []*routev3.Route{compiled, preflight}

@@ -146,15 +146,19 @@ func playEnvoy() int {
 func serveUntilTold(name string, servers map[string]http.Handler) int {
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, syscall.SIGTERM)
-	for address, handler := range servers {
+	listeners := map[string]net.Listener{}
+	for address := range servers {
 		listener, err := net.Listen("tcp", address)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		go http.Serve(listener, handler) //nolint:errcheck,gosec // Ends with the process.
+		listeners[address] = listener
 	}
-	note("%s up", name)
+	note("%s up", name) // Before it can be seen to be ready.
+	for address, handler := range servers {
+		go http.Serve(listeners[address], handler) //nolint:errcheck,gosec // Ends with the process.
+	}
 	<-told
 	note("%s told", name)
 	return 0
