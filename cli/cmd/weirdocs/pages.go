@@ -105,7 +105,7 @@ func paragraphs(text string) string {
 			lines, listed = append(lines, "- `"+item+"`"), true
 			continue
 		}
-		lines, listed = append(lines, line), false
+		lines, listed = append(lines, strings.TrimRight(line, " ")), false
 	}
 	return strings.Join(lines, "\n")
 }
