@@ -43,13 +43,21 @@ func (c *compiler) routes(port *policy.Port) (*routev3.RouteConfiguration, error
 	return config, nil
 }
 
-// route compiles one route; a route limited to a method gets a second one for
-// the preflight requests of browsers.
+// route compiles one route; a route limited to a method, as gRPC is, gets a
+// second one for the preflight requests of browsers.
 func (c *compiler) route(route *policy.Route) []*routev3.Route {
 	compiled := &routev3.Route{
 		Name:                 route.ID,
 		Match:                routeMatch(&route.Match),
 		TypedPerFilterConfig: c.perFilter(route),
+	}
+	if route.GRPC {
+		compiled.Match.Headers = append(compiled.GetMatch().GetHeaders(), &routev3.HeaderMatcher{
+			Name: "content-type",
+			HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+				MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "application/grpc"},
+			}},
+		})
 	}
 	headerMutations(compiled, route)
 	switch {
@@ -62,7 +70,11 @@ func (c *compiler) route(route *policy.Route) []*routev3.Route {
 	default:
 		compiled.Action = &routev3.Route_Route{Route: c.action(route)}
 	}
-	if route.CORS == nil || route.Match.Method == "" || route.Match.Method == http.MethodOptions {
+	method := route.Match.Method
+	if route.GRPC {
+		method = http.MethodPost
+	}
+	if route.CORS == nil || method == "" || method == http.MethodOptions {
 		return []*routev3.Route{compiled}
 	}
 	preflight := &routev3.Route{
@@ -70,7 +82,7 @@ func (c *compiler) route(route *policy.Route) []*routev3.Route {
 	}
 	match := route.Match
 	match.Method = http.MethodOptions
-	match.Headers = []policy.ValueMatch{{Name: "access-control-request-method", Value: route.Match.Method}}
+	match.Headers = []policy.ValueMatch{{Name: "access-control-request-method", Value: method}}
 	preflight.Match = routeMatch(&match)
 	return []*routev3.Route{compiled, preflight}
 }

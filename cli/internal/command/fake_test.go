@@ -198,7 +198,7 @@ func newMachine(t *testing.T) *machine {
 
 func (m *machine) writePolicies(dir string) {
 	require.NoError(m.t, os.MkdirAll(dir, 0o700))
-	gateway := fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec:\n  listeners:\n    - {name: http, protocol: HTTP, port: %d}\n", m.port)
+	gateway := fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec:\n  gatewayClassName: weir\n  listeners:\n    - {name: http, protocol: HTTP, port: %d}\n", m.port)
 	require.NoError(m.t, os.WriteFile(filepath.Join(dir, "gateway.yaml"), []byte(gateway), 0o600))
 }
 
