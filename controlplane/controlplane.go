@@ -42,16 +42,14 @@ type Loop struct {
 }
 
 // Run rolls out the newest update until ctx ends; updates that come during a
-// rollout replace each other. onFirst is called once, when there is something
-// to serve.
-func (l *Loop) Run(ctx context.Context, updates <-chan folder.Update, onFirst func()) error {
+// rollout replace each other.
+func (l *Loop) Run(ctx context.Context, updates <-chan folder.Update) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case update := <-updates:
-			l.apply(ctx, update, onFirst)
-			onFirst = func() {}
+			l.apply(ctx, update)
 		}
 	}
 }
@@ -75,33 +73,26 @@ func (l *Loop) ServeStatus(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-func (l *Loop) apply(ctx context.Context, update folder.Update, onFirst func()) {
+func (l *Loop) apply(ctx context.Context, update folder.Update) {
 	plan, problems := policy.Resolve(update.Input)
 	problems = append(slices.Clone(update.Problems), problems...)
 	problems.Sort()
 	l.tell(problems)
 	set, err := envoy.Compile(plan, l.Options)
-	if err == nil && l.Status().Plan == plan.Digest {
-		l.record(func(s *Status) { s.Problems, s.Rolling, s.Error, s.Updated = problems, "", "", time.Now() })
+	// After a failure there is something to settle even when the plan is the one
+	// in force: what was rejected may have been put back, or be served in part.
+	if status := l.Status(); err == nil && status.Plan == plan.Digest && status.Rolling == "" {
+		l.record(func(s *Status) { s.Problems, s.Updated = problems, time.Now() })
 		return
 	}
 	l.record(func(s *Status) { s.Problems, s.Rolling, s.Error, s.Updated = problems, plan.Digest, "", time.Now() })
 	started := time.Now()
 	if err == nil {
-		done := make(chan struct{})
-		go func() { // ready as soon as there is a target, not when all have it
-			select {
-			case <-time.After(10 * time.Millisecond):
-			case <-done:
-			}
-			onFirst()
-		}()
 		err = l.Server.Rollout(ctx, set)
-		close(done)
 	}
 	if err != nil {
 		l.record(func(s *Status) { s.Error = err.Error() })
-		l.Logger.ErrorContext(ctx, "the new plan is not in force; the last one stays", "plan", plan.Digest, "error", err)
+		l.Logger.ErrorContext(ctx, "the new plan is not in force everywhere", "plan", plan.Digest, "error", err)
 		return
 	}
 	l.record(func(s *Status) { s.Plan, s.Rolling = plan.Digest, "" })

@@ -38,12 +38,16 @@ func Run(ctx context.Context, cfg *Config, runtime *daemon.Runtime) error {
 
 	updates, sourceEnded := Follow(ctx, source)
 	ended := make(chan error, 2)
+	go func() { ended <- loop.Run(ctx, updates) }()
 	go func() {
-		ended <- loop.Run(ctx, updates, func() {
+		select {
+		case <-adsServer.Serving():
 			server.SetServing(true)
 			runtime.SetReady("plan", nil)
-		})
+		case <-ctx.Done():
+		}
 	}()
+	defer context.AfterFunc(ctx, adsServer.Close)()
 	go func() {
 		if err := <-sourceEnded; err != nil && ctx.Err() == nil {
 			ended <- errSource(err)

@@ -20,41 +20,60 @@ const stepTimeout = 3 * time.Second
 // steps that each wait for acknowledgement: rules are added, then clusters and
 // their endpoints, then routes switch, then what is no longer referred to goes.
 //
-// When a client rejects a step, the previous target is restored everywhere and
-// the rejection is returned. A step that times out goes on and is named in the
-// log. It is not safe for concurrent use with itself.
+// When a client rejects something that next changes, the previous target is
+// restored everywhere and the rejection is returned. A client that rejects what
+// was served before does not hold up changes elsewhere; that rejection is
+// returned too, with next in force. So it is with the first target: there is
+// nothing to go back to. A step that times out goes on and is named in the log.
+//
+// It is not safe for concurrent use with itself. When ctx ends it returns at
+// once and leaves the step reached, in which everything that was served still is.
 func (s *Server) Rollout(ctx context.Context, next envoy.Set) error {
 	started := time.Now()
 	s.mu.Lock()
 	current, first := s.target, !s.ready
 	s.mu.Unlock()
+	todo, reached, base := steps(current, next), current, current
 	if first {
 		// Clients may hold more than we know from an earlier life of ours; they are
 		// brought to next directly, which is what they had unless policy changed.
-		current = next
+		todo, base = []step{{name: "first", target: next}}, nil
 	}
-	for _, step := range steps(current, next) {
-		if equal(step.target, current) && !first {
+	for _, now := range todo {
+		if !first && equal(now.target, reached) {
 			continue
 		}
-		s.set(step.target)
-		if err := s.await(ctx, step); err != nil {
-			var rejection *Rejection
-			if errors.As(err, &rejection) {
-				s.metrics.rollouts.WithLabelValues("rejected").Inc()
-				if !first {
-					s.set(current)
-				}
+		s.set(now.target)
+		reached = now.target
+		err := s.await(ctx, now, base)
+		var rejection *Rejection
+		if errors.As(err, &rejection) {
+			s.metrics.rollouts.WithLabelValues("rejected").Inc()
+			if first {
+				return fmt.Errorf("in force, but not everywhere: %w", err)
 			}
-			return fmt.Errorf("step %q: %w", step.name, err)
+			s.restore(ctx, current)
 		}
-		if first {
-			break
+		if err != nil {
+			return fmt.Errorf("step %q: %w", now.name, err)
 		}
+	}
+	if _, standing := s.outOfSync(nil, nil); standing != nil {
+		s.metrics.rollouts.WithLabelValues("rejected").Inc()
+		return fmt.Errorf("in force, but not everywhere: %w", standing)
 	}
 	s.metrics.rollouts.WithLabelValues("acknowledged").Inc()
 	s.metrics.duration.Observe(time.Since(started).Seconds())
 	return nil
+}
+
+// restore goes back to a target that was in force, and waits for it like for any
+// step. What a client rejects even of that shows in its status.
+func (s *Server) restore(ctx context.Context, target envoy.Set) {
+	s.set(target)
+	if err := s.await(ctx, step{name: "restore", target: target}, target); err != nil {
+		s.logger.WarnContext(ctx, "restoring the previous target", "error", err)
+	}
 }
 
 type step struct {
@@ -99,12 +118,14 @@ func equal(a, b envoy.Set) bool {
 	})
 }
 
-func (s *Server) await(ctx context.Context, step step) error {
-	timer := time.NewTimer(stepTimeout)
+// await returns when every client answered the step, with a *Rejection when one
+// refuses what base does not have.
+func (s *Server) await(ctx context.Context, step step, base envoy.Set) error {
+	timer := time.NewTimer(s.stepTimeout)
 	defer timer.Stop()
 	for {
 		_, _, changed := s.look()
-		waiting, rejected := s.outOfSync(step.types)
+		waiting, rejected := s.outOfSync(base, step.types)
 		if rejected != nil {
 			return rejected
 		}
@@ -116,7 +137,8 @@ func (s *Server) await(ctx context.Context, step step) error {
 			return ctx.Err()
 		case <-changed:
 		case <-timer.C:
-			s.logger.Warn("clients have not acknowledged in time; going on without them", "step", step.name, "nodes", waiting)
+			s.logger.WarnContext(ctx, "clients have not acknowledged in time; going on without them",
+				"step", step.name, "nodes", s.leaveBehind(waiting))
 			return nil
 		}
 	}

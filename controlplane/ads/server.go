@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,14 +31,17 @@ type Server struct {
 	access  Access
 	logger  *slog.Logger
 	metrics *metrics
+	// stepTimeout is how long one step of a rollout waits for acknowledgement.
+	stepTimeout time.Duration
+	// serving is closed when the first target is set, closed by Close.
+	serving, closed chan struct{}
 
 	mu       sync.Mutex
 	target   envoy.Set
 	ready    bool
+	ended    bool
 	changed  chan struct{}
 	sessions map[*session]struct{}
-	// rejections are the latest NACKs by type and resource set, for status.
-	rejections []Rejection
 }
 
 // Rejection is a NACK.
@@ -48,15 +52,27 @@ type Rejection struct {
 	Message   string   `json:"message"`
 }
 
-// maxRejections bounds what is kept for status.
-const maxRejections = 100
-
 // NewServer makes a server that has nothing to serve yet: clients wait until
 // the first rollout begins, so that a restart never takes anything away.
 func NewServer(access Access, logger *slog.Logger, registry prometheus.Registerer) *Server {
 	return &Server{
-		access: access, logger: logger, metrics: newMetrics(registry),
+		access: access, logger: logger, metrics: newMetrics(registry), stepTimeout: stepTimeout,
+		serving: make(chan struct{}), closed: make(chan struct{}),
 		target: envoy.Set{}, changed: make(chan struct{}), sessions: map[*session]struct{}{},
+	}
+}
+
+// Serving is closed once there is something to serve.
+func (s *Server) Serving() <-chan struct{} { return s.serving }
+
+// Close ends every stream, so that a server which drains need not wait for
+// subscriptions, which never end by themselves. It may be called again.
+func (s *Server) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		s.ended = true
+		close(s.closed)
 	}
 }
 
@@ -105,7 +121,11 @@ func peerOf(ctx context.Context) (string, error) {
 func (s *Server) set(target envoy.Set) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.target, s.ready = target, true
+	if !s.ready {
+		s.ready = true
+		close(s.serving)
+	}
+	s.target = target
 	s.wake()
 }
 
@@ -122,22 +142,14 @@ func (s *Server) look() (target envoy.Set, ready bool, changed <-chan struct{}) 
 	return s.target, s.ready, s.changed
 }
 
-func (s *Server) reject(rejection Rejection) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.rejections = append(s.rejections, rejection)
-	if len(s.rejections) > maxRejections {
-		s.rejections = slices.Delete(s.rejections, 0, len(s.rejections)-maxRejections)
-	}
-	s.metrics.rejections.WithLabelValues(shortType(rejection.TypeURL)).Inc()
-}
-
 // Client is a connected subscriber, for status.
 type Client struct {
 	Node string `json:"node"`
 	Peer string `json:"peer"`
 	// InSync says that everything it subscribed to is acknowledged.
 	InSync bool `json:"inSync"`
+	// Rejected is what it refuses of what is served now.
+	Rejected *Rejection `json:"rejected,omitempty"`
 }
 
 // Clients lists the connected subscribers by node id.
@@ -146,26 +158,42 @@ func (s *Server) Clients() []Client {
 	defer s.mu.Unlock()
 	var clients []Client
 	for session := range s.sessions {
-		clients = append(clients, Client{Node: session.node, Peer: session.peer, InSync: session.inSync(s.target, nil)})
+		client := Client{Node: session.node, Peer: session.peer, Rejected: session.rejected(s.target, nil, nil)}
+		client.InSync = s.ready && client.Rejected == nil && session.inSync(s.target, nil)
+		clients = append(clients, client)
 	}
 	slices.SortFunc(clients, func(a, b Client) int { return strings.Compare(a.Node+a.Peer, b.Node+b.Peer) })
 	return clients
 }
 
-// outOfSync names the clients that have not acknowledged the target for types
-// (nil for all); rejected is set when one of them refused a part of it.
-func (s *Server) outOfSync(types []string) (waiting []string, rejected *Rejection) {
+// outOfSync lists the clients that have not answered the target for types (nil
+// for all); rejected is set when one of them refused a part of it that base does
+// not have too. Clients that are late already are not waited for.
+func (s *Server) outOfSync(base envoy.Set, types []string) (waiting []*session, rejected *Rejection) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for session := range s.sessions {
-		if rejection := session.rejected(s.target, types); rejection != nil {
+		if rejection := session.rejected(s.target, base, types); rejection != nil {
 			return nil, rejection
 		}
-		if !session.inSync(s.target, types) {
-			waiting = append(waiting, session.node)
+		session.late = session.late && !session.inSync(s.target, nil)
+		if !session.late && !session.inSync(s.target, types) {
+			waiting = append(waiting, session)
 		}
 	}
 	return waiting, nil
+}
+
+// leaveBehind marks clients that do not answer, and names them.
+func (s *Server) leaveBehind(sessions []*session) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	names := make([]string, len(sessions))
+	for i, session := range sessions {
+		session.late, names[i] = true, session.node
+	}
+	slices.Sort(names)
+	return names
 }
 
 func shortType(typeURL string) string { return typeURL[strings.LastIndexByte(typeURL, '.')+1:] }

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc/codes"
@@ -12,8 +13,17 @@ import (
 	"weir.dev/kit/fault"
 )
 
-// maxSubscribedNames bounds what one client may ask for by name.
-const maxSubscribedNames = 100_000
+// Bounds of what one client may say.
+const (
+	// maxSubscribedNames it may ask for by name.
+	maxSubscribedNames = 100_000
+	// maxMessageBytes of a rejection are kept.
+	maxMessageBytes = 4 << 10
+)
+
+// gone stands for the version of a resource that is not to exist any more; the
+// versions of others are hashes.
+const gone = "gone"
 
 // session is one stream. Its state is guarded by the server's mutex; only its
 // own goroutine sends.
@@ -24,6 +34,9 @@ type session struct {
 	allowed []string
 	types   map[string]*subscription
 	nonce   uint64
+	// late is set when a rollout went on without this client; the next ones do
+	// not wait for it until it has caught up.
+	late bool
 }
 
 // subscription is what a client asked for and has, of one type.
@@ -33,19 +46,21 @@ type subscription struct {
 	// known is the version of each resource that the client has; "" when it may
 	// have any, after a rejection.
 	known map[string]string
-	// refused is the version of each resource that the client rejected.
+	// refused is the version of each resource that the client rejected, gone for
+	// a removal.
 	refused map[string]string
 	message string
 	// inFlight is the response that waits for an answer, nil if none.
 	inFlight *delivery
+	// answered is set once the client has had a response and said what it thinks
+	// of it, be it an empty one.
 	answered bool
 }
 
 type delivery struct {
-	nonce    string
-	sent     map[string]string
-	removed  []string
-	previous map[string]string
+	nonce   string
+	sent    map[string]string
+	removed []string
 }
 
 func (s *session) run(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
@@ -78,6 +93,8 @@ func (s *session) run(stream discoveryv3.AggregatedDiscoveryService_DeltaAggrega
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-s.server.closed:
+			return fault.New(codes.Unavailable, "SHUTTING_DOWN", "the control plane is stopping; connect again")
 		case err := <-failed:
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -105,7 +122,9 @@ func (s *session) handle(request *discoveryv3.DeltaDiscoveryRequest) error {
 	if sub == nil {
 		sub = &subscription{names: map[string]bool{}, known: map[string]string{}, refused: map[string]string{}}
 		maps.Copy(sub.known, request.GetInitialResourceVersions())
-		sub.wildcard = len(request.GetResourceNamesSubscribe()) == 0
+		// Only of these two types does naming nothing mean everything (xDS transport
+		// protocol, "How the client specifies what resources to return").
+		sub.wildcard = len(request.GetResourceNamesSubscribe()) == 0 && (typeURL == envoy.TypeListener || typeURL == envoy.TypeCluster)
 		s.types[typeURL] = sub
 	}
 	sub.subscribe(request)
@@ -117,7 +136,7 @@ func (s *session) handle(request *discoveryv3.DeltaDiscoveryRequest) error {
 	s.server.wake()
 	s.server.mu.Unlock()
 	if rejection != nil {
-		s.server.reject(*rejection)
+		s.server.metrics.rejections.WithLabelValues(shortType(typeURL)).Inc()
 		s.server.logger.Error("configuration rejected", "node", s.node, "type", shortType(typeURL),
 			"resources", rejection.Resources, "error", rejection.Message)
 	}
@@ -161,25 +180,26 @@ func (sub *subscription) answer(request *discoveryv3.DeltaDiscoveryRequest) *Rej
 	if flight == nil || request.GetResponseNonce() != flight.nonce {
 		return nil
 	}
-	sub.inFlight = nil
+	sub.inFlight, sub.answered = nil, true
 	if request.GetErrorDetail() == nil {
-		sub.answered = true
 		return nil
 	}
-	// A client may have taken some of the resources (Envoy does) or none (Weir's
-	// servers): from now on each of them counts as unknown, and this version of
-	// them is not offered again.
+	// A client may have taken some of the changes (Envoy does) or none (Weir's
+	// servers): from now on what it has of each of them is unknown, and the same
+	// change is not offered again. Both are settled by the next other version.
 	for name, version := range flight.sent {
-		sub.known[name] = ""
-		sub.refused[name] = version
+		sub.known[name], sub.refused[name] = "", version
 	}
 	for _, name := range flight.removed {
-		if version, had := flight.previous[name]; had {
-			sub.known[name] = version
-		}
+		sub.known[name], sub.refused[name] = "", gone
 	}
-	sub.message = request.GetErrorDetail().GetMessage()
-	return &Rejection{Resources: slices.Sorted(maps.Keys(flight.sent)), Message: sub.message}
+	sub.message = strings.ToValidUTF8(request.GetErrorDetail().GetMessage(), "?")
+	if len(sub.message) > maxMessageBytes {
+		sub.message = strings.ToValidUTF8(sub.message[:maxMessageBytes], "") + " …"
+	}
+	resources := append(slices.Collect(maps.Keys(flight.sent)), flight.removed...)
+	slices.Sort(resources)
+	return &Rejection{Resources: resources, Message: sub.message}
 }
 
 // order is the order in which types are offered: what is referred to comes
@@ -204,15 +224,86 @@ func (s *session) responses(target envoy.Set) []*discoveryv3.DeltaDiscoveryRespo
 		if sub == nil || sub.inFlight != nil {
 			continue
 		}
-		send, remove := sub.diff(target[typeURL])
-		if len(send) == 0 && len(remove) == 0 && sub.answered {
+		send, remove, held := s.pending(target, typeURL)
+		if held || len(send) == 0 && len(remove) == 0 && sub.answered {
 			continue
 		}
 		s.nonce++
 		nonce := strconv.FormatUint(s.nonce, 10)
 		responses = append(responses, sub.deliver(typeURL, nonce, target[typeURL], send, remove))
+		if typeURL == envoy.TypeCluster {
+			s.repeatEndpoints(send)
+		}
 	}
 	return responses
+}
+
+// pending names what to send and to remove of a type now. held says that all of
+// it has to wait: a proxy gets routes once it has the clusters that they lead
+// to, and loses clusters once no route of its leads there. Rollouts come in that
+// order anyway; a proxy that connects may be further behind than one step.
+func (s *session) pending(target envoy.Set, typeURL string) (send, remove []string, held bool) {
+	send, remove = s.types[typeURL].diff(target[typeURL])
+	if s.types[envoy.TypeCluster] == nil { // not a proxy
+		return send, remove, false
+	}
+	switch typeURL {
+	case envoy.TypeListener, envoy.TypeRoute:
+		held = !s.has(target, envoy.TypeCluster) || !s.hasEndpoints(target)
+	case envoy.TypeCluster, envoy.TypeEndpoint:
+		if !s.has(target, envoy.TypeListener) || !s.has(target, envoy.TypeRoute) {
+			known := s.types[typeURL].known // A name that does not exist is answered at once.
+			remove = slices.DeleteFunc(remove, func(name string) bool { return known[name] != "" })
+		}
+	}
+	return send, remove, held
+}
+
+// has reports whether the client answered everything that there is to send of a
+// type.
+func (s *session) has(target envoy.Set, typeURL string) bool {
+	sub := s.types[typeURL]
+	if sub == nil || sub.inFlight != nil || !sub.answered {
+		return false
+	}
+	send, _ := sub.diff(target[typeURL])
+	return len(send) == 0
+}
+
+// hasEndpoints reports whether a proxy has the endpoints of every cluster. It
+// asks for them after it took the cluster, which is not warm before that.
+func (s *session) hasEndpoints(target envoy.Set) bool {
+	if len(target[envoy.TypeEndpoint]) == 0 {
+		return true
+	}
+	endpoints, clusters := s.types[envoy.TypeEndpoint], s.types[envoy.TypeCluster]
+	if endpoints != nil && (endpoints.inFlight != nil) {
+		return false
+	}
+	for name, resource := range target[envoy.TypeEndpoint] {
+		if _, refused := clusters.refused[name]; refused {
+			continue // It never asks for these.
+		}
+		if endpoints == nil || endpoints.known[name] != resource.Version && endpoints.refused[name] != resource.Version {
+			return false
+		}
+	}
+	return true
+}
+
+// repeatEndpoints has the endpoints of changed clusters sent again: a changed
+// cluster is not warm until it heard of its endpoints (xDS transport protocol,
+// "Resource warming").
+func (s *session) repeatEndpoints(clusters []string) {
+	endpoints := s.types[envoy.TypeEndpoint]
+	if endpoints == nil {
+		return
+	}
+	for _, name := range clusters {
+		if endpoints.known[name] != "" {
+			endpoints.known[name] = ""
+		}
+	}
 }
 
 // diff names what to send and what to remove.
@@ -224,7 +315,7 @@ func (sub *subscription) diff(resources map[string]envoy.Resource) (send, remove
 		}
 	}
 	for name := range sub.known {
-		if _, exists := resources[name]; !exists {
+		if _, exists := resources[name]; !exists && sub.refused[name] != gone {
 			remove = append(remove, name)
 		}
 	}
@@ -234,10 +325,9 @@ func (sub *subscription) diff(resources map[string]envoy.Resource) (send, remove
 }
 
 func (sub *subscription) deliver(typeURL, nonce string, resources map[string]envoy.Resource, send, remove []string) *discoveryv3.DeltaDiscoveryResponse {
-	flight := &delivery{nonce: nonce, sent: map[string]string{}, removed: remove, previous: map[string]string{}}
+	flight := &delivery{nonce: nonce, sent: map[string]string{}, removed: remove}
 	response := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: typeURL, Nonce: nonce, RemovedResources: remove}
 	for _, name := range remove {
-		flight.previous[name] = sub.known[name]
 		delete(sub.known, name)
 		delete(sub.refused, name)
 	}
@@ -252,8 +342,8 @@ func (sub *subscription) deliver(typeURL, nonce string, resources map[string]env
 	return response
 }
 
-// inSync reports whether everything of the types asked for is acknowledged. The
-// caller holds the server's mutex.
+// inSync reports whether everything of the types asked for (nil for all) is
+// answered. The caller holds the server's mutex.
 func (s *session) inSync(target envoy.Set, types []string) bool {
 	for typeURL, sub := range s.types {
 		if types != nil && !slices.Contains(types, typeURL) {
@@ -262,33 +352,26 @@ func (s *session) inSync(target envoy.Set, types []string) bool {
 		if sub.inFlight != nil || !sub.answered {
 			return false
 		}
-		if send, remove := sub.diff(target[typeURL]); len(send)+len(remove) > 0 {
+		if send, remove, held := s.pending(target, typeURL); held || len(send)+len(remove) > 0 {
 			return false
 		}
 	}
-	// A proxy that took new clusters asks for their endpoints next; until it has
-	// them the clusters are not warm.
-	if _, proxy := s.types[envoy.TypeCluster]; proxy && (types == nil || slices.Contains(types, envoy.TypeEndpoint)) {
-		endpoints := s.types[envoy.TypeEndpoint]
-		for name := range target[envoy.TypeEndpoint] {
-			if endpoints == nil || endpoints.known[name] == "" && endpoints.refused[name] == "" {
-				return false
-			}
-		}
-	}
-	return true
+	proxy := s.types[envoy.TypeCluster] != nil
+	return !proxy || types != nil && !slices.Contains(types, envoy.TypeEndpoint) || s.hasEndpoints(target)
 }
 
-// rejected finds a resource of the target that this client refused. The caller
-// holds the server's mutex.
-func (s *session) rejected(target envoy.Set, types []string) *Rejection {
-	for typeURL, sub := range s.types {
+// rejected finds a part of the target that this client refused, of the given
+// types (nil for all). What is the same in base is passed over. The caller holds
+// the server's mutex.
+func (s *session) rejected(target, base envoy.Set, types []string) *Rejection {
+	for _, typeURL := range slices.Sorted(maps.Keys(s.types)) {
 		if types != nil && !slices.Contains(types, typeURL) {
 			continue
 		}
+		sub := s.types[typeURL]
 		var names []string
 		for name, version := range sub.refused {
-			if resource, ok := target[typeURL][name]; ok && resource.Version == version {
+			if versionOf(target, typeURL, name) == version && versionOf(base, typeURL, name) != version {
 				names = append(names, name)
 			}
 		}
@@ -298,4 +381,15 @@ func (s *session) rejected(target envoy.Set, types []string) *Rejection {
 		}
 	}
 	return nil
+}
+
+// versionOf a resource in a set; a set that is nil has no opinion.
+func versionOf(set envoy.Set, typeURL, name string) string {
+	if set == nil {
+		return ""
+	}
+	if resource, ok := set[typeURL][name]; ok {
+		return resource.Version
+	}
+	return gone
 }

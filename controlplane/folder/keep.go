@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"weir.dev/policy"
 )
 
 // kept is one object on disk.
@@ -54,8 +56,9 @@ func writeKept(path string, objects []kept) error {
 	return os.Rename(temp.Name(), path)
 }
 
-// restore reads what was kept. A damaged file is set aside and named in the
-// log: it is a cache of the folders, and refusing to start would serve nobody.
+// restore reads what was kept. A damaged file is named in the log and replaced
+// with the first update: it is a cache of the folders, and refusing to start
+// would serve nobody.
 func (s *Source) restore() error {
 	if s.config.KeepFile == "" {
 		return nil
@@ -72,12 +75,14 @@ func (s *Source) restore() error {
 		s.config.Logger.Error("the kept last good policy is damaged and is not used", "file", s.config.KeepFile, "error", err)
 		return nil
 	}
+	good := map[policy.ObjectRef]*policy.Object{}
 	for _, object := range objects {
 		for _, document := range s.parser.Parse(object.File, object.Document) {
 			if document.Object != nil {
-				s.good[document.Object.Ref] = document.Object
+				good[document.Object.Ref] = document.Object
 			}
 		}
 	}
+	s.remember(good)
 	return nil
 }

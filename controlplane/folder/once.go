@@ -1,8 +1,11 @@
 package folder
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"weir.dev/policy"
@@ -11,7 +14,7 @@ import (
 // Read reads folders and single files once, as a Source without history would.
 // The error is about a path that cannot be read at all.
 func Read(parser *policy.Parser, paths ...string) (Update, error) {
-	source := &Source{parser: parser, files: map[string]*file{}, good: map[policy.ObjectRef]*policy.Object{}, down: map[string]error{}}
+	source := newSource(Config{}, parser)
 	for _, path := range paths {
 		info, err := os.Stat(path)
 		if err != nil {
@@ -19,8 +22,9 @@ func Read(parser *policy.Parser, paths ...string) (Update, error) {
 		}
 		files := []string{path}
 		if info.IsDir() {
-			if files, err = list(path, nil); err != nil {
-				return Update{}, err
+			var broken map[string]error
+			if files, broken = list(path, nil); len(broken) > 0 {
+				return Update{}, errors.Join(slices.Collect(maps.Values(broken))...)
 			}
 		} else if !isPolicyFile(info.Name()) {
 			return Update{}, fmt.Errorf("%s: a policy file ends in .yaml, .yml or .json", path)

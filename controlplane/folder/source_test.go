@@ -1,0 +1,311 @@
+package folder_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"weir.dev/controlplane/folder"
+	"weir.dev/policy"
+)
+
+func TestEdits(t *testing.T) {
+	for name, tc := range map[string]struct {
+		edit func(*testing.T, string)
+		want string
+	}{
+		"rename-on-save": {func(t *testing.T, dir string) { replace(t, filepath.Join(dir, "a.yaml"), backend("a", 2)) }, "a:2 b:1"},
+		"in place":       {func(t *testing.T, dir string) { write(t, filepath.Join(dir, "a.yaml"), backend("a", 2)) }, "a:2 b:1"},
+		"removed and written": {func(t *testing.T, dir string) {
+			require.NoError(t, os.Remove(filepath.Join(dir, "a.yaml")))
+			write(t, filepath.Join(dir, "a.yaml"), backend("a", 2))
+		}, "a:2 b:1"},
+		"renamed": {func(t *testing.T, dir string) {
+			require.NoError(t, os.Rename(filepath.Join(dir, "a.yaml"), filepath.Join(dir, "z.yml")))
+		}, "a:1 b:1"},
+		"a new file": {func(t *testing.T, dir string) { write(t, filepath.Join(dir, "c.yaml"), backend("c", 3)) }, "a:1 b:1 c:3"},
+		"a new folder in a new folder": {func(t *testing.T, dir string) {
+			write(t, filepath.Join(dir, "x", "y", "c.yaml"), backend("c", 3))
+		}, "a:1 b:1 c:3"},
+		"one document becomes two": {func(t *testing.T, dir string) {
+			replace(t, filepath.Join(dir, "a.yaml"), backend("a", 1)+backend("c", 3))
+		}, "a:1 b:1 c:3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := started(t, "a.yaml", backend("a", 1), "b.yaml", backend("b", 1))
+			require.Equal(t, "a:1 b:1", say(f.last))
+			began := time.Now()
+			tc.edit(t, f.dir)
+			f.until(tc.want, func(said string) {
+				require.Contains(t, said, "a:")
+				require.Contains(t, said, "b:1")
+			})
+			require.Less(t, time.Since(began), served)
+			f.quiet()
+		})
+	}
+}
+
+func TestADeletedFileTakesItsObjectsAlong(t *testing.T) {
+	f := started(t, "a.yaml", backend("a", 1), "b.yaml", backend("b", 1))
+	require.NoError(t, os.Remove(f.path("a.yaml")))
+	require.Less(t, f.until("b:1", f.always("b:1")), served)
+	replace(t, f.path("b.yaml"), "")
+	require.Less(t, f.until("", nil), served)
+}
+
+// Writing in place goes over an empty file, and a slow writer over half of one.
+// There is no moment without the objects, and none with half of one.
+func TestWritingInPlaceSlowly(t *testing.T) {
+	f := started(t, "all.yaml", backend("a", 1)+backend("b", 1)+backend("c", 1))
+	content := backend("a", 2) + backend("b", 2) + backend("c", 2)
+	file, err := os.OpenFile(f.path("all.yaml"), os.O_WRONLY|os.O_TRUNC, 0o644)
+	require.NoError(t, err)
+	defer file.Close()
+	for half := range slices.Chunk([]byte(content), 40) {
+		_, err := file.Write(half)
+		require.NoError(t, err)
+		time.Sleep(10 * time.Millisecond) // the pace of the writer
+	}
+	f.until("a:2 b:2 c:2", func(said string) {
+		for _, name := range []string{"a:", "b:", "c:"} {
+			require.Contains(t, said, name)
+		}
+	})
+	f.quiet()
+}
+
+// A writer that stops for long after a half is taken at its word only where it
+// adds; what it has not written yet stays for a grace.
+func TestAHalfWrittenFile(t *testing.T) {
+	f := started(t, "all.yaml", backend("a", 1)+backend("b", 1))
+	write(t, f.path("all.yaml"), backend("a", 2))
+	f.until("a:2 b:1", f.always("b:1"))
+	write(t, f.path("all.yaml"), backend("a", 2)+backend("b", 2))
+	f.until("a:2 b:2", f.always("b:"))
+	write(t, f.path("all.yaml"), backend("a", 2))
+	require.Less(t, f.until("a:2", nil), served)
+}
+
+func TestABrokenDocumentKeepsItsObjectOnly(t *testing.T) {
+	f := started(t, "all.yaml", backend("a", 1)+backend("b", 1))
+	replace(t, f.path("all.yaml"), brokenA+backend("b", 2))
+	f.until("a:1 b:2 !WEIR1003", nil)
+	require.Equal(t, f.path("all.yaml"), f.last.Problems[0].File)
+	require.Positive(t, f.last.Problems[0].Line)
+	// One that cannot even be named keeps everything that its file held.
+	replace(t, f.path("all.yaml"), hopeless+backend("b", 3))
+	f.until("a:1 b:3 !WEIR1001", nil)
+	f.quiet()
+	replace(t, f.path("all.yaml"), backend("a", 4)+backend("b", 4))
+	f.until("a:4 b:4", nil)
+	// Where it had never been good there is nothing to keep.
+	replace(t, f.path("new.yaml"), strings.ReplaceAll(brokenA, "name: a", "name: n"))
+	f.until("a:4 b:4 !WEIR1003", nil)
+}
+
+func TestAnObjectMovesToAnotherFileWhileItsOldOneBreaks(t *testing.T) {
+	f := started(t, "a.yaml", backend("a", 1))
+	write(t, f.path("z.yaml"), backend("a", 2))
+	replace(t, f.path("a.yaml"), brokenA)
+	f.until("a:2 !WEIR1003", nil)
+}
+
+func TestUnreadableFiles(t *testing.T) {
+	f := started(t, "a.yaml", backend("a", 1), "b.yaml", backend("b", 1))
+	huge := make([]byte, policy.MaxFileBytes+1)
+	replace(t, f.path("a.yaml"), string(huge))
+	f.until("a:1 b:1 !WEIR1001", f.always("a:1"))
+	require.Contains(t, f.last.Problems[0].Message, "the most is")
+	require.NoError(t, os.Remove(f.path("a.yaml")))
+	require.NoError(t, syscall.Mkfifo(f.path("a.yaml"), 0o644)) // would block a careless reader
+	require.Eventually(t, func() bool {
+		select {
+		case f.last = <-f.updates:
+		default:
+		}
+		return len(f.last.Problems) > 0 && strings.Contains(f.last.Problems[0].Message, "not a regular file")
+	}, patience, time.Millisecond)
+	require.Contains(t, say(f.last), "a:1")
+	require.NoError(t, os.Remove(f.path("a.yaml")))
+	write(t, f.path("a.yaml"), backend("a", 3))
+	f.until("a:3 b:1", f.always("b:1"))
+}
+
+// What a kubelet does: files link to ..data/file, and ..data is swapped.
+func TestConfigMapSwap(t *testing.T) {
+	dir := t.TempDir()
+	publish := func(version string, port int) {
+		write(t, filepath.Join(dir, version, "a.yaml"), backend("a", port))
+		require.NoError(t, os.Symlink(version, filepath.Join(dir, "..data_tmp")))
+		require.NoError(t, os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
+	}
+	publish("..v1", 1)
+	require.NoError(t, os.Symlink("..data/a.yaml", filepath.Join(dir, "a.yaml")))
+	f := follow(t, folder.Config{Folders: []string{dir}})
+	require.Equal(t, "a:1", say(f.next()))
+	for port := 2; port < 6; port++ {
+		publish(fmt.Sprint("..v", port), port)
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, fmt.Sprint("..v", port-1))))
+		require.Less(t, f.until(fmt.Sprint("a:", port), f.always("a:")), served)
+	}
+}
+
+// Two writes of one size within the resolution of the modification time.
+func TestAnEditThatLooksTheSame(t *testing.T) {
+	f := started(t, "a.yaml", backend("a", 1))
+	for port := 2; port < 10; port++ {
+		stamp := time.Now().Add(50 * time.Millisecond)
+		write(t, f.path("a.yaml"), backend("a", port))
+		require.NoError(t, os.Chtimes(f.path("a.yaml"), stamp, stamp))
+		f.until(fmt.Sprint("a:", port), nil)
+		write(t, f.path("a.yaml"), backend("a", 0+port%9+1))
+		require.NoError(t, os.Chtimes(f.path("a.yaml"), stamp, stamp))
+		f.until(fmt.Sprint("a:", port%9+1), nil)
+	}
+}
+
+func TestAFolderThatGoesAndComesBack(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "policy")
+	write(t, filepath.Join(dir, "a.yaml"), backend("a", 1))
+	f := follow(t, folder.Config{Folders: []string{dir}})
+	require.Equal(t, "a:1", say(f.next()))
+	require.NoError(t, os.Rename(dir, dir+".away"))
+	f.until("a:1 !WEIR1001", f.always("a:1"))
+	require.Equal(t, dir, f.last.Problems[0].File)
+	f.quiet()
+	write(t, filepath.Join(dir, "a.yaml"), backend("a", 2))
+	f.until("a:2", f.always("a:"))
+	// It is watched again: this does not wait for the regular look.
+	replace(t, filepath.Join(dir, "a.yaml"), backend("a", 3))
+	require.Less(t, f.until("a:3", nil), served)
+}
+
+func TestTheWholeFolderIsSwapped(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "policy")
+	write(t, filepath.Join(dir, "a.yaml"), backend("a", 1))
+	f := follow(t, folder.Config{Folders: []string{dir}})
+	f.next()
+	for port := 2; port < 5; port++ {
+		write(t, filepath.Join(dir+".new", "a.yaml"), backend("a", port))
+		require.NoError(t, os.Rename(dir, fmt.Sprint(dir, ".old", port)))
+		require.NoError(t, os.Rename(dir+".new", dir))
+		f.until(fmt.Sprint("a:", port), f.always("a:"))
+	}
+	replace(t, filepath.Join(dir, "a.yaml"), backend("a", 9))
+	require.Less(t, f.until("a:9", nil), served)
+}
+
+func TestAnEmptyStartSaysNothingUntilAFolderIsThere(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "not-mounted-yet")
+	f := follow(t, folder.Config{Folders: []string{dir}})
+	require.Eventually(t, func() bool { return strings.Contains(f.log.String(), "no policy has been read yet") }, patience, time.Millisecond)
+	require.Empty(t, f.updates)
+	write(t, filepath.Join(dir, "a.yaml"), backend("a", 1))
+	f.until("a:1", nil)
+	// An empty folder that is there says that nothing is to be served.
+	f = started(t)
+	require.Empty(t, say(f.last))
+}
+
+func TestTwoFolders(t *testing.T) {
+	one, two := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "two")
+	write(t, filepath.Join(one, "a.yaml"), backend("a", 1))
+	write(t, filepath.Join(two, "b.yaml"), backend("b", 1))
+	f := follow(t, folder.Config{Folders: []string{one, two}})
+	require.Equal(t, "a:1 b:1", say(f.next()))
+	require.NoError(t, os.RemoveAll(one))
+	f.until("a:1 b:1 !WEIR1001", f.always("a:1"))
+	replace(t, filepath.Join(two, "b.yaml"), backend("b", 2))
+	require.Less(t, f.until("a:1 b:2 !WEIR1001", f.always("a:1")), served)
+}
+
+func TestWhatIsNotPolicyIsLeftAlone(t *testing.T) {
+	f := started(t, "a.yaml", backend("a", 1))
+	for _, name := range []string{
+		".a.yaml.swp", "a.yaml~", "#a.yaml#", ".#a.yaml", "4913", "a.yaml.tmp", "a.yaml.bak", "a.yaml___jb_tmp___", ".hidden/x.yaml",
+		"README.md", "kustomization.yaml", "sub/kustomization.yml",
+	} {
+		write(t, f.path(name), backend("x", 1)+hopeless)
+	}
+	require.NoError(t, os.Symlink("nowhere", f.path("dangling.yaml")))
+	replace(t, f.path("b.yaml"), backend("b", 2))
+	f.until("a:1 b:2", func(said string) { require.NotContains(t, said, "x:") })
+	f.quiet()
+}
+
+func TestLinksThatLoop(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "sub", "a.yaml"), backend("a", 1))
+	outside := t.TempDir()
+	write(t, filepath.Join(outside, "b.yaml"), backend("b", 1))
+	for name, target := range map[string]string{"l1": ".", "l2": dir, "sub/up": "..", "sub/self": ".", "l3": "sub", "out": outside, "mutual": "mutual"} {
+		require.NoError(t, os.Symlink(target, filepath.Join(dir, name)))
+	}
+	f := follow(t, folder.Config{Folders: []string{dir}})
+	require.Equal(t, "a:1 b:1", say(f.next()), "each file is read once")
+	replace(t, filepath.Join(outside, "b.yaml"), backend("b", 2))
+	require.Less(t, f.until("a:1 b:2", nil), served)
+}
+
+func TestDepthIsBounded(t *testing.T) {
+	f := started(t, "a.yaml", backend("a", 1))
+	write(t, f.path(strings.Repeat("d/", 17)+"x.yaml"), backend("x", 1))
+	write(t, f.path(strings.Repeat("d/", 16)+"y.yaml"), backend("y", 1))
+	f.until("a:1 y:1 !WEIR1001", f.always("a:1"))
+}
+
+func TestManyFiles(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 10_000 {
+		write(t, filepath.Join(dir, fmt.Sprintf("%05d.yaml", i)), backend(fmt.Sprintf("b%05d", i), 1))
+	}
+	f := follow(t, folder.Config{Folders: []string{dir}, KeepFile: filepath.Join(t.TempDir(), "keep.json")})
+	require.Len(t, f.next().Input.Objects, 10_000)
+	began := time.Now()
+	replace(t, filepath.Join(dir, "00000.yaml"), backend("b00000", 2))
+	for !strings.Contains(say(f.next()), "b00000:2") {
+		require.Less(t, time.Since(began), patience)
+	}
+	t.Logf("one edit among 10,000 files took %v", time.Since(began))
+	write(t, filepath.Join(dir, "one-more.yaml"), backend("one-more", 1))
+	f.next()
+	require.Len(t, f.last.Input.Objects, 10_000, "what it held stays")
+	require.Contains(t, f.last.Problems[0].Message, "more than 10000 policy files")
+}
+
+func TestTwoHundredEditsInARow(t *testing.T) {
+	f := started(t, "a.yaml", backend("a", 1), "b.yaml", backend("b", 1))
+	for port := 2; port <= 200; port++ {
+		if port%2 == 0 {
+			replace(t, f.path("a.yaml"), backend("a", port))
+		} else {
+			write(t, f.path("a.yaml"), backend("a", port))
+		}
+	}
+	began := time.Now()
+	f.until("a:200 b:1", func(said string) {
+		require.Contains(t, said, "a:")
+		require.Contains(t, said, "b:1")
+	})
+	require.Less(t, time.Since(began), served)
+}
+
+func TestLatency(t *testing.T) {
+	f := started(t, "a.yaml", backend("a", 1))
+	var took []time.Duration
+	for port := 2; port < 22; port++ {
+		replace(t, f.path("a.yaml"), backend("a", port))
+		took = append(took, f.until(fmt.Sprint("a:", port), nil))
+	}
+	slices.Sort(took)
+	t.Logf("saved to emitted: median %v, most %v", took[len(took)/2], took[len(took)-1])
+	require.Less(t, took[len(took)-1], served)
+}
