@@ -1,12 +1,15 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,21 +38,36 @@ type Loop struct {
 	Server  *ads.Server
 	Options envoy.Options
 	Logger  *slog.Logger
+	// RetryEvery is how often what was rejected is tried again; 0 means 15 s.
+	RetryEvery time.Duration
 
 	mu     sync.Mutex
 	status Status
 	told   []string
 }
 
+// retryEvery is how often a rollout that was rejected, as a whole or in part, is
+// tried again: what a proxy rejected may work later, such as a port that was
+// taken.
+const retryEvery = 15 * time.Second
+
 // Run rolls out the newest update until ctx ends; updates that come during a
 // rollout replace each other.
 func (l *Loop) Run(ctx context.Context, updates <-chan folder.Update) error {
+	retry := time.NewTicker(cmp.Or(l.RetryEvery, retryEvery))
+	defer retry.Stop()
+	var last folder.Update
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case update := <-updates:
-			l.apply(ctx, update)
+		case last = <-updates:
+			l.apply(ctx, last)
+		case <-retry.C:
+			if l.Status().Error != "" {
+				l.Server.Retry()
+				l.apply(ctx, last)
+			}
 		}
 	}
 }
@@ -60,6 +78,9 @@ func (l *Loop) Status() Status {
 	defer l.mu.Unlock()
 	status := l.status
 	status.Clients = l.Server.Clients()
+	if status.Problems == nil {
+		status.Problems = policy.Problems{} // "problems": [] in JSON
+	}
 	return status
 }
 
@@ -91,8 +112,15 @@ func (l *Loop) apply(ctx context.Context, update folder.Update) {
 		err = l.Server.Rollout(ctx, set)
 	}
 	if err != nil {
-		l.record(func(s *Status) { s.Error = err.Error() })
-		l.Logger.ErrorContext(ctx, "the new plan is not in force everywhere", "plan", plan.Digest, "error", err)
+		var partial *ads.PartialError
+		inForce := errors.As(err, &partial)
+		l.record(func(s *Status) {
+			s.Error = strings.TrimSpace(err.Error())
+			if inForce {
+				s.Plan = plan.Digest
+			}
+		})
+		l.Logger.ErrorContext(ctx, "the new plan is not in force, or not all of it", "plan", plan.Digest, "error", err)
 		return
 	}
 	l.record(func(s *Status) { s.Plan, s.Rolling = plan.Digest, "" })
