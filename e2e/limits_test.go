@@ -12,6 +12,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	userv1 "weir.dev/api/gen/weir/user/v1"
 )
 
 func TestRateLimitsAnswer(t *testing.T) {
@@ -71,7 +75,7 @@ func TestRateLimitOutage(t *testing.T) {
 	require.Equal(t, http.StatusOK, s.Get("/limited").Status)
 	require.Equal(t, http.StatusOK, s.Get("/strict").Status)
 	hung := s.Component("ratelimitd").PID
-	require.NoError(t, syscall.Kill(hung, syscall.SIGSTOP))
+	s.Freeze(hung)
 	reached := backend.requests.Load()
 	for range 20 {
 		require.Equal(t, http.StatusOK, s.Get("/limited").Status)
@@ -98,4 +102,22 @@ func TestRateLimitInRedis(t *testing.T) {
 	s.Eventually("the limit to be kept over a restart", 5*time.Second, func() bool {
 		return s.Get("/limited").Status == http.StatusTooManyRequests
 	})
+}
+
+// Over gRPC and gRPC-web the same refusal is RESOURCE_EXHAUSTED with details.
+func TestRateLimitOverGRPC(t *testing.T) {
+	policy := strings.ReplaceAll(limitYAML("user-grpc", "FixedWindow", 2, "24h", "Open"), "kind: HTTPRoute", "kind: GRPCRoute")
+	s, _ := edge(t, policy)
+	for i, transport := range s.Transports(s.Key()...)[:2] {
+		call := func() error {
+			return transport.Call(t.Context(), userv1.UserService_ListUsers_FullMethodName, &userv1.ListUsersRequest{}, &userv1.ListUsersResponse{})
+		}
+		if i == 0 {
+			require.NoError(t, call())
+			require.NoError(t, call())
+		}
+		err := call()
+		require.Equal(t, codes.ResourceExhausted, status.Code(err), "%s: %v", transport.Name(), err)
+		require.Equal(t, "RATE_LIMITED", reasonOf(err), transport.Name())
+	}
 }

@@ -30,6 +30,7 @@ type load struct {
 func startLoad(s *harness.System, clients int, path string, headers ...string) *load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{cancel: cancel, counts: map[int]int{}}
+	s.T.Cleanup(func() { _, _ = l.stop() })
 	for range clients {
 		l.done.Go(func() {
 			for ctx.Err() == nil {
@@ -66,8 +67,10 @@ func TestExtAuthzOutageFailsClosed(t *testing.T) {
 	member := startLoad(s, 2, "/closed", s.Key()...)
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 		victim := s.Component("extauthzd").PID
-		require.NoError(t, syscall.Kill(victim, signal))
-		if signal == syscall.SIGSTOP {
+		if signal == syscall.SIGKILL {
+			require.NoError(t, syscall.Kill(victim, signal))
+		} else {
+			s.Freeze(victim)
 			started := time.Now()
 			s.Get("/closed").Problem(t, http.StatusServiceUnavailable, "AUTHORIZATION_UNAVAILABLE")
 			require.Less(t, time.Since(started), 2*time.Second)
@@ -118,7 +121,7 @@ func TestControlPlaneRestartDisturbsNothing(t *testing.T) {
 func TestExtAuthzWithoutControlPlaneRefuses(t *testing.T) {
 	s, backend := edge(t, "")
 	control := s.Component("controlplaned").PID
-	require.NoError(t, syscall.Kill(control, syscall.SIGSTOP))
+	s.Freeze(control)
 	victim := s.Component("extauthzd").PID
 	require.NoError(t, syscall.Kill(victim, syscall.SIGKILL))
 	s.Eventually("a new extauthzd", 10*time.Second, func() bool { pid := s.Component("extauthzd").PID; return pid != victim && pid != 0 })

@@ -73,7 +73,7 @@ func keys[V any](m map[string]V) []string {
 func TestUpIsIdempotentShiftsPortsAndCleansUp(t *testing.T) {
 	held, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer held.Close()
+	defer func() { _ = held.Close() }()
 	port := strconv.Itoa(held.Addr().(*net.TCPAddr).Port)
 	gateway := "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: quickstart}\nspec:\n  gatewayClassName: weir\n  listeners: [{name: http, protocol: HTTP, port: " + port + "}]\n"
 	s := harness.Start(t, harness.Files{"gateway.yaml": gateway})

@@ -209,8 +209,10 @@ func dataScenario(s *script) {
 	}, &datav1.Collection{})
 
 	books := []map[string]any{
-		{"title": "Ulysses", "year": 1922.0, "price": 9.5}, {"title": "Momo", "year": 1973.0, "price": 7.25},
-		{"title": "Ödipus", "year": -429.0}, {"title": "Emma", "year": 1815.0, "price": 5.0},
+		{"title": "Ulysses", "year": 1922.0, "price": 9.5},
+		{"title": "Momo", "year": 1973.0, "price": 7.25},
+		{"title": "Ödipus", "year": -429.0},
+		{"title": "Emma", "year": 1815.0, "price": 5.0},
 	}
 	for i, book := range books {
 		call(s, datav1.DataService_CreateRecord_FullMethodName, &datav1.CreateRecordRequest{

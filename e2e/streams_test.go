@@ -198,6 +198,19 @@ func TestNoAcknowledgedWriteIsLost(t *testing.T) {
 	}
 }
 
+// Field masks over REST reach names in camel case, in a record's data too.
+func TestFieldMasksOverREST(t *testing.T) {
+	s := harness.Start(t, nil)
+	json := append(s.Key(), "Content-Type", "application/json")
+	require.Equal(t, http.StatusOK, s.Do(http.MethodPost, "/v1/collections?collectionId=c", `{"displayName":"c"}`, json...).Status)
+	require.Equal(t, http.StatusOK, s.Do(http.MethodPost, "/v1/collections/c/records?recordId=r", `{"data":{"fooBar":1,"b":2}}`, json...).Status)
+	answer := s.Do(http.MethodPatch, "/v1/collections/c/records/r?updateMask=data.fooBar", `{"data":{"fooBar":5}}`, json...)
+	require.Equal(t, http.StatusOK, answer.Status, answer.Body)
+	require.Contains(t, answer.Body, `"fooBar":5`)
+	require.Contains(t, answer.Body, `"b":2`)
+	require.Contains(t, s.Get("/v1/collections/c/records/r?readMask=data.fooBar").Body, `"fooBar":5`)
+}
+
 // Two tenants never see each other's data.
 func TestTenantsAreApart(t *testing.T) {
 	const other = "weir_otherothorotherotherotherotherotherother"

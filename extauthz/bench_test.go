@@ -49,8 +49,10 @@ func BenchmarkDecide(b *testing.B) {
 	signed := "authorization: Bearer " + ring.RSA.Token(b, nil, authtest.Claims(nil))
 	key := "x-api-key: " + authtest.GoodKey
 	for _, test := range []struct{ name, route, credential string }{
-		{"api-key", "r5000", key}, {"cached-token", "r5000", signed},
-		{"api-key-5-rules", "rules", key}, {"cached-token-5-rules", "rules", signed},
+		{"api-key", "r5000", key},
+		{"cached-token", "r5000", signed},
+		{"api-key-5-rules", "rules", key},
+		{"cached-token-5-rules", "rules", signed},
 	} {
 		b.Run(test.name, func(b *testing.B) {
 			r := request(append(usualHeaders(), test.credential)...)

@@ -277,7 +277,7 @@ func (p *Parser) decode(object *Object, raw []byte, kind metav1.TypeMeta, meta m
 	typed := empty()
 	strict, err := kjson.UnmarshalStrict(raw, typed)
 	if err != nil {
-		field := fieldOfTypeError(err)
+		field := locate(object.node, fieldOfTypeError(err), err)
 		return append(problems, object.problem(CodeDecode, field, typeErrorText(err)))
 	}
 	for _, err := range strict {
@@ -387,5 +387,57 @@ func describeType(name string) string {
 		return "a list"
 	default:
 		return "a mapping"
+	}
+}
+
+// locate finds the value that a type error is about: encoding/json names its
+// path without the indexes of lists, so the first value on that path which is of
+// the kind that the error names is the one.
+func locate(node *yaml.Node, path string, err error) string {
+	found := regexp.MustCompile(`cannot unmarshal (\w+)`).FindStringSubmatch(err.Error())
+	if found == nil || path == "" {
+		return path
+	}
+	if place := search(node, strings.Split(path, "."), "", found[1]); place != "" {
+		return place
+	}
+	return path
+}
+
+func search(node *yaml.Node, parts []string, at, kind string) string {
+	if node == nil {
+		return ""
+	}
+	if node.Kind == yaml.SequenceNode && !(len(parts) == 0 && kind == "array") {
+		for i, item := range node.Content {
+			if place := search(item, parts, fmt.Sprintf("%s[%d]", at, i), kind); place != "" {
+				return place
+			}
+		}
+		return ""
+	}
+	if len(parts) == 0 {
+		if kindOf(node) == kind {
+			return at
+		}
+		return ""
+	}
+	next, _ := child(node, parts[0])
+	return search(next, parts[1:], strings.TrimPrefix(at+"."+parts[0], "."), kind)
+}
+
+// kindOf is a node's kind in encoding/json's words.
+func kindOf(node *yaml.Node) string {
+	switch {
+	case node.Kind == yaml.SequenceNode:
+		return "array"
+	case node.Kind == yaml.MappingNode:
+		return "object"
+	case node.Tag == "!!int" || node.Tag == "!!float":
+		return "number"
+	case node.Tag == "!!bool":
+		return "bool"
+	default:
+		return "string"
 	}
 }

@@ -115,7 +115,7 @@ type typed[T any] struct {
 
 func comparePrecedence(a, b *Object) int {
 	return cmp.Or(
-		a.Value.GetCreationTimestamp().Time.Compare(b.Value.GetCreationTimestamp().Time),
+		a.Value.GetCreationTimestamp().Compare(b.Value.GetCreationTimestamp().Time),
 		cmp.Compare(a.Ref.Namespace, b.Ref.Namespace),
 		cmp.Compare(a.Ref.Name, b.Ref.Name),
 		cmp.Compare(a.Ref.Kind, b.Ref.Kind))
@@ -165,7 +165,7 @@ func (r *resolver) ports() []*listener {
 }
 
 func newListener(gateway *Object, index int, spec *gatewayv1.Listener) *listener {
-	l := &listener{gateway: gateway, index: index, name: string(spec.Name), port: int32(spec.Port)}
+	l := &listener{gateway: gateway, index: index, name: string(spec.Name), port: spec.Port}
 	if spec.Hostname != nil {
 		l.hostname = string(*spec.Hostname)
 	}

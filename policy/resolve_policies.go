@@ -58,7 +58,8 @@ func indexTargets[T any](r *resolver, policies []typed[T], targets func(T) []v1a
 				continue
 			}
 			if winner, ok := index[key]; ok {
-				r.report(policy.object.notice(CodeOverridden, field, fmt.Sprintf("%s is already governed by %s, which comes first", describeTarget(key), winner.object.Ref)))
+				r.report(policy.object.problem(CodeOverridden, field, fmt.Sprintf("%s is already governed by %s, which comes first (the older, then the first by namespace and name): this policy does not apply there",
+					describeTarget(key), winner.object.Ref)))
 				continue
 			}
 			index[key] = policy

@@ -114,7 +114,7 @@ func matchesParent(l *listener, route *Object, parent gatewayv1.ParentReference)
 	}
 	return l.gateway.Ref.Namespace == namespace && l.gateway.Ref.Name == string(parent.Name) &&
 		(parent.SectionName == nil || string(*parent.SectionName) == l.name) &&
-		(parent.Port == nil || int32(*parent.Port) == l.port)
+		(parent.Port == nil || *parent.Port == l.port)
 }
 
 func commonHosts(listenerHost string, names []string) []string {
@@ -246,7 +246,7 @@ func applyHTTPFilter(route *Route, filter *gatewayv1.HTTPRouteFilter) {
 			redirect.Host = string(*spec.Hostname)
 		}
 		if spec.Port != nil {
-			redirect.Port = int32(*spec.Port)
+			redirect.Port = *spec.Port
 		}
 		if spec.StatusCode != nil {
 			redirect.Status = *spec.StatusCode

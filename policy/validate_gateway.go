@@ -27,7 +27,7 @@ func (c *checker) gateway(spec *gatewayv1.GatewaySpec) {
 	for i, listener := range spec.Listeners {
 		field := fmt.Sprintf("spec.listeners[%d]", i)
 		names[i] = string(listener.Name)
-		c.port(field+".port", int32(listener.Port))
+		c.port(field+".port", listener.Port)
 		if listener.Protocol != gatewayv1.HTTPProtocolType {
 			c.fail(CodeUnsupported, field+".protocol", "%q: this version of Weir serves HTTP listeners only", string(listener.Protocol))
 		}
@@ -223,7 +223,7 @@ func (c *checker) redirect(field string, redirect *gatewayv1.HTTPRequestRedirect
 		c.hostname(field+".hostname", string(*redirect.Hostname), false)
 	}
 	if redirect.Port != nil {
-		c.port(field+".port", int32(*redirect.Port))
+		c.port(field+".port", *redirect.Port)
 	}
 	if status := redirect.StatusCode; status != nil {
 		switch *status {

@@ -115,6 +115,9 @@ func (c *checker) authPolicy(spec *v1alpha1.AuthPolicySpec) {
 		}
 		if way.APIKey != nil && way.APIKey.Header != "" {
 			c.header(field+".apiKey.header", way.APIKey.Header)
+			if strings.EqualFold(way.APIKey.Header, "authorization") || strings.Contains(way.APIKey.Header, "_") {
+				c.fail(CodeInvalid, field+".apiKey.header", "%q: Authorization is for tokens, and headers with _ are refused at the edge", way.APIKey.Header)
+			}
 		}
 		if way.JWT != nil {
 			c.jwt(field+".jwt", way.JWT)

@@ -4,4 +4,4 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 scripts/prerequisites.sh
-WEIR_E2E_SLOW=1 go test -timeout 30m -count=1 -v -run 'Slow' ./e2e/... | grep -vE '^(=== (RUN|PAUSE|CONT|NAME)|\s+--- )'
+go test -tags slow -timeout 30m -count=1 -v -run "^TestSlow" ./e2e/ | grep -vE "^(=== (RUN|PAUSE|CONT|NAME))"

@@ -79,3 +79,5 @@ Y
     echo "  descriptors.binpb: $(base64 -w0 "$work/$service.binpb")"
   } > "$root/examples/quickstart/$service-descriptors.yaml"
 done
+echo "reference pages"
+(cd "$root/cli" && go run -buildvcs=false ./cmd/weirdocs "$root")

@@ -49,7 +49,18 @@ func TestStartsAndStopsInOrder(t *testing.T) {
 	first.StartStage, first.StopStage = 0, 2
 	second.StartStage, second.StopStage = 1, 1
 	second.Drain = func(context.Context) error { drained.Store(true); return nil }
-	s := supervisor.New([]supervisor.Spec{first, second}, supervisor.Options{})
+	// What children report comes over a connection each, and says nothing about
+	// the order between them; so the order is looked at where it is made.
+	var secondProcess process.ID
+	var firstStopping, secondOutlived bool
+	s := supervisor.New([]supervisor.Spec{first, second}, supervisor.Options{Changed: func(statuses []supervisor.Status) {
+		if statuses[1].Process.PID != 0 {
+			secondProcess = statuses[1].Process
+		}
+		if statuses[0].State == supervisor.StateStopping && !firstStopping {
+			firstStopping, secondOutlived = true, secondProcess.Alive()
+		}
+	}})
 	stop, ready, result := runInBackground(t, s)
 	started := await(t, r.lines) + "; " + await(t, r.lines)
 	require.Contains(t, started, "first started")
@@ -65,7 +76,10 @@ func TestStartsAndStopsInOrder(t *testing.T) {
 	for len(order) < 4 {
 		order = append(order, await(t, r.lines))
 	}
-	require.Equal(t, []string{"second told", "second gone", "first told", "first gone"}, order)
+	require.ElementsMatch(t, []string{"second told", "second gone", "first told", "first gone"}, order)
+	require.True(t, firstStopping)
+	require.NotZero(t, secondProcess.PID)
+	require.False(t, secondOutlived, "first was told to end while second still ran")
 	require.True(t, drained.Load())
 	for _, status := range s.Statuses() {
 		require.Equal(t, supervisor.StateStopped, status.State)

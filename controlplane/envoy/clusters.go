@@ -38,7 +38,6 @@ const (
 	keepaliveTimeout     = 5 * time.Second
 	maxUpstreamRequests  = 10_000
 	upstreamBufferLimit  = 1 << 20
-	dnsRefreshRate       = 5 * time.Second
 	maxConcurrentStreams = 1000
 )
 
@@ -66,7 +65,6 @@ func (c *compiler) backend(backend *policy.Backend) (*clusterv3.Cluster, *endpoi
 		return cluster, assignment, nil
 	}
 	cluster.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
-	cluster.DnsRefreshRate = durationpb.New(dnsRefreshRate)
 	cluster.LoadAssignment = assignment
 	return cluster, nil, nil
 }

@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"fmt"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -42,13 +43,21 @@ func (c *compiler) routes(port *policy.Port) (*routev3.RouteConfiguration, error
 	return config, nil
 }
 
-// route compiles one route; a route limited to a method gets a second one for
-// the preflight requests of browsers.
+// route compiles one route; a route limited to a method, as gRPC is, gets a
+// second one for the preflight requests of browsers.
 func (c *compiler) route(port *policy.Port, route *policy.Route) []*routev3.Route {
 	compiled := &routev3.Route{
 		Name:                 route.ID,
 		Match:                routeMatch(&route.Match),
 		TypedPerFilterConfig: c.perFilter(route),
+	}
+	if route.GRPC {
+		compiled.Match.Headers = append(compiled.GetMatch().GetHeaders(), &routev3.HeaderMatcher{
+			Name: "content-type",
+			HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+				MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "application/grpc"},
+			}},
+		})
 	}
 	headerMutations(compiled, route)
 	switch {
@@ -61,15 +70,19 @@ func (c *compiler) route(port *policy.Port, route *policy.Route) []*routev3.Rout
 	default:
 		compiled.Action = &routev3.Route_Route{Route: c.action(route)}
 	}
-	if route.CORS == nil || route.Match.Method == "" || route.Match.Method == "OPTIONS" {
+	method := route.Match.Method
+	if route.GRPC {
+		method = http.MethodPost
+	}
+	if route.CORS == nil || method == "" || method == http.MethodOptions {
 		return []*routev3.Route{compiled}
 	}
 	preflight := &routev3.Route{
 		Name: route.ID, Action: compiled.GetAction(), TypedPerFilterConfig: compiled.GetTypedPerFilterConfig(),
 	}
 	match := route.Match
-	match.Method = "OPTIONS"
-	match.Headers = []policy.ValueMatch{{Name: "access-control-request-method", Value: route.Match.Method}}
+	match.Method = http.MethodOptions
+	match.Headers = []policy.ValueMatch{{Name: "access-control-request-method", Value: method}}
 	preflight.Match = routeMatch(&match)
 	return []*routev3.Route{compiled, preflight}
 }

@@ -93,7 +93,7 @@ func (s *Source) Run(ctx context.Context, emit func(Update)) error {
 	if err != nil {
 		return fmt.Errorf("watch folders: %w", err)
 	}
-	defer watcher.Close()
+	defer func() { _ = watcher.Close() }()
 	ticker := time.NewTicker(rescan)
 	defer ticker.Stop()
 	s.scan(watcher, time.Now())

@@ -137,10 +137,17 @@ func metadata(decision *extauthz.Decision) *structpb.Struct {
 	}
 	caller := &decision.Identity
 	fields := [...][2]string{
-		{"decision", outcome}, {"reason", string(decision.Reason)},
-		{"policy", decision.Policy}, {"route", decision.Route}, {"rule", decision.Rule}, {"digest", decision.Digest},
+		{"decision", outcome},
+		{"reason", string(decision.Reason)},
+		{"policy", decision.Policy},
+		{"route", decision.Route},
+		{"rule", decision.Rule},
+		{"digest", decision.Digest},
 		{"authenticator", decision.Authenticator},
-		{"consumer", caller.Consumer}, {"tenant", caller.Tenant}, {"subject", caller.Subject}, {"tier", caller.Tier},
+		{"consumer", caller.Consumer},
+		{"tenant", caller.Tenant},
+		{"subject", caller.Subject},
+		{"tier", caller.Tier},
 		{"principal", caller.Principal()},
 	}
 	values := make([]structpb.Value, len(fields))

@@ -213,8 +213,13 @@ func TestLogsHoldNoSecrets(t *testing.T) {
 	jwt := authtest.JWT("jwt", authtest.Provider(authtest.KeySet(t, ring.EC)))
 	s := server(fixed{rulesOf(t, authtest.Route("r", authtest.APIKey(), jwt))}, &log)
 	signed := ring.EC.Token(t, nil, authtest.Claims(nil))
-	for _, credential := range [][2]string{{"x-api-key", authtest.GoodKey}, {"x-api-key", authtest.ExpiredKey}, {"x-api-key", "wrong-secret-key"},
-		{"authorization", "Bearer " + signed}, {"authorization", "Bearer " + signed[:len(signed)-6]}} {
+	for _, credential := range [][2]string{
+		{"x-api-key", authtest.GoodKey},
+		{"x-api-key", authtest.ExpiredKey},
+		{"x-api-key", "wrong-secret-key"},
+		{"authorization", "Bearer " + signed},
+		{"authorization", "Bearer " + signed[:len(signed)-6]},
+	} {
 		response := ask(t, s, authtest.Check("r", credential[0], credential[1], "cookie", "session=hidden-cookie"))
 		text := log.String() + response.String()
 		for _, secret := range []string{authtest.GoodKey, authtest.ExpiredKey, "wrong-secret-key", "hidden-cookie", signed[len(signed)-40 : len(signed)-10]} {
@@ -235,7 +240,8 @@ func TestLogsHoldNoSecrets(t *testing.T) {
 // cannot be sent, or an allowance without the one good key.
 func FuzzCheck(f *testing.F) {
 	for _, check := range []*authv3.CheckRequest{
-		{}, authtest.Check("r"), authtest.Check("other"), authtest.Check("r", "x-api-key", "x"), authtest.Check("r", "authorization", "Bearer a.b.c"),
+		{},
+		authtest.Check("r"), authtest.Check("other"), authtest.Check("r", "x-api-key", "x"), authtest.Check("r", "authorization", "Bearer a.b.c"),
 		authtest.Check("r", "content-type", "application/grpc", "x-api-key", "x", "x-api-key", "y"),
 	} {
 		raw, err := proto.Marshal(check)

@@ -224,7 +224,10 @@ func TestCacheEndsWithTheTokenAndItsCap(t *testing.T) {
 		hits  int
 		want  extauthz.Reason
 	}{
-		{0, 0, ""}, {59 * time.Second, 1, ""}, {60 * time.Second, 1, ""}, {89 * time.Second, 2, ""},
+		{0, 0, ""},
+		{59 * time.Second, 1, ""},
+		{60 * time.Second, 1, ""},
+		{89 * time.Second, 2, ""},
 		{90 * time.Second, 2, ""},                           // within leeway, verified anew
 		{120 * time.Second, 2, extauthz.ReasonTokenExpired}, // leeway over
 		{121 * time.Second, 2, extauthz.ReasonTokenExpired},

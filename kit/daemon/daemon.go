@@ -121,13 +121,22 @@ func Execute(ctx context.Context, name string, args []string, cfg Configured, ru
 		fmt.Fprintf(stderr, "%s: %v\n", name, err)
 		return 1
 	}
-	logger := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: cfg.Base().Log.Level})).With("component", name)
+	logger := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: cfg.Base().Log.Level, ReplaceAttr: readable})).With("component", name)
 	if err := execute(ctx, name, cfg.Base(), run, logger); err != nil && !errors.Is(err, context.Canceled) {
 		logger.Error("stopped", "error", err)
 		return 1
 	}
 	logger.Info("stopped")
 	return 0
+}
+
+// readable writes durations as Go does, "1.5ms", instead of a bare number whose
+// unit a reader would have to know.
+func readable(_ []string, attr slog.Attr) slog.Attr {
+	if attr.Value.Kind() == slog.KindDuration {
+		return slog.String(attr.Key, attr.Value.Duration().String())
+	}
+	return attr
 }
 
 func execute(ctx context.Context, name string, cfg *Config, run Run, logger *slog.Logger) error {

@@ -76,7 +76,7 @@ func TestExitCodesAndMessages(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer busy.Close()
+	defer func() { _ = busy.Close() }()
 	nothing := func(context.Context, *daemon.Runtime) error { return nil }
 	for name, tc := range map[string]struct {
 		args []string
@@ -93,7 +93,7 @@ func TestExitCodesAndMessages(t *testing.T) {
 		"bad level":        {args: []string{"--config", writeConfig(t, "log: {level: loud}\n")}, code: 1, want: "loud"},
 		"all mistakes (1)": {args: []string{"--config", writeConfig(t, "admin: {listen: nowhere}\nword: ''\n")}, code: 1, want: `admin.listen: "nowhere" is not host:port`},
 		"all mistakes (2)": {args: []string{"--config", writeConfig(t, "admin: {listen: nowhere}\nword: ''\n")}, code: 1, want: "word: must not be empty"},
-		"port taken":       {args: []string{"--config", writeConfig(t, "admin: {listen: '" + busy.Addr().String() + "'}\n")}, code: 1, want: "admin server cannot listen on " + busy.Addr().String()},
+		"port taken":       {args: []string{"--config", writeConfig(t, "admin: {listen: '"+busy.Addr().String()+"'}\n")}, code: 1, want: "admin server cannot listen on " + busy.Addr().String()},
 		"orderly":          {code: 0, want: `"msg":"stopped"`},
 		"cancelled":        {run: func(context.Context, *daemon.Runtime) error { return context.Canceled }, code: 0, want: `"msg":"stopped"`},
 		"failed":           {run: func(context.Context, *daemon.Runtime) error { return errors.New("the well is dry") }, code: 1, want: "the well is dry"},

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,6 +30,43 @@ const maxProblemBytes = 6 << 10
 type guard struct {
 	logger *slog.Logger
 	quiet  bool
+
+	mu     sync.Mutex
+	sample map[string]*sample
+}
+
+// sample thins out one kind of failure of a quiet server, where an outage fails
+// every request of the edge.
+type sample struct {
+	last       time.Time
+	suppressed int
+}
+
+// sampleEvery is how often one kind of failure is logged by a quiet server.
+const sampleEvery = time.Second
+
+// suppress reports whether to leave this failure out of the log, and else how
+// many like it were left out since the last one.
+func (g *guard) suppress(reason string, now time.Time) (skip bool, left int) {
+	if !g.quiet {
+		return false, 0
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.sample == nil {
+		g.sample = map[string]*sample{}
+	}
+	s := g.sample[reason]
+	if s == nil {
+		s = &sample{}
+		g.sample[reason] = s
+	}
+	if now.Sub(s.last) < sampleEvery {
+		s.suppressed++
+		return true, 0
+	}
+	left, s.suppressed, s.last = s.suppressed, 0, now
+	return false, left
 }
 
 func (g *guard) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
@@ -100,9 +138,12 @@ func (g *guard) finish(ctx context.Context, method, requestID string, started ti
 	case codes.Internal, codes.Unknown, codes.DataLoss, codes.Unavailable:
 		level = slog.LevelError
 	}
-	g.logger.LogAttrs(ctx, level, "call failed",
-		slog.String("method", method), slog.String("request_id", requestID), slog.String("code", coded.Kind.String()),
-		slog.String("reason", coded.Reason), slog.String("error", coded.Error()), slog.Duration("duration", time.Since(started)))
+	if skip, left := g.suppress(coded.Reason, time.Now()); !skip {
+		g.logger.LogAttrs(ctx, level, "call failed",
+			slog.String("method", method), slog.String("request_id", requestID), slog.String("code", coded.Kind.String()),
+			slog.String("reason", coded.Reason), slog.String("error", coded.Error()), slog.Duration("duration", time.Since(started)),
+			slog.Int("like_it_not_logged", left))
+	}
 	problem := coded.Problem(requestID)
 	body := problem.ASCII()
 	if len(body) > maxProblemBytes {

@@ -164,6 +164,7 @@ func (e *encoder) text(s string) error {
 // setPath copies the value at path from one object to another, and removes it
 // there if it isn't in the first. Missing objects on the way are made.
 func setPath(into, from Object, path []string) error {
+	path = meant(path, from, into)
 	value, present := lookUp(from, path)
 	for i, segment := range path[:len(path)-1] {
 		next, exists := into[segment]
@@ -189,6 +190,54 @@ func setPath(into, from Object, path []string) error {
 	return nil
 }
 
+// meant is the path with each name as the objects have it. A mask in JSON writes
+// foo_bar as fooBar (proto3 JSON, FieldMask), so what a REST client wrote as
+// fooBar arrives as foo_bar: a name that no object has, while one has its camel
+// case form, stands for that. A name that is there is always taken as it is.
+func meant(path []string, objects ...Object) []string {
+	resolved := slices.Clone(path)
+	values := make([]any, len(objects))
+	for i, object := range objects {
+		values[i] = object
+	}
+	for i, segment := range path {
+		if camel := camelCase(segment); !anyHas(values, segment) && anyHas(values, camel) {
+			resolved[i] = camel
+		}
+		for j, value := range values {
+			object, _ := value.(Object)
+			values[j] = object[resolved[i]]
+		}
+	}
+	return resolved
+}
+
+func anyHas(values []any, name string) bool {
+	return slices.ContainsFunc(values, func(value any) bool {
+		object, _ := value.(Object)
+		_, has := object[name]
+		return has
+	})
+}
+
+// camelCase turns foo_bar into fooBar, as proto3 JSON does.
+func camelCase(name string) string {
+	var b strings.Builder
+	upper := false
+	for _, r := range name {
+		switch {
+		case r == '_':
+			upper = true
+		case upper:
+			b.WriteString(strings.ToUpper(string(r)))
+			upper = false
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
 func lookUp(from Object, path []string) (any, bool) {
 	var value any = from
 	for _, segment := range path {
@@ -211,6 +260,7 @@ func (d Document) Project(paths [][]string) (Object, error) {
 	}
 	kept := Object{}
 	for _, path := range paths {
+		path = meant(path, whole)
 		if _, present := lookUp(whole, path); present {
 			if err := setPath(kept, whole, path); err != nil {
 				return nil, err

@@ -146,15 +146,19 @@ func playEnvoy() int {
 func serveUntilTold(name string, servers map[string]http.Handler) int {
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, syscall.SIGTERM)
-	for address, handler := range servers {
+	listeners := map[string]net.Listener{}
+	for address := range servers {
 		listener, err := net.Listen("tcp", address)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		go http.Serve(listener, handler) //nolint:errcheck,gosec // Ends with the process.
+		listeners[address] = listener
 	}
-	note("%s up", name)
+	note("%s up", name) // Before it can be seen to be ready.
+	for address, handler := range servers {
+		go http.Serve(listeners[address], handler) //nolint:errcheck,gosec // Ends with the process.
+	}
 	<-told
 	note("%s told", name)
 	return 0
@@ -194,7 +198,7 @@ func newMachine(t *testing.T) *machine {
 
 func (m *machine) writePolicies(dir string) {
 	require.NoError(m.t, os.MkdirAll(dir, 0o700))
-	gateway := fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec:\n  listeners:\n    - {name: http, protocol: HTTP, port: %d}\n", m.port)
+	gateway := fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec:\n  gatewayClassName: weir\n  listeners:\n    - {name: http, protocol: HTTP, port: %d}\n", m.port)
 	require.NoError(m.t, os.WriteFile(filepath.Join(dir, "gateway.yaml"), []byte(gateway), 0o600))
 }
 

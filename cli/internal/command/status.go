@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,6 +62,7 @@ func (a *App) statusCommand() *cobra.Command {
 			err = writeJSON(a.Stdout, report)
 		} else if running {
 			printTable(a.Stdout, report, record.Notes)
+			a.printPolicy(c.Context(), record)
 		} else {
 			fmt.Fprintf(a.Stdout, "weir is not running; start it with: %s up\n", a.self())
 		}
@@ -134,6 +136,30 @@ func printTable(w io.Writer, report statusReport, notes []string) {
 	term.Table(w, rows)
 	for _, note := range notes {
 		fmt.Fprintln(w, "note: "+note)
+	}
+}
+
+// mostProblems is how many problems of the policy status lists.
+const mostProblems = 5
+
+// printPolicy says what is wrong with the policy, if anything is.
+func (a *App) printPolicy(ctx context.Context, record state.Record) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	policy, err := stack.PolicyStatus(ctx, record)
+	if err != nil {
+		return // The table shows it.
+	}
+	if policy.Error != "" {
+		fmt.Fprintf(a.Stdout, "policy: the last change is not in force: %s\n", strings.TrimSpace(policy.Error))
+	}
+	problems := policy.Problems.Errors()
+	for i, problem := range problems {
+		if i == mostProblems {
+			fmt.Fprintf(a.Stdout, "policy: and %d more\n", len(problems)-i)
+			break
+		}
+		fmt.Fprintf(a.Stdout, "policy: %s\n", problem.Error())
 	}
 }
 

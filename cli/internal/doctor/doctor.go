@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"weir.dev/cli/envoy"
 	"weir.dev/cli/internal/stack"
 	"weir.dev/cli/process"
 	"weir.dev/cli/state"
+	"weir.dev/policy"
 	"weir.dev/cli/supervisor"
 )
 
@@ -51,7 +53,7 @@ type Patient struct {
 func Examine(ctx context.Context, p Patient) []Finding {
 	var findings []Finding
 	for _, check := range []func(context.Context, Patient) []Finding{
-		checkEnvoy, checkBinaries, checkPorts, checkFileLimit, checkCertificates, checkDisk, checkPostgres, checkRedis, checkProcesses,
+		checkEnvoy, checkBinaries, checkPorts, checkFileLimit, checkCertificates, checkDisk, checkPostgres, checkRedis, checkProcesses, checkPolicy,
 	} {
 		findings = append(findings, check(ctx, p)...)
 	}
@@ -80,6 +82,33 @@ func checkEnvoy(ctx context.Context, p Patient) []Finding {
 	}
 	return append(findings, one(check, OK, "", "%s at %s (from %s; pinned is %s)", found.Version, found.Path, found.Source, p.Envoy.Pin.Version)...)
 }
+
+func checkPolicy(ctx context.Context, p Patient) []Finding {
+	const check = "policy"
+	if !p.Running {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, policyTimeout)
+	defer cancel()
+	status, err := stack.PolicyStatus(ctx, p.Record)
+	if err != nil {
+		return one(check, Error, "look at weir logs controlplaned", "%v", err)
+	}
+	var findings []Finding
+	if status.Error != "" {
+		findings = one(check, Error, "mend what the message names; the last good policy serves meanwhile", "the last change is not in force: %s", strings.TrimSpace(status.Error))
+	}
+	for _, problem := range status.Problems.Errors() {
+		findings = append(findings, one(check, Error, policy.Explanations()[problem.Code], "%v", problem)...)
+	}
+	if len(findings) == 0 {
+		return one(check, OK, "", "in force, without errors")
+	}
+	return findings
+}
+
+// policyTimeout bounds asking the control plane.
+const policyTimeout = 3 * time.Second
 
 func checkBinaries(_ context.Context, p Patient) []Finding {
 	if err := stack.CheckBinaries(p.BinDir); err != nil {

@@ -140,6 +140,11 @@ func TestDefaultBaseIsStableAndInRange(t *testing.T) {
 	}
 }
 
+// gatewayYAML is a Gateway with the given listeners, in YAML's flow style.
+func gatewayYAML(name, class, listeners string) string {
+	return fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: %s}\nspec: {gatewayClassName: %s, listeners: [%s]}\n", name, class, listeners)
+}
+
 func TestListeners(t *testing.T) {
 	for name, tc := range map[string]struct {
 		files map[string]string
@@ -148,18 +153,21 @@ func TestListeners(t *testing.T) {
 	}{
 		"several files and documents": {
 			files: map[string]string{
-				"a.yaml":       "kind: ConfigMap\n---\nkind: Gateway\nspec:\n  listeners:\n  - {protocol: HTTPS, port: 8443}\n  - {protocol: HTTP, port: 8080}\n  - {protocol: HTTP, port: 8080, hostname: x.org}\n",
-				"deep/b.yml":   "kind: Gateway\nspec: {listeners: [{protocol: HTTP, port: 9090}, {protocol: HTTP, port: 99999}]}\n",
-				"ignored.json": "kind: Gateway",
+				"a.yaml":      gatewayYAML("a", "weir", "{name: x, protocol: HTTP, port: 8080}, {name: y, protocol: HTTP, port: 8080, hostname: x.org}") + "---\n" + gatewayYAML("b", "weir", "{name: x, protocol: HTTP, port: 7070}"),
+				"deep/b.yml":  gatewayYAML("c", "weir", "{name: x, protocol: HTTP, port: 9090}"),
+				"c.json":      `{"apiVersion":"gateway.networking.k8s.io/v1","kind":"Gateway","metadata":{"name":"j"},"spec":{"gatewayClassName":"weir","listeners":[{"name":"x","protocol":"HTTP","port":6060}]}}`,
+				".git/g.yaml": gatewayYAML("hidden", "weir", "{name: x, protocol: HTTP, port: 1}"),
+				"other.yaml":  gatewayYAML("other", "istio", "{name: x, protocol: HTTP, port: 2}"),
 			},
-			want: []Listener{{8080, true}, {9090, true}, {8443, false}},
+			want: []Listener{{6060}, {7070}, {8080}, {9090}},
 		},
 		"broken neighbours": {
-			files: map[string]string{"a.yaml": "kind: [", "b.yaml": "kind: Gateway\nspec: {listeners: {}}\n---\nkind: Gateway\nspec: {listeners: [{protocol: HTTP, port: 1}]}\n"},
-			want:  []Listener{{1, true}},
+			files: map[string]string{"a.yaml": "kind: [", "b.yaml": "kind: Gateway\n---\n" + gatewayYAML("a", "weir", "{name: x, protocol: HTTP, port: 81}")},
+			want:  []Listener{{81}},
 		},
-		"no HTTP":  {files: map[string]string{"a.yaml": "kind: Gateway\nspec: {listeners: [{protocol: TLS, port: 1}]}"}, err: "no Gateway with a listener of protocol HTTP"},
-		"no files": {err: "no Gateway"},
+		"no HTTP":     {files: map[string]string{"a.yaml": gatewayYAML("a", "weir", "{name: x, protocol: TLS, port: 1}")}, err: "no Gateway of class weir"},
+		"other class": {files: map[string]string{"a.yaml": gatewayYAML("a", "istio", "{name: x, protocol: HTTP, port: 1}")}, err: "no Gateway of class weir"},
+		"no files":    {err: "no Gateway"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -179,17 +187,4 @@ func TestListeners(t *testing.T) {
 	}
 	_, err := Listeners("/nonexistent")
 	require.ErrorContains(t, err, "name one with --dir")
-}
-
-func FuzzListenersIn(f *testing.F) {
-	f.Add([]byte("kind: Gateway\nspec: {listeners: [{protocol: HTTP, port: 80}]}"))
-	f.Add([]byte("a: &a [*a]"))
-	f.Add([]byte("---\n---\n"))
-	f.Add([]byte("kind: [\n"))
-	f.Fuzz(func(t *testing.T, content []byte) {
-		for _, listener := range listenersIn(content) {
-			require.Greater(t, listener.Port, 0)
-			require.Less(t, listener.Port, 1<<16)
-		}
-	})
 }

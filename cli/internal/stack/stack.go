@@ -266,7 +266,7 @@ func (r *run) envoySpec() supervisor.Spec {
 			"--config-path", r.layout.bootstrapPath(), "--disable-hot-restart", "--concurrency", strconv.Itoa(envoyThreads),
 			"--log-format", envoyLogFormat,
 			// Its notices about features of the configuration are for its developers.
-			"--component-log-level", "misc:error",
+			"--component-log-level", "misc:error", "--log-level", "warning",
 			"--drain-time-s", strconv.Itoa(int(envoyDrain.Seconds())),
 		},
 		StartStage: stageLast, StopStage: stageFirst,

@@ -94,6 +94,9 @@ func (p *Progress) Set(text string) {
 	if text != p.text {
 		p.text, p.since = text, time.Now()
 	}
+	if text == "" {
+		p.wipe() // At once: what comes next may go to another stream.
+	}
 }
 
 // Bar shows how much of a download is there.

@@ -134,8 +134,16 @@ func (s *System) command(args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	s.T.Cleanup(cancel)
 	command := exec.CommandContext(ctx, Bin(s.T, "weir"), append(args, "--state-dir", s.State)...)
-	command.Env = append(os.Environ(), s.env...)
+	command.Env = append(environment(), s.env...)
 	return command
+}
+
+// environment is ours without what would change the system under test.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		return strings.HasPrefix(name, "OTEL_") || strings.HasPrefix(name, "WEIR_") && name != "WEIR_CACHE_DIR"
+	})
 }
 
 // Weir runs the command and returns what it printed; failing fails the test.
@@ -180,6 +188,27 @@ func (s *System) Component(name string) Component {
 func (s *System) Signal(name string, signal syscall.Signal) {
 	s.T.Helper()
 	require.NoError(s.T, syscall.Kill(s.Component(name).PID, signal))
+}
+
+// Freeze stops a process and waits until all of its threads stand still.
+func (s *System) Freeze(pid int) {
+	s.T.Helper()
+	require.NoError(s.T, syscall.Kill(pid, syscall.SIGSTOP))
+	s.Eventually("the process to stop", 5*time.Second, func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		require.NoError(s.T, err)
+		for _, thread := range threads {
+			raw, err := os.ReadFile(thread)
+			if err != nil {
+				return false
+			}
+			_, fields, _ := strings.Cut(string(raw), ") ")
+			if !strings.HasPrefix(fields, "T") {
+				return false
+			}
+		}
+		return len(threads) > 0
+	})
 }
 
 // Write replaces a policy file as careful editors do, by rename.
@@ -295,7 +324,11 @@ func (s *System) Admin(component string) string {
 // given texts.
 func (s *System) Metric(component, name string, holding ...string) float64 {
 	s.T.Helper()
-	answer, err := client.Get(s.Admin(component) + "/metrics")
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Admin(component)+"/metrics", nil)
+	require.NoError(s.T, err)
+	answer, err := client.Do(request)
 	require.NoError(s.T, err)
 	defer answer.Body.Close()
 	raw, err := io.ReadAll(answer.Body)

@@ -282,7 +282,7 @@ func expand(template string, fields map[string]any) (string, error) {
 		if len(parts) == 1 {
 			delete(fields, jsonName(name))
 		}
-		out.WriteString(fmt.Sprint(value))
+		fmt.Fprint(&out, value)
 	}
 }
 

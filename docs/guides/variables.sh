@@ -1,0 +1,9 @@
+# Variables that the guides' examples use, from the Weir that runs. Source it in
+# the checkout:  . docs/guides/variables.sh
+# WEIR_STATE_DIR, if it is set, names the Weir meant.
+WEIR=${WEIR:-bin/weir}
+POLICY=${POLICY:-$HOME/weir-policy}
+URL=$("$WEIR" status -o json | sed 's/.*"ingress":{"http":"\([^"]*\)".*/\1/')
+API_KEY=$("$WEIR" credentials -o json | sed 's/.*"apiKey":"\([^"]*\)".*/\1/')
+TOKEN=$("$WEIR" credentials -o json | sed 's/.*"token":"\([^"]*\)".*/\1/')
+export WEIR POLICY URL API_KEY TOKEN
