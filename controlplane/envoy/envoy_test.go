@@ -1,9 +1,7 @@
 package envoy_test
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"flag"
@@ -17,8 +15,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/descriptorpb"
 
 	"weir.dev/controlplane/envoy"
 	"weir.dev/policy"
@@ -34,25 +30,6 @@ func options() envoy.Options {
 		RateLimitAddress: "localhost:9102", RateLimitPeer: "spiffe://weir.local/ratelimit",
 		OTLPAddress: "127.0.0.1:4317",
 	}
-}
-
-// descriptors is a set with one service, for REST to gRPC.
-func descriptors(t testing.TB) []byte {
-	t.Helper()
-	message := &descriptorpb.DescriptorProto{Name: proto.String("Text"), Field: []*descriptorpb.FieldDescriptorProto{{
-		Name: proto.String("text"), Number: proto.Int32(1), JsonName: proto.String("text"),
-		Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
-	}}}
-	file := &descriptorpb.FileDescriptorProto{
-		Name: proto.String("echo.proto"), Package: proto.String("echo.v1"), Syntax: proto.String("proto3"),
-		MessageType: []*descriptorpb.DescriptorProto{message},
-		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("Echo"), Method: []*descriptorpb.MethodDescriptorProto{{
-			Name: proto.String("Say"), InputType: proto.String(".echo.v1.Text"), OutputType: proto.String(".echo.v1.Text"),
-		}}}},
-	}
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{file}})
-	require.NoError(t, err)
-	return raw
 }
 
 func parser(t testing.TB) *policy.Parser {
@@ -76,7 +53,7 @@ func planOf(p *policy.Parser, content []byte) *policy.Plan {
 	return plan
 }
 
-// goldens are the inputs by name, with their placeholder filled in.
+// goldens are the inputs by name.
 func goldens(t testing.TB) map[string][]byte {
 	t.Helper()
 	files, err := filepath.Glob("testdata/*.in.yaml")
@@ -86,7 +63,6 @@ func goldens(t testing.TB) map[string][]byte {
 	for _, file := range files {
 		content, err := os.ReadFile(file)
 		require.NoError(t, err)
-		content = bytes.ReplaceAll(content, []byte("DESCRIPTORS"), []byte(base64.StdEncoding.EncodeToString(descriptors(t))))
 		inputs[strings.TrimSuffix(filepath.Base(file), ".in.yaml")] = content
 	}
 	return inputs
