@@ -6,8 +6,10 @@ package controlplane
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"weir.dev/controlplane/envoy"
@@ -72,17 +74,37 @@ func (c *Config) Validate() error {
 	if _, err := netip.ParseAddr(c.Ingress.Address); err != nil {
 		errs = append(errs, fmt.Errorf("ingress.address: %q is not an IP address", c.Ingress.Address))
 	}
-	for name, address := range map[string]string{"extAuthz": c.ExtAuthz.Address, "rateLimit": c.RateLimit.Address} {
-		if address == "" {
-			errs = append(errs, fmt.Errorf("%s.address: is required: a policy could not be enforced without it", name))
+	for _, peer := range []struct {
+		name, address string
+		required      bool
+	}{{"extAuthz", c.ExtAuthz.Address, true}, {"rateLimit", c.RateLimit.Address, true}, {"otlp", c.OTLP.Address, false}} {
+		switch {
+		case peer.address == "" && peer.required:
+			errs = append(errs, fmt.Errorf("%s.address: is required: a policy could not be enforced without it", peer.name))
+		case peer.address != "" && !isHostPort(peer.address):
+			errs = append(errs, fmt.Errorf("%s.address: %q is not host:port", peer.name, peer.address))
 		}
 	}
-	for name, address := range map[string]string{"extAuthz": c.ExtAuthz.Address, "rateLimit": c.RateLimit.Address, "otlp": c.OTLP.Address} {
-		if address != "" && !isHostPort(address) {
-			errs = append(errs, fmt.Errorf("%s.address: %q is not host:port", name, address))
-		}
-	}
+	errs = append(errs, c.Ingress.validatePorts()...)
 	return errors.Join(errs...)
+}
+
+func (c *IngressConfig) validatePorts() []error {
+	var errs []error
+	from := map[int32]int32{}
+	for _, port := range slices.Sorted(maps.Keys(c.PortMap)) {
+		bound := c.PortMap[port]
+		if other, ok := from[bound]; ok {
+			errs = append(errs, fmt.Errorf("ingress.portMap: %d and %d are both bound to %d", other, port, bound))
+		}
+		from[bound] = port
+		for _, number := range []int32{port, bound} {
+			if number < 1 || number > 65535 {
+				errs = append(errs, fmt.Errorf("ingress.portMap: %d is not a port", number))
+			}
+		}
+	}
+	return errs
 }
 
 func isHostPort(address string) bool {

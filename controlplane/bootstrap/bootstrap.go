@@ -52,7 +52,7 @@ type Config struct {
 func JSON(config Config) ([]byte, error) {
 	admin, adminErr := address("AdminAddress", config.AdminAddress)
 	control, controlErr := address("ControlPlaneAddress", config.ControlPlaneAddress)
-	if err := errors.Join(adminErr, controlErr); err != nil {
+	if err := errors.Join(adminErr, controlErr, config.missing()); err != nil {
 		return nil, err
 	}
 	var packErrs []error
@@ -105,6 +105,21 @@ func JSON(config Config) ([]byte, error) {
 		return nil, err
 	}
 	return protojson.MarshalOptions{Multiline: true, UseProtoNames: true}.Marshal(bootstrap)
+}
+
+// missing names what Envoy could not start or be recognised without.
+func (c *Config) missing() error {
+	var errs []error
+	if c.NodeID == "" {
+		errs = append(errs, errors.New("NodeID: is required; the control plane's status names this Envoy by it"))
+	}
+	if c.ControlPlanePeer == "" {
+		errs = append(errs, errors.New("ControlPlanePeer: is required; without it any certificate of the mesh would do"))
+	}
+	if !filepath.IsAbs(c.CertDir) {
+		errs = append(errs, fmt.Errorf("CertDir: %q is not an absolute path; Envoy may run elsewhere", c.CertDir))
+	}
+	return errors.Join(errs...)
 }
 
 func secrets(dir string) []*tlsv3.Secret {

@@ -71,15 +71,19 @@ const (
 // rateLimitDomain is the RLS domain of Weir's own rules.
 const rateLimitDomain = "weir"
 
-func (c *compiler) listener(port *policy.Port) (*listenerv3.Listener, error) {
-	number := port.Number
-	if mapped, ok := c.options.PortMap[number]; ok {
-		number = mapped
+// bound is where a port is really bound.
+func (c *compiler) bound(port *policy.Port) int32 {
+	if mapped, ok := c.options.PortMap[port.Number]; ok {
+		return mapped
 	}
+	return port.Number
+}
+
+func (c *compiler) listener(port *policy.Port) (*listenerv3.Listener, error) {
 	manager := c.connectionManager(port)
 	return &listenerv3.Listener{
 		Name:                          portName(port.Number),
-		Address:                       socketAddress(c.options.ListenAddress, uint32(number)), //nolint:gosec // validated port
+		Address:                       socketAddress(c.options.ListenAddress, uint32(c.bound(port))), //nolint:gosec // validated port
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(listenerBufferLimit),
 		FilterChains: []*listenerv3.FilterChain{{
 			Filters: []*listenerv3.Filter{{

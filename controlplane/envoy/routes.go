@@ -36,7 +36,7 @@ func (c *compiler) routes(port *policy.Port) (*routev3.RouteConfiguration, error
 		host := &port.Hosts[i]
 		virtual := &routev3.VirtualHost{Name: host.Name, Domains: []string{host.Name}}
 		for j := range host.Routes {
-			virtual.Routes = append(virtual.Routes, c.route(&host.Routes[j])...)
+			virtual.Routes = append(virtual.Routes, c.route(port, &host.Routes[j])...)
 		}
 		config.VirtualHosts = append(config.VirtualHosts, virtual)
 	}
@@ -45,7 +45,7 @@ func (c *compiler) routes(port *policy.Port) (*routev3.RouteConfiguration, error
 
 // route compiles one route; a route limited to a method, as gRPC is, gets a
 // second one for the preflight requests of browsers.
-func (c *compiler) route(route *policy.Route) []*routev3.Route {
+func (c *compiler) route(port *policy.Port, route *policy.Route) []*routev3.Route {
 	compiled := &routev3.Route{
 		Name:                 route.ID,
 		Match:                routeMatch(&route.Match),
@@ -61,10 +61,10 @@ func (c *compiler) route(route *policy.Route) []*routev3.Route {
 	}
 	headerMutations(compiled, route)
 	switch {
-	case route.Auth != nil && route.Auth.Refuse:
+	case route.Auth != nil && (route.Auth.Refuse || c.options.ExtAuthzAddress == ""): // nobody could say yes
 		compiled.Action = directResponse(503)
 	case route.Redirect != nil:
-		compiled.Action = redirect(route)
+		compiled.Action = c.redirect(port, route)
 	case !slices.ContainsFunc(route.Backends, func(b policy.WeightedBackend) bool { return b.Backend != "" }):
 		compiled.Action = directResponse(500)
 	default:
@@ -175,20 +175,34 @@ func (c *compiler) action(route *policy.Route) *routev3.RouteAction {
 	return action
 }
 
-// rewritePath handles the two ways of the Gateway API. Replacing a prefix by
-// "/" or "" would leave "//" or nothing with Envoy's prefix_rewrite, so it is
-// done by an expression that takes the slash along.
+// rewritePath handles the two ways of the Gateway API.
 func rewritePath(action *routev3.RouteAction, route *policy.Route) {
 	path := route.Rewrite.Path
 	switch {
 	case path == nil:
 	case !path.IsPrefix:
 		action.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{Pattern: regex("^/.*$"), Substitution: escapeSubstitution(path.Full)}
-	case strings.Trim(path.Prefix, "/") == "":
-		prefix := regexp.QuoteMeta(strings.TrimSuffix(route.Match.Path.Value, "/"))
-		action.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{Pattern: regex("^" + prefix + "/*"), Substitution: "/"}
 	default:
-		action.PrefixRewrite = strings.TrimSuffix(path.Prefix, "/")
+		action.PrefixRewrite, action.RegexRewrite = replacePrefix(route.Match.Path, path.Prefix)
+	}
+}
+
+// replacePrefix puts another prefix in the place of the one that matched. Envoy
+// replaces text, the Gateway API whole segments: "/" or "" for "/v1" would leave
+// "//users" or nothing, so an expression takes the slash along, and for "/"
+// itself the new prefix needs one.
+func replacePrefix(match policy.PathMatch, by string) (prefix string, rewrite *matcherv3.RegexMatchAndSubstitute) {
+	matched, replaced := strings.Trim(match.Value, "/"), strings.TrimSuffix(by, "/")
+	switch {
+	case replaced == "" && matched == "":
+		return "", nil
+	case replaced == "":
+		pattern := "^" + regexp.QuoteMeta(strings.TrimSuffix(match.Value, "/")) + "/*"
+		return "", &matcherv3.RegexMatchAndSubstitute{Pattern: regex(pattern), Substitution: "/"}
+	case matched == "":
+		return replaced + "/", nil
+	default:
+		return replaced, nil
 	}
 }
 
@@ -196,26 +210,47 @@ func rewritePath(action *routev3.RouteAction, route *policy.Route) {
 // references to groups.
 func escapeSubstitution(text string) string { return strings.ReplaceAll(text, `\`, `\\`) }
 
-func redirect(route *policy.Route) *routev3.Route_Redirect {
+func (c *compiler) redirect(port *policy.Port, route *policy.Route) *routev3.Route_Redirect {
 	codes := map[int]routev3.RedirectAction_RedirectResponseCode{
 		301: routev3.RedirectAction_MOVED_PERMANENTLY, 302: routev3.RedirectAction_FOUND, 303: routev3.RedirectAction_SEE_OTHER,
 		307: routev3.RedirectAction_TEMPORARY_REDIRECT, 308: routev3.RedirectAction_PERMANENT_REDIRECT,
 	}
 	spec := route.Redirect
 	action := &routev3.RedirectAction{
-		HostRedirect: spec.Host, PortRedirect: uint32(spec.Port), ResponseCode: codes[spec.Status], //nolint:gosec // validated port
+		HostRedirect: spec.Host, PortRedirect: uint32(c.redirectPort(port, spec)), ResponseCode: codes[spec.Status], //nolint:gosec // validated port
 	}
 	if spec.Scheme != "" {
 		action.SchemeRewriteSpecifier = &routev3.RedirectAction_SchemeRedirect{SchemeRedirect: spec.Scheme}
 	}
 	switch {
 	case spec.Path == nil:
-	case spec.Path.IsPrefix:
-		action.PathRewriteSpecifier = &routev3.RedirectAction_PrefixRewrite{PrefixRewrite: spec.Path.Prefix}
-	default:
+	case !spec.Path.IsPrefix:
 		action.PathRewriteSpecifier = &routev3.RedirectAction_PathRedirect{PathRedirect: spec.Path.Full}
+	default:
+		prefix, rewrite := replacePrefix(route.Match.Path, spec.Path.Prefix)
+		switch {
+		case rewrite != nil:
+			action.PathRewriteSpecifier = &routev3.RedirectAction_RegexRewrite{RegexRewrite: rewrite}
+		case prefix != "":
+			action.PathRewriteSpecifier = &routev3.RedirectAction_PrefixRewrite{PrefixRewrite: prefix}
+		}
 	}
 	return &routev3.Route_Redirect{Redirect: action}
+}
+
+// redirectPort is what the Location names, 0 for none: the port asked for, that
+// of the scheme asked for, or that of the listener (HTTPRequestRedirectFilter,
+// port); the well-known one of the scheme is not named. The request's own port
+// is gone by then: it is stripped for matching.
+func (c *compiler) redirectPort(port *policy.Port, spec *policy.Redirect) int32 {
+	number := spec.Port
+	if number == 0 && spec.Scheme == "" {
+		number = c.bound(port)
+	}
+	if (number == 443 && spec.Scheme == "https") || (number == 80 && spec.Scheme != "https") {
+		return 0
+	}
+	return number
 }
 
 func directResponse(status uint32) *routev3.Route_DirectResponse {

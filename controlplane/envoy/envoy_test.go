@@ -1,0 +1,317 @@
+package envoy_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"weir.dev/controlplane/envoy"
+	"weir.dev/policy"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// options are those of the goldens.
+func options() envoy.Options {
+	return envoy.Options{
+		ListenAddress: "127.0.0.1", PortMap: map[int32]int32{80: 10080},
+		ExtAuthzAddress: "127.0.0.1:9101", ExtAuthzPeer: "spiffe://weir.local/extauthz",
+		RateLimitAddress: "localhost:9102", RateLimitPeer: "spiffe://weir.local/ratelimit",
+		OTLPAddress: "127.0.0.1:4317",
+	}
+}
+
+func parser(t testing.TB) *policy.Parser {
+	t.Helper()
+	p, err := policy.NewParser()
+	require.NoError(t, err)
+	return p
+}
+
+func planOf(p *policy.Parser, content []byte) *policy.Plan {
+	var input policy.Input
+	for _, document := range p.Parse("test.yaml", content) {
+		if document.Object != nil {
+			input.Objects = append(input.Objects, document.Object)
+		}
+		if document.Closing != nil {
+			input.Closings = append(input.Closings, *document.Closing)
+		}
+	}
+	plan, _ := policy.Resolve(input)
+	return plan
+}
+
+// goldens are the inputs by name.
+func goldens(t testing.TB) map[string][]byte {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*.in.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	inputs := map[string][]byte{}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		require.NoError(t, err)
+		inputs[strings.TrimSuffix(filepath.Base(file), ".in.yaml")] = content
+	}
+	return inputs
+}
+
+func compile(t testing.TB, content []byte, options envoy.Options) envoy.Set {
+	t.Helper()
+	set, err := envoy.Compile(planOf(parser(t), content), options)
+	require.NoError(t, err)
+	return set
+}
+
+func TestGoldens(t *testing.T) {
+	for name, content := range goldens(t) {
+		t.Run(name, func(t *testing.T) {
+			got := render(t, compile(t, content, options()), name == "listeners")
+			path := filepath.Join("testdata", name+".out.json")
+			if *update {
+				require.NoError(t, os.WriteFile(path, got, 0o644))
+			}
+			want, err := os.ReadFile(path)
+			require.NoError(t, err, "run with -update")
+			require.Equal(t, string(want), string(got))
+		})
+	}
+}
+
+// render writes a set for people to review in a diff. Listeners differ by their
+// port only, and are shown whole once.
+func render(t testing.TB, set envoy.Set, listeners bool) []byte {
+	t.Helper()
+	out := map[string]map[string]any{}
+	for typeURL, resources := range set {
+		short := typeURL[strings.LastIndexByte(typeURL, '.')+1:]
+		out[short] = map[string]any{}
+		for name, resource := range resources {
+			raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(resource.Body)
+			require.NoError(t, err)
+			var value map[string]any
+			require.NoError(t, json.Unmarshal(raw, &value))
+			if typeURL == envoy.TypeListener && !listeners {
+				value = map[string]any{"name": value["name"], "address": value["address"]}
+			}
+			out[short][name] = shorten(value)
+		}
+	}
+	raw, err := json.MarshalIndent(out, "", " ")
+	require.NoError(t, err)
+	return append(raw, '\n')
+}
+
+// shorten replaces what nobody reviews here by its hash.
+func shorten(value any) any {
+	switch value := value.(type) {
+	case map[string]any:
+		for key, inner := range value {
+			text, _ := inner.(string)
+			if (key == "proto_descriptor_bin" || key == "inline_string") && len(text) > 200 {
+				sum := sha256.Sum256([]byte(text))
+				value[key] = "sha256 " + hex.EncodeToString(sum[:8])
+				continue
+			}
+			value[key] = shorten(inner)
+		}
+	case []any:
+		for i := range value {
+			value[i] = shorten(value[i])
+		}
+	}
+	return value
+}
+
+func versions(set envoy.Set) map[string]string {
+	all := map[string]string{}
+	for typeURL, resources := range set {
+		for name, resource := range resources {
+			all[typeURL+" "+name] = resource.Version
+		}
+	}
+	return all
+}
+
+func TestTheSamePlanGivesTheSameVersions(t *testing.T) {
+	p := parser(t)
+	for name, content := range goldens(t) {
+		t.Run(name, func(t *testing.T) {
+			want := versions(compile(t, content, options()))
+			documents := strings.Split(string(content), "\n---\n")
+			for run := range 100 {
+				if run%2 == 1 { // documents in another order are the same policy
+					documents = append(documents[1:], documents[0])
+				}
+				set, err := envoy.Compile(planOf(p, []byte(strings.Join(documents, "\n---\n"))), options())
+				require.NoError(t, err)
+				require.Equal(t, want, versions(set), "run %d", run)
+			}
+		})
+	}
+}
+
+// A version changes with the content of its resource, and with nothing else.
+func TestVersionsChangeWithContent(t *testing.T) {
+	const rds, cds, eds = "RouteConfiguration port-8080", "Cluster backend/default/", "ClusterLoadAssignment backend/default/"
+	for name, tc := range map[string]struct {
+		golden, before, after string
+		want                  []string
+	}{
+		"an endpoint":        {"matches", "port: 9000", "port: 9999", []string{eds + "web"}},
+		"a protocol":         {"matches", "protocol: GRPC", "protocol: HTTP2", nil},
+		"a spoken protocol":  {"matches", "protocol: GRPC", "protocol: HTTP", []string{cds + "calls"}},
+		"a path":             {"matches", "value: /prefix", "value: /other", []string{rds}},
+		"a comment":          {"matches", "# Every", "# Each", nil},
+		"a limit's number":   {"policies", "requests: 1000,", "requests: 1001,", []string{"RateLimitRule default/limits/together"}},
+		"a limit's key":      {"policies", "[{type: ClientIP}], shadow", "[{type: Route}], shadow", []string{rds}},
+		"an expression":      {"policies", "'read' in", "'write' in", []string{"AuthRoute httproute/default/api/closed@default/edge/http"}},
+		"a consumer's tier":  {"policies", "tier: gold\n", "tier: iron\n", []string{"Consumer default/alice"}},
+		"the mesh's peer":    {"backends", "spiffe://weir.local/data", "spiffe://weir.local/user", []string{cds + "mesh"}},
+		"the size of a body": {"backends", "65536", "65537", []string{rds}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			content := string(goldens(t)[tc.golden])
+			require.Contains(t, content, tc.before)
+			p := parser(t)
+			one, two := planOf(p, []byte(content)), planOf(p, []byte(strings.Replace(content, tc.before, tc.after, 1)))
+			first, err := envoy.Compile(one, options())
+			require.NoError(t, err)
+			second, err := envoy.Compile(two, options())
+			require.NoError(t, err)
+			before, after := versions(first), versions(second)
+			var changed []string
+			for key := range before {
+				if before[key] != after[key] {
+					changed = append(changed, key[strings.LastIndexByte(strings.Fields(key)[0], '.')+1:])
+				}
+			}
+			slices.Sort(changed)
+			require.Equal(t, tc.want, changed)
+			require.Equal(t, slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
+			if len(changed) > 0 {
+				require.NotEqual(t, one.Digest, two.Digest, "the control plane looks at the digest first")
+			}
+		})
+	}
+}
+
+// Every resource that others name exists, whatever the order of updates.
+func TestReferencesHold(t *testing.T) {
+	for name, content := range goldens(t) {
+		t.Run(name, func(t *testing.T) {
+			set := compile(t, content, options())
+			for name := range set[envoy.TypeEndpoint] {
+				require.Contains(t, set[envoy.TypeCluster], name)
+			}
+			for name := range set[envoy.TypeListener] {
+				require.Contains(t, set[envoy.TypeRoute], name)
+			}
+			for typeURL, resources := range set {
+				for name, resource := range resources {
+					require.Equal(t, name, resource.Name)
+					require.Equal(t, typeURL, resource.Body.GetTypeUrl())
+				}
+			}
+		})
+	}
+}
+
+// Without the server that would check them, protected routes are refused, and
+// open ones are served.
+func TestProtectedRoutesNeedTheirServer(t *testing.T) {
+	without := options()
+	without.ExtAuthzAddress, without.RateLimitAddress, without.OTLPAddress = "", "", ""
+	routes := string(render(t, compile(t, goldens(t)["policies"], without), false))
+	with := string(render(t, compile(t, goldens(t)["policies"], options()), false))
+	require.Equal(t, 1, strings.Count(with, `"status": 503`), "the broken one")
+	require.Equal(t, 2, strings.Count(routes, `"status": 503`), "the protected one too")
+}
+
+func TestUnpackableContentIsAnError(t *testing.T) {
+	plan := &policy.Plan{Ports: []policy.Port{{Number: 1, Hosts: []policy.Host{{Name: "\xff"}}}}}
+	_, err := envoy.Compile(plan, options())
+	require.ErrorContains(t, err, "resource port-1")
+}
+
+// FuzzCompile: whatever parses, compiles, without a panic and always the same.
+func FuzzCompile(f *testing.F) {
+	for _, content := range goldens(f) {
+		f.Add(content)
+	}
+	p := parser(f)
+	f.Fuzz(func(t *testing.T, content []byte) {
+		if len(content) > 1<<16 {
+			return
+		}
+		plan := planOf(p, content)
+		one, err := envoy.Compile(plan, options())
+		require.NoError(t, err)
+		two, err := envoy.Compile(planOf(p, content), options())
+		require.NoError(t, err)
+		require.Equal(t, versions(one), versions(two))
+	})
+}
+
+// manyRoutes is a plan of n routes over a hundred backends.
+func manyRoutes(n int) *policy.Plan {
+	plan := &policy.Plan{Ports: []policy.Port{{Number: 8080, Hosts: []policy.Host{{Name: "*"}}}}}
+	for i := range 100 {
+		plan.Backends = append(plan.Backends, policy.Backend{ID: fmt.Sprintf("default/b%02d", i), Protocol: "HTTP"})
+	}
+	host := &plan.Ports[0].Hosts[0]
+	for i := range n {
+		id := fmt.Sprintf("httproute/default/r%05d/all@default/edge/http", i)
+		host.Routes = append(host.Routes, policy.Route{
+			ID: id, Match: policy.Match{Path: policy.PathMatch{Kind: policy.PathPrefix, Value: fmt.Sprintf("/r/%05d", i)}},
+			Backends: []policy.WeightedBackend{{Backend: fmt.Sprintf("default/b%02d", i%100), Weight: 1}},
+			Auth:     &policy.Auth{RouteID: id},
+			Limits:   []policy.Limit{{Rule: "default/limits/consumer"}},
+		})
+	}
+	return plan
+}
+
+func BenchmarkCompile(b *testing.B) {
+	for _, n := range []int{100, 5000} {
+		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
+			plan := manyRoutes(n)
+			var size int
+			for b.Loop() {
+				set, err := envoy.Compile(plan, options())
+				require.NoError(b, err)
+				size = len(set[envoy.TypeRoute]["port-8080"].Body.GetValue())
+			}
+			b.ReportMetric(float64(size), "rds-bytes")
+		})
+	}
+}
+
+// BenchmarkCompileTranscoding has a descriptor set of the size of a small
+// service's on every route.
+func BenchmarkCompileTranscoding(b *testing.B) {
+	plan := manyRoutes(5000)
+	for i := range plan.Backends {
+		plan.Backends[i].Protocol = "GRPC"
+		plan.Backends[i].Transcoding = &policy.Transcoding{DescriptorSet: make([]byte, 20<<10), Services: []string{"a.B"}}
+	}
+	var size int
+	for b.Loop() {
+		set, err := envoy.Compile(plan, options())
+		require.NoError(b, err)
+		size = len(set[envoy.TypeRoute]["port-8080"].Body.GetValue())
+	}
+	b.ReportMetric(float64(size), "rds-bytes")
+}
