@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -112,14 +111,9 @@ func (l *Loop) apply(ctx context.Context, update folder.Update) {
 		err = l.Server.Rollout(ctx, set)
 	}
 	if err != nil {
-		var partial *ads.PartialError
-		inForce := errors.As(err, &partial)
-		l.record(func(s *Status) {
-			s.Error = strings.TrimSpace(err.Error())
-			if inForce {
-				s.Plan = plan.Digest
-			}
-		})
+		// Also when most of it is in force (ads.PartialError), Plan stays the one
+		// that was acknowledged whole.
+		l.record(func(s *Status) { s.Error = strings.TrimSpace(err.Error()) })
 		l.Logger.ErrorContext(ctx, "the new plan is not in force, or not all of it", "plan", plan.Digest, "error", err)
 		return
 	}
