@@ -11,8 +11,8 @@ import (
 	"weir.dev/cli/internal/stack"
 	"weir.dev/cli/process"
 	"weir.dev/cli/state"
-	"weir.dev/policy"
 	"weir.dev/cli/supervisor"
+	"weir.dev/policy"
 )
 
 // Level is how bad a finding is.
