@@ -138,7 +138,10 @@ func (l *Loop) tell(problems policy.Problems) {
 			continue
 		}
 		level := slog.LevelError
-		if problem.Severity == policy.SeverityNotice {
+		switch {
+		case problem.Code == policy.CodeOpenRoute:
+			level = slog.LevelWarn
+		case problem.Severity == policy.SeverityNotice:
 			level = slog.LevelInfo
 		}
 		l.Logger.Log(context.Background(), level, text, "code", string(problem.Code), "object", problem.Object.String(),

@@ -55,7 +55,7 @@ func (s *Server) Rollout(ctx context.Context, next envoy.Set) error {
 		case first:
 			return &partial
 		default:
-			s.restore(ctx, current)
+			s.restore(ctx, withRules(current, next, rejection))
 			return err
 		}
 		next = s.quarantine(current, next, rejection)
@@ -196,6 +196,20 @@ func (s *Server) forgive(typeURL string, which func(name string) bool) {
 }
 
 func isRule(typeURL string) bool { return strings.Contains(typeURL, "/weir.") }
+
+// withRules is the target to go back to when clusters or routes were rejected:
+// rules do not wait for them. Consumers, above all revoked keys, are next's;
+// other rules are next's where they have one, and stay where they have not, since
+// the routes that stay refer to them.
+func withRules(current, next envoy.Set, rejection *Rejection) envoy.Set {
+	if isRule(rejection.TypeURL) {
+		return current
+	}
+	target := merge(current, next, ruleTypes(current, next)...)
+	return replace(target, next, typeConsumer)
+}
+
+const typeConsumer = "type.googleapis.com/weir.rules.v1.Consumer"
 
 // restore goes back to a target that was in force, and waits for it like for any
 // step. What a client rejects even of that shows in its status.
