@@ -33,6 +33,7 @@ func (s *Server) Rollout(ctx context.Context, next envoy.Set) error {
 	s.mu.Lock()
 	current, first := s.target, !s.ready
 	s.mu.Unlock()
+	s.outOfSync(nil, nil) // Who has caught up by now is waited for again.
 	todo, reached, base := steps(current, next), current, current
 	if first {
 		// Clients may hold more than we know from an earlier life of ours; they are
@@ -88,6 +89,14 @@ func steps(current, next envoy.Set) []step {
 	routing := []string{envoy.TypeListener, envoy.TypeRoute}
 	added := merge(current, next, rules...)
 	warmed := merge(added, next, upstream...)
+	for name := range warmed[envoy.TypeEndpoint] {
+		// A cluster that no longer has endpoints of its own, but looks them up, is
+		// not asked for any by the proxy.
+		_, stays := next[envoy.TypeCluster][name]
+		if _, wanted := next[envoy.TypeEndpoint][name]; stays && !wanted {
+			delete(warmed[envoy.TypeEndpoint], name) // merge made the map
+		}
+	}
 	switched := replace(warmed, next, routing...)
 	all := slices.Concat(rules, upstream, routing)
 	return []step{

@@ -150,6 +150,27 @@ func TestChangedClustersGetTheirEndpointsAgain(t *testing.T) {
 	require.NoError(t, f.requireDone(done))
 }
 
+// A backend of addresses becomes one of a name: Envoy has no more use for its
+// endpoints, says so, and is not waited for.
+func TestAClusterThatStopsUsingEndpoints(t *testing.T) {
+	f := newFixture(t)
+	start := setOf(t, "cds a=1 b=1", "eds a=1 b=1", "lds p=1", "rds p=1")
+	require.NoError(t, f.requireDone(f.rollout(start)))
+	c := f.proxy("envoy-1", start)
+	f.requireInSync()
+	done := f.rollout(setOf(t, "cds a=by-name b=1", "eds b=1", "lds p=1", "rds p=1"))
+	c.accept(cds, "+a=by-name")
+	c.ack(c.next(eds)) // gone or repeated; Envoy does not mind
+	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: eds, ResourceNamesUnsubscribe: []string{"a"}})
+	require.NoError(t, f.requireDone(done))
+	require.NotContains(t, f.log.String(), "in time")
+	done = f.rollout(start)
+	c.accept(cds, "+a=1")
+	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: eds, ResourceNamesSubscribe: []string{"a"}})
+	c.accept(eds, "+a=1")
+	require.NoError(t, f.requireDone(done))
+}
+
 func TestRejectionRestoresThePreviousTargetEverywhere(t *testing.T) {
 	f := newFixture(t)
 	require.NoError(t, f.requireDone(f.rollout(before(t))))
