@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -153,7 +154,7 @@ func (w *world) run() {
 	w.registry, w.ready = runtime.Registry, runtime.Ready
 	w.admin = func(path string) *httptest.ResponseRecorder {
 		recorder := httptest.NewRecorder()
-		runtime.Admin.ServeHTTP(recorder, httptest.NewRequest("GET", path, nil))
+		runtime.Admin.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, path, nil))
 		return recorder
 	}
 	stopped := false
@@ -224,7 +225,7 @@ func (w *world) limiter(refuse ...uint32) <-chan uint32 {
 	go func() { done <- client.Run(ctx) }()
 	w.t.Cleanup(func() {
 		cancel()
-		<-done
+		require.ErrorIs(w.t, <-done, context.Canceled)
 	})
 	return applied
 }

@@ -130,7 +130,7 @@ func startEnvoy(t *testing.T) *proxied {
 	go func() { exited <- command.Wait() }()
 	t.Cleanup(func() {
 		_ = command.Process.Kill()
-		<-exited
+		require.Error(t, <-exited, "it was killed")
 		p.ads.Close()
 		cancel()
 		require.NoError(t, <-served)
@@ -151,7 +151,7 @@ func freePort(t *testing.T) int32 {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	return int32(listener.Addr().(*net.TCPAddr).Port)
 }
 

@@ -33,7 +33,7 @@ func (s *Server) Rollout(ctx context.Context, next envoy.Set) error {
 	s.mu.Lock()
 	current, first := s.target, !s.ready
 	s.mu.Unlock()
-	s.outOfSync(nil, nil) // Who has caught up by now is waited for again.
+	_, _ = s.outOfSync(nil, nil) // Who has caught up by now is waited for again.
 	todo, reached, base := steps(current, next), current, current
 	if first {
 		// Clients may hold more than we know from an earlier life of ours; they are
