@@ -225,7 +225,7 @@ func (w *world) limiter(refuse ...uint32) <-chan uint32 {
 	go func() { done <- client.Run(ctx) }()
 	w.t.Cleanup(func() {
 		cancel()
-		_ = <-done
+		require.ErrorIs(w.t, <-done, context.Canceled)
 	})
 	return applied
 }

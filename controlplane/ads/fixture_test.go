@@ -48,7 +48,7 @@ const patience = 10 * time.Second
 
 // fixture is an ADS server behind the real gRPC server with mutual TLS.
 type fixture struct {
-	t         *testing.T
+	t         testing.TB
 	ads       *ads.Server
 	registry  *prometheus.Registry
 	log       *lockedBuffer
@@ -56,7 +56,7 @@ type fixture struct {
 	address   string
 }
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	authority, err := certs.OpenAuthority(t.TempDir(), time.Now())
 	require.NoError(t, err)

@@ -174,14 +174,14 @@ func (s *Server) outOfSync(base envoy.Set, types []string) (waiting []*session, 
 	defer s.mu.Unlock()
 	for session := range s.sessions {
 		if rejection := session.rejected(s.target, base, types); rejection != nil {
-			return nil, rejection
+			rejected = rejection
 		}
 		session.late = session.late && !session.inSync(s.target, nil)
 		if !session.late && !session.inSync(s.target, types) {
 			waiting = append(waiting, session)
 		}
 	}
-	return waiting, nil
+	return waiting, rejected
 }
 
 // leaveBehind marks clients that do not answer, and names them.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -46,6 +47,36 @@ type Config struct {
 	ControlPlanePeer    string
 	// CertDir holds the ingress's tls.crt, tls.key and ca.crt.
 	CertDir string
+	// PublicTrustFile holds the authorities of public servers, in PEM. Default is
+	// where systems keep theirs; on a system without any, no public server is
+	// trusted.
+	PublicTrustFile string
+}
+
+// publicTrustFiles are where systems keep the authorities that they trust.
+func publicTrustFiles() []string {
+	return []string{
+		os.Getenv("SSL_CERT_FILE"),
+		"/etc/ssl/certs/ca-certificates.crt", // Debian, Ubuntu, Alpine, Arch
+		"/etc/pki/tls/certs/ca-bundle.crt",   // Fedora, RHEL
+		"/etc/ssl/ca-bundle.pem",             // openSUSE
+		"/etc/ssl/cert.pem",                  // macOS, BSD
+	}
+}
+
+// publicTrust is the file to trust public servers by. Without any it is the
+// mesh's authority: a secret that is missing would have Envoy reject every
+// backend, and by this one it trusts no public server.
+func (c *Config) publicTrust() string {
+	if c.PublicTrustFile != "" {
+		return c.PublicTrustFile
+	}
+	for _, path := range publicTrustFiles() {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path
+		}
+	}
+	return filepath.Join(c.CertDir, certs.CAFileName)
 }
 
 // JSON renders the bootstrap as Envoy's --config-path wants it.
@@ -74,11 +105,12 @@ func JSON(config Config) ([]byte, error) {
 			CdsConfig: ads(), LdsConfig: ads(),
 		},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
-			Secrets: secrets(config.CertDir),
+			Secrets: secrets(config.CertDir, config.publicTrust()),
 			Clusters: []*clusterv3.Cluster{{
 				Name:                 clusterControlPlane,
 				ConnectTimeout:       durationpb.New(time.Second),
 				ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS},
+				DnsLookupFamily:      clusterv3.Cluster_V4_PREFERRED,
 				TypedExtensionProtocolOptions: map[string]*anypb.Any{
 					"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(http2()),
 				},
@@ -122,7 +154,7 @@ func (c *Config) missing() error {
 	return errors.Join(errs...)
 }
 
-func secrets(dir string) []*tlsv3.Secret {
+func secrets(dir, publicTrust string) []*tlsv3.Secret {
 	file := func(name string) *corev3.DataSource {
 		return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: filepath.Join(dir, name)}}
 	}
@@ -133,6 +165,9 @@ func secrets(dir string) []*tlsv3.Secret {
 		}}},
 		{Name: envoy.SecretTrust, Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
 			TrustedCa: file(certs.CAFileName), WatchedDirectory: watched,
+		}}},
+		{Name: envoy.SecretPublicTrust, Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
+			TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: publicTrust}},
 		}}},
 	}
 }

@@ -43,7 +43,7 @@ func TestRenders(t *testing.T) {
 	for _, secret := range got.GetStaticResources().GetSecrets() {
 		names[secret.GetName()] = true
 	}
-	require.Equal(t, map[string]bool{envoy.SecretIdentity: true, envoy.SecretTrust: true}, names)
+	require.Equal(t, map[string]bool{envoy.SecretIdentity: true, envoy.SecretTrust: true, envoy.SecretPublicTrust: true}, names)
 }
 
 func TestMistakesAreNamedTogether(t *testing.T) {

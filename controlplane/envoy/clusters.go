@@ -64,7 +64,7 @@ func (c *compiler) backend(backend *policy.Backend) (*clusterv3.Cluster, *endpoi
 		cluster.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsSource()}
 		return cluster, assignment, nil
 	}
-	cluster.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+	resolveNames(cluster)
 	cluster.LoadAssignment = assignment
 	return cluster, nil, nil
 }
@@ -85,7 +85,7 @@ func (c *compiler) ownClusters() []*clusterv3.Cluster {
 		if err != nil { // validated with the configuration
 			continue
 		}
-		cluster.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+		resolveNames(cluster)
 		cluster.LoadAssignment = &endpointv3.ClusterLoadAssignment{
 			ClusterName: own.name,
 			Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(host, port)}}},
@@ -96,6 +96,14 @@ func (c *compiler) ownClusters() []*clusterv3.Cluster {
 		clusters = append(clusters, cluster)
 	}
 	return clusters
+}
+
+// resolveNames has Envoy look its endpoints up. IPv4 comes first: Envoy would
+// take the IPv6 addresses alone where there are any, and a server on localhost
+// mostly listens on 127.0.0.1 alone.
+func resolveNames(cluster *clusterv3.Cluster) {
+	cluster.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+	cluster.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
 }
 
 func baseCluster(name string, http2 bool) *clusterv3.Cluster {
@@ -167,13 +175,16 @@ func publicTLS(hostname string, alpn []string) *tlsv3.UpstreamTlsContext {
 		CommonTlsContext: &tlsv3.CommonTlsContext{
 			AlpnProtocols: alpn,
 			TlsParams:     &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},
-			ValidationContextType: &tlsv3.CommonTlsContext_ValidationContext{
-				ValidationContext: &tlsv3.CertificateValidationContext{
-					SystemRootCerts: &tlsv3.CertificateValidationContext_SystemRootCerts{},
-					MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{{
-						SanType: tlsv3.SubjectAltNameMatcher_DNS,
-						Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: hostname}},
-					}},
+			// Envoy does not implement system_root_certs; the bootstrap knows the file.
+			ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
+				CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+					DefaultValidationContext: &tlsv3.CertificateValidationContext{
+						MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{{
+							SanType: tlsv3.SubjectAltNameMatcher_DNS,
+							Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: hostname}},
+						}},
+					},
+					ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: SecretPublicTrust},
 				},
 			},
 		},

@@ -16,6 +16,8 @@ import (
 const (
 	SecretIdentity = "weir_identity"
 	SecretTrust    = "weir_trust"
+	// SecretPublicTrust holds the authorities that Envoy's system trusts.
+	SecretPublicTrust = "weir_public_trust"
 )
 
 // Type URLs of the resources that Compile makes.
