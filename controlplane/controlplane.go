@@ -117,7 +117,8 @@ func (l *Loop) apply(ctx context.Context, update folder.Update, again bool) {
 		l.record(func(s *Status) { s.Problems, s.Updated = problems, time.Now() })
 		return
 	}
-	l.record(func(s *Status) { s.Problems, s.Rolling, s.Error, s.Updated = problems, plan.Digest, "", time.Now() })
+	// Error stays until it is known whether it still holds.
+	l.record(func(s *Status) { s.Problems, s.Rolling, s.Updated = problems, plan.Digest, time.Now() })
 	started := time.Now()
 	if err == nil {
 		err = l.Server.Rollout(ctx, set)
@@ -129,7 +130,7 @@ func (l *Loop) apply(ctx context.Context, update folder.Update, again bool) {
 		l.Logger.ErrorContext(ctx, "the new plan is not in force, or not all of it", "plan", plan.Digest, "error", err)
 		return
 	}
-	l.record(func(s *Status) { s.Plan, s.Rolling = plan.Digest, "" })
+	l.record(func(s *Status) { s.Plan, s.Rolling, s.Error = plan.Digest, "", "" })
 	l.Logger.InfoContext(ctx, "plan in force", "plan", plan.Digest, "routes", countRoutes(plan), "backends", len(plan.Backends),
 		"consumers", len(plan.Consumers), "limits", len(plan.RateLimits), "problems", len(problems.Errors()), "duration", time.Since(started))
 }
