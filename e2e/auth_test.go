@@ -202,3 +202,12 @@ func TestUpstreamDownIsAProblem(t *testing.T) {
 	backend.Close()
 	s.Get("/closed").Problem(t, 503, "UPSTREAM_UNAVAILABLE")
 }
+
+// What cannot be passed on to a service is the client's mistake, and says so.
+func TestTextThatIsNotUTF8(t *testing.T) {
+	s := harness.Start(t, nil)
+	answer := s.Get("/v1/organizations?filter=%ff")
+	require.Equal(t, http.StatusBadRequest, answer.Status, answer.Body)
+	require.Equal(t, "application/problem+json", answer.Header.Get("Content-Type"))
+	require.Contains(t, answer.Body, answer.Header.Get("X-Request-Id"))
+}

@@ -231,3 +231,81 @@ func TestATakenPortHurtsItselfAlone(t *testing.T) {
 		return err == nil && answer.Body.Close() == nil && answer.StatusCode == http.StatusOK
 	})
 }
+
+// A typo in what a policy protects must not open it, whatever it is that is
+// misspelt; mending it opens the doors again.
+func TestATypoInATargetClosesInsteadOfOpening(t *testing.T) {
+	s, backend := edge(t, "")
+	good := s.Read("policies.yaml")
+	for _, wrong := range []string{
+		strings.Replace(good, "name: quickstart}", "name: nope}", 1),
+		strings.Replace(good, "name: quickstart}", "name: quickstart, sectionName: zz}", 1),
+	} {
+		reached := backend.requests.Load()
+		s.Write("policies.yaml", wrong)
+		s.Eventually("the mistake to be told", 5*time.Second, func() bool {
+			out, _, _ := s.TryWeir("status")
+			return strings.Contains(out, "WEIR3001")
+		})
+		for range 20 {
+			require.NotEqual(t, http.StatusOK, s.Do(http.MethodGet, "/closed", "").Status)
+		}
+		require.Equal(t, reached, backend.requests.Load(), "a stranger reached the service")
+		require.Equal(t, http.StatusOK, s.Do(http.MethodGet, "/open", "").Status, "what is open in writing stays open")
+		s.Write("policies.yaml", good)
+		s.Eventually("the mended policy", 5*time.Second, func() bool { return s.Get("/closed").Status == http.StatusOK })
+	}
+}
+
+// A key is revoked within a second, also while something else in the policy is
+// rejected by the proxy.
+func TestRevocationIsNotHeldUp(t *testing.T) {
+	held, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = held.Close() }()
+	const key = "weir_secondsecondsecondsecondsecondsecondsec"
+	s, _ := edge(t, "")
+	s.Write("second.yaml", consumerYAML("second", "demo", key))
+	s.Eventually("the new key", 2*time.Second, func() bool { return s.Do(http.MethodGet, "/closed", "", "X-API-Key", key).Status == http.StatusOK })
+	s.Write("taken.yaml", fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: taken}\nspec:\n  gatewayClassName: weir\n  listeners: [{name: http, protocol: HTTP, port: %d}]\n", held.Addr().(*net.TCPAddr).Port))
+	s.Eventually("the rejection", 5*time.Second, func() bool {
+		out, _, _ := s.TryWeir("status")
+		return strings.Contains(out, "rejected")
+	})
+	s.Write("second.yaml", strings.Replace(consumerYAML("second", "demo", key), "apiKeys: [{", "apiKeys: [] # [{", 1))
+	took := s.Eventually("the key to be refused", time.Second, func() bool {
+		return s.Do(http.MethodGet, "/closed", "", "X-API-Key", key).Status == http.StatusUnauthorized
+	})
+	t.Logf("refused %s after the edit", took)
+}
+
+// Ordinary expressions are served, overlong ones are refused by their line and
+// not by the proxy.
+func TestRegularExpressions(t *testing.T) {
+	regex := func(name, value string) string {
+		return strings.Replace(routeYAML(name, "/"), "{type: PathPrefix, value: /}", "{type: RegularExpression, value: '"+value+"'}", 1) + openYAML(name)
+	}
+	s, _ := edge(t, regex("uuid", "/items/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(/[a-zA-Z0-9._-]{1,63})?"))
+	require.Equal(t, http.StatusOK, s.Do(http.MethodGet, "/items/123e4567-e89b-12d3-a456-426614174000/x", "").Status)
+	s.Write("huge.yaml", regex("huge", "/([a-z]{1,500}){2}x"))
+	s.Eventually("the refusal", 5*time.Second, func() bool {
+		out, _, _ := s.TryWeir("status")
+		return strings.Contains(out, "huge.yaml:") && strings.Contains(out, "too complex")
+	})
+	require.Equal(t, http.StatusOK, s.Get("/closed").Status)
+}
+
+// An edited port is found by status and call.
+func TestEditedPortIsFollowed(t *testing.T) {
+	s, _ := edge(t, "")
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	port := free.Addr().(*net.TCPAddr).Port
+	require.NoError(t, free.Close())
+	s.Write("gateway.yaml", strings.Replace(s.Read("gateway.yaml"), "port: 8080", fmt.Sprintf("port: %d", port), 1))
+	s.Eventually("status to say so", 10*time.Second, func() bool {
+		status := s.Status()
+		return status.Ready && strings.HasSuffix(status.Ingress.HTTP, fmt.Sprintf(":%d", port))
+	})
+	require.Contains(t, s.Weir("call", "weir.user.v1.UserService/ListUsers"), "{")
+}

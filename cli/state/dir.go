@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // markerName is a file that only a Weir state folder has; Purge refuses to
@@ -103,8 +104,16 @@ func (d Dir) claim() error {
 	if err != nil {
 		return fmt.Errorf("state folder: %w", err)
 	}
+	own := []string{lockName, filepath.Base(d.Certs()), filepath.Base(d.Data()), filepath.Base(d.Logs()), filepath.Base(d.Run()), filepath.Base(d.Credentials())}
+	ours := 0
 	for _, entry := range entries {
-		if entry.Name() != lockName {
+		if slices.Contains(own, entry.Name()) {
+			ours++
+		}
+	}
+	for _, entry := range entries {
+		// A folder that holds most of what ours does lost its marker only.
+		if entry.Name() != lockName && ours < len(own)-1 {
 			return fmt.Errorf("state folder %s already holds other files (%s): choose an empty or new one with --state-dir", d.root, entry.Name())
 		}
 	}

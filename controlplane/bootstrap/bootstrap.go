@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"weir.dev/controlplane/envoy"
 	"weir.dev/kit/certs"
@@ -104,6 +105,7 @@ func JSON(config Config) ([]byte, error) {
 			},
 			CdsConfig: ads(), LdsConfig: ads(),
 		},
+		LayeredRuntime: runtimeLayers(),
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
 			Secrets: secrets(config.CertDir, config.publicTrust()),
 			Clusters: []*clusterv3.Cluster{{
@@ -152,6 +154,20 @@ func (c *Config) missing() error {
 		errs = append(errs, fmt.Errorf("CertDir: %q is not an absolute path; Envoy may run elsewhere", c.CertDir))
 	}
 	return errors.Join(errs...)
+}
+
+// maxRegexProgram is above what policy accepts, by more than Go's compiler and
+// RE2's differ; Envoy's own default of 100 refuses an expression for a UUID.
+const maxRegexProgram = 10_000
+
+func runtimeLayers() *bootstrapv3.LayeredRuntime {
+	return &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
+		Name: "weir",
+		LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
+			"re2.max_program_size.error_level": structpb.NewNumberValue(maxRegexProgram),
+			"re2.max_program_size.warn_level":  structpb.NewNumberValue(maxRegexProgram),
+		}}},
+	}}}
 }
 
 func secrets(dir, publicTrust string) []*tlsv3.Secret {

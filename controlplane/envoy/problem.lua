@@ -23,7 +23,7 @@ function envoy_on_response(handle)
       return
     end
     local message = headers:get("grpc-message") or ""
-    if code == "13" and message:find("error unmarshalling request", 1, true) then
+    if code == "13" and message:find("unmarshal", 1, true) then
       -- The transcoder passed on text that is not UTF-8.
       code, status, message = "3", "400", "the request is malformed"
       headers:replace(":status", status)

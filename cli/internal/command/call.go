@@ -19,6 +19,7 @@ import (
 	_ "weir.dev/api/gen/weir/data/v1" // What can be called is what is linked in.
 	_ "weir.dev/api/gen/weir/user/v1"
 	"weir.dev/cli/internal/call"
+	"weir.dev/cli/internal/stack"
 )
 
 // servicePrefix is of the services that can be called.
@@ -72,7 +73,7 @@ func (a *App) call(ctx context.Context, args []string, o callOptions) error {
 	if err != nil {
 		return err
 	}
-	target, err := a.callTarget(o)
+	target, err := a.callTarget(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -156,7 +157,7 @@ func validHeaderName(name string) bool {
 	}) < 0
 }
 
-func (a *App) callTarget(o callOptions) (string, error) {
+func (a *App) callTarget(ctx context.Context, o callOptions) (string, error) {
 	if o.plaintext != "" {
 		if _, _, err := net.SplitHostPort(o.plaintext); err != nil {
 			return "", usageError{fmt.Errorf("--plaintext %q is not host:port", o.plaintext)}
@@ -174,5 +175,5 @@ func (a *App) callTarget(o callOptions) (string, error) {
 	if record.IngressHTTP == "" {
 		return "", fmt.Errorf("weir is not running; start it with %s up, or name an address with --plaintext", a.self())
 	}
-	return hostOf(record.IngressHTTP), nil
+	return hostOf(stack.IngressURL(ctx, record)), nil
 }

@@ -108,6 +108,14 @@ func probeAll(ctx context.Context, record state.Record) state.Record {
 		})
 	}
 	group.Wait()
+	if record.IngressHTTP != "" {
+		record.IngressHTTP = stack.IngressURL(ctx, record)
+		for i := range record.Components {
+			if record.Components[i].Name == stack.Envoy {
+				record.Components[i].Address = strings.TrimPrefix(record.IngressHTTP, "http://")
+			}
+		}
+	}
 	return record
 }
 

@@ -274,6 +274,10 @@ func (r *run) envoySpec() supervisor.Spec {
 			if err := Probe(ctx, r.probeURL(Envoy)); err != nil {
 				return err
 			}
+			// Where it listens may be edited later; that it did is enough then.
+			if listening := listening(ctx, "http://"+admin); len(listening) > 0 {
+				return dial(ctx, listening[0])
+			}
 			return dial(ctx, ingress)
 		},
 		Drain:  func(ctx context.Context) error { return drainEnvoy(ctx, admin) },
