@@ -422,7 +422,7 @@ func search(node *yaml.Node, parts []string, at, kind string) string {
 	if node == nil {
 		return ""
 	}
-	if node.Kind == yaml.SequenceNode && !(len(parts) == 0 && kind == "array") {
+	if node.Kind == yaml.SequenceNode && (len(parts) > 0 || kind != "array") {
 		for i, item := range node.Content {
 			if place := search(item, parts, fmt.Sprintf("%s[%d]", at, i), kind); place != "" {
 				return place
