@@ -1,12 +1,14 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,21 +37,36 @@ type Loop struct {
 	Server  *ads.Server
 	Options envoy.Options
 	Logger  *slog.Logger
+	// RetryEvery is how often what was rejected is tried again; 0 means 15 s.
+	RetryEvery time.Duration
 
 	mu     sync.Mutex
 	status Status
 	told   []string
 }
 
+// retryEvery is how often a rollout that was rejected, as a whole or in part, is
+// tried again: what a proxy rejected may work later, such as a port that was
+// taken.
+const retryEvery = 15 * time.Second
+
 // Run rolls out the newest update until ctx ends; updates that come during a
 // rollout replace each other.
 func (l *Loop) Run(ctx context.Context, updates <-chan folder.Update) error {
+	retry := time.NewTicker(cmp.Or(l.RetryEvery, retryEvery))
+	defer retry.Stop()
+	var last folder.Update
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case update := <-updates:
-			l.apply(ctx, update)
+		case last = <-updates:
+			l.apply(ctx, last)
+		case <-retry.C:
+			if l.Status().Error != "" {
+				l.Server.Retry()
+				l.apply(ctx, last)
+			}
 		}
 	}
 }
@@ -60,6 +77,9 @@ func (l *Loop) Status() Status {
 	defer l.mu.Unlock()
 	status := l.status
 	status.Clients = l.Server.Clients()
+	if status.Problems == nil {
+		status.Problems = policy.Problems{} // "problems": [] in JSON
+	}
 	return status
 }
 
@@ -91,8 +111,10 @@ func (l *Loop) apply(ctx context.Context, update folder.Update) {
 		err = l.Server.Rollout(ctx, set)
 	}
 	if err != nil {
-		l.record(func(s *Status) { s.Error = err.Error() })
-		l.Logger.ErrorContext(ctx, "the new plan is not in force everywhere", "plan", plan.Digest, "error", err)
+		// Also when most of it is in force (ads.PartialError), Plan stays the one
+		// that was acknowledged whole.
+		l.record(func(s *Status) { s.Error = strings.TrimSpace(err.Error()) })
+		l.Logger.ErrorContext(ctx, "the new plan is not in force, or not all of it", "plan", plan.Digest, "error", err)
 		return
 	}
 	l.record(func(s *Status) { s.Plan, s.Rolling = plan.Digest, "" })
@@ -116,7 +138,10 @@ func (l *Loop) tell(problems policy.Problems) {
 			continue
 		}
 		level := slog.LevelError
-		if problem.Severity == policy.SeverityNotice {
+		switch {
+		case problem.Code == policy.CodeOpenRoute:
+			level = slog.LevelWarn
+		case problem.Severity == policy.SeverityNotice:
 			level = slog.LevelInfo
 		}
 		l.Logger.Log(context.Background(), level, text, "code", string(problem.Code), "object", problem.Object.String(),

@@ -318,12 +318,9 @@ func TestAFirstPlanThatIsRejected(t *testing.T) {
 	w.write("limits.yaml", limits(13))
 	w.run()
 	applied := w.limiter(13)
-	w.eventually("rejected", func(s controlplane.Status) bool { return len(s.Clients) == 1 && s.Clients[0].Rejected != nil })
+	w.eventually("rejected", func(s controlplane.Status) bool { return len(s.Clients) == 1 && s.Error != "" })
 	w.write("limits.yaml", limits(13)+"# saved again\n")
-	require.Never(t, func() bool {
-		status := w.status()
-		return status.Clients[0].InSync
-	}, 500*time.Millisecond, 10*time.Millisecond)
+	require.Never(t, func() bool { return w.status().Plan != "" }, 500*time.Millisecond, 10*time.Millisecond)
 	w.write("limits.yaml", limits(1))
 	w.requireApplied(applied, 1)
 	w.eventually("in force", func(s controlplane.Status) bool {

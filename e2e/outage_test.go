@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -205,4 +206,28 @@ func TestBrokenObjectsAmongGoodOnes(t *testing.T) {
 	// And from a cold start with the broken folder: the good ones serve.
 	fresh := harness.Start(t, harness.Files{"echo.yaml": good, "broken.yaml": "kind: HTTPRoute\nspec: [\n"})
 	require.Equal(t, http.StatusOK, fresh.Get("/closed").Status)
+}
+
+// A listener whose port is taken is left out by itself: other changes go on, it
+// is said, and it comes once the port is free.
+func TestATakenPortHurtsItselfAlone(t *testing.T) {
+	s, _ := edge(t, "")
+	held, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = held.Close() }()
+	port := held.Addr().(*net.TCPAddr).Port
+	s.Write("second.yaml", fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: second}\nspec:\n  gatewayClassName: weir\n  listeners: [{name: http, protocol: HTTP, port: %d}]\n", port)+
+		strings.ReplaceAll(routeYAML("second", "/second"), "name: quickstart", "name: second")+openYAML("second"))
+	s.Write("other.yaml", routeYAML("other", "/other")+openYAML("other"))
+	s.Eventually("the other change to be served", 2*time.Second, func() bool { return s.Do(http.MethodGet, "/other", "").Status == http.StatusOK })
+	require.Equal(t, http.StatusOK, s.Get("/closed").Status)
+	s.Eventually("the rejection to be told", 5*time.Second, func() bool {
+		out, _, _ := s.TryWeir("status")
+		return strings.Contains(out, fmt.Sprintf("port-%d", port))
+	})
+	require.NoError(t, held.Close())
+	s.Eventually("the listener to come once its port is free", 30*time.Second, func() bool {
+		answer, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/second", port))
+		return err == nil && answer.Body.Close() == nil && answer.StatusCode == http.StatusOK
+	})
 }

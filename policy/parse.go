@@ -46,9 +46,19 @@ type Document struct {
 // Closing says what a broken AuthPolicy protects.
 type Closing struct {
 	Origin Origin
-	// Targets is nil when they could not be read: everything that no other
-	// AuthPolicy protects is then refused.
+	// Targets is nil when they could not be read, or are not there: everything
+	// that no other AuthPolicy protects is then refused.
 	Targets []v1alpha1.TargetRef
+	// Kind narrows that to routes of a kind; empty or "Gateway" means all routes.
+	// Namespace narrows it to a namespace; empty means all.
+	Kind, Namespace string
+}
+
+// covers reports whether a Closing without targets refuses a route.
+func (c *Closing) covers(route ObjectRef) bool {
+	return c.Targets == nil &&
+		(c.Kind == "" || c.Kind == "Gateway" || c.Kind == route.Kind) &&
+		(c.Namespace == "" || c.Namespace == route.Namespace)
 }
 
 // Parser parses documents. Safe for concurrent use.
@@ -367,7 +377,11 @@ func fieldOfTypeError(err error) string {
 
 func typeErrorText(err error) string {
 	if found := regexp.MustCompile(`cannot unmarshal (.+) into Go (?:struct field \S+|value) of type (\S+)`).FindStringSubmatch(err.Error()); found != nil {
-		return fmt.Sprintf("is %s; it must be %s", describeType(found[1]), describeType(found[2]))
+		is, must := describeType(found[1]), describeType(found[2])
+		if strings.HasPrefix(is, "the number") && must == "a number" {
+			return "is " + is + ", which is outside of what the field can hold"
+		}
+		return fmt.Sprintf("is %s; it must be %s", is, must)
 	}
 	return strings.TrimPrefix(err.Error(), "json: ")
 }

@@ -41,8 +41,8 @@ func Resolve(input Input) (*Plan, Problems) {
 		authIDs:  map[string]bool{},
 	}
 	r.index(input.Objects)
+	r.closings = slices.Clone(input.Closings)
 	r.indexPolicies()
-	r.closings = input.Closings
 	ports := r.ports()
 	plan := &Plan{
 		Ports:      r.routes(ports),

@@ -39,15 +39,18 @@ type policyIndex struct {
 func (r *resolver) indexPolicies() {
 	r.limitRules = map[string]*limitRule{}
 	r.policies = policyIndex{
-		auth: indexTargets(r, ofType[*v1alpha1.AuthPolicy](r), func(p *v1alpha1.AuthPolicy) []v1alpha1.TargetRef { return p.Spec.TargetRefs }),
+		auth: indexTargets(r, ofType[*v1alpha1.AuthPolicy](r),
+			func(p *v1alpha1.AuthPolicy) []v1alpha1.TargetRef { return p.Spec.TargetRefs }, r.closeMissing),
 		limits: indexTargets(r, ofType[*v1alpha1.RateLimitPolicy](r),
-			func(p *v1alpha1.RateLimitPolicy) []v1alpha1.TargetRef { return p.Spec.TargetRefs }),
+			func(p *v1alpha1.RateLimitPolicy) []v1alpha1.TargetRef { return p.Spec.TargetRefs }, func(*Object, v1alpha1.TargetRef) {}),
 	}
 }
 
 // indexTargets gives each target to the policy of highest precedence and tells
 // the others who won (GEP-713, conflict resolution).
-func indexTargets[T any](r *resolver, policies []typed[T], targets func(T) []v1alpha1.TargetRef) map[targetKey]typed[T] {
+func indexTargets[T any](r *resolver, policies []typed[T], targets func(T) []v1alpha1.TargetRef,
+	missing func(*Object, v1alpha1.TargetRef),
+) map[targetKey]typed[T] {
 	index := map[targetKey]typed[T]{}
 	for _, policy := range policies {
 		for i, target := range targets(policy.value) {
@@ -55,6 +58,7 @@ func indexTargets[T any](r *resolver, policies []typed[T], targets func(T) []v1a
 			key := keyOf(policy.object.Ref.Namespace, target)
 			if !r.targetExists(key) {
 				r.report(policy.object.problem(CodeRefNotFound, field, fmt.Sprintf("there is no %s", describeTarget(key))))
+				missing(policy.object, target)
 				continue
 			}
 			if winner, ok := index[key]; ok {
@@ -66,6 +70,19 @@ func indexTargets[T any](r *resolver, policies []typed[T], targets func(T) []v1a
 		}
 	}
 	return index
+}
+
+// closeMissing closes what an AuthPolicy with a target that is not there may have
+// been meant to protect: the object, when only the section is missing, or else
+// every route of the kind that nothing else protects.
+func (r *resolver) closeMissing(policy *Object, target v1alpha1.TargetRef) {
+	closing := Closing{Origin: policy.Origin(""), Kind: string(target.Kind), Namespace: policy.Ref.Namespace}
+	whole := target
+	whole.SectionName = nil
+	if target.SectionName != nil && r.targetExists(keyOf(policy.Ref.Namespace, whole)) {
+		closing.Targets = []v1alpha1.TargetRef{whole}
+	}
+	r.closings = append(r.closings, closing)
 }
 
 func keyOf(namespace string, target v1alpha1.TargetRef) targetKey {
@@ -118,21 +135,15 @@ func targetsOf(rule *ruleSource, l *listener) []targetKey {
 }
 
 // authFor decides what protects a rule: the most specific good policy, unless
-// a broken one is attached at least as specifically. open is set when no policy
+// only a broken one is attached more specifically. open is set when no policy
 // says anything about the rule.
 func (r *resolver) authFor(rule *ruleSource, l *listener, routeID string) (auth *Auth, open bool) {
-	var unknown *Closing
-	for i := range r.closings {
-		if r.closings[i].Targets == nil {
-			unknown = &r.closings[i]
-		}
-	}
 	for _, key := range targetsOf(rule, l) {
-		if closing := r.closingFor(key); closing != nil {
-			return r.refuse(rule, closing.Origin, routeID), false
-		}
 		policy, ok := r.policies.auth[key]
 		if !ok {
+			if closing := r.closingFor(key); closing != nil {
+				return r.refuse(rule, closing.Origin, routeID), false
+			}
 			continue
 		}
 		r.attached[policy.object.Ref] = true
@@ -141,8 +152,10 @@ func (r *resolver) authFor(rule *ruleSource, l *listener, routeID string) (auth 
 		}
 		return r.protect(policy, routeID), false
 	}
-	if unknown != nil {
-		return r.refuse(rule, unknown.Origin, routeID), false
+	for i := range r.closings {
+		if r.closings[i].covers(rule.object.Ref) {
+			return r.refuse(rule, r.closings[i].Origin, routeID), false
+		}
 	}
 	return nil, true
 }

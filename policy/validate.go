@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"time"
@@ -165,10 +166,20 @@ func (c *checker) regex(field, value string) {
 		c.fail(CodeTooMany, field, "has %d bytes; the most is 1024", len(value))
 		return
 	}
-	if _, err := regexp.Compile(value); err != nil {
+	parsed, err := syntax.Parse(value, syntax.Perl)
+	if err != nil {
 		c.fail(CodeInvalid, field, "is not a regular expression in RE2 syntax: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		return
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil || len(program.Inst) > maxRegexProgram {
+		c.fail(CodeTooMany, field, "is too complex: it compiles to more than %d instructions; counted repetitions such as {63} weigh most", maxRegexProgram)
 	}
 }
+
+// maxRegexProgram bounds a compiled regular expression. Envoy's own bound, set in
+// its bootstrap, is above it by more than the two compilers differ.
+const maxRegexProgram = 1000
 
 func (c *checker) port(field string, port int32) {
 	if port < 1 || port > 65535 {

@@ -20,11 +20,15 @@ const stepTimeout = 3 * time.Second
 // steps that each wait for acknowledgement: rules are added, then clusters and
 // their endpoints, then routes switch, then what is no longer referred to goes.
 //
-// When a client rejects something that next changes, the previous target is
-// restored everywhere and the rejection is returned. A client that rejects what
-// was served before does not hold up changes elsewhere; that rejection is
-// returned too, with next in force. So it is with the first target: there is
-// nothing to go back to. A step that times out goes on and is named in the log.
+// A listener or rule that a client rejects is quarantined: it stays everywhere as
+// it was before, or is left out when it is new, the rest of next goes on, and a
+// *PartialError says so. What a client rejects of clusters and routes is not told
+// apart from what depends on it: the previous target is restored everywhere and
+// the rejection is returned. A client that rejects what
+// was served before does not hold up changes elsewhere; that, too, is a
+// *PartialError. So it is with what an Envoy rejects of the first target: there
+// is nothing to go back to, and what it had before stays. A step that times out
+// goes on and is named in the log.
 //
 // It is not safe for concurrent use with itself. When ctx ends it returns at
 // once and leaves the step reached, in which everything that was served still is.
@@ -34,11 +38,70 @@ func (s *Server) Rollout(ctx context.Context, next envoy.Set) error {
 	current, first := s.target, !s.ready
 	s.mu.Unlock()
 	_, _ = s.outOfSync(nil, nil) // Who has caught up by now is waited for again.
-	todo, reached, base := steps(current, next), current, current
+	var partial PartialError
+	for {
+		err := s.walk(ctx, current, next, first)
+		var rejection *Rejection
+		if err == nil {
+			break
+		}
+		if !errors.As(err, &rejection) {
+			return err
+		}
+		s.metrics.rollouts.WithLabelValues("rejected").Inc()
+		partial.Rejections = append(partial.Rejections, rejection)
+		alone := isRule(rejection.TypeURL) || rejection.TypeURL == envoy.TypeListener && !first
+		switch {
+		case alone && len(rejection.blamed()) > 0 && len(partial.Rejections) <= maxQuarantined:
+		case first:
+			return &partial
+		default:
+			s.restore(ctx, withRules(current, next, rejection))
+			return err
+		}
+		next = s.quarantine(current, next, rejection)
+	}
+	if _, standing := s.outOfSync(nil, nil); standing != nil {
+		s.metrics.rollouts.WithLabelValues("rejected").Inc()
+		partial.Rejections = append(partial.Rejections, standing)
+	}
+	if len(partial.Rejections) > 0 {
+		return &partial
+	}
+	s.metrics.rollouts.WithLabelValues("acknowledged").Inc()
+	s.metrics.duration.Observe(time.Since(started).Seconds())
+	return nil
+}
+
+// maxQuarantined bounds how many rejections one rollout works around.
+const maxQuarantined = 50
+
+// PartialError says that a rollout is in force but for what was rejected.
+type PartialError struct {
+	Rejections []*Rejection
+}
+
+// Error names every rejection.
+func (e *PartialError) Error() string {
+	texts := make([]string, len(e.Rejections))
+	for i, rejection := range e.Rejections {
+		texts[i] = rejection.Error()
+	}
+	return "in force, but not everywhere: " + strings.Join(texts, "; ")
+}
+
+// Unwrap lets errors.As find the first rejection.
+func (e *PartialError) Unwrap() error { return e.Rejections[0] }
+
+// walk goes through the steps from current to next.
+func (s *Server) walk(ctx context.Context, current, next envoy.Set, first bool) error {
+	todo, reached, base := steps(current, next), envoy.Set(nil), current
 	if first {
 		// Clients may hold more than we know from an earlier life of ours; they are
 		// brought to next directly, which is what they had unless policy changed.
 		todo, base = []step{{name: "first", target: next}}, nil
+	} else {
+		reached, _, _ = s.look()
 	}
 	for _, now := range todo {
 		if !first && equal(now.target, reached) {
@@ -46,27 +109,108 @@ func (s *Server) Rollout(ctx context.Context, next envoy.Set) error {
 		}
 		s.set(now.target)
 		reached = now.target
-		err := s.await(ctx, now, base)
-		var rejection *Rejection
-		if errors.As(err, &rejection) {
-			s.metrics.rollouts.WithLabelValues("rejected").Inc()
-			if first {
-				return fmt.Errorf("in force, but not everywhere: %w", err)
-			}
-			s.restore(ctx, current)
-		}
-		if err != nil {
+		if err := s.await(ctx, now, base); err != nil {
 			return fmt.Errorf("step %q: %w", now.name, err)
 		}
 	}
-	if _, standing := s.outOfSync(nil, nil); standing != nil {
-		s.metrics.rollouts.WithLabelValues("rejected").Inc()
-		return fmt.Errorf("in force, but not everywhere: %w", standing)
-	}
-	s.metrics.rollouts.WithLabelValues("acknowledged").Inc()
-	s.metrics.duration.Observe(time.Since(started).Seconds())
 	return nil
 }
+
+// quarantine is next without what a client blamed: each such resource is as in
+// current, or not there when it is new. What was in the same response and is not
+// to blame is offered again.
+func (s *Server) quarantine(current, next envoy.Set, rejection *Rejection) envoy.Set {
+	blamed := rejection.blamed()
+	resources := maps.Clone(next[rejection.TypeURL])
+	for _, name := range blamed {
+		if before, ok := current[rejection.TypeURL][name]; ok {
+			resources[name] = before
+		} else {
+			delete(resources, name)
+		}
+	}
+	next = maps.Clone(next)
+	next[rejection.TypeURL] = resources
+	s.forgive(rejection.TypeURL, func(name string) bool { return !slices.Contains(blamed, name) })
+	s.logger.Warn("quarantined what was rejected; the rest goes on", "node", rejection.Node,
+		"type", shortType(rejection.TypeURL), "resources", blamed)
+	return next
+}
+
+// blamed are the rejected resources that the message names. A single one needs no
+// naming; none is the answer when it cannot be told.
+func (r *Rejection) blamed() []string {
+	if len(r.Resources) == 1 {
+		return r.Resources
+	}
+	var named []string
+	for _, name := range r.Resources {
+		if mentions(r.Message, name) {
+			named = append(named, name)
+		}
+	}
+	return named
+}
+
+// mentions reports whether a message holds a name by itself, not as a part of a
+// longer one.
+func mentions(message, name string) bool {
+	for rest := message; ; {
+		at := strings.Index(rest, name)
+		if at < 0 {
+			return false
+		}
+		after := rest[at+len(name):]
+		if after == "" || !isNameByte(after[0]) {
+			return true
+		}
+		rest = after
+	}
+}
+
+func isNameByte(c byte) bool {
+	return c == '-' || c == '_' || c == '/' || c == '@' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+}
+
+// Retry has everything offered again that was rejected, at the next rollout.
+func (s *Server) Retry() {
+	s.mu.Lock()
+	var types []string
+	for session := range s.sessions {
+		types = append(types, slices.Collect(maps.Keys(session.types))...)
+	}
+	s.mu.Unlock()
+	for _, typeURL := range types {
+		s.forgive(typeURL, func(string) bool { return true })
+	}
+}
+
+// forgive forgets that clients refused resources.
+func (s *Server) forgive(typeURL string, which func(name string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for session := range s.sessions {
+		if sub := session.types[typeURL]; sub != nil {
+			maps.DeleteFunc(sub.refused, func(name, _ string) bool { return which(name) })
+		}
+	}
+}
+
+func isRule(typeURL string) bool { return strings.Contains(typeURL, "/weir.") }
+
+// withRules is the target to go back to when clusters or routes were rejected:
+// rules do not wait for them. Consumers, above all revoked keys, are next's;
+// other rules are next's where they have one, and stay where they have not, since
+// the routes that stay refer to them.
+func withRules(current, next envoy.Set, rejection *Rejection) envoy.Set {
+	if isRule(rejection.TypeURL) {
+		return current
+	}
+	target := merge(current, next, ruleTypes(current, next)...)
+	return replace(target, next, typeConsumer)
+}
+
+const typeConsumer = "type.googleapis.com/weir.rules.v1.Consumer"
 
 // restore goes back to a target that was in force, and waits for it like for any
 // step. What a client rejects even of that shows in its status.
@@ -112,7 +256,7 @@ func ruleTypes(sets ...envoy.Set) []string {
 	var types []string
 	for _, set := range sets {
 		for typeURL := range set {
-			if strings.Contains(typeURL, "/weir.") && !slices.Contains(types, typeURL) {
+			if isRule(typeURL) && !slices.Contains(types, typeURL) {
 				types = append(types, typeURL)
 			}
 		}

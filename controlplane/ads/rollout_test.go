@@ -232,6 +232,45 @@ func TestRejectedRoutesAreTakenBack(t *testing.T) {
 	require.ErrorContains(t, f.requireDone(done), "envoy-2 rejected RouteConfiguration p: bad route")
 }
 
+// One listener that cannot be bound, among good changes: it alone is left out,
+// and is offered again when asked to retry.
+func TestRejectedListenerIsQuarantined(t *testing.T) {
+	f := newFixture(t)
+	start := setOf(t, "rules r=1", "lds p=1", "rds p=1")
+	require.NoError(t, f.requireDone(f.rollout(start)))
+	checker, proxy := f.checker("extauthz-1"), f.proxy("envoy-1", start)
+	f.requireInSync()
+	next := setOf(t, "rules r=2", "lds p=2 taken=1 q=1", "rds p=2")
+	done := f.rollout(next)
+	checker.accept(rules, "+r=2")
+	proxy.nack(proxy.next(lds), "Error adding/updating listener(s) taken: cannot bind: Address already in use")
+	proxy.accept(rds, "+p=2")
+	proxy.accept(lds, "+p=2 +q=1 -taken") // the good ones again, since it may have taken none
+	err := f.requireDone(done)
+	var partial *ads.PartialError
+	require.ErrorAs(t, err, &partial)
+	require.ErrorContains(t, err, "taken: cannot bind")
+	f.requireInSync()
+
+	f.ads.Retry()
+	done = f.rollout(next)
+	proxy.accept(lds, "+taken=1")
+	require.NoError(t, f.requireDone(done))
+}
+
+// A rule that is rejected stays as it was; the others of its response go on.
+func TestRejectedRuleIsQuarantined(t *testing.T) {
+	f := newFixture(t)
+	require.NoError(t, f.requireDone(f.rollout(setOf(t, "rules a=1 b=1"))))
+	checker := f.checker("extauthz-1")
+	f.requireInSync()
+	done := f.rollout(setOf(t, "rules a=2 b=2"))
+	checker.nack(checker.next(rules), `"b": no such algorithm`)
+	checker.accept(rules, "+a=2 +b=1")
+	require.ErrorContains(t, f.requireDone(done), "no such algorithm")
+	f.requireInSync()
+}
+
 func TestRejectedRemovalIsARejection(t *testing.T) {
 	f := newFixture(t)
 	require.NoError(t, f.requireDone(f.rollout(setOf(t, "rules a=1 b=1"))))

@@ -8,18 +8,30 @@ local function text(message)
   return (message:gsub('[%c"\\]', function(c) return string.format("\\u%04x", c:byte()) end))
 end
 
+function envoy_on_request(handle)
+  handle:streamInfo():dynamicMetadata():set("weir", "request_id", handle:headers():get("x-request-id") or "")
+end
+
 function envoy_on_response(handle)
   local headers = handle:headers()
   local problem = headers:get("weir-problem")
   if problem == nil then
     local code = headers:get("grpc-status")
-    if code == nil or code == "0" then
+    local status = headers:get(":status")
+    -- With status 200 the client spoke gRPC, and gets its answer as gRPC.
+    if code == nil or code == "0" or status == "200" then
       return
     end
-    local status = headers:get(":status")
+    local message = headers:get("grpc-message") or ""
+    if code == "13" and message:find("error unmarshalling request", 1, true) then
+      -- The transcoder passed on text that is not UTF-8.
+      code, status, message = "3", "400", "the request is malformed"
+      headers:replace(":status", status)
+    end
+    local metadata = handle:streamInfo():dynamicMetadata():get("weir") or {}
     problem = '{"type":"about:blank","title":"gRPC status ' .. text(code) .. '","status":' .. status ..
-      ',"detail":"' .. text(headers:get("grpc-message") or "") .. '","code":"GRPC_STATUS_' .. text(code) ..
-      '","requestId":"' .. text(headers:get("x-request-id") or "") .. '"}'
+      ',"detail":"' .. text(message) .. '","code":"GRPC_STATUS_' .. text(code) ..
+      '","requestId":"' .. text(metadata["request_id"] or "") .. '"}'
   end
   headers:replace("content-type", "application/problem+json")
   headers:replace("content-length", tostring(handle:body(true):setBytes(problem)))

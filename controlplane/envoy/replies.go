@@ -51,6 +51,9 @@ func replies() []reply {
 		{when: `response.code == 502`, status: 502, kind: codes.Unavailable, reason: "UPSTREAM_INVALID_RESPONSE", detail: "the service gave an answer that cannot be passed on"},
 		{when: `response.code == 503`, status: 503, kind: codes.Unavailable, reason: "UPSTREAM_UNAVAILABLE", detail: unavailable},
 		{when: `response.code == 404`, status: 404, kind: codes.NotFound, reason: "NOT_FOUND", detail: "nothing is served for this method and path"},
+		{when: `response.code == 426`, status: 426, kind: codes.Unimplemented, reason: "UPGRADE_REQUIRED", detail: "speak HTTP/1.1 or HTTP/2"},
+		{when: `response.code == 501`, status: 501, kind: codes.Unimplemented, reason: "NOT_IMPLEMENTED", detail: "the request asks for something that the edge does not implement"},
+		{when: `response.code == 403`, status: 403, kind: codes.PermissionDenied, reason: "UPGRADE_REFUSED", detail: "the route takes no upgrade of the connection"},
 		{when: `response.code == 405`, status: 405, kind: codes.Unimplemented, reason: "METHOD_NOT_ALLOWED", detail: "the method is not served at this path"},
 		{when: `response.code == 400`, status: 400, kind: codes.InvalidArgument, reason: "BAD_REQUEST", detail: "the request is malformed"},
 	}

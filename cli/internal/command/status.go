@@ -153,6 +153,11 @@ func (a *App) printPolicy(ctx context.Context, record state.Record) {
 	if policy.Error != "" {
 		fmt.Fprintf(a.Stdout, "policy: the last change is not in force: %s\n", strings.TrimSpace(policy.Error))
 	}
+	for _, client := range policy.Clients {
+		if client.Rejected != nil && policy.Error == "" {
+			fmt.Fprintf(a.Stdout, "policy: %s\n", client.Rejected.Error())
+		}
+	}
 	problems := policy.Problems.Errors()
 	for i, problem := range problems {
 		if i == mostProblems {

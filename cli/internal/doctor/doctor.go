@@ -11,8 +11,8 @@ import (
 	"weir.dev/cli/internal/stack"
 	"weir.dev/cli/process"
 	"weir.dev/cli/state"
-	"weir.dev/policy"
 	"weir.dev/cli/supervisor"
+	"weir.dev/policy"
 )
 
 // Level is how bad a finding is.
@@ -97,6 +97,11 @@ func checkPolicy(ctx context.Context, p Patient) []Finding {
 	var findings []Finding
 	if status.Error != "" {
 		findings = one(check, Error, "mend what the message names; the last good policy serves meanwhile", "the last change is not in force: %s", strings.TrimSpace(status.Error))
+	}
+	for _, client := range status.Clients {
+		if client.Rejected != nil && status.Error == "" {
+			findings = append(findings, one(check, Error, "mend what the message names", "%v", client.Rejected)...)
+		}
 	}
 	for _, problem := range status.Problems.Errors() {
 		findings = append(findings, one(check, Error, policy.Explanations()[problem.Code], "%v", problem)...)
