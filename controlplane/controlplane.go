@@ -50,22 +50,32 @@ type Loop struct {
 // taken.
 const retryEvery = 15 * time.Second
 
+// watchEvery is how often rejections outside of a rollout are looked for.
+const watchEvery = 500 * time.Millisecond
+
 // Run rolls out the newest update until ctx ends; updates that come during a
 // rollout replace each other.
 func (l *Loop) Run(ctx context.Context, updates <-chan folder.Update) error {
 	retry := time.NewTicker(cmp.Or(l.RetryEvery, retryEvery))
 	defer retry.Stop()
+	watch := time.NewTicker(watchEvery)
+	defer watch.Stop()
 	var last folder.Update
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case last = <-updates:
-			l.apply(ctx, last)
+			l.apply(ctx, last, false)
+		case <-watch.C:
+			// A client that came after the rollout may reject what is in force.
+			if status := l.Status(); status.Error == "" && slices.ContainsFunc(status.Clients, func(c ads.Client) bool { return c.Rejected != nil }) {
+				l.apply(ctx, last, true)
+			}
 		case <-retry.C:
 			if l.Status().Error != "" {
 				l.Server.Retry()
-				l.apply(ctx, last)
+				l.apply(ctx, last, true)
 			}
 		}
 	}
@@ -93,7 +103,9 @@ func (l *Loop) ServeStatus(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-func (l *Loop) apply(ctx context.Context, update folder.Update) {
+// apply resolves, compiles and rolls out an update; again says that this is to be
+// done even if the plan is the one in force.
+func (l *Loop) apply(ctx context.Context, update folder.Update, again bool) {
 	plan, problems := policy.Resolve(update.Input)
 	problems = append(slices.Clone(update.Problems), problems...)
 	problems.Sort()
@@ -101,11 +113,12 @@ func (l *Loop) apply(ctx context.Context, update folder.Update) {
 	set, err := envoy.Compile(plan, l.Options)
 	// After a failure there is something to settle even when the plan is the one
 	// in force: what was rejected may have been put back, or be served in part.
-	if status := l.Status(); err == nil && status.Plan == plan.Digest && status.Rolling == "" {
+	if status := l.Status(); err == nil && !again && status.Plan == plan.Digest && status.Rolling == "" {
 		l.record(func(s *Status) { s.Problems, s.Updated = problems, time.Now() })
 		return
 	}
-	l.record(func(s *Status) { s.Problems, s.Rolling, s.Error, s.Updated = problems, plan.Digest, "", time.Now() })
+	// Error stays until it is known whether it still holds.
+	l.record(func(s *Status) { s.Problems, s.Rolling, s.Updated = problems, plan.Digest, time.Now() })
 	started := time.Now()
 	if err == nil {
 		err = l.Server.Rollout(ctx, set)
@@ -117,7 +130,7 @@ func (l *Loop) apply(ctx context.Context, update folder.Update) {
 		l.Logger.ErrorContext(ctx, "the new plan is not in force, or not all of it", "plan", plan.Digest, "error", err)
 		return
 	}
-	l.record(func(s *Status) { s.Plan, s.Rolling = plan.Digest, "" })
+	l.record(func(s *Status) { s.Plan, s.Rolling, s.Error = plan.Digest, "", "" })
 	l.Logger.InfoContext(ctx, "plan in force", "plan", plan.Digest, "routes", countRoutes(plan), "backends", len(plan.Backends),
 		"consumers", len(plan.Consumers), "limits", len(plan.RateLimits), "problems", len(problems.Errors()), "duration", time.Since(started))
 }

@@ -41,10 +41,14 @@ func (s *Server) Rollout(ctx context.Context, next envoy.Set) error {
 	var partial PartialError
 	for {
 		err := s.walk(ctx, current, next, first)
-		var rejection *Rejection
 		if err == nil {
-			break
+			standing := s.standingRule()
+			if standing == nil || len(partial.Rejections) > maxQuarantined {
+				break
+			}
+			err = standing
 		}
+		var rejection *Rejection
 		if !errors.As(err, &rejection) {
 			return err
 		}
@@ -71,6 +75,18 @@ func (s *Server) Rollout(ctx context.Context, next envoy.Set) error {
 	s.metrics.rollouts.WithLabelValues("acknowledged").Inc()
 	s.metrics.duration.Observe(time.Since(started).Seconds())
 	return nil
+}
+
+// standingRule is a rejection of rules that were in force before, such as one of
+// a server that has just connected. Such a server has none of its rules, so what
+// it blames is worth leaving out.
+func (s *Server) standingRule() *Rejection {
+	target, _, _ := s.look()
+	_, standing := s.outOfSync(nil, ruleTypes(target))
+	if standing == nil || len(standing.blamed()) == 0 {
+		return nil
+	}
+	return standing
 }
 
 // maxQuarantined bounds how many rejections one rollout works around.
@@ -123,7 +139,7 @@ func (s *Server) quarantine(current, next envoy.Set, rejection *Rejection) envoy
 	blamed := rejection.blamed()
 	resources := maps.Clone(next[rejection.TypeURL])
 	for _, name := range blamed {
-		if before, ok := current[rejection.TypeURL][name]; ok {
+		if before, ok := current[rejection.TypeURL][name]; ok && before.Version != resources[name].Version {
 			resources[name] = before
 		} else {
 			delete(resources, name)
