@@ -39,8 +39,9 @@ type Host struct {
 
 // Route is one match of one rule.
 type Route struct {
-	// ID is stable over edits of other rules, e.g.
-	// "httproute/default/users/0" for the rule at index 0.
+	// ID is stable over edits of other rules where the rule has a name, e.g.
+	// "httproute/default/users/api@default/edge/http"; the rule at index 0 without
+	// a name is "#0". It names exactly one rule on one listener.
 	ID     string
 	Match  Match
 	Origin Origin
@@ -57,9 +58,9 @@ type Route struct {
 	// that every request is answered with 500, as the Gateway API asks for
 	// references that cannot be resolved.
 	Backends []WeightedBackend
-	// Timeout of the whole exchange, 0 means the target's default.
+	// Timeout of the whole exchange; 0 means the target's default.
 	Timeout time.Duration
-	// BackendTimeout of one try.
+	// BackendTimeout of one try; 0 means none but Timeout.
 	BackendTimeout time.Duration
 
 	// Auth is nil for an open route.
@@ -67,6 +68,9 @@ type Route struct {
 	// Limits are the rate limits, in the policy's order.
 	Limits []Limit
 }
+
+// NoTimeout is a timeout that the operator switched off.
+const NoTimeout time.Duration = -1
 
 // Match says which requests a route takes. All parts must hold.
 type Match struct {

@@ -31,7 +31,8 @@ func (s *ruleSource) field() string { return fmt.Sprintf("spec.rules[%d]", s.ind
 // id names the rule: by its name where it has one, so that reordering does not
 // change it.
 func (s *ruleSource) id() string {
-	name := strconv.Itoa(s.index)
+	// No name can hold "#", so that no rule is taken for another one.
+	name := "#" + strconv.Itoa(s.index)
 	if s.name != "" {
 		name = s.name
 	}
@@ -186,13 +187,25 @@ func httpRules(object *Object, spec *gatewayv1.HTTPRouteSpec) []*ruleSource {
 				applyHTTPFilter(route, &rule.Filters[i])
 			}
 			if rule.Timeouts != nil {
-				route.Timeout = durationOr(rule.Timeouts.Request, 0)
-				route.BackendTimeout = durationOr(rule.Timeouts.BackendRequest, 0)
+				route.Timeout = timeoutOf(rule.Timeouts.Request)
+				route.BackendTimeout = timeoutOf(rule.Timeouts.BackendRequest)
 			}
 		}
 		rules[i] = source
 	}
 	return rules
+}
+
+// timeoutOf is a timeout as the Plan has it: "0s" is none (GEP-1742), absence is
+// the target's default.
+func timeoutOf(value *gatewayv1.Duration) time.Duration {
+	if value == nil {
+		return 0
+	}
+	if timeout := durationOr(value, 0); timeout > 0 {
+		return timeout
+	}
+	return NoTimeout
 }
 
 func httpMatches(specs []gatewayv1.HTTPRouteMatch) []Match {

@@ -2,9 +2,11 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/validation"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"weir.dev/policy/v1alpha1"
@@ -67,9 +69,30 @@ func (c *checker) common(hostnames []gatewayv1.Hostname, parents []gatewayv1.Par
 	c.count("spec.rules", rules, 1, 64)
 }
 
+// ruleNames checks the names that rules have: they are how policies and route ids
+// refer to them.
+func (c *checker) ruleNames(count int, name func(int) *gatewayv1.SectionName) {
+	seen := map[gatewayv1.SectionName]bool{}
+	for i := range count {
+		given := name(i)
+		if given == nil {
+			continue
+		}
+		field := fmt.Sprintf("spec.rules[%d].name", i)
+		if errs := validation.IsDNS1123Subdomain(string(*given)); len(errs) > 0 {
+			c.fail(CodeInvalid, field, "%q: %s", string(*given), errs[0])
+		}
+		if seen[*given] {
+			c.fail(CodeDuplicateName, field, "%q is there twice", string(*given))
+		}
+		seen[*given] = true
+	}
+}
+
 func (c *checker) httpRoute(spec *gatewayv1.HTTPRouteSpec) {
 	c.common(spec.Hostnames, spec.ParentRefs, len(spec.Rules))
 	c.unsupported(spec.UseDefaultGateways != "", "spec.useDefaultGateways")
+	c.ruleNames(len(spec.Rules), func(i int) *gatewayv1.SectionName { return spec.Rules[i].Name })
 	for i := range spec.Rules {
 		field := fmt.Sprintf("spec.rules[%d]", i)
 		rule := &spec.Rules[i]
@@ -161,9 +184,28 @@ func (c *checker) httpFilters(field string, rule *gatewayv1.HTTPRouteRule) {
 		seen[filter.Type] = true
 		c.httpFilter(part, filter)
 	}
+	if replacesPrefix(rule) && slices.ContainsFunc(rule.Matches, func(m gatewayv1.HTTPRouteMatch) bool {
+		return m.Path != nil && m.Path.Type != nil && *m.Path.Type != gatewayv1.PathMatchPathPrefix
+	}) {
+		c.fail(CodeInvalid, field+".filters", "ReplacePrefixMatch needs matches of type PathPrefix only")
+	}
 	if seen[gatewayv1.HTTPRouteFilterRequestRedirect] && (len(rule.BackendRefs) > 0 || seen[gatewayv1.HTTPRouteFilterURLRewrite]) {
 		c.fail(CodeInvalid, field+".filters", "a RequestRedirect goes with neither backendRefs nor URLRewrite")
 	}
+}
+
+// replacesPrefix reports whether a filter of the rule replaces the matched prefix.
+func replacesPrefix(rule *gatewayv1.HTTPRouteRule) bool {
+	return slices.ContainsFunc(rule.Filters, func(filter gatewayv1.HTTPRouteFilter) bool {
+		var path *gatewayv1.HTTPPathModifier
+		switch {
+		case filter.URLRewrite != nil:
+			path = filter.URLRewrite.Path
+		case filter.RequestRedirect != nil:
+			path = filter.RequestRedirect.Path
+		}
+		return path != nil && path.Type == gatewayv1.PrefixMatchHTTPPathModifier
+	})
 }
 
 func (c *checker) httpFilter(field string, filter *gatewayv1.HTTPRouteFilter) {
@@ -251,6 +293,7 @@ func (c *checker) pathModifier(field string, modifier *gatewayv1.HTTPPathModifie
 func (c *checker) grpcRoute(spec *gatewayv1.GRPCRouteSpec) {
 	c.common(spec.Hostnames, spec.ParentRefs, len(spec.Rules))
 	c.unsupported(spec.UseDefaultGateways != "", "spec.useDefaultGateways")
+	c.ruleNames(len(spec.Rules), func(i int) *gatewayv1.SectionName { return spec.Rules[i].Name })
 	for i := range spec.Rules {
 		field := fmt.Sprintf("spec.rules[%d]", i)
 		rule := &spec.Rules[i]

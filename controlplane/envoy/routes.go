@@ -140,8 +140,8 @@ func (c *compiler) action(route *policy.Route) *routev3.RouteAction {
 		},
 		Timeout: durationpb.New(defaultTimeout),
 	}
-	if route.Timeout > 0 {
-		action.Timeout = durationpb.New(route.Timeout)
+	if route.Timeout != 0 {
+		action.Timeout = durationpb.New(max(route.Timeout, 0)) // Envoy's 0 is none, too
 	}
 	if route.BackendTimeout > 0 {
 		action.RetryPolicy.PerTryTimeout = durationpb.New(route.BackendTimeout)
