@@ -57,9 +57,15 @@ func (s *Server) Address() string { return s.address }
 // Up starts serving again after Down.
 func (s *Server) Up(t testing.TB) {
 	t.Helper()
-	var network net.ListenConfig
-	listener, err := network.Listen(t.Context(), "tcp", s.address)
-	require.NoError(t, err)
+	var listener net.Listener
+	// While nothing listened, a client that dialled the port may have got it as its
+	// own, as TCP allows on one machine; it gives it up at once.
+	require.Eventually(t, func() bool {
+		var err error
+		var network net.ListenConfig
+		listener, err = network.Listen(t.Context(), "tcp", s.address)
+		return err == nil
+	}, 10*time.Second, 5*time.Millisecond, "cannot listen on %s", s.address)
 	s.address = listener.Addr().String()
 	s.grpc = grpc.NewServer(grpc.Creds(credentials.NewTLS(s.tls)))
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(s.grpc, s)
