@@ -297,7 +297,7 @@ spec:
   parentRefs: [{name: edge, sectionName: http}]
   rules:
 ` + redirect("/r/scheme", "scheme: https, statusCode: 301") + redirect("/r/host", "hostname: new.example") +
-		redirect("/r/port", "port: 9443, scheme: https") + redirect("/r/prefix", prefix("/v2/")) + redirect("/r/root", prefix("/")) +
+		redirect("/r/port", "port: 9443, scheme: https") + redirect("/r/prefix", prefix("/v2/")) + redirect("/r/base", prefix("/")) +
 		redirect("/r/full", "path: {type: ReplaceFullPath, replaceFullPath: /elsewhere}") +
 		rewrite("/w/full", `path: {type: ReplaceFullPath, replaceFullPath: '/one\1'}`) + rewrite("/w/prefix", prefix("/v2")) +
 		rewrite("/w/slash/", prefix("/v2/")) + rewrite("/w/to.root", prefix("/")) + rewrite("/w/to-nothing", prefix(`""`)) +
@@ -348,8 +348,8 @@ func TestRedirectsAndRewritesThroughEnvoy(t *testing.T) {
 		"/r/port/a":   "https://127.0.0.1:9443/r/port/a",
 		"/r/prefix/a": own + "/v2/a",
 		"/r/prefix":   own + "/v2",
-		"/r/root/a/b": own + "/a/b",
-		"/r/root":     own + "/",
+		"/r/base/a/b": own + "/a/b",
+		"/r/base":     own + "/",
 		"/r/full/a":   own + "/elsewhere",
 	} {
 		require.Equal(t, want, p.get(8080, path).Header.Get("Location"), path)
