@@ -171,8 +171,10 @@ func (l *Loop) tell(problems policy.Problems) {
 func countRoutes(plan *policy.Plan) int {
 	count := 0
 	for _, port := range plan.Ports {
-		for _, host := range port.Hosts {
-			count += len(host.Routes)
+		for _, chain := range port.Chains {
+			for _, host := range chain.Hosts {
+				count += len(host.Routes)
+			}
 		}
 	}
 	return count

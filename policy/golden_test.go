@@ -6,10 +6,12 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -46,31 +48,102 @@ func resolveFile(t testing.TB, name string, content []byte) (*policy.Plan, polic
 // render writes a plan and its problems for people to review in a diff.
 func render(t testing.TB, plan *policy.Plan, problems policy.Problems) []byte {
 	t.Helper()
-	var out bytes.Buffer
-	for _, problem := range problems {
-		out.WriteString(string(problem.Severity) + ": " + problem.Error() + "\n")
-	}
-	encoder := json.NewEncoder(&out)
-	encoder.SetIndent("", "  ")
-	require.NoError(t, encoder.Encode(map[string]any{"ports": plan.Ports, "backends": plan.Backends}))
-	dump := func(message proto.Message) {
-		raw, err := protojson.Marshal(message)
+	out := map[string]any{}
+	add := func(name string, value any, raw []byte, err error) {
 		require.NoError(t, err)
-		var compact bytes.Buffer // protojson varies its spaces on purpose
-		require.NoError(t, json.Compact(&compact, raw))
-		out.Write(compact.Bytes())
-		out.WriteByte('\n')
+		require.NoError(t, json.Unmarshal(raw, &value))
+		switch value := withoutZeros(value).(type) {
+		case nil:
+		case []any:
+			out[name] = value
+		default:
+			list, _ := out[name].([]any)
+			out[name] = append(list, value)
+		}
 	}
-	for _, message := range plan.AuthRoutes {
-		dump(message)
+	for _, problem := range problems {
+		list, _ := out["problems"].([]any)
+		out["problems"] = append(list, string(problem.Severity)+": "+problem.Error())
 	}
-	for _, message := range plan.Consumers {
-		dump(message)
+	for name, part := range map[string]any{"ports": plan.Ports, "backends": plan.Backends, "statuses": plan.Statuses} {
+		raw, err := json.Marshal(part)
+		add(name, nil, raw, err)
 	}
-	for _, message := range plan.RateLimits {
-		dump(message)
+	messages := func(name string, count int, get func(int) proto.Message) {
+		for i := range count {
+			raw, err := protojson.Marshal(get(i))
+			add(name, nil, raw, err)
+		}
 	}
-	return out.Bytes()
+	messages("authRoutes", len(plan.AuthRoutes), func(i int) proto.Message { return plan.AuthRoutes[i] })
+	messages("consumers", len(plan.Consumers), func(i int) proto.Message { return plan.Consumers[i] })
+	messages("rateLimits", len(plan.RateLimits), func(i int) proto.Message { return plan.RateLimits[i] })
+	raw, err := yaml.Marshal(out)
+	require.NoError(t, err)
+	return raw
+}
+
+// originText is an Origin on one line.
+func originText(value map[string]any) (string, bool) {
+	_, object := value["object"].(map[string]any)
+	for key := range value {
+		object = object && slices.Contains([]string{"object", "field", "file", "line"}, key)
+	}
+	if !object {
+		return "", false
+	}
+	raw, err := json.Marshal(value)
+	var origin policy.Origin
+	if err != nil || json.Unmarshal(raw, &origin) != nil {
+		return "", false
+	}
+	if origin == (policy.Origin{}) || origin.File == "" {
+		return "", false
+	}
+	return origin.String(), true
+}
+
+// withoutZeros leaves out what says nothing, so that a field which is new to the
+// Plan does not change the goldens that do not set it.
+func withoutZeros(value any) any {
+	switch value := value.(type) {
+	case map[string]any:
+		if origin, ok := originText(value); ok {
+			return origin
+		}
+		for key, part := range value {
+			value[key] = withoutZeros(part)
+			if value[key] == nil {
+				delete(value, key)
+			}
+		}
+		if len(value) == 0 {
+			return nil
+		}
+	case []any:
+		for i := range value {
+			value[i] = withoutZeros(value[i])
+		}
+		if len(value) == 0 {
+			return nil
+		}
+	case string:
+		if value == "" {
+			return nil
+		}
+	case float64:
+		if value == 0 {
+			return nil
+		}
+		if whole := int64(value); float64(whole) == value {
+			return whole
+		}
+	case bool:
+		if !value {
+			return nil
+		}
+	}
+	return value
 }
 
 func TestPlans(t *testing.T) {
@@ -83,7 +156,7 @@ func TestPlans(t *testing.T) {
 			content, err := os.ReadFile(in)
 			require.NoError(t, err)
 			plan, problems := resolveFile(t, name, content)
-			compare(t, strings.Replace(in, ".in.yaml", ".out.txt", 1), render(t, plan, problems))
+			compare(t, strings.Replace(in, ".in.yaml", ".out.yaml", 1), render(t, plan, problems))
 		})
 	}
 }

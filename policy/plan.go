@@ -12,7 +12,7 @@ import (
 type Plan struct {
 	// Digest identifies the content (hex).
 	Digest string
-	// Ports are sorted by number.
+	// Ports are sorted by fleet and number.
 	Ports []Port
 	// Backends, those in use only, are sorted by id.
 	Backends []Backend
@@ -20,14 +20,33 @@ type Plan struct {
 	AuthRoutes []*rulesv1.AuthRoute
 	Consumers  []*rulesv1.Consumer
 	RateLimits []*rulesv1.RateLimitRule
+	// Statuses, sorted by object, say what became of each object. They are no
+	// part of Digest.
+	Statuses []ObjectStatus
 }
 
-// Port is one TCP port with the virtual hosts that are served on it.
+// Port is one port of one fleet of proxies.
 type Port struct {
+	// Fleet names the proxies that serve the port, see Input.FleetOf.
+	Fleet  string
 	Number int32
+	// Chains are told apart by the server name that the client asks for (SNI),
+	// sorted by name. A plain HTTP port has exactly one.
+	Chains []Chain
+}
+
+// Chain is what a port serves under a set of server names.
+type Chain struct {
+	// Name is unique on the port. That of a plain HTTP port is PlainChain.
+	Name string
+	// ServerNames are DNS names or wildcards; empty means all others.
+	ServerNames []string
 	// Hosts are sorted by name.
 	Hosts []Host
 }
+
+// PlainChain is the name of a plain HTTP port's only chain.
+const PlainChain = "http"
 
 // Host is one virtual host: a DNS name, a wildcard such as "*.example.com", or
 // "*".
@@ -67,7 +86,35 @@ type Route struct {
 	Auth *Auth
 	// Limits are the rate limits, in the policy's order.
 	Limits []Limit
+	// Policies are all that reach the route, those in effect and those that lost,
+	// by kind and then in order of precedence. They are no part of Plan.Digest.
+	Policies []PolicyUse
 }
+
+// PolicyUse says what became of a policy on one route.
+type PolicyUse struct {
+	// Policy is the object, or the part of it, that reaches the route.
+	Policy Origin
+	// Level is where it is attached: "rule", "route", "listener" or "gateway".
+	Level string
+	// Overrides is set for what the policy says under spec.overrides (GEP-713).
+	Overrides bool
+	Effect    PolicyEffect
+	// By are those that it lost to, in part or whole.
+	By []Origin
+	// Reason is one clause for people.
+	Reason string
+}
+
+// PolicyEffect is how much of a policy is in effect.
+type PolicyEffect string
+
+// Effects of a policy.
+const (
+	PolicyApplied    PolicyEffect = "Applied"
+	PolicyPartly     PolicyEffect = "Partly"
+	PolicyOverridden PolicyEffect = "Overridden"
+)
 
 // NoTimeout is a timeout that the operator switched off.
 const NoTimeout time.Duration = -1

@@ -25,6 +25,9 @@ type Input struct {
 	Objects []*Object
 	// Closings are broken AuthPolicies that have no good earlier version.
 	Closings []Closing
+	// FleetOf names the proxies that serve a Gateway; nil stands for one fleet,
+	// "", that serves all. Gateways of different fleets may share ports.
+	FleetOf func(gateway ObjectRef) string
 }
 
 // Resolve attaches routes to listeners and policies to routes, settles
@@ -39,6 +42,8 @@ func Resolve(input Input) (*Plan, Problems) {
 		backends: map[string]*backendState{},
 		attached: map[ObjectRef]bool{},
 		authIDs:  map[string]bool{},
+		fleetOf:  input.FleetOf,
+		statuses: map[ObjectRef]*ObjectStatus{},
 	}
 	r.index(input.Objects)
 	r.closings = slices.Clone(input.Closings)
@@ -54,6 +59,7 @@ func Resolve(input Input) (*Plan, Problems) {
 	r.unattachedPolicies()
 	slices.SortFunc(plan.AuthRoutes, func(a, b *authRoute) int { return cmp.Compare(a.GetRouteId(), b.GetRouteId()) })
 	plan.Digest = digestPlan(plan)
+	plan.Statuses = r.sortedStatuses()
 	r.problems.Sort()
 	return plan, r.problems
 }
@@ -70,6 +76,8 @@ type resolver struct {
 	authRoutes []*authRoute
 	authIDs    map[string]bool
 	limitRules map[string]*limitRule
+	fleetOf    func(ObjectRef) string
+	statuses   map[ObjectRef]*ObjectStatus
 	problems   Problems
 }
 
@@ -126,6 +134,7 @@ type listener struct {
 	gateway  *Object
 	index    int
 	name     string
+	fleet    string
 	port     int32
 	hostname string
 	kinds    []gatewayv1.RouteGroupKind
@@ -151,7 +160,10 @@ func (r *resolver) ports() []*listener {
 		}
 		for i := range spec.Listeners {
 			l := newListener(gateway.object, i, &spec.Listeners[i])
-			place := fmt.Sprintf("%d/%s", l.port, l.hostname)
+			if r.fleetOf != nil {
+				l.fleet = r.fleetOf(gateway.object.Ref)
+			}
+			place := fmt.Sprintf("%s/%d/%s", l.fleet, l.port, l.hostname)
 			if other, ok := taken[place]; ok {
 				r.report(gateway.object.problem(CodeListenerConflict, fmt.Sprintf("spec.listeners[%d]", i),
 					fmt.Sprintf("port %d and hostname %q are already served for listener %s", l.port, l.hostname, other.id())))

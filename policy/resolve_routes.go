@@ -43,12 +43,24 @@ func (s *ruleSource) group() string {
 	return strings.ToLower(s.object.Ref.Kind) + "/" + s.object.Ref.Namespace + "/" + s.object.Ref.Name
 }
 
+// portKey is one port of one fleet.
+type portKey struct {
+	fleet  string
+	number int32
+}
+
+func (k portKey) compare(other portKey) int {
+	return cmp.Or(cmp.Compare(k.fleet, other.fleet), cmp.Compare(k.number, other.number))
+}
+
+func (l *listener) portKey() portKey { return portKey{l.fleet, l.port} }
+
 // routes builds the virtual hosts of every port.
 func (r *resolver) routes(listeners []*listener) []Port {
-	hosts := map[int32]map[string][]Route{}
+	hosts := map[portKey]map[string][]Route{}
 	for _, l := range listeners {
-		if hosts[l.port] == nil {
-			hosts[l.port] = map[string][]Route{}
+		if hosts[l.portKey()] == nil {
+			hosts[l.portKey()] = map[string][]Route{}
 		}
 	}
 	for _, route := range ofType[*gatewayv1.HTTPRoute](r) {
@@ -60,20 +72,20 @@ func (r *resolver) routes(listeners []*listener) []Port {
 		r.attach(route.object, listeners, spec.ParentRefs, spec.Hostnames, grpcRules(route.object, spec), hosts)
 	}
 	var ports []Port
-	for _, number := range slices.Sorted(maps.Keys(hosts)) {
-		port := Port{Number: number}
-		for _, name := range slices.Sorted(maps.Keys(hosts[number])) {
-			routes := hosts[number][name]
+	for _, key := range slices.SortedFunc(maps.Keys(hosts), portKey.compare) {
+		chain := Chain{Name: PlainChain}
+		for _, name := range slices.Sorted(maps.Keys(hosts[key])) {
+			routes := hosts[key][name]
 			slices.SortStableFunc(routes, r.compareRoutes)
-			port.Hosts = append(port.Hosts, Host{Name: name, Routes: r.dropShadowed(routes)})
+			chain.Hosts = append(chain.Hosts, Host{Name: name, Routes: r.dropShadowed(routes)})
 		}
-		ports = append(ports, port)
+		ports = append(ports, Port{Fleet: key.fleet, Number: key.number, Chains: []Chain{chain}})
 	}
 	return ports
 }
 
 func (r *resolver) attach(object *Object, listeners []*listener, parents []gatewayv1.ParentReference,
-	hostnames []gatewayv1.Hostname, rules []*ruleSource, hosts map[int32]map[string][]Route,
+	hostnames []gatewayv1.Hostname, rules []*ruleSource, hosts map[portKey]map[string][]Route,
 ) {
 	names := []string{""}
 	if len(hostnames) > 0 {
@@ -94,7 +106,7 @@ func (r *resolver) attach(object *Object, listeners []*listener, parents []gatew
 				for _, rule := range rules {
 					built, unprotected := r.build(rule, l)
 					open = open || unprotected
-					hosts[l.port][host] = append(hosts[l.port][host], built...)
+					hosts[l.portKey()][host] = append(hosts[l.portKey()][host], built...)
 				}
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"weir.dev/controlplane/envoy"
@@ -79,7 +80,7 @@ func TestGoldens(t *testing.T) {
 	for name, content := range goldens(t) {
 		t.Run(name, func(t *testing.T) {
 			got := render(t, compile(t, content, options()), name == "listeners")
-			path := filepath.Join("testdata", name+".out.json")
+			path := filepath.Join("testdata", name+".out.yaml")
 			if *update {
 				require.NoError(t, os.WriteFile(path, got, 0o644))
 			}
@@ -109,7 +110,7 @@ func render(t testing.TB, set envoy.Set, listeners bool) []byte {
 			out[short][name] = shorten(value)
 		}
 	}
-	raw, err := json.MarshalIndent(out, "", " ")
+	raw, err := yaml.Marshal(out)
 	require.NoError(t, err)
 	return append(raw, '\n')
 }
@@ -130,6 +131,10 @@ func shorten(value any) any {
 	case []any:
 		for i := range value {
 			value[i] = shorten(value[i])
+		}
+	case float64:
+		if whole := int64(value); float64(whole) == value {
+			return whole
 		}
 	}
 	return value
@@ -241,7 +246,7 @@ func TestProtectedRoutesNeedTheirServer(t *testing.T) {
 }
 
 func TestUnpackableContentIsAnError(t *testing.T) {
-	plan := &policy.Plan{Ports: []policy.Port{{Number: 1, Hosts: []policy.Host{{Name: "\xff"}}}}}
+	plan := &policy.Plan{Ports: []policy.Port{{Number: 1, Chains: []policy.Chain{{Name: policy.PlainChain, Hosts: []policy.Host{{Name: "\xff"}}}}}}}
 	_, err := envoy.Compile(plan, options())
 	require.ErrorContains(t, err, "resource port-1")
 }
@@ -267,11 +272,11 @@ func FuzzCompile(f *testing.F) {
 
 // manyRoutes is a plan of n routes over a hundred backends.
 func manyRoutes(n int) *policy.Plan {
-	plan := &policy.Plan{Ports: []policy.Port{{Number: 8080, Hosts: []policy.Host{{Name: "*"}}}}}
+	plan := &policy.Plan{Ports: []policy.Port{{Number: 8080, Chains: []policy.Chain{{Name: policy.PlainChain, Hosts: []policy.Host{{Name: "*"}}}}}}}
 	for i := range 100 {
 		plan.Backends = append(plan.Backends, policy.Backend{ID: fmt.Sprintf("default/b%02d", i), Protocol: "HTTP"})
 	}
-	host := &plan.Ports[0].Hosts[0]
+	host := &plan.Ports[0].Chains[0].Hosts[0]
 	for i := range n {
 		id := fmt.Sprintf("httproute/default/r%05d/all@default/edge/http", i)
 		host.Routes = append(host.Routes, policy.Route{

@@ -80,25 +80,28 @@ func (c *compiler) bound(port *policy.Port) int32 {
 }
 
 func (c *compiler) listener(port *policy.Port) (*listenerv3.Listener, error) {
-	manager := c.connectionManager(port)
-	return &listenerv3.Listener{
+	listener := &listenerv3.Listener{
 		Name:                          portName(port.Number),
 		Address:                       socketAddress(c.options.ListenAddress, uint32(c.bound(port))), //nolint:gosec // validated port
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(listenerBufferLimit),
-		FilterChains: []*listenerv3.FilterChain{{
+	}
+	for i := range port.Chains {
+		manager := c.connectionManager(port, &port.Chains[i])
+		listener.FilterChains = append(listener.FilterChains, &listenerv3.FilterChain{
 			Filters: []*listenerv3.Filter{{
 				Name:       "envoy.filters.network.http_connection_manager",
 				ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(manager)},
 			}},
-		}},
-	}, nil
+		})
+	}
+	return listener, nil
 }
 
-func (c *compiler) connectionManager(port *policy.Port) *hcmv3.HttpConnectionManager {
+func (c *compiler) connectionManager(port *policy.Port, chain *policy.Chain) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix: portName(port.Number),
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
-			ConfigSource: adsSource(), RouteConfigName: portName(port.Number),
+			ConfigSource: adsSource(), RouteConfigName: chainName(port, chain),
 		}},
 		HttpFilters: c.httpFilters(),
 		AccessLog:   []*accesslogv3.AccessLog{accessLog()},

@@ -40,6 +40,8 @@ type Options struct {
 	ExtAuthzPeer     string
 	RateLimitAddress string
 	RateLimitPeer    string
+	// Fleet is whose ports are compiled.
+	Fleet string
 	// OTLPAddress is host:port of an OTLP/gRPC collector; empty means no traces.
 	OTLPAddress string
 }
@@ -89,10 +91,16 @@ func Compile(plan *policy.Plan, options Options) (Set, error) {
 		}
 	}
 	for i := range plan.Ports {
-		listener, err := compiler.listener(&plan.Ports[i])
+		port := &plan.Ports[i]
+		if port.Fleet != options.Fleet {
+			continue
+		}
+		listener, err := compiler.listener(port)
 		add(listener.GetName(), listener, err)
-		routes, err := compiler.routes(&plan.Ports[i])
-		add(routes.GetName(), routes, err)
+		for j := range port.Chains {
+			routes, err := compiler.routes(port, &port.Chains[j])
+			add(routes.GetName(), routes, err)
+		}
 	}
 	for i := range plan.Backends {
 		cluster, endpoints, err := compiler.backend(&plan.Backends[i])
@@ -121,8 +129,16 @@ type compiler struct {
 	backends map[string]*policy.Backend
 }
 
-// portName names a port's listener and route configuration.
+// portName names a port's listener.
 func portName(port int32) string { return fmt.Sprintf("port-%d", port) }
+
+// chainName names a chain's route configuration.
+func chainName(port *policy.Port, chain *policy.Chain) string {
+	if chain.Name == policy.PlainChain {
+		return portName(port.Number)
+	}
+	return portName(port.Number) + "/" + chain.Name
+}
 
 // clusterName names a Backend's cluster.
 func clusterName(backend string) string { return "backend/" + backend }

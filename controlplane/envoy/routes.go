@@ -26,14 +26,14 @@ const defaultTimeout = 15 * time.Second
 // weighted choice; routes that have nothing else answer directly.
 const clusterUnresolved = "weir/unresolved"
 
-func (c *compiler) routes(port *policy.Port) (*routev3.RouteConfiguration, error) {
+func (c *compiler) routes(port *policy.Port, chain *policy.Chain) (*routev3.RouteConfiguration, error) {
 	config := &routev3.RouteConfiguration{
-		Name: portName(port.Number),
+		Name: chainName(port, chain),
 		// A prefix or header that a client sends twice is matched as a list.
 		MostSpecificHeaderMutationsWins: true,
 	}
-	for i := range port.Hosts {
-		host := &port.Hosts[i]
+	for i := range chain.Hosts {
+		host := &chain.Hosts[i]
 		virtual := &routev3.VirtualHost{Name: host.Name, Domains: []string{host.Name}}
 		for j := range host.Routes {
 			virtual.Routes = append(virtual.Routes, c.route(port, &host.Routes[j])...)

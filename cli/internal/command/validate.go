@@ -80,8 +80,10 @@ func validate(paths []string, development bool) (*validation, error) {
 		return nil, fmt.Errorf("the policy resolves but cannot be compiled for Envoy: %w", err)
 	}
 	for _, port := range plan.Ports {
-		for _, host := range port.Hosts {
-			result.Routes += len(host.Routes)
+		for _, chain := range port.Chains {
+			for _, host := range chain.Hosts {
+				result.Routes += len(host.Routes)
+			}
 		}
 	}
 	result.Plan = plan.Digest
