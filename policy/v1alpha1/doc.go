@@ -16,4 +16,5 @@ const (
 	KindConsumer        = "Consumer"
 	KindAuthPolicy      = "AuthPolicy"
 	KindRateLimitPolicy = "RateLimitPolicy"
+	KindTrafficPolicy   = "TrafficPolicy"
 )

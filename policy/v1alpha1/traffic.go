@@ -1,0 +1,340 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// TrafficPolicy says how requests are carried to the backends of routes:
+// retries, timeouts, health, load balancing and what happens when a backend
+// fails. It is attached to a Gateway, a listener, a route or a rule; a setting
+// that concerns connections applies to the backends as reached from there.
+type TrafficPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              TrafficPolicySpec `json:"spec"`
+}
+
+// TrafficPolicySpec describes a TrafficPolicy.
+type TrafficPolicySpec struct {
+	// TargetRefs are 1 to 16 attachments.
+	TargetRefs      []TargetRef `json:"targetRefs"`
+	TrafficSettings `json:",inline"`
+}
+
+// TrafficSettings are what a TrafficPolicy may say. Each top-level field is
+// merged as a whole; what is not set stays as less specific policies, or else
+// the defaults, have it.
+type TrafficSettings struct {
+	Timeouts            *TrafficTimeouts     `json:"timeouts,omitempty"`
+	Retry               *TrafficRetry        `json:"retry,omitempty"`
+	RetryBudget         *RetryBudget         `json:"retryBudget,omitempty"`
+	ConnectionLimits    *ConnectionLimits    `json:"connectionLimits,omitempty"`
+	OutlierDetection    *OutlierDetection    `json:"outlierDetection,omitempty"`
+	HealthCheck         *HealthCheck         `json:"healthCheck,omitempty"`
+	LoadBalancing       *LoadBalancing       `json:"loadBalancing,omitempty"`
+	Fallback            *Fallback            `json:"fallback,omitempty"`
+	Fault               *Fault               `json:"fault,omitempty"`
+	AdaptiveConcurrency *AdaptiveConcurrency `json:"adaptiveConcurrency,omitempty"`
+	AdmissionControl    *AdmissionControl    `json:"admissionControl,omitempty"`
+	Compression         *Compression         `json:"compression,omitempty"`
+	RequestBody         *RequestBody         `json:"requestBody,omitempty"`
+}
+
+// TrafficTimeouts bound how long things take. A route's own timeouts win.
+type TrafficTimeouts struct {
+	// Request bounds the whole exchange. 0s switches it off; default 15s, none
+	// for gRPC. At most 1h.
+	Request *gatewayv1.Duration `json:"request,omitempty"`
+	// BackendRequest bounds one try. 0s, the default, means no bound but
+	// request's. At most 1h.
+	BackendRequest *gatewayv1.Duration `json:"backendRequest,omitempty"`
+	// StreamIdle ends an exchange in which nothing moves. 0s switches it off;
+	// default 5m. At most 24h.
+	StreamIdle *gatewayv1.Duration `json:"streamIdle,omitempty"`
+	// Connect bounds the opening of a connection to a backend. 10ms to 1m,
+	// default 1s.
+	Connect *gatewayv1.Duration `json:"connect,omitempty"`
+}
+
+// TrafficRetry repeats failed tries. A route's own retry wins.
+type TrafficRetry struct {
+	// Attempts are the retries after the first try: 0 to 10; 0 switches retries
+	// off. Default 2.
+	Attempts *int32 `json:"attempts,omitempty"`
+	// On lists what is retried. Default ConnectFailure, RefusedStream and
+	// ResetBeforeRequest: tries that the backend cannot have begun to serve.
+	On []RetryOn `json:"on,omitempty"`
+	// Codes are statuses that are retried, 400 to 599; at most 16.
+	Codes []int32 `json:"codes,omitempty"`
+	// Backoff is about how long to wait before the first retry; later ones wait
+	// longer, up to ten times that. 1ms to 1m, default 25ms.
+	Backoff *gatewayv1.Duration `json:"backoff,omitempty"`
+}
+
+// RetryOn is a kind of failed try.
+type RetryOn string
+
+// Kinds of failed tries.
+const (
+	// RetryConnectFailure: no connection could be opened.
+	RetryConnectFailure RetryOn = "ConnectFailure"
+	// RetryRefusedStream: the backend refused the stream unread.
+	RetryRefusedStream RetryOn = "RefusedStream"
+	// RetryResetBeforeRequest: the connection broke before the request was sent.
+	RetryResetBeforeRequest RetryOn = "ResetBeforeRequest"
+	// RetryReset: no answer came: broken, reset or timed out. The backend may
+	// have acted on the request.
+	RetryReset RetryOn = "Reset"
+	// RetryGatewayError: 502, 503 and 504.
+	RetryGatewayError RetryOn = "GatewayError"
+	// RetryServerError: any 5xx, or no answer.
+	RetryServerError RetryOn = "ServerError"
+	// RetryGRPCUnavailable and the following are gRPC statuses.
+	RetryGRPCUnavailable       RetryOn = "Unavailable"
+	RetryGRPCCancelled         RetryOn = "Cancelled"
+	RetryGRPCDeadlineExceeded  RetryOn = "DeadlineExceeded"
+	RetryGRPCInternal          RetryOn = "Internal"
+	RetryGRPCResourceExhausted RetryOn = "ResourceExhausted"
+)
+
+// RetryBudget bounds retries by what is in flight, so that they do not pile up
+// on a backend that is down.
+type RetryBudget struct {
+	// Percent of the requests in flight that may be retries: 1 to 100. Default
+	// 20.
+	Percent *int32 `json:"percent,omitempty"`
+	// MinConcurrent retries are always let through. Default 3, at most 10000.
+	MinConcurrent *int32 `json:"minConcurrent,omitempty"`
+}
+
+// ConnectionLimits break the circuit: what goes beyond is answered with 503 at
+// once. They are per proxy. Each is 1 to 1000000, default 10000.
+type ConnectionLimits struct {
+	MaxConnections     *int32 `json:"maxConnections,omitempty"`
+	MaxPendingRequests *int32 `json:"maxPendingRequests,omitempty"`
+	MaxRequests        *int32 `json:"maxRequests,omitempty"`
+	// MaxRetries in flight. Default 100. A RetryBudget replaces it.
+	MaxRetries *int32 `json:"maxRetries,omitempty"`
+	// MaxRequestsPerConnection closes a connection after so many. Default no
+	// limit.
+	MaxRequestsPerConnection *int32 `json:"maxRequestsPerConnection,omitempty"`
+}
+
+// OutlierDetection takes endpoints that fail out of rotation for a while.
+type OutlierDetection struct {
+	// ConsecutiveErrors are 5xx answers or failed connections in a row after
+	// which an endpoint is ejected: 1 to 1000. Default 5.
+	ConsecutiveErrors *int32 `json:"consecutiveErrors,omitempty"`
+	// ConsecutiveGatewayErrors are the same of 502, 503, 504 and failed
+	// connections alone. Default none.
+	ConsecutiveGatewayErrors *int32 `json:"consecutiveGatewayErrors,omitempty"`
+	// Interval between two looks. 100ms to 10m, default 10s.
+	Interval *gatewayv1.Duration `json:"interval,omitempty"`
+	// BaseEjectionTime times the number of its ejections is how long an endpoint
+	// stays out. 1s to 1h, default 30s.
+	BaseEjectionTime *gatewayv1.Duration `json:"baseEjectionTime,omitempty"`
+	// MaxEjectionPercent of the endpoints are out at once, though always one:
+	// 1 to 100. Default 50.
+	MaxEjectionPercent *int32 `json:"maxEjectionPercent,omitempty"`
+}
+
+// HealthCheck asks each endpoint whether it is well. Exactly one of http, grpc
+// and tcp is set.
+type HealthCheck struct {
+	// Interval between two checks. 100ms to 10m, default 10s.
+	Interval *gatewayv1.Duration `json:"interval,omitempty"`
+	// Timeout of one check. 10ms to 1m, default 1s.
+	Timeout *gatewayv1.Duration `json:"timeout,omitempty"`
+	// UnhealthyThreshold is how many failures in a row take an endpoint out: 1
+	// to 100. Default 3.
+	UnhealthyThreshold *int32 `json:"unhealthyThreshold,omitempty"`
+	// HealthyThreshold is how many successes in a row take it back: 1 to 100.
+	// Default 2.
+	HealthyThreshold *int32           `json:"healthyThreshold,omitempty"`
+	HTTP             *HTTPHealthCheck `json:"http,omitempty"`
+	GRPC             *GRPCHealthCheck `json:"grpc,omitempty"`
+	TCP              *TCPHealthCheck  `json:"tcp,omitempty"`
+}
+
+// HTTPHealthCheck sends a GET.
+type HTTPHealthCheck struct {
+	// Path that is asked for, such as /healthz.
+	Path string `json:"path"`
+	// Host of the request. Default the backend's name.
+	Host string `json:"host,omitempty"`
+	// Statuses that are well. Default 200; at most 16.
+	Statuses []int32 `json:"statuses,omitempty"`
+}
+
+// GRPCHealthCheck calls grpc.health.v1.Health.Check.
+type GRPCHealthCheck struct {
+	// Service asked about. Default "": the server as a whole.
+	Service string `json:"service,omitempty"`
+}
+
+// TCPHealthCheck opens a connection.
+type TCPHealthCheck struct{}
+
+// LoadBalancing chooses an endpoint.
+type LoadBalancing struct {
+	// Algorithm is LeastRequest (default), RoundRobin, Random, Maglev or
+	// RingHash. The last two send equal hashes to the same endpoint.
+	Algorithm LoadBalancer `json:"algorithm,omitempty"`
+	// HashBy is what Maglev and RingHash hash: the first that a request has is
+	// enough. 1 to 4.
+	HashBy []HashBy `json:"hashBy,omitempty"`
+	// SlowStart lets a new endpoint's share grow over this time. 1s to 1h; with
+	// LeastRequest and RoundRobin only. Default none.
+	SlowStart *gatewayv1.Duration `json:"slowStart,omitempty"`
+	// Locality is None (default) or PreferZone: endpoints of the proxy's own zone
+	// are used as long as there are any that are well.
+	Locality Locality `json:"locality,omitempty"`
+}
+
+// LoadBalancer is a way to choose an endpoint.
+type LoadBalancer string
+
+// Ways to choose an endpoint.
+const (
+	BalanceLeastRequest LoadBalancer = "LeastRequest"
+	BalanceRoundRobin   LoadBalancer = "RoundRobin"
+	BalanceRandom       LoadBalancer = "Random"
+	BalanceMaglev       LoadBalancer = "Maglev"
+	BalanceRingHash     LoadBalancer = "RingHash"
+)
+
+// Locality says what the zone of an endpoint means.
+type Locality string
+
+// Meanings of zones.
+const (
+	LocalityNone       Locality = "None"
+	LocalityPreferZone Locality = "PreferZone"
+)
+
+// HashBy is one source of the hash.
+type HashBy struct {
+	// Type is Header, Cookie or ClientIP.
+	Type HashByType `json:"type"`
+	// Name of the header or cookie.
+	Name string `json:"name,omitempty"`
+	// TTL, of a cookie: a client without it is given one for so long. Default
+	// none is given. At most 720h.
+	TTL *gatewayv1.Duration `json:"ttl,omitempty"`
+}
+
+// HashByType is a kind of source of a hash.
+type HashByType string
+
+// Sources of a hash.
+const (
+	HashByHeader   HashByType = "Header"
+	HashByCookie   HashByType = "Cookie"
+	HashByClientIP HashByType = "ClientIP"
+)
+
+// Fallback is what happens when the backends cannot serve.
+type Fallback struct {
+	// BackendRef takes over while no endpoint of a backend is well. It speaks the
+	// same protocol.
+	BackendRef *gatewayv1.BackendObjectReference `json:"backendRef,omitempty"`
+	// Response replaces answers that have one of Statuses.
+	Response *FallbackResponse `json:"response,omitempty"`
+}
+
+// FallbackResponse is a fixed answer.
+type FallbackResponse struct {
+	// Statuses that it replaces, 400 to 599. Default 502, 503 and 504; at most
+	// 16.
+	Statuses []int32 `json:"statuses,omitempty"`
+	// Status of the answer, 200 to 599. Default: as it was.
+	Status *int32 `json:"status,omitempty"`
+	// ContentType of body. Default text/plain.
+	ContentType string `json:"contentType,omitempty"`
+	// Body, at most 4096 bytes.
+	Body string `json:"body,omitempty"`
+}
+
+// Fault breaks requests on purpose.
+type Fault struct {
+	Delay *FaultDelay `json:"delay,omitempty"`
+	Abort *FaultAbort `json:"abort,omitempty"`
+}
+
+// FaultDelay holds requests up.
+type FaultDelay struct {
+	// Duration is 1ms to 1m.
+	Duration gatewayv1.Duration `json:"duration"`
+	// Percent of the requests: 1 to 100. Default 100.
+	Percent *int32 `json:"percent,omitempty"`
+}
+
+// FaultAbort answers instead of the backend. Exactly one of the statuses is
+// set.
+type FaultAbort struct {
+	// Status is an HTTP status, 400 to 599.
+	Status *int32 `json:"status,omitempty"`
+	// GRPCStatus is a gRPC status code, 1 to 16.
+	GRPCStatus *int32 `json:"grpcStatus,omitempty"`
+	// Percent of the requests: 1 to 100. Default 100.
+	Percent *int32 `json:"percent,omitempty"`
+}
+
+// AdaptiveConcurrency measures latency and lets no more requests in than the
+// backends serve well; the others are answered with 503. It counts all requests
+// to routes with equal settings on a port together, per proxy.
+type AdaptiveConcurrency struct {
+	// Percentile of latency that is watched: 1 to 99. Default 90.
+	Percentile *int32 `json:"percentile,omitempty"`
+	// MaxConcurrency is never exceeded. 1 to 100000, default 1000.
+	MaxConcurrency *int32 `json:"maxConcurrency,omitempty"`
+	// UpdateInterval between two adjustments. 10ms to 1m, default 100ms.
+	UpdateInterval *gatewayv1.Duration `json:"updateInterval,omitempty"`
+	// MinRTTInterval between two measurements of the best latency, during which
+	// few requests are let in. 1s to 1h, default 1m.
+	MinRTTInterval *gatewayv1.Duration `json:"minRTTInterval,omitempty"`
+}
+
+// AdmissionControl refuses requests at random while too few succeed, the more
+// the fewer do. It counts all requests to routes with equal settings on a port
+// together, per proxy.
+type AdmissionControl struct {
+	// SuccessPercent below which requests are refused: 1 to 100. Default 95.
+	SuccessPercent *int32 `json:"successPercent,omitempty"`
+	// Window over which success is measured. 1s to 10m, default 30s.
+	Window *gatewayv1.Duration `json:"window,omitempty"`
+	// MinRequestsPerSecond below which nothing is refused. Default 0.
+	MinRequestsPerSecond *int32 `json:"minRequestsPerSecond,omitempty"`
+	// MaxRejectionPercent is 1 to 99. Default 80.
+	MaxRejectionPercent *int32 `json:"maxRejectionPercent,omitempty"`
+}
+
+// Compression compresses answers for clients that accept it.
+type Compression struct {
+	// Algorithms offered, the preferred first: Gzip, Brotli, Zstd. Default all,
+	// Brotli first.
+	Algorithms []CompressionAlgorithm `json:"algorithms,omitempty"`
+	// MinBytes below which nothing is compressed. 30 to 1048576, default 1024.
+	MinBytes *int32 `json:"minBytes,omitempty"`
+	// ContentTypes that are compressed; at most 32. Default text, JavaScript,
+	// JSON, XML, SVG and WebAssembly.
+	ContentTypes []string `json:"contentTypes,omitempty"`
+}
+
+// CompressionAlgorithm is a content coding.
+type CompressionAlgorithm string
+
+// Content codings.
+const (
+	CompressGzip   CompressionAlgorithm = "Gzip"
+	CompressBrotli CompressionAlgorithm = "Brotli"
+	CompressZstd   CompressionAlgorithm = "Zstd"
+)
+
+// RequestBody bounds what clients send.
+type RequestBody struct {
+	// MaxBytes is 1 to 1073741824. A larger request is answered with 413. The
+	// body is held in the proxy's memory until it is whole.
+	MaxBytes int64 `json:"maxBytes"`
+}
