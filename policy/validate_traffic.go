@@ -24,12 +24,11 @@ func (c *checker) trafficSettings(field string, settings *v1alpha1.TrafficSettin
 		c.between(field+".retryBudget.minConcurrent", budget.MinConcurrent, 0, 10_000)
 	}
 	if limits := settings.ConnectionLimits; limits != nil {
-		for name, value := range map[string]*int32{
-			"maxConnections": limits.MaxConnections, "maxPendingRequests": limits.MaxPendingRequests, "maxRequests": limits.MaxRequests,
-			"maxRetries": limits.MaxRetries, "maxRequestsPerConnection": limits.MaxRequestsPerConnection,
-		} {
-			c.between(field+".connectionLimits."+name, value, 1, 1_000_000)
-		}
+		c.between(field+".connectionLimits.maxConnections", limits.MaxConnections, 1, 1_000_000)
+		c.between(field+".connectionLimits.maxPendingRequests", limits.MaxPendingRequests, 1, 1_000_000)
+		c.between(field+".connectionLimits.maxRequests", limits.MaxRequests, 1, 1_000_000)
+		c.between(field+".connectionLimits.maxRetries", limits.MaxRetries, 1, 1_000_000)
+		c.between(field+".connectionLimits.maxRequestsPerConnection", limits.MaxRequestsPerConnection, 1, 1_000_000)
 	}
 	if outliers := settings.OutlierDetection; outliers != nil {
 		part := field + ".outlierDetection"
@@ -71,12 +70,10 @@ func (c *checker) trafficRetry(field string, retry *v1alpha1.TrafficRetry) {
 	c.between(field+".attempts", retry.Attempts, 0, 10)
 	c.count(field+".on", len(retry.On), 0, 16)
 	for i, on := range retry.On {
-		if _, ok := retryConditions()[on]; !ok {
-			oneOf(c, fmt.Sprintf("%s.on[%d]", field, i), on, false, v1alpha1.RetryConnectFailure, v1alpha1.RetryRefusedStream,
-				v1alpha1.RetryResetBeforeRequest, v1alpha1.RetryReset, v1alpha1.RetryGatewayError, v1alpha1.RetryServerError,
-				v1alpha1.RetryGRPCUnavailable, v1alpha1.RetryGRPCCancelled, v1alpha1.RetryGRPCDeadlineExceeded,
-				v1alpha1.RetryGRPCInternal, v1alpha1.RetryGRPCResourceExhausted)
-		}
+		oneOf(c, fmt.Sprintf("%s.on[%d]", field, i), on, false, v1alpha1.RetryConnectFailure, v1alpha1.RetryRefusedStream,
+			v1alpha1.RetryResetBeforeRequest, v1alpha1.RetryReset, v1alpha1.RetryGatewayError, v1alpha1.RetryServerError,
+			v1alpha1.RetryGRPCUnavailable, v1alpha1.RetryGRPCCancelled, v1alpha1.RetryGRPCDeadlineExceeded,
+			v1alpha1.RetryGRPCInternal, v1alpha1.RetryGRPCResourceExhausted)
 	}
 	c.statuses(field+".codes", retry.Codes, 400, 599)
 	c.duration(field+".backoff", retry.Backoff, time.Millisecond, time.Minute)
