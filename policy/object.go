@@ -119,12 +119,14 @@ func (o *Object) notice(code Code, field, message string) Problem {
 // kinds is every kind that a source may hold, by apiVersion and kind, with a
 // maker of its empty value.
 func kinds() map[[2]string]func() metav1.Object {
-	const gateway, core, weir = "gateway.networking.k8s.io/v1", "v1", v1alpha1.APIVersion
+	const gateway, gatewayBeta, core, weir = "gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1", "v1", v1alpha1.APIVersion
 	return map[[2]string]func() metav1.Object{
 		{gateway, "GatewayClass"}:            func() metav1.Object { return &gatewayv1.GatewayClass{} },
 		{gateway, "Gateway"}:                 func() metav1.Object { return &gatewayv1.Gateway{} },
 		{gateway, "HTTPRoute"}:               func() metav1.Object { return &gatewayv1.HTTPRoute{} },
 		{gateway, "GRPCRoute"}:               func() metav1.Object { return &gatewayv1.GRPCRoute{} },
+		{gateway, "ReferenceGrant"}:          func() metav1.Object { return &gatewayv1.ReferenceGrant{} },
+		{gatewayBeta, "ReferenceGrant"}:      func() metav1.Object { return &gatewayv1.ReferenceGrant{} },
 		{core, "ConfigMap"}:                  func() metav1.Object { return &corev1.ConfigMap{} },
 		{weir, v1alpha1.KindBackend}:         func() metav1.Object { return &v1alpha1.Backend{} },
 		{weir, v1alpha1.KindConsumer}:        func() metav1.Object { return &v1alpha1.Consumer{} },

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -322,7 +323,9 @@ func targetsReadable(targets []v1alpha1.TargetRef) bool {
 }
 
 func unknownKind(meta metav1.TypeMeta, known map[[2]string]func() metav1.Object) string {
-	names := slices.Collect(maps.Keys(known))
+	names := slices.SortedFunc(maps.Keys(known), func(a, b [2]string) int {
+		return cmp.Or(cmp.Compare(len(a[0]), len(b[0])), slices.Compare(a[:], b[:]))
+	})
 	for _, name := range names {
 		if name[1] == meta.Kind {
 			return fmt.Sprintf("%s is not served as apiVersion %q; write %q", meta.Kind, meta.APIVersion, name[0])
@@ -333,6 +336,7 @@ func unknownKind(meta metav1.TypeMeta, known map[[2]string]func() metav1.Object)
 		kindsOnly = append(kindsOnly, name[1])
 	}
 	slices.Sort(kindsOnly)
+	kindsOnly = slices.Compact(kindsOnly)
 	if meta.Kind == "" {
 		return "has no kind; known are " + strings.Join(kindsOnly, ", ")
 	}

@@ -66,7 +66,7 @@ func Explanations() map[Code]string {
 		CodeDuplicateName:    "Two entries of a list have the same name.",
 		CodeDuplicateKey:     "Two consumers have the same API key, so it would not say who calls. Issue one of them a new key.",
 		CodeRefNotFound:      "The object referred to does not exist, or lacks the key or section.",
-		CodeRefNotPermitted:  "References across namespaces need a ReferenceGrant, which this version does not read: keep both in one namespace.",
+		CodeRefNotPermitted:  "A reference across namespaces needs a ReferenceGrant in the namespace referred to that names the kinds of both ends. Write one, or keep both in one namespace.",
 		CodeNotAttached:      "The route or policy attaches to nothing, so it has no effect.",
 		CodeOverridden:       "Another policy is attached to the same target and wins: the older one, then the first by namespace and name.",
 		CodeListenerConflict: "Two listeners claim the same port and hostname.",

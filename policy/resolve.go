@@ -46,6 +46,7 @@ func Resolve(input Input) (*Plan, Problems) {
 		statuses: map[ObjectRef]*ObjectStatus{},
 	}
 	r.index(input.Objects)
+	r.indexGrants()
 	r.closings = slices.Clone(input.Closings)
 	r.indexPolicies()
 	ports := r.ports()
@@ -76,6 +77,7 @@ type resolver struct {
 	authRoutes []*authRoute
 	authIDs    map[string]bool
 	limitRules map[string]*limitRule
+	grants     map[grantKey]bool
 	fleetOf    func(ObjectRef) string
 	statuses   map[ObjectRef]*ObjectStatus
 	problems   Problems

@@ -39,6 +39,8 @@ func (p *Parser) validate(object *Object) Problems {
 		c.httpRoute(&value.Spec)
 	case *gatewayv1.GRPCRoute:
 		c.grpcRoute(&value.Spec)
+	case *gatewayv1.ReferenceGrant:
+		c.referenceGrant(&value.Spec)
 	}
 	return c.problems
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Generates everything that is generated: Go from the protos, OpenAPI, and the
-# descriptor sets that the quickstart's REST transcoding uses.
+# Generates everything that is generated: Go from the protos, OpenAPI, the
+# descriptor sets that the quickstart's REST transcoding uses, and the
+# CustomResourceDefinitions of Weir's own kinds.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 tools=$("$root/scripts/tools.sh" gen)
@@ -79,5 +80,9 @@ Y
     echo "  descriptors.binpb: $(base64 -w0 "$work/$service.binpb")"
   } > "$root/examples/quickstart/$service-descriptors.yaml"
 done
+echo "custom resource definitions"
+crd_tools=$("$root/scripts/tools.sh" crd)
+rm -rf "$root/charts/crds" && mkdir -p "$root/charts/crds"
+(cd "$root/policy" && GOWORK=off "$crd_tools/controller-gen" object crd:maxDescLen=300 paths=./v1alpha1 output:crd:dir=../charts/crds)
 echo "reference pages"
 (cd "$root/cli" && go run -buildvcs=false ./cmd/weirdocs "$root")

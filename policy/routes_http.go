@@ -1,0 +1,158 @@
+package policy
+
+import (
+	"cmp"
+	"strings"
+	"time"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+func httpRules(object *Object, spec *gatewayv1.HTTPRouteSpec) []*ruleSource {
+	rules := make([]*ruleSource, len(spec.Rules))
+	for i := range spec.Rules {
+		rule := &spec.Rules[i]
+		source := &ruleSource{object: object, index: i, matches: httpMatches(rule.Matches)}
+		if rule.Name != nil {
+			source.name = string(*rule.Name)
+		}
+		for _, ref := range rule.BackendRefs {
+			source.refs = append(source.refs, ref.BackendRef)
+		}
+		source.fill = func(route *Route) {
+			for i := range rule.Filters {
+				applyHTTPFilter(route, &rule.Filters[i])
+			}
+			if rule.Timeouts != nil {
+				route.Timeout = timeoutOf(rule.Timeouts.Request)
+				route.BackendTimeout = timeoutOf(rule.Timeouts.BackendRequest)
+			}
+		}
+		rules[i] = source
+	}
+	return rules
+}
+
+// timeoutOf is a timeout as the Plan has it: "0s" is none (GEP-1742), absence is
+// the target's default.
+func timeoutOf(value *gatewayv1.Duration) time.Duration {
+	if value == nil {
+		return 0
+	}
+	if timeout := durationOr(value, 0); timeout > 0 {
+		return timeout
+	}
+	return NoTimeout
+}
+
+func httpMatches(specs []gatewayv1.HTTPRouteMatch) []Match {
+	if len(specs) == 0 {
+		return []Match{{Path: PathMatch{Kind: PathPrefix, Value: "/"}}}
+	}
+	matches := make([]Match, len(specs))
+	for i, spec := range specs {
+		match := Match{Path: PathMatch{Kind: PathPrefix, Value: "/"}}
+		if spec.Path != nil {
+			if spec.Path.Type != nil {
+				match.Path.Kind = PathKind(*spec.Path.Type)
+			}
+			if spec.Path.Value != nil {
+				match.Path.Value = *spec.Path.Value
+			}
+		}
+		if spec.Method != nil {
+			match.Method = string(*spec.Method)
+		}
+		for _, header := range spec.Headers {
+			match.Headers = append(match.Headers, ValueMatch{
+				Name: strings.ToLower(string(header.Name)), Value: header.Value,
+				Regex: header.Type != nil && *header.Type == gatewayv1.HeaderMatchRegularExpression,
+			})
+		}
+		for _, parameter := range spec.QueryParams {
+			match.Query = append(match.Query, ValueMatch{
+				Name: string(parameter.Name), Value: parameter.Value,
+				Regex: parameter.Type != nil && *parameter.Type == gatewayv1.QueryParamMatchRegularExpression,
+			})
+		}
+		matches[i] = match
+	}
+	return matches
+}
+
+func applyHTTPFilter(route *Route, filter *gatewayv1.HTTPRouteFilter) {
+	switch filter.Type {
+	case gatewayv1.HTTPRouteFilterRequestHeaderModifier:
+		route.RequestHeaders = headerChange(filter.RequestHeaderModifier)
+	case gatewayv1.HTTPRouteFilterResponseHeaderModifier:
+		route.ResponseHeaders = headerChange(filter.ResponseHeaderModifier)
+	case gatewayv1.HTTPRouteFilterRequestRedirect:
+		spec := filter.RequestRedirect
+		redirect := &Redirect{Status: 302, Path: pathChange(spec.Path)}
+		if spec.Scheme != nil {
+			redirect.Scheme = *spec.Scheme
+		}
+		if spec.Hostname != nil {
+			redirect.Host = string(*spec.Hostname)
+		}
+		if spec.Port != nil {
+			redirect.Port = *spec.Port
+		}
+		if spec.StatusCode != nil {
+			redirect.Status = *spec.StatusCode
+		}
+		route.Redirect = redirect
+	case gatewayv1.HTTPRouteFilterURLRewrite:
+		rewrite := &Rewrite{Path: pathChange(filter.URLRewrite.Path)}
+		if filter.URLRewrite.Hostname != nil {
+			rewrite.Host = string(*filter.URLRewrite.Hostname)
+		}
+		route.Rewrite = rewrite
+	case gatewayv1.HTTPRouteFilterCORS:
+		route.CORS = corsOf(filter.CORS)
+	}
+}
+
+func headerChange(spec *gatewayv1.HTTPHeaderFilter) HeaderChange {
+	change := HeaderChange{Remove: spec.Remove}
+	for _, header := range spec.Set {
+		change.Set = append(change.Set, Header{string(header.Name), header.Value})
+	}
+	for _, header := range spec.Add {
+		change.Add = append(change.Add, Header{string(header.Name), header.Value})
+	}
+	return change
+}
+
+func pathChange(spec *gatewayv1.HTTPPathModifier) *PathChange {
+	switch {
+	case spec == nil:
+		return nil
+	case spec.Type == gatewayv1.FullPathHTTPPathModifier && spec.ReplaceFullPath != nil:
+		return &PathChange{Full: *spec.ReplaceFullPath}
+	case spec.ReplacePrefixMatch != nil:
+		return &PathChange{Prefix: *spec.ReplacePrefixMatch, IsPrefix: true}
+	default:
+		return nil
+	}
+}
+
+func corsOf(spec *gatewayv1.HTTPCORSFilter) *CORS {
+	cors := &CORS{
+		AllowCredentials: spec.AllowCredentials != nil && *spec.AllowCredentials,
+		MaxAge:           time.Duration(cmp.Or(spec.MaxAge, 5)) * time.Second,
+	}
+	for _, origin := range spec.AllowOrigins {
+		cors.AllowOrigins = append(cors.AllowOrigins, string(origin))
+	}
+	for _, method := range spec.AllowMethods {
+		cors.AllowMethods = append(cors.AllowMethods, string(method))
+	}
+	for _, name := range spec.AllowHeaders {
+		cors.AllowHeaders = append(cors.AllowHeaders, string(name))
+	}
+	for _, name := range spec.ExposeHeaders {
+		cors.ExposeHeaders = append(cors.ExposeHeaders, string(name))
+	}
+	return cors
+}
