@@ -136,9 +136,9 @@ func Explain(plan *Plan, question Question) *Explanation {
 }
 
 type explainer struct {
-	plan    *Plan
-	out     *Explanation
-	match matchRequest
+	plan     *Plan
+	out      *Explanation
+	match    matchRequest
 	explicit bool // the question named the port
 	sni      string
 	port     *Port

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
-	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"weir.dev/kit/identity"
@@ -23,54 +23,29 @@ const (
 // matchRequest is a request in the form that matches compare.
 type matchRequest struct {
 	method, path string
-	// headers by lower-case name; several of one name are joined with commas, as
-	// Envoy compares them.
-	headers map[string]string
-	// query holds the first value of each parameter, decoded.
+	// headers by lower-case name; of several with one name each is compared.
+	headers map[string][]string
+	// query holds the first value of each parameter as it is sent: Envoy does not
+	// decode it for matching.
 	query map[string]string
 }
 
 func newMatchRequest(method, path, query string, headers []Header) matchRequest {
-	request := matchRequest{method: method, path: path, headers: map[string]string{}, query: map[string]string{}}
+	request := matchRequest{method: method, path: path, headers: map[string][]string{}, query: map[string]string{}}
 	for _, header := range headers {
 		name := strings.ToLower(header.Name)
 		if reservedHeader(name) {
 			continue
 		}
-		value := strings.TrimSpace(header.Value)
-		if before, ok := request.headers[name]; ok {
-			value = before + "," + value
-		}
-		request.headers[name] = value
+		request.headers[name] = append(request.headers[name], strings.TrimSpace(header.Value))
 	}
 	for part := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(part, "=")
-		name, value = decodeQuery(name), decodeQuery(value)
 		if _, ok := request.query[name]; !ok {
 			request.query[name] = value
 		}
 	}
 	return request
-}
-
-// decodeQuery decodes percent escapes and leaves what is not one, and "+", as it
-// is.
-func decodeQuery(text string) string {
-	if decoded, err := url.PathUnescape(text); err == nil {
-		return decoded
-	}
-	var out strings.Builder
-	for i := 0; i < len(text); i++ {
-		if text[i] == '%' && i+2 < len(text) {
-			if one, err := url.PathUnescape(text[i : i+3]); err == nil {
-				out.WriteString(one)
-				i += 2
-				continue
-			}
-		}
-		out.WriteByte(text[i])
-	}
-	return out.String()
 }
 
 // reservedHeader reports whether the edge removes a client's header.
@@ -109,12 +84,12 @@ func (r *matchRequest) compareRest(route *Route) (part, reason string) {
 		return partMethod, fmt.Sprintf("the method is %s, not %s", r.method, match.Method)
 	}
 	for _, header := range match.Headers {
-		value, ok := r.headers[header.Name]
+		values := r.headers[header.Name]
 		switch {
-		case !ok:
+		case len(values) == 0:
 			return partHeader, fmt.Sprintf("the request has no header %s", header.Name)
-		case !header.holds(value):
-			return partHeader, fmt.Sprintf("header %s is %q, not %s", header.Name, shorten(value), header.wanted())
+		case !slices.ContainsFunc(values, header.holds):
+			return partHeader, fmt.Sprintf("header %s is %q, not %s", header.Name, shorten(strings.Join(values, ", ")), header.wanted())
 		}
 	}
 	for _, parameter := range match.Query {
@@ -126,7 +101,7 @@ func (r *matchRequest) compareRest(route *Route) (part, reason string) {
 			return partQuery, fmt.Sprintf("query parameter %s is %q, not %s", parameter.Name, shorten(value), parameter.wanted())
 		}
 	}
-	if route.GRPC && !strings.HasPrefix(r.headers["content-type"], "application/grpc") {
+	if route.GRPC && !slices.ContainsFunc(r.headers["content-type"], func(value string) bool { return strings.HasPrefix(value, "application/grpc") }) {
 		return partContentType, "a GRPCRoute takes requests with content-type application/grpc only"
 	}
 	return "", ""
@@ -140,7 +115,7 @@ func (r *matchRequest) isPreflight(route *Route) bool {
 		method = http.MethodPost
 	}
 	if route.CORS == nil || method == "" || method == http.MethodOptions || r.method != http.MethodOptions ||
-		r.headers["access-control-request-method"] != method {
+		!slices.Contains(r.headers["access-control-request-method"], method) {
 		return false
 	}
 	for _, parameter := range route.Match.Query {

@@ -20,14 +20,32 @@ func CanonicalPath(path string) (canonical, query, refusal string) {
 	case strings.Contains(lower, "%2f") || strings.Contains(lower, "%5c"):
 		return canonical, query, "the path has an escaped slash (%2F or %5C), which could mean one thing here and another one behind"
 	}
-	unescaped, refusal := unescape(canonical)
+	if at := strings.IndexFunc(path, func(r rune) bool { return r <= ' ' && r != '\t' || r >= 0x7f }); at >= 0 {
+		return canonical, query, fmt.Sprintf("the path has a character at %q that must be escaped", shorten(path[at:]))
+	}
+	unescaped, refusal := unescape(bareDots(canonical))
 	if refusal != "" {
 		return canonical, query, refusal
 	}
 	return mergeSlashes(removeDots(unescaped)), query, ""
 }
 
-// unescape decodes what needs no escape and refuses what is no escape.
+// bareDots takes the parameter (RFC 3986 section 3.3) off dot segments written
+// without escapes, which servers behind may do as well.
+func bareDots(path string) string {
+	if !strings.Contains(path, ".;") {
+		return path
+	}
+	segments := strings.Split(path, "/")
+	for i, segment := range segments {
+		if bare, _, ok := strings.Cut(segment, ";"); ok && (bare == "." || bare == "..") {
+			segments[i] = bare
+		}
+	}
+	return strings.Join(segments, "/")
+}
+
+// unescape decodes what needs no escape.
 func unescape(path string) (string, string) {
 	var out strings.Builder
 	for i := 0; i < len(path); i++ {
@@ -35,10 +53,12 @@ func unescape(path string) (string, string) {
 		switch {
 		case c == '\\':
 			out.WriteByte('/')
+		case c == '\t':
+			out.WriteString("%09")
 		case c != '%':
 			out.WriteByte(c)
 		case i+2 >= len(path) || !isHex(path[i+1]) || !isHex(path[i+2]):
-			return "", fmt.Sprintf("the path has a percent sign at %q that is no escape", shorten(path[i:]))
+			out.WriteByte(c) // no escape: kept
 		case path[i+1] == '0' && path[i+2] == '0':
 			return "", "the path has an escaped zero byte (%00)"
 		default:

@@ -88,7 +88,7 @@ func (e *explainer) explainRoute(route *Route) {
 	for i := range route.Limits {
 		e.out.Limits = append(e.out.Limits, e.explainLimit(&route.Limits[i]))
 	}
-	if e.match.isPreflight(route) && e.match.headers["origin"] != "" {
+	if e.match.isPreflight(route) && len(e.match.headers["origin"]) > 0 {
 		e.note("a preflight request is answered at the edge from the CORS settings, without authentication and limits")
 	}
 	e.out.Destination = e.destination(route)
