@@ -272,33 +272,63 @@ func routeItems(plan *Plan) map[string]item {
 	return items
 }
 
-func messageItems[M proto.Message](messages []M, name, digest func(M) string) map[string]item {
+// messageItems are rules; origins says where those that are known are from.
+func messageItems[M proto.Message](messages []M, name, digest func(M) string, origins map[string]Origin) map[string]item {
 	items := map[string]item{}
 	for _, message := range messages {
-		items[name(message)] = item{same: digest(message), tree: func() any { return redact("", messageTree(message)) }}
+		next := item{same: digest(message), tree: func() any {
+			tree := messageTree(message)
+			if fields, ok := tree.(map[string]any); ok {
+				delete(fields, "digest") // says no more than what differs
+			}
+			return tree
+		}}
+		if origin, ok := origins[name(message)]; ok {
+			next.origin = &origin
+		}
+		items[name(message)] = next
 	}
 	return items
+}
+
+// ruleOrigins is where a Plan's auth rules and limits are from, by their names.
+func ruleOrigins(plan *Plan) map[string]Origin {
+	origins := map[string]Origin{}
+	chains(plan, func(_ string, _ *Port, chain *Chain) {
+		for i := range chain.Hosts {
+			for j := range chain.Hosts[i].Routes {
+				route := &chain.Hosts[i].Routes[j]
+				if route.Auth != nil {
+					origins[route.Auth.RouteID] = route.Auth.Origin
+				}
+				for k := range route.Limits {
+					origins[route.Limits[k].Rule] = route.Limits[k].Origin
+				}
+			}
+		}
+	})
+	return origins
 }
 
 func authItems(plan *Plan) map[string]item {
 	if plan == nil {
 		return nil
 	}
-	return messageItems(plan.AuthRoutes, (*authRoute).GetRouteId, (*authRoute).GetDigest)
+	return messageItems(plan.AuthRoutes, (*authRoute).GetRouteId, (*authRoute).GetDigest, ruleOrigins(plan))
 }
 
 func limitItems(plan *Plan) map[string]item {
 	if plan == nil {
 		return nil
 	}
-	return messageItems(plan.RateLimits, (*limitRule).GetId, (*limitRule).GetDigest)
+	return messageItems(plan.RateLimits, (*limitRule).GetId, (*limitRule).GetDigest, ruleOrigins(plan))
 }
 
 func consumerItems(plan *Plan) map[string]item {
 	if plan == nil {
 		return nil
 	}
-	return messageItems(plan.Consumers, (*consumer).GetName, func(c *consumer) string { return digestMessage(c) })
+	return messageItems(plan.Consumers, (*consumer).GetName, func(c *consumer) string { return digestMessage(c) }, nil)
 }
 
 func backendItems(plan *Plan) map[string]item {

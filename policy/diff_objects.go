@@ -125,3 +125,25 @@ func hiddenText(text string) string {
 	sum := hash.Sum32()
 	return fmt.Sprintf("(secret %04x)", (sum>>16^sum)&0xffff)
 }
+
+// DiffProblems lists the problems that come and those that go. One that only
+// moved to another line is the same.
+func DiffProblems(before, after Problems) (come, gone Problems) {
+	key := func(p Problem) Problem {
+		p.Line, p.File = 0, ""
+		return p
+	}
+	missing := func(from, in Problems) (found Problems) {
+		known := map[Problem]bool{}
+		for _, problem := range in {
+			known[key(problem)] = true
+		}
+		for _, problem := range from {
+			if !known[key(problem)] {
+				found = append(found, problem)
+			}
+		}
+		return found
+	}
+	return missing(after, before), missing(before, after)
+}

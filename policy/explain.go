@@ -390,7 +390,7 @@ func (e *explainer) bound(near, far []Candidate) {
 	}
 	kept := e.out.Candidates[:0]
 	for _, candidate := range e.out.Candidates {
-		if candidate.Outcome == CandidateAnswers || keep[candidate.Origin] && len(kept) < maxCandidates {
+		if candidate.Outcome == CandidateAnswers || keep[candidate.Origin] && len(kept) < maxCandidates-1 {
 			kept = append(kept, candidate)
 		}
 	}

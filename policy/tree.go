@@ -233,7 +233,7 @@ func scalarList(list []any) (string, bool) {
 }
 
 // maxShown is how much of one text is shown, in bytes.
-const maxShown = 400
+const maxShown = 160
 
 // showText names long text by its hash, and quotes what would break a line.
 func showText(text string) string {
