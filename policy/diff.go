@@ -71,7 +71,6 @@ func Diff(before, after *Plan) []Change {
 
 // item is one thing of a kind: its content as a tree and where it is from.
 type item struct {
-	name   string
 	tree   func() any
 	same   any // comparable digest of the content; nil when the trees decide
 	origin *Origin

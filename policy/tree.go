@@ -117,7 +117,8 @@ func mapTree(value reflect.Value) any {
 // lowerFirst is the field as YAML would have it: "CORS" becomes "cors".
 func lowerFirst(name string) string {
 	end := 1
-	for end < len(name) && 'A' <= name[end] && name[end] <= 'Z' && (end+1 == len(name) || !('a' <= name[end+1] && name[end+1] <= 'z')) {
+	upper := func(i int) bool { return i == len(name) || 'A' <= name[i] && name[i] <= 'Z' }
+	for end < len(name) && upper(end) && upper(end+1) {
 		end++
 	}
 	return strings.ToLower(name[:end]) + name[end:]

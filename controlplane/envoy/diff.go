@@ -190,7 +190,7 @@ func shortestEdit(a, b []string) []edit {
 		}
 		trace = append(trace, slices.Clone(v[offset-min(d, offset):offset+min(d, offset)+1]))
 		for k := -d; k <= d; k += 2 {
-			x := 0
+			var x int
 			if k == -d || k != d && v[offset+k-1] < v[offset+k+1] {
 				x = v[offset+k+1]
 			} else {
