@@ -3,12 +3,9 @@ package policy
 import (
 	"cmp"
 	"fmt"
-	"net/http"
 	"regexp"
 	"slices"
 	"strings"
-
-	"weir.dev/kit/identity"
 )
 
 // Parts of a match, in the order in which Explain compares them.
@@ -48,8 +45,9 @@ func newMatchRequest(method, path, query string, headers []Header) matchRequest 
 	return request
 }
 
-// reservedHeader reports whether the edge removes a client's header.
-func reservedHeader(lower string) bool { return strings.HasPrefix(lower, identity.HeaderPrefix) }
+// reservedHeader reports whether the edge removes a client's header (kit/identity
+// has the prefix).
+func reservedHeader(lower string) bool { return strings.HasPrefix(lower, "x-weir-") }
 
 // refusedHeader says why the edge refuses a request for its headers.
 func refusedHeader(headers []Header) string {
@@ -112,9 +110,9 @@ func (r *matchRequest) compareRest(route *Route) (part, reason string) {
 func (r *matchRequest) isPreflight(route *Route) bool {
 	method := route.Match.Method
 	if route.GRPC {
-		method = http.MethodPost
+		method = "POST"
 	}
-	if route.CORS == nil || method == "" || method == http.MethodOptions || r.method != http.MethodOptions ||
+	if route.CORS == nil || method == "" || method == "OPTIONS" || r.method != "OPTIONS" ||
 		!slices.Contains(r.headers["access-control-request-method"], method) {
 		return false
 	}
