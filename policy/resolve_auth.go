@@ -120,7 +120,8 @@ func (r *resolver) compileAuth(e *effective) *compiledAuth {
 // from.
 func (r *resolver) boundAuth(compiled *compiledAuth, e *effective, ways int) {
 	compiled.auth.Refuse = len(compiled.authenticators) == 0
-	code, message := Code(""), ""
+	var code Code
+	var message string
 	switch {
 	case ways == 0:
 		code, message = CodeNoAuthentication, "no AuthPolicy that reaches the route says how callers are identified, so every request is refused: name a way here, or in a policy that this one is merged with"
