@@ -146,6 +146,19 @@ func (g *Group) Changed() <-chan struct{} {
 	return g.changed
 }
 
+// Fresh reports whether no connected client came with anything from an earlier
+// stream.
+func (g *Group) Fresh() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for session := range g.sessions {
+		if session.had {
+			return false
+		}
+	}
+	return true
+}
+
 // Client is a connected subscriber, for status.
 type Client struct {
 	Node string `json:"node"`

@@ -34,6 +34,8 @@ type session struct {
 	// late is set when a rollout went on without this client; the next ones do
 	// not wait for it until it has caught up.
 	late bool
+	// had is set when the client came with resources of an earlier stream.
+	had bool
 }
 
 func (s *session) run(ctx context.Context, stream transport) error {
@@ -92,6 +94,7 @@ func (s *session) handle(r *request) error {
 	sub := s.types[r.typeURL]
 	if sub == nil {
 		sub = newSubscription(r)
+		s.had = s.had || r.had
 		s.types[r.typeURL] = sub
 	}
 	sub.subscribe(r)

@@ -35,6 +35,8 @@ type request struct {
 	subscribe, unsubscribe []string
 	// initial are the versions that the client has from an earlier stream.
 	initial map[string]string
+	// had says that the client has something from an earlier stream.
+	had bool
 	// names is everything that a client of the state-of-the-world variant wants.
 	names []string
 }
@@ -59,6 +61,7 @@ func (t deltaTransport) recv() (*request, error) {
 	return &request{
 		typeURL: m.GetTypeUrl(), node: m.GetNode().GetId(), nonce: m.GetResponseNonce(), failure: m.GetErrorDetail(),
 		subscribe: m.GetResourceNamesSubscribe(), unsubscribe: m.GetResourceNamesUnsubscribe(), initial: m.GetInitialResourceVersions(),
+		had: len(m.GetInitialResourceVersions()) > 0,
 	}, nil
 }
 
@@ -94,6 +97,7 @@ func (t *stateTransport) recv() (*request, error) {
 	}
 	return &request{
 		typeURL: m.GetTypeUrl(), node: m.GetNode().GetId(), nonce: m.GetResponseNonce(), failure: m.GetErrorDetail(), names: m.GetResourceNames(),
+		had: m.GetVersionInfo() != "",
 	}, nil
 }
 
