@@ -82,8 +82,11 @@ func (g *Group) Rollout(ctx context.Context, next envoy.Set) error {
 // a server that has just connected. Such a server has none of its rules, so what
 // it blames is worth leaving out.
 func (g *Group) standingRule() *Rejection {
-	target := g.Target()
-	_, standing := g.outOfSync(nil, ruleTypes(target))
+	rules := ruleTypes(g.Target())
+	if len(rules) == 0 {
+		return nil
+	}
+	_, standing := g.outOfSync(nil, rules)
 	if standing == nil || len(standing.Blamed()) == 0 {
 		return nil
 	}
