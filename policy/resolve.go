@@ -42,11 +42,14 @@ func Resolve(input Input) (*Plan, Problems) {
 		authIDs:  map[string]bool{},
 		fleetOf:  input.FleetOf,
 		statuses: map[ObjectRef]*ObjectStatus{},
+		gateways: map[ObjectRef]bool{},
+		secrets:  map[string]*Secret{},
 	}
 	r.index(input.Objects)
 	r.indexGrants()
-	r.closings = slices.Clone(input.Closings)
+	r.splitClosings(input.Closings)
 	r.indexPolicies()
+	r.indexEdgePolicies()
 	ports := r.ports()
 	plan := &Plan{
 		Ports:      r.routes(ports),
@@ -55,7 +58,9 @@ func Resolve(input Input) (*Plan, Problems) {
 		RateLimits: r.rateLimitRules(),
 	}
 	plan.Backends = r.usedBackends()
+	plan.Secrets = r.usedSecrets(plan.Ports)
 	r.unattachedPolicies()
+	r.unattachedEdgePolicies()
 	slices.SortFunc(plan.AuthRoutes, func(a, b *authRoute) int { return cmp.Compare(a.GetRouteId(), b.GetRouteId()) })
 	plan.Digest = digestPlan(plan)
 	plan.Statuses = r.sortedStatuses()
@@ -78,7 +83,13 @@ type resolver struct {
 	grants     map[grantKey]bool
 	fleetOf    func(ObjectRef) string
 	statuses   map[ObjectRef]*ObjectStatus
-	problems   Problems
+	// gateways of Weir's classes; allListeners are theirs, in order of precedence.
+	gateways     map[ObjectRef]bool
+	allListeners []*listener
+	secrets      map[string]*Secret
+	edgePolicies edgePolicies
+	tlsClosings  []Closing
+	problems     Problems
 }
 
 func (r *resolver) report(problems ...Problem) { r.problems = append(r.problems, problems...) }

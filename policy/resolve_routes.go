@@ -50,6 +50,7 @@ func (r *resolver) build(rule *ruleSource, l *listener) (routes []Route, open bo
 		base.CORS = r.corsFor(rule, l)
 	}
 	base.Limits = r.limitsFor(rule, l)
+	base.Security = r.routeSecurity(rule, l)
 	routes = make([]Route, len(rule.matches))
 	for i, match := range rule.matches {
 		routes[i] = base

@@ -23,4 +23,7 @@ const (
 	KindConsumer        = "Consumer"
 	KindAuthPolicy      = "AuthPolicy"
 	KindRateLimitPolicy = "RateLimitPolicy"
+	KindTLSPolicy       = "TLSPolicy"
+	KindHeaderPolicy    = "HeaderPolicy"
+	KindEdgePolicy      = "EdgePolicy"
 )
