@@ -26,4 +26,5 @@ const (
 	KindTLSPolicy       = "TLSPolicy"
 	KindHeaderPolicy    = "HeaderPolicy"
 	KindEdgePolicy      = "EdgePolicy"
+	KindTrafficPolicy   = "TrafficPolicy"
 )
