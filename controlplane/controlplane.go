@@ -184,7 +184,7 @@ func countRoutes(plan *policy.Plan) int {
 func Access(ingress, extAuthz, rateLimit string) ads.Access {
 	const rules = "type.googleapis.com/weir.rules.v1."
 	return ads.Access{
-		ingress:   {envoy.TypeListener, envoy.TypeRoute, envoy.TypeCluster, envoy.TypeEndpoint},
+		ingress:   {envoy.TypeListener, envoy.TypeRoute, envoy.TypeCluster, envoy.TypeEndpoint, envoy.TypeSecret},
 		extAuthz:  {rules + "AuthRoute", rules + "Consumer"},
 		rateLimit: {rules + "RateLimitRule"},
 	}

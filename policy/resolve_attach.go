@@ -81,6 +81,7 @@ func (r *resolver) attach(object *Object, edges map[portKey]*edge, parents []gat
 		}
 	}
 	open, done := false, map[string]bool{}
+	var isolated []isolation
 	for i, parent := range parents {
 		verdict := &verdict{reason: gatewayv1.RouteReasonNoMatchingParent, message: "it has no listener of this sectionName and port"}
 		for _, l := range r.allListeners {
@@ -97,26 +98,39 @@ func (r *resolver) attach(object *Object, edges map[portKey]*edge, parents []gat
 				if done[l.id()+" "+host] { // two parents that name one listener
 					continue
 				}
+				e := edges[l.portKey()]
+				if owner := e.owner(host); owner != l {
+					isolated = append(isolated, isolation{host: host, l: l, owner: owner})
+					continue
+				}
 				done[l.id()+" "+host] = true
-				unprotected := r.serve(edges[l.portKey()], l, object, host, rules)
+				unprotected := r.serve(e, l, object, host, rules)
 				open = open || unprotected
 			}
 		}
 		r.judge(object, i, parent, verdict)
+	}
+	for _, host := range isolated {
+		if !done[host.owner.id()+" "+host.host] {
+			r.report(object.notice(CodeIsolated, "spec.hostnames", fmt.Sprintf(
+				"%q is not served on listener %s: that name belongs to listener %s, whose hostname is more specific", host.host, host.l.id(), host.owner.id())))
+		}
 	}
 	if open {
 		r.report(object.notice(CodeOpenRoute, "", "no AuthPolicy is attached to this route or its Gateway: anyone may call it"))
 	}
 }
 
-// serve adds the rules to one host of one listener, unless another listener of
-// the port serves that host (GatewaySpec.listeners, "Listener Isolation").
+// isolation is a host that a listener leaves to another one of its port
+// (GatewaySpec.listeners, "Listener Isolation").
+type isolation struct {
+	host     string
+	l, owner *listener
+}
+
+// serve adds the rules to one host of one listener. open is set when nothing says
+// who may call.
 func (r *resolver) serve(e *edge, l *listener, object *Object, host string, rules []*ruleSource) (open bool) {
-	if owner := e.owner(host); owner != l {
-		r.report(object.notice(CodeIsolated, "spec.hostnames", fmt.Sprintf(
-			"%q is not served on listener %s: that name belongs to listener %s, whose hostname is more specific", host, l.id(), owner.id())))
-		return false
-	}
 	if l.protocol == gatewayv1.TLSProtocolType {
 		r.serveStream(e, l, object, host, rules)
 		return false

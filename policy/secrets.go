@@ -2,6 +2,9 @@ package policy
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -62,12 +65,37 @@ func checkKeyPair(certificate, key []byte) error {
 			return fmt.Errorf("tls.crt holds a block of type %q; certificates only belong there", block.Type)
 		}
 	}
-	for _, raw := range pair.Certificate {
-		if _, err := x509.ParseCertificate(raw); err != nil {
+	for i, raw := range pair.Certificate {
+		parsed, err := x509.ParseCertificate(raw)
+		if err != nil {
 			return errors.New("tls.crt holds a certificate that cannot be read")
+		}
+		if i == 0 {
+			if err := checkKeyKind(parsed); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// checkKeyKind refuses the keys that Envoy does.
+func checkKeyKind(certificate *x509.Certificate) error {
+	switch key := certificate.PublicKey.(type) {
+	case *rsa.PublicKey:
+		if key.N.BitLen() < 2048 {
+			return fmt.Errorf("the RSA key has %d bits; Envoy takes 2048 and more", key.N.BitLen())
+		}
+		return nil
+	case *ecdsa.PublicKey:
+		switch key.Curve {
+		case elliptic.P256(), elliptic.P384(), elliptic.P521():
+			return nil
+		}
+		return errors.New("the ECDSA key is not of the curves P-256, P-384 and P-521, which Envoy takes")
+	default:
+		return fmt.Errorf("the key is of algorithm %s; Envoy takes RSA and ECDSA", certificate.PublicKeyAlgorithm)
+	}
 }
 
 func keyPairFault(certificate, key []byte) string {

@@ -205,7 +205,7 @@ func (sub *subscription) answer(request *discoveryv3.DeltaDiscoveryRequest) *Rej
 // order is the order in which types are offered: what is referred to comes
 // before what refers to it (xDS, "eventual consistency considerations").
 func order() []string {
-	return []string{envoy.TypeCluster, envoy.TypeEndpoint, envoy.TypeListener, envoy.TypeRoute}
+	return []string{envoy.TypeSecret, envoy.TypeCluster, envoy.TypeEndpoint, envoy.TypeListener, envoy.TypeRoute}
 }
 
 // responses makes what has to be sent to bring the client to target.
@@ -250,7 +250,7 @@ func (s *session) pending(target envoy.Set, typeURL string) (send, remove []stri
 	switch typeURL {
 	case envoy.TypeListener, envoy.TypeRoute:
 		held = !s.has(target, envoy.TypeCluster) || !s.hasEndpoints(target)
-	case envoy.TypeCluster, envoy.TypeEndpoint:
+	case envoy.TypeSecret, envoy.TypeCluster, envoy.TypeEndpoint:
 		if !s.has(target, envoy.TypeListener) || !s.has(target, envoy.TypeRoute) {
 			known := s.types[typeURL].known // A name that does not exist is answered at once.
 			remove = slices.DeleteFunc(remove, func(name string) bool { return known[name] != "" })

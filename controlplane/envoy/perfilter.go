@@ -7,6 +7,7 @@ import (
 
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	transcoderv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_json_transcoder/v3"
@@ -28,6 +29,7 @@ const contextRoute = "weir.route"
 // perFilter compiles what the filters do differently on this route.
 func (c *compiler) perFilter(route *policy.Route) map[string]*anypb.Any {
 	configs := map[string]*anypb.Any{}
+	var mutations []*mutationv3.HeaderMutation
 	if c.options.ExtAuthzAddress != "" {
 		configs[filterExtAuthz] = packed(extAuthzPerRoute(route))
 	}
@@ -37,7 +39,14 @@ func (c *compiler) perFilter(route *policy.Route) map[string]*anypb.Any {
 	if transcoding := c.transcoding(route); transcoding != nil {
 		configs[filterTranscoder] = packed(transcoding)
 		configs[filterLua] = packed(problemResponses())
-		configs[filterHeaders] = packed(withoutGRPC())
+		mutations = withoutGRPC()
+	}
+	if route.Security != nil { // the route's in the place of the chain's
+		configs[filterSecurity] = packed(&routev3.FilterConfig{Disabled: true})
+		mutations = append(mutations, securityMutations(route.Security)...)
+	}
+	if len(mutations) > 0 {
+		configs[filterHeaders] = packed(&headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{ResponseMutations: mutations}})
 	}
 	return configs
 }
@@ -132,12 +141,12 @@ func problemResponses() *luav3.LuaPerRoute {
 
 // withoutGRPC takes the gRPC status, which is in the HTTP status and the body,
 // out of REST answers.
-func withoutGRPC() *headermutationv3.HeaderMutationPerRoute {
+func withoutGRPC() []*mutationv3.HeaderMutation {
 	var mutations []*mutationv3.HeaderMutation
 	for _, name := range []string{"grpc-status", "grpc-message", "grpc-status-details-bin"} {
 		mutations = append(mutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}})
 	}
-	return &headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{ResponseMutations: mutations}}
+	return mutations
 }
 
 // problemFormat is a JSON body of RFC 9457. Values may hold Envoy's command

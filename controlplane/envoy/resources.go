@@ -74,7 +74,7 @@ func (s Set) Add(name string, message proto.Message) error {
 // Compile makes every resource of a Plan, Weir's own rules included.
 func Compile(plan *policy.Plan, options Options) (Set, error) {
 	set := Set{}
-	for _, typeURL := range []string{TypeListener, TypeRoute, TypeCluster, TypeEndpoint} {
+	for _, typeURL := range []string{TypeListener, TypeRoute, TypeCluster, TypeEndpoint, TypeSecret} {
 		set[typeURL] = map[string]Resource{}
 	}
 	compiler := &compiler{options: options, backends: map[string]*policy.Backend{}}
@@ -95,12 +95,19 @@ func Compile(plan *policy.Plan, options Options) (Set, error) {
 		if port.Fleet != options.Fleet {
 			continue
 		}
-		listener, err := compiler.listener(port)
-		add(listener.GetName(), listener, err)
+		for _, listener := range compiler.listeners(port) {
+			add(listener.GetName(), listener, nil)
+		}
 		for j := range port.Chains {
+			if port.Chains[j].Forward != nil {
+				continue
+			}
 			routes, err := compiler.routes(port, &port.Chains[j])
 			add(routes.GetName(), routes, err)
 		}
+	}
+	for id, from := range fleetSecrets(plan, options.Fleet) {
+		add(id, secret(from), nil)
 	}
 	for i := range plan.Backends {
 		cluster, endpoints, err := compiler.backend(&plan.Backends[i])
