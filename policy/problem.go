@@ -51,6 +51,11 @@ const (
 	CodeSharedPort       Code = "WEIR3104"
 	CodeHTTP3Clients     Code = "WEIR3105"
 	CodeBackendProtocol  Code = "WEIR3106"
+	CodeManyBlocks       Code = "WEIR2301"
+	CodeReservedKind     Code = "WEIR2302"
+	CodeNoEffect         Code = "WEIR3301"
+	CodeNoAuthentication Code = "WEIR3302"
+	CodeTooManyMerged    Code = "WEIR3303"
 	CodeOpenRoute        Code = "WEIR4001"
 )
 
@@ -86,6 +91,11 @@ func Explanations() map[Code]string {
 		CodeSharedPort:       "Listeners of protocol HTTP on one port have different connection settings, and only the first one's can be in effect. Attach the policy to the Gateway, or use another port.",
 		CodeHTTP3Clients:     "HTTP/3 is not offered where client certificates are asked for, since Envoy does not verify them there.",
 		CodeBackendProtocol:  "A Backend with tls cannot take connections that are passed through, which are encrypted already.",
+		CodeManyBlocks:       "A policy says its settings in more than one place. Write them in exactly one: the spec itself, spec.defaults or spec.overrides (GEP-713 allows one merge strategy a policy).",
+		CodeReservedKind:     "The kind belongs to a later version of Weir. Remove the object: what it asks for does not happen.",
+		CodeNoEffect:         "Other policies are in effect everywhere that this one reaches, so it does nothing. Remove it, or change where or how they are attached; the message names them.",
+		CodeNoAuthentication: "AuthPolicies with strategy merge reach a route and none of them says how callers are identified, so every request is refused. Add authentication to one of them.",
+		CodeTooManyMerged:    "AuthPolicies merged on one route come to more ways or rules than are checked for a request. Merge fewer of them; until then every request is refused.",
 		CodeOpenRoute:        "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
 	}
 }

@@ -8,37 +8,39 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"weir.dev/policy/v1alpha1"
 )
 
-// edgePolicies holds the policies about connections and headers per target.
-type edgePolicies struct {
-	tls     map[targetKey]typed[*v1alpha1.TLSPolicy]
-	headers map[targetKey]typed[*v1alpha1.HeaderPolicy]
-	edge    map[targetKey]typed[*v1alpha1.EdgePolicy]
-}
-
-func (r *resolver) indexEdgePolicies() {
-	nothing := func(*Object, v1alpha1.TargetRef) {}
-	r.edgePolicies = edgePolicies{
-		tls: indexTargets(r, ofType[*v1alpha1.TLSPolicy](r),
-			func(p *v1alpha1.TLSPolicy) []v1alpha1.TargetRef { return p.Spec.TargetRefs }, r.closeListeners),
-		headers: indexTargets(r, ofType[*v1alpha1.HeaderPolicy](r),
-			func(p *v1alpha1.HeaderPolicy) []v1alpha1.TargetRef { return p.Spec.TargetRefs }, nothing),
-		edge: indexTargets(r, ofType[*v1alpha1.EdgePolicy](r),
-			func(p *v1alpha1.EdgePolicy) []v1alpha1.TargetRef { return p.Spec.TargetRefs }, nothing),
+// withTLSClosings puts broken TLSPolicies that ask for client certificates among
+// the good ones, and those whose listener is not there: their whole Gateway takes
+// no connection then.
+func (r *resolver) withTLSClosings(statements []*statement) []*statement {
+	closings := slices.Clone(r.tlsClosings)
+	for _, s := range statements {
+		if !slices.ContainsFunc(s.pieces, func(p piece) bool { return p.key == clientCertificates }) {
+			continue
+		}
+		for _, target := range s.targets {
+			whole := target
+			whole.SectionName = nil
+			if target.SectionName != nil && !r.targetExists(keyOf(s.namespace(), target)) && r.targetExists(keyOf(s.namespace(), whole)) {
+				closings = append(closings, Closing{
+					Origin: s.origin, Policy: v1alpha1.KindTLSPolicy, Targets: []v1alpha1.TargetRef{whole}, Created: metav1.NewTime(s.created()),
+				})
+			}
+		}
 	}
-}
-
-// closeListeners closes the Gateway of a TLSPolicy whose listener is not there:
-// it may have been meant to keep clients without a certificate out.
-func (r *resolver) closeListeners(policy *Object, target v1alpha1.TargetRef) {
-	whole := target
-	whole.SectionName = nil
-	if spec := policy.Value.(*v1alpha1.TLSPolicy).Spec; target.SectionName != nil && spec.ClientCertificates != nil && //nolint:forcetypeassert // of this kind only
-		r.targetExists(keyOf(policy.Ref.Namespace, whole)) {
-		r.tlsClosings = append(r.tlsClosings, Closing{Origin: policy.Origin(""), Policy: v1alpha1.KindTLSPolicy, Targets: []v1alpha1.TargetRef{whole}})
+	all := slices.Clone(statements)
+	for i := range closings {
+		if closings[i].Targets != nil {
+			closings[i].Merge = true // What it says besides is not known.
+			all = append(all, closings[i].statement())
+		}
 	}
+	slices.SortStableFunc(all, comparePrecedenceOf)
+	return all
 }
 
 // splitClosings keeps what closes listeners apart from what closes routes.
@@ -52,22 +54,20 @@ func (r *resolver) splitClosings(closings []Closing) {
 	}
 }
 
-// listenerTargets lists what governs a listener, the most specific first.
-func listenerTargets(l *listener) []targetKey {
-	gateway := targetKey{kind: "Gateway", namespace: l.gateway.Ref.Namespace, name: l.gateway.Ref.Name}
-	own := gateway
-	own.section = l.name
-	return []targetKey{own, gateway}
-}
-
 // settings gives a chain what its listeners' policies say. Listeners without TLS
 // share one chain, since which of them a request is for is known only once it was
 // read: the first one's settings are all's.
 func (r *resolver) settings(chain *Chain, listeners []*listener) {
 	first := listeners[0]
 	edge := r.edgeOf(first)
-	for _, l := range listeners[1:] {
-		if r.hasEdgePolicy(l) && !reflect.DeepEqual(r.edgeOf(l), edge) {
+	for _, l := range listeners {
+		set := r.policiesAt(l)
+		kinds := []int{kindEdge, kindHeaders}
+		if l.overTLS() && !l.passthrough() {
+			kinds = append(kinds, kindTLS)
+		}
+		set.account(l, kinds...)
+		if l != first && len(set.kinds[kindEdge].pieces)+len(set.kinds[kindHeaders].pieces) > 0 && !reflect.DeepEqual(r.edgeOf(l), edge) {
 			r.report(l.gateway.problem(CodeSharedPort, l.field(), fmt.Sprintf(
 				"shares port %d with listener %s, which comes first: its EdgePolicy and the clientAddress, forwardedClientCert and server of its HeaderPolicy are in effect here, and this listener's are not",
 				l.port, first.id())))
@@ -77,38 +77,19 @@ func (r *resolver) settings(chain *Chain, listeners []*listener) {
 		chain.Edge = &edge
 	}
 	if chain.Forward == nil {
-		chain.Security = r.securityOf(listenerTargets(first), first.overTLS())
+		chain.Security = securityOf(r.policiesAt(first), first.overTLS())
 	}
-	chain.Policies = r.chainPolicies(first)
+	chain.Policies = chainPolicies(r.policiesAt(first), first)
 }
 
-func (r *resolver) hasEdgePolicy(l *listener) bool {
-	for _, key := range listenerTargets(l) {
-		if _, ok := r.edgePolicies.edge[key]; ok {
-			return true
-		}
-		if _, ok := r.edgePolicies.headers[key]; ok {
-			return true
-		}
-	}
-	return false
-}
-
-// edgeOf merges the policies of a listener over those of its Gateway.
+// edgeOf is what the policies of a listener come to.
 func (r *resolver) edgeOf(l *listener) Edge {
 	edge := DefaultEdge()
-	keys := listenerTargets(l)
-	slices.Reverse(keys)
-	for _, key := range keys {
-		if policy, ok := r.edgePolicies.edge[key]; ok {
-			r.attached[policy.object.Ref] = true
-			applyEdge(&edge, &policy.value.Spec)
-		}
-		if policy, ok := r.edgePolicies.headers[key]; ok {
-			r.attached[policy.object.Ref] = true
-			applyConnectionHeaders(&edge, &policy.value.Spec)
-		}
-	}
+	set := r.policiesAt(l)
+	spec, _ := settingsOf[v1alpha1.EdgeSettings](&set.kinds[kindEdge])
+	applyEdge(&edge, &spec)
+	headers, _ := settingsOf[v1alpha1.HeaderSettings](&set.kinds[kindHeaders])
+	applyConnectionHeaders(&edge, &headers)
 	return edge
 }
 
@@ -120,7 +101,7 @@ func put[T any](to, from *T) {
 
 func putText[T ~string](to *T, from T) { *to = cmp.Or(from, *to) }
 
-func applyEdge(edge *Edge, spec *v1alpha1.EdgePolicySpec) {
+func applyEdge(edge *Edge, spec *v1alpha1.EdgeSettings) {
 	if paths := spec.Paths; paths != nil {
 		put(&edge.NormalizePath, paths.Normalize)
 		put(&edge.MergeSlashes, paths.MergeSlashes)
@@ -158,7 +139,7 @@ func applyEdge(edge *Edge, spec *v1alpha1.EdgePolicySpec) {
 	}
 }
 
-func applyConnectionHeaders(edge *Edge, spec *v1alpha1.HeaderPolicySpec) {
+func applyConnectionHeaders(edge *Edge, spec *v1alpha1.HeaderSettings) {
 	if address := spec.ClientAddress; address != nil {
 		edge.TrustedHops, edge.TrustedCIDRs = 0, address.TrustedCIDRs
 		put(&edge.TrustedHops, address.TrustedHops)
@@ -175,16 +156,11 @@ func applyConnectionHeaders(edge *Edge, spec *v1alpha1.HeaderPolicySpec) {
 	}
 }
 
-// securityOf is the security part of the most specific HeaderPolicy that has one.
-func (r *resolver) securityOf(keys []targetKey, overTLS bool) *Security {
-	for _, key := range keys {
-		policy, ok := r.edgePolicies.headers[key]
-		if !ok {
-			continue
-		}
-		r.attached[policy.object.Ref] = true
-		if policy.value.Spec.Security != nil {
-			return security(policy.object, policy.value.Spec.Security, overTLS)
+// securityOf are the security headers that a set of policies comes to.
+func securityOf(set *policySet, overTLS bool) *Security {
+	for _, won := range set.kinds[kindHeaders].pieces {
+		if spec, ok := won.value.(*v1alpha1.SecurityHeaders); ok {
+			return security(spec, won.origin, overTLS)
 		}
 	}
 	return nil
@@ -192,12 +168,12 @@ func (r *resolver) securityOf(keys []targetKey, overTLS bool) *Security {
 
 // routeSecurity is what a rule's responses carry in the place of the chain's
 // headers; nil where they are the same.
-func (r *resolver) routeSecurity(rule *ruleSource, l *listener) *Security {
-	if len(r.edgePolicies.headers) == 0 {
+func (r *resolver) routeSecurity(set *policySet, l *listener) *Security {
+	if len(r.policies.statements[kindHeaders]) == 0 {
 		return nil
 	}
-	own := r.securityOf(targetsOf(rule, l), l.overTLS())
-	shared := r.securityOf(listenerTargets(r.firstOf(l)), l.overTLS())
+	own := securityOf(set, l.overTLS())
+	shared := securityOf(r.policiesAt(r.firstOf(l)), l.overTLS())
 	switch {
 	case reflect.DeepEqual(own, shared):
 		return nil
@@ -222,8 +198,8 @@ func (r *resolver) firstOf(l *listener) *listener {
 }
 
 // security turns the settings into headers.
-func security(object *Object, spec *v1alpha1.SecurityHeaders, overTLS bool) *Security {
-	out := &Security{Keep: spec.WhenPresent == v1alpha1.WhenPresentKeep, Origin: object.Origin("spec.security")}
+func security(spec *v1alpha1.SecurityHeaders, origin Origin, overTLS bool) *Security {
+	out := &Security{Keep: spec.WhenPresent == v1alpha1.WhenPresentKeep, Origin: origin}
 	add := func(name, value string) {
 		if value != "" {
 			out.Headers = append(out.Headers, Header{Name: name, Value: value})
@@ -250,46 +226,20 @@ func security(object *Object, spec *v1alpha1.SecurityHeaders, overTLS bool) *Sec
 	return out
 }
 
-// chainPolicies lists the policies that reach a listener, and who won.
-func (r *resolver) chainPolicies(l *listener) []PolicyUse {
-	var uses []PolicyUse
-	add := func(find func(targetKey) *Object, whole bool) {
-		var winner *Object
-		for i, key := range listenerTargets(l) {
-			object := find(key)
-			if object == nil {
-				continue
-			}
-			use := PolicyUse{Policy: object.Origin(""), Level: []string{"listener", "gateway"}[i], Effect: PolicyApplied}
-			if winner != nil {
-				use.Effect, use.By, use.Reason = PolicyPartly, []Origin{winner.Origin("")}, "what the listener's own policy sets is not taken from here"
-				if whole {
-					use.Effect, use.Reason = PolicyOverridden, "the listener has a policy of its own"
-				}
-			} else {
-				winner = object
-			}
-			uses = append(uses, use)
-		}
-	}
-	add(objectIn(r.edgePolicies.edge), false)
-	add(objectIn(r.edgePolicies.headers), false)
+// chainPolicies lists the policies about connections that reach a listener, and
+// who won.
+func chainPolicies(set *policySet, l *listener) []PolicyUse {
+	kinds := []int{kindEdge, kindHeaders}
 	if l.overTLS() && !l.passthrough() {
-		add(objectIn(r.edgePolicies.tls), true)
+		kinds = append(kinds, kindTLS)
+	}
+	var uses []PolicyUse
+	for _, kind := range kinds {
+		for _, layer := range set.kinds[kind].layers {
+			if use, ok := layer.use(); ok {
+				uses = append(uses, use)
+			}
+		}
 	}
 	return uses
-}
-
-func objectIn[T any](index map[targetKey]typed[T]) func(targetKey) *Object {
-	return func(key targetKey) *Object { return index[key].object }
-}
-
-// unattachedEdgePolicies reports those that reach no listener.
-func (r *resolver) unattachedEdgePolicies() {
-	kinds := []string{v1alpha1.KindTLSPolicy, v1alpha1.KindHeaderPolicy, v1alpha1.KindEdgePolicy}
-	for _, object := range r.objects {
-		if slices.Contains(kinds, object.Ref.Kind) && !r.attached[object.Ref] {
-			r.report(object.notice(CodeNotAttached, "spec.targetRefs", "governs no listener or route"))
-		}
-	}
 }

@@ -38,7 +38,7 @@ func (r *resolver) secure(l *listener) {
 	if clients := l.tls.Clients; clients != nil && l.tls.Offers(v1alpha1.HTTP3) {
 		r.report(r.byRef[clients.Origin.Object].problem(CodeHTTP3Clients, clients.Origin.Field, fmt.Sprintf(
 			"listener %s does not offer HTTP/3: Envoy verifies no client certificates over it", l.id())))
-		l.tls.Protocols = slices.DeleteFunc(slices.Clone(l.tls.Protocols), func(p v1alpha1.HTTPProtocol) bool { return p == v1alpha1.HTTP3 })
+		l.tls.Protocols = withoutHTTP3(l.tls.Protocols)
 	}
 	if l.closed {
 		l.tls = nil
@@ -147,9 +147,7 @@ func (r *resolver) frontend(l *listener) {
 	for i, ref := range validation.CACertificateRefs {
 		part, reason, problem := r.authority(l, fmt.Sprintf("%s.caCertificateRefs[%d]", field, i), ref)
 		if problem != nil {
-			if !slices.Contains(r.problems, *problem) { // said for another listener
-				r.report(*problem)
-			}
+			r.reportOnce(*problem) // Other listeners have it, too.
 			r.unresolved(l, reason, problem.Message)
 			continue
 		}
@@ -193,31 +191,47 @@ func (r *resolver) authority(l *listener, field string, ref gatewayv1.ObjectRefe
 	return bundle, "", nil
 }
 
-// tlsPolicy applies the TLSPolicy of the listener or its Gateway. Where a broken
-// one is attached more specifically, or may be, the listener is closed: it may
-// have asked for client certificates.
+// tlsPolicy applies what the TLSPolicies of the listener and its Gateway come to.
+// Where a broken one is attached, or may be, the listener is closed: it asked for
+// client certificates.
 func (r *resolver) tlsPolicy(l *listener) {
-	for _, key := range listenerTargets(l) {
-		if policy, ok := r.edgePolicies.tls[key]; ok {
-			r.attached[policy.object.Ref] = true
-			r.applyTLS(l, policy)
+	e := &r.policiesAt(l).kinds[kindTLS]
+	for _, won := range e.pieces {
+		if won.from.closing != nil {
+			r.closeFor(l, won.origin)
 			return
 		}
+	}
+	if len(e.pieces) == 0 {
 		for _, closing := range r.tlsClosings {
-			if slices.ContainsFunc(closing.Targets, func(target v1alpha1.TargetRef) bool {
-				return keyOf(closing.Origin.Object.Namespace, target) == key
-			}) {
+			if closing.Targets == nil && cmp.Or(closing.Namespace, l.gateway.Ref.Namespace) == l.gateway.Ref.Namespace {
 				r.closeFor(l, closing.Origin)
 				return
 			}
 		}
 	}
-	for _, closing := range r.tlsClosings {
-		if closing.Targets == nil && cmp.Or(closing.Namespace, l.gateway.Ref.Namespace) == l.gateway.Ref.Namespace {
-			r.closeFor(l, closing.Origin)
-			return
-		}
+	spec, origins := settingsOf[v1alpha1.TLSSettings](e)
+	if clients := spec.ClientCertificates; clients != nil {
+		r.clients(l, clients, origins[clientCertificates])
 	}
+	l.tls.MinVersion = cmp.Or(spec.MinVersion, l.tls.MinVersion)
+	l.tls.MaxVersion = cmp.Or(spec.MaxVersion, l.tls.MaxVersion)
+	if l.tls.MinVersion > l.tls.MaxVersion { // of different policies
+		l.tls.MaxVersion = l.tls.MinVersion
+	}
+	if len(spec.CipherSuites) > 0 {
+		l.tls.CipherSuites = spec.CipherSuites
+	}
+	if len(spec.Protocols) > 0 && l.protocol == gatewayv1.HTTPSProtocolType {
+		l.tls.Protocols = spec.Protocols
+	}
+	if l.tls.MaxVersion == v1alpha1.TLS12 {
+		l.tls.Protocols = withoutHTTP3(l.tls.Protocols)
+	}
+}
+
+func withoutHTTP3(protocols []v1alpha1.HTTPProtocol) []v1alpha1.HTTPProtocol {
+	return slices.DeleteFunc(slices.Clone(protocols), func(p v1alpha1.HTTPProtocol) bool { return p == v1alpha1.HTTP3 })
 }
 
 func (r *resolver) closeFor(l *listener, origin Origin) {
@@ -226,45 +240,30 @@ func (r *resolver) closeFor(l *listener, origin Origin) {
 	r.close(l, message)
 }
 
-func (r *resolver) applyTLS(l *listener, policy typed[*v1alpha1.TLSPolicy]) {
-	spec := &policy.value.Spec
-	l.tls.MinVersion = cmp.Or(spec.MinVersion, l.tls.MinVersion)
-	l.tls.MaxVersion = cmp.Or(spec.MaxVersion, l.tls.MaxVersion)
-	if len(spec.CipherSuites) > 0 {
-		l.tls.CipherSuites = spec.CipherSuites
-	}
-	if len(spec.Protocols) > 0 && l.protocol == gatewayv1.HTTPSProtocolType {
-		l.tls.Protocols = spec.Protocols
-	}
-	clients := spec.ClientCertificates
-	if clients == nil {
-		return
-	}
-	const field = "spec.clientCertificates"
-	authorities, at, err := r.bundle(policy.object.Ref.Namespace, clients.CACertificateRefs, defaultAuthorities, checkAuthorities)
+// clients applies a policy's settings for client certificates.
+func (r *resolver) clients(l *listener, spec *v1alpha1.ClientCertificates, origin Origin) {
+	policy := r.byRef[origin.Object]
+	authorities, at, err := r.bundle(policy.Ref.Namespace, spec.CACertificateRefs, defaultAuthorities, checkAuthorities)
 	if err != nil {
-		r.closeForRef(l, policy.object, fmt.Sprintf("%s.caCertificateRefs[%d]", field, at), err)
+		r.closeForRef(l, policy, fmt.Sprintf("%s.caCertificateRefs[%d]", origin.Field, at), err)
 		return
 	}
-	lists, at, err := r.bundle(policy.object.Ref.Namespace, clients.CRLRefs, defaultRevocations, checkRevocationLists)
+	lists, at, err := r.bundle(policy.Ref.Namespace, spec.CRLRefs, defaultRevocations, checkRevocationLists)
 	if err != nil {
-		r.closeForRef(l, policy.object, fmt.Sprintf("%s.crlRefs[%d]", field, at), err)
+		r.closeForRef(l, policy, fmt.Sprintf("%s.crlRefs[%d]", origin.Field, at), err)
 		return
 	}
-	id := "clients/policy/" + policy.object.Ref.Namespace + "/" + policy.object.Ref.Name
-	r.secrets[id] = &Secret{ID: id, Authorities: authorities, RevocationLists: lists, Origin: policy.object.Origin(field)}
+	id := "clients/policy/" + policy.Ref.Namespace + "/" + policy.Ref.Name
+	r.secrets[id] = &Secret{ID: id, Authorities: authorities, RevocationLists: lists, Origin: origin}
 	l.tls.Clients = &ClientValidation{
-		Secret: id, Required: clients.Mode != v1alpha1.ClientCertificateOptional,
-		SubjectAltNames: clients.SubjectAltNames, Origin: policy.object.Origin(field),
+		Secret: id, Required: spec.Mode != v1alpha1.ClientCertificateOptional, SubjectAltNames: spec.SubjectAltNames, Origin: origin,
 	}
 }
 
 // closeForRef closes a listener whose TLSPolicy refers to what cannot be had.
 func (r *resolver) closeForRef(l *listener, policy *Object, field string, err error) {
 	problem := policy.problem(CodeListenerClosed, field, err.Error()+"; until it is there, listeners with this policy take no connection")
-	if !slices.Contains(r.problems, problem) {
-		r.report(problem)
-	}
+	r.reportOnce(problem)
 	r.close(l, problem.Message)
 }
 

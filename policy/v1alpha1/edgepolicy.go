@@ -7,8 +7,9 @@ import (
 
 // EdgePolicy loosens or tightens how the edge guards itself and the services
 // behind it against odd, large, slow and many requests. Without one every guard
-// is on, with the defaults named here. Of the policies on a listener and on its
-// Gateway, the more specific that sets a field is in effect for that field.
+// is on, with the defaults named here. It is attached to Gateways and listeners;
+// how several are put together is as MergeStrategy says, setting by setting (paths,
+// headers, …), each as a whole.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -29,6 +30,8 @@ type EdgePolicy struct {
 
 // EdgePolicySpec describes an EdgePolicy. Listeners of protocol HTTP that share a
 // port share these settings: those of the first of them.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.paths) || has(self.headers) || has(self.requestID) || has(self.connections) || has(self.streams) || has(self.timeouts), has(self.defaults), has(self.overrides)].filter(set, set).size() <= 1",message="say the settings in one place: the spec itself, defaults or overrides"
 type EdgePolicySpec struct {
 	// TargetRefs are 1 to 16 Gateways, or listeners of them by sectionName.
 	//
@@ -37,6 +40,30 @@ type EdgePolicySpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:XValidation:rule="self.all(t, t.group == 'gateway.networking.k8s.io' && t.kind == 'Gateway')",message="targets are Gateways of group gateway.networking.k8s.io"
 	TargetRefs []TargetRef `json:"targetRefs"`
+	// What stands here beside targetRefs are defaults of strategy merge.
+	EdgeSettings `json:",inline"`
+	// Defaults hold where nothing more specific says otherwise.
+	//
+	// +optional
+	Defaults *EdgeBlock `json:"defaults,omitempty"`
+	// Overrides hold whatever more specific policies say.
+	//
+	// +optional
+	Overrides *EdgeBlock `json:"overrides,omitempty"`
+}
+
+// EdgeBlock is what the policy says under defaults or overrides.
+type EdgeBlock struct {
+	// Strategy is merge (default), setting by setting, or atomic.
+	//
+	// +optional
+	Strategy     MergeStrategy `json:"strategy,omitempty"`
+	EdgeSettings `json:",inline"`
+}
+
+// EdgeSettings are what the policy may say. Each top-level field is merged as a
+// whole.
+type EdgeSettings struct {
 	// Paths says how request paths are made canonical before anything looks at
 	// them.
 	//

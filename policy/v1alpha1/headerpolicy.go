@@ -5,10 +5,8 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// HeaderPolicy says what the edge believes of, tells in and adds to headers.
-// Of the policies on a rule, a route, a listener and a Gateway, the most specific
-// that sets a part is in effect for that part (clientAddress,
-// forwardedClientCert, server, security).
+// HeaderPolicy says what the edge believes of, tells in and adds to headers. How
+// several are put together is as MergeStrategy says, setting by setting.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -31,7 +29,9 @@ type HeaderPolicy struct {
 // (clientAddress, forwardedClientCert, server) is set on Gateways and listeners
 // only, and listeners of protocol HTTP that share a port share it.
 //
-// +kubebuilder:validation:XValidation:rule="self.targetRefs.all(t, t.kind == 'Gateway') || !(has(self.clientAddress) || has(self.forwardedClientCert) || has(self.server))",message="clientAddress, forwardedClientCert and server are set on Gateways and their listeners only"
+// +kubebuilder:validation:XValidation:rule="self.targetRefs.all(t, t.kind == 'Gateway') || !(has(self.clientAddress) || has(self.forwardedClientCert) || has(self.server) || has(self.defaults) && (has(self.defaults.clientAddress) || has(self.defaults.forwardedClientCert) || has(self.defaults.server)) || has(self.overrides) && (has(self.overrides.clientAddress) || has(self.overrides.forwardedClientCert) || has(self.overrides.server)))",message="clientAddress, forwardedClientCert and server are set on Gateways and their listeners only"
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.clientAddress) || has(self.forwardedClientCert) || has(self.server) || has(self.security), has(self.defaults), has(self.overrides)].filter(set, set).size() <= 1",message="say the settings in one place: the spec itself, defaults or overrides"
 type HeaderPolicySpec struct {
 	// TargetRefs are 1 to 16 attachments.
 	//
@@ -40,6 +40,30 @@ type HeaderPolicySpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:XValidation:rule="self.all(t, t.group == 'gateway.networking.k8s.io' && t.kind in ['Gateway', 'HTTPRoute', 'GRPCRoute'])",message="targets are Gateways, HTTPRoutes and GRPCRoutes of group gateway.networking.k8s.io"
 	TargetRefs []TargetRef `json:"targetRefs"`
+	// What stands here beside targetRefs are defaults of strategy merge.
+	HeaderSettings `json:",inline"`
+	// Defaults hold where nothing more specific says otherwise.
+	//
+	// +optional
+	Defaults *HeaderBlock `json:"defaults,omitempty"`
+	// Overrides hold whatever more specific policies say.
+	//
+	// +optional
+	Overrides *HeaderBlock `json:"overrides,omitempty"`
+}
+
+// HeaderBlock is what the policy says under defaults or overrides.
+type HeaderBlock struct {
+	// Strategy is merge (default), setting by setting, or atomic.
+	//
+	// +optional
+	Strategy       MergeStrategy `json:"strategy,omitempty"`
+	HeaderSettings `json:",inline"`
+}
+
+// HeaderSettings are what the policy may say. Each top-level field is merged as a
+// whole.
+type HeaderSettings struct {
 	// ClientAddress says whose word counts about where a request came from. Without
 	// it the client is whoever opened the connection.
 	//

@@ -5,8 +5,9 @@ import (
 )
 
 // TLSPolicy says how connections to a Gateway are secured: versions, ciphers,
-// HTTP versions, and which client certificates are taken. Of the policies on a
-// listener and on its Gateway, the listener's is in effect, whole.
+// HTTP versions, and which client certificates are taken. It is attached to
+// Gateways and listeners; how several are put together is as MergeStrategy says,
+// setting by setting.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -31,6 +32,7 @@ type TLSPolicy struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.minVersion) || !has(self.maxVersion) || self.minVersion <= self.maxVersion",message="minVersion is above maxVersion"
 // +kubebuilder:validation:XValidation:rule="!has(self.protocols) || !('HTTP/3' in self.protocols) || !has(self.maxVersion) || self.maxVersion == '1.3'",message="HTTP/3 needs TLS 1.3"
 // +kubebuilder:validation:XValidation:rule="!has(self.protocols) || !('HTTP/3' in self.protocols) || !has(self.clientCertificates)",message="Envoy verifies no client certificates over HTTP/3"
+// +kubebuilder:validation:XValidation:rule="[has(self.minVersion) || has(self.maxVersion) || has(self.cipherSuites) || has(self.protocols) || has(self.clientCertificates), has(self.defaults), has(self.overrides)].filter(set, set).size() <= 1",message="say the settings in one place: the spec itself, defaults or overrides"
 type TLSPolicySpec struct {
 	// TargetRefs are 1 to 16 Gateways, or listeners of them by sectionName.
 	//
@@ -39,6 +41,34 @@ type TLSPolicySpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:XValidation:rule="self.all(t, t.group == 'gateway.networking.k8s.io' && t.kind == 'Gateway')",message="targets are Gateways of group gateway.networking.k8s.io"
 	TargetRefs []TargetRef `json:"targetRefs"`
+	// What stands here beside targetRefs are defaults of strategy merge.
+	TLSSettings `json:",inline"`
+	// Defaults hold where nothing more specific says otherwise.
+	//
+	// +optional
+	Defaults *TLSBlock `json:"defaults,omitempty"`
+	// Overrides hold whatever more specific policies say.
+	//
+	// +optional
+	Overrides *TLSBlock `json:"overrides,omitempty"`
+}
+
+// TLSBlock is what the policy says under defaults or overrides.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.minVersion) || !has(self.maxVersion) || self.minVersion <= self.maxVersion",message="minVersion is above maxVersion"
+// +kubebuilder:validation:XValidation:rule="!has(self.protocols) || !('HTTP/3' in self.protocols) || !has(self.maxVersion) || self.maxVersion == '1.3'",message="HTTP/3 needs TLS 1.3"
+// +kubebuilder:validation:XValidation:rule="!has(self.protocols) || !('HTTP/3' in self.protocols) || !has(self.clientCertificates)",message="Envoy verifies no client certificates over HTTP/3"
+type TLSBlock struct {
+	// Strategy is merge (default), setting by setting, or atomic.
+	//
+	// +optional
+	Strategy    MergeStrategy `json:"strategy,omitempty"`
+	TLSSettings `json:",inline"`
+}
+
+// TLSSettings are what the policy may say. Each top-level field is merged as a
+// whole.
+type TLSSettings struct {
 	// MinVersion of TLS. Default 1.2; older ones are not offered (RFC 8996).
 	//
 	// +optional
