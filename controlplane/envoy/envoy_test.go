@@ -103,7 +103,7 @@ func render(t testing.TB, set envoy.Set, listeners bool) []byte {
 		short := typeURL[strings.LastIndexByte(typeURL, '.')+1:]
 		out[short] = map[string]any{}
 		for name, resource := range resources {
-			raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(envoy.Redacted(resource).Body)
+			raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(resource.Body)
 			require.NoError(t, err)
 			var value map[string]any
 			require.NoError(t, json.Unmarshal(raw, &value))

@@ -5,16 +5,14 @@ import (
 	quicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/quic/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"weir.dev/policy"
 	"weir.dev/policy/v1alpha1"
 )
 
-// TypeSecret resources hold keys: only a proxy may have them, and Redacted is
-// what anything else is shown.
+// TypeSecret resources hold keys: only a proxy may have them, and Show is what
+// anything else is shown.
 const TypeSecret = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
 // secret compiles a certificate or authorities. They come apart from the
@@ -61,26 +59,6 @@ func fleetSecrets(plan *policy.Plan, fleet string) map[string]*policy.Secret {
 
 func inline(content policy.PEM) *corev3.DataSource {
 	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: content}}
-}
-
-// Redacted is a resource for people to see: a Secret without its keys.
-func Redacted(resource Resource) Resource {
-	if resource.Body.GetTypeUrl() != TypeSecret {
-		return resource
-	}
-	message := &tlsv3.Secret{}
-	if err := resource.Body.UnmarshalTo(message); err != nil {
-		message = &tlsv3.Secret{Name: resource.Name}
-	}
-	if certificate := message.GetTlsCertificate(); certificate != nil {
-		certificate.PrivateKey = &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: "[redacted]"}}
-	}
-	body := new(anypb.Any)
-	if err := anypb.MarshalFrom(body, message, proto.MarshalOptions{Deterministic: true}); err != nil {
-		body = &anypb.Any{TypeUrl: TypeSecret}
-	}
-	resource.Body = body
-	return resource
 }
 
 func sdsConfig(name string) *tlsv3.SdsSecretConfig {
