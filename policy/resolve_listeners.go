@@ -279,11 +279,6 @@ func (l *listener) takes(kind string) bool {
 	return slices.ContainsFunc(l.kinds, func(known gatewayv1.RouteGroupKind) bool { return string(known.Kind) == kind })
 }
 
-// allows reports whether a route object may attach.
-func (l *listener) allows(route *Object) bool {
-	return l.takes(route.Ref.Kind) && l.namespaces(route.Ref.Namespace)
-}
-
 // listenerStatus is the entry of a listener, made when first asked for.
 func (r *resolver) listenerStatus(l *listener) *ListenerStatus {
 	status := r.status(l.gateway)

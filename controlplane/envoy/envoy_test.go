@@ -79,7 +79,7 @@ func compile(t testing.TB, content []byte, options envoy.Options) envoy.Set {
 func TestGoldens(t *testing.T) {
 	for name, content := range goldens(t) {
 		t.Run(name, func(t *testing.T) {
-			got := render(t, compile(t, content, options()), name == "listeners" || name == "tls" || name == "edge")
+			got := render(t, compile(t, content, options()), name == "listeners" || name == "tls" || name == "edge", name != "listeners")
 			path := filepath.Join("testdata", name+".out.yaml")
 			if *update {
 				require.NoError(t, os.WriteFile(path, got, 0o644))
@@ -93,7 +93,7 @@ func TestGoldens(t *testing.T) {
 
 // render writes a set for people to review in a diff. Listeners differ by their
 // port only, and are shown whole once.
-func render(t testing.TB, set envoy.Set, listeners bool) []byte {
+func render(t testing.TB, set envoy.Set, listeners bool, brief ...bool) []byte {
 	t.Helper()
 	out := map[string]map[string]any{}
 	for typeURL, resources := range set {
@@ -110,12 +110,32 @@ func render(t testing.TB, set envoy.Set, listeners bool) []byte {
 			if typeURL == envoy.TypeListener && !listeners {
 				value = map[string]any{"name": value["name"], "address": value["address"]}
 			}
+			if len(brief) > 0 && brief[0] {
+				dropRepeated(value)
+			}
 			out[short][name] = shorten(value)
 		}
 	}
 	raw, err := yaml.Marshal(out)
 	require.NoError(t, err)
 	return append(raw, '\n')
+}
+
+// dropRepeated takes out what every chain has and the golden of listeners shows.
+func dropRepeated(value any) {
+	switch value := value.(type) {
+	case map[string]any:
+		for _, key := range []string{"local_reply_config", "access_log", "tracing"} {
+			delete(value, key)
+		}
+		for _, inner := range value {
+			dropRepeated(inner)
+		}
+	case []any:
+		for _, inner := range value {
+			dropRepeated(inner)
+		}
+	}
 }
 
 // shorten replaces what nobody reviews here by its hash.
