@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"weir.dev/policy/v1alpha1"
@@ -35,16 +36,21 @@ type Input struct {
 // (authentication), and reported. Equal inputs give equal Plans.
 func Resolve(input Input) (*Plan, Problems) {
 	r := &resolver{
-		byRef:    map[ObjectRef]*Object{},
-		classes:  map[string]bool{DefaultClass: true},
-		backends: map[string]*backendState{},
-		attached: map[ObjectRef]bool{},
-		authIDs:  map[string]bool{},
-		fleetOf:  input.FleetOf,
-		statuses: map[ObjectRef]*ObjectStatus{},
+		byRef:       map[ObjectRef]*Object{},
+		classes:     map[string]bool{DefaultClass: true},
+		reported:    map[Problem]bool{},
+		states:      map[string]*backendState{},
+		variants:    map[string]*Backend{},
+		refFailures: map[ObjectRef]refFailure{},
+		attached:    map[ObjectRef]bool{},
+		authIDs:     map[string]bool{},
+		fleetOf:     input.FleetOf,
+		statuses:    map[ObjectRef]*ObjectStatus{},
 	}
 	r.index(input.Objects)
 	r.indexGrants()
+	r.indexTLSPolicies()
+	r.indexTraffic()
 	r.closings = slices.Clone(input.Closings)
 	r.indexPolicies()
 	ports := r.ports()
@@ -56,6 +62,7 @@ func Resolve(input Input) (*Plan, Problems) {
 	}
 	plan.Backends = r.usedBackends()
 	r.unattachedPolicies()
+	r.tlsPolicyStatuses()
 	slices.SortFunc(plan.AuthRoutes, func(a, b *authRoute) int { return cmp.Compare(a.GetRouteId(), b.GetRouteId()) })
 	plan.Digest = digestPlan(plan)
 	plan.Statuses = r.sortedStatuses()
@@ -64,12 +71,20 @@ func Resolve(input Input) (*Plan, Problems) {
 }
 
 type resolver struct {
-	objects  []*Object
-	byRef    map[ObjectRef]*Object
-	classes  map[string]bool
-	backends map[string]*backendState
-	closings []Closing
-	policies policyIndex
+	objects []*Object
+	byRef   map[ObjectRef]*Object
+	classes map[string]bool
+	// states are the backends looked up, variants those with settings of their
+	// own, by id.
+	states         map[string]*backendState
+	variants       map[string]*Backend
+	refFailures    map[ObjectRef]refFailure
+	tlsPolicies    map[targetKey][]*tlsPolicyState
+	allTLSPolicies []*tlsPolicyState
+	endpointSlices map[string][]typed[*discoveryv1.EndpointSlice]
+	traffic        map[targetKey]typed[*v1alpha1.TrafficPolicy]
+	closings       []Closing
+	policies       policyIndex
 	// attached marks the policies that are in effect somewhere.
 	attached   map[ObjectRef]bool
 	authRoutes []*authRoute
@@ -79,9 +94,18 @@ type resolver struct {
 	fleetOf    func(ObjectRef) string
 	statuses   map[ObjectRef]*ObjectStatus
 	problems   Problems
+	reported   map[Problem]bool
 }
 
 func (r *resolver) report(problems ...Problem) { r.problems = append(r.problems, problems...) }
+
+// reportOnce reports what may come up several times.
+func (r *resolver) reportOnce(problem Problem) {
+	if !r.reported[problem] {
+		r.reported[problem] = true
+		r.report(problem)
+	}
+}
 
 // index keeps the first of equal objects by file and line.
 func (r *resolver) index(objects []*Object) {

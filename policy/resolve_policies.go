@@ -379,7 +379,7 @@ func (r *resolver) consumers() []*rulesv1.Consumer {
 // route: something more specific is attached everywhere below.
 func (r *resolver) unattachedPolicies() {
 	for _, object := range r.objects {
-		if object.Ref.Kind != v1alpha1.KindAuthPolicy && object.Ref.Kind != v1alpha1.KindRateLimitPolicy {
+		if !slices.Contains([]string{v1alpha1.KindAuthPolicy, v1alpha1.KindRateLimitPolicy, v1alpha1.KindTrafficPolicy}, object.Ref.Kind) {
 			continue
 		}
 		if !r.attached[object.Ref] {

@@ -15,9 +15,13 @@ type ruleSource struct {
 	name   string
 	grpc   bool
 	// matches and what they are called in the object
-	matches []Match
-	fill    func(*Route)
-	refs    []gatewayv1.BackendRef
+	matches     []Match
+	persistence *gatewayv1.SessionPersistence
+	fill        func(*Route)
+	refs        []backendUse
+	mirrors     []mirrorUse
+	// backends are the refs and mirrors, once they were looked up
+	backends *ruleBackends
 }
 
 func (s *ruleSource) field() string { return fmt.Sprintf("spec.rules[%d]", s.index) }
@@ -42,8 +46,13 @@ func (s *ruleSource) group() string {
 func (r *resolver) build(rule *ruleSource, l *listener) (routes []Route, open bool) {
 	base := Route{ID: rule.id() + "@" + l.id(), GRPC: rule.grpc}
 	rule.fill(&base)
+	if rule.backends == nil {
+		rule.backends = r.lookUp(rule)
+	}
+	settings, policy := r.trafficFor(rule, l)
+	connection := r.applyTraffic(&base, settings)
 	if base.Redirect == nil {
-		base.Backends = r.weighted(rule)
+		r.backends(&base, rule, l, connection, r.fallbackFor(rule, settings, policy))
 	}
 	base.Auth, open = r.authFor(rule, l, base.ID)
 	if base.CORS == nil {
@@ -54,6 +63,7 @@ func (r *resolver) build(rule *ruleSource, l *listener) (routes []Route, open bo
 	for i, match := range rule.matches {
 		routes[i] = base
 		routes[i].Match = match
+		routes[i].Session = rule.session(match)
 		routes[i].Origin = rule.object.Origin(fmt.Sprintf("%s.matches[%d]", rule.field(), i))
 	}
 	return routes, open && base.Redirect == nil
