@@ -1,6 +1,9 @@
 package policy
 
 import (
+	"net"
+	"strconv"
+	"strings"
 	"time"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -54,6 +57,14 @@ type Endpoint struct {
 	Zone string `json:"zone,omitempty"`
 }
 
+// describe is "address:port" or the socket's path.
+func (e Endpoint) describe() string {
+	if e.Socket != "" {
+		return e.Socket
+	}
+	return net.JoinHostPort(e.Address, strconv.Itoa(int(e.Port)))
+}
+
 // Trust says who vouches for a backend's certificate.
 type Trust string
 
@@ -81,6 +92,19 @@ type TLS struct {
 	// Certificate is the Secret, "namespace/name", whose certificate is
 	// presented.
 	Certificate string
+}
+
+// describe is one clause for people.
+func (t *TLS) describe() string {
+	names := make([]string, len(t.Names))
+	for i, name := range t.Names {
+		names[i] = string(name.Hostname) + string(name.URI)
+	}
+	text := "TLS with "
+	if t.Identity || t.Certificate != "" {
+		text = "mutual TLS with "
+	}
+	return text + strings.Join(names, " or ")
 }
 
 // Transcoding turns REST into gRPC.

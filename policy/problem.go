@@ -48,6 +48,11 @@ const (
 	CodeBackendProtocol  Code = "WEIR3202"
 	CodeBackendUnusable  Code = "WEIR3203"
 	CodeManyFallbacks    Code = "WEIR3204"
+	CodeManyBlocks       Code = "WEIR2301"
+	CodeReservedKind     Code = "WEIR2302"
+	CodeNoEffect         Code = "WEIR3301"
+	CodeNoAuthentication Code = "WEIR3302"
+	CodeTooManyMerged    Code = "WEIR3303"
 	CodeOpenRoute        Code = "WEIR4001"
 )
 
@@ -80,6 +85,11 @@ func Explanations() map[Code]string {
 		CodeBackendProtocol:  "The backend does not speak what the route needs. Give the Backend another protocol, the Service's port another appProtocol, or route to another one.",
 		CodeBackendUnusable:  "The backend exists and cannot be used as it is: what secures it is not whole, or its appProtocol is not known. The message says which.",
 		CodeManyFallbacks:    "The routes of wildcard hostnames also serve the more specific hostnames where nothing there matches; there are too many for that. Use fewer hostnames, or fewer routes on wildcards.",
+		CodeManyBlocks:       "A policy says its settings in more than one place. Write them in exactly one: the spec itself, spec.defaults or spec.overrides (GEP-713 allows one merge strategy a policy).",
+		CodeReservedKind:     "The kind belongs to a later version of Weir. Remove the object: what it asks for does not happen.",
+		CodeNoEffect:         "Other policies are in effect everywhere that this one reaches, so it does nothing. Remove it, or change where or how they are attached; the message names them.",
+		CodeNoAuthentication: "AuthPolicies with strategy merge reach a route and none of them says how callers are identified, so every request is refused. Add authentication to one of them.",
+		CodeTooManyMerged:    "AuthPolicies merged on one route come to more ways or rules than are checked for a request. Merge fewer of them; until then every request is refused.",
 		CodeOpenRoute:        "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
 	}
 }

@@ -38,19 +38,17 @@ func Resolve(input Input) (*Plan, Problems) {
 	r := &resolver{
 		byRef:       map[ObjectRef]*Object{},
 		classes:     map[string]bool{DefaultClass: true},
-		reported:    map[Problem]bool{},
 		states:      map[string]*backendState{},
 		variants:    map[string]*Backend{},
 		refFailures: map[ObjectRef]refFailure{},
-		attached:    map[ObjectRef]bool{},
 		authIDs:     map[string]bool{},
+		reported:    map[Problem]bool{},
 		fleetOf:     input.FleetOf,
 		statuses:    map[ObjectRef]*ObjectStatus{},
 	}
 	r.index(input.Objects)
 	r.indexGrants()
 	r.indexTLSPolicies()
-	r.indexTraffic()
 	r.closings = slices.Clone(input.Closings)
 	r.indexPolicies()
 	ports := r.ports()
@@ -61,7 +59,7 @@ func Resolve(input Input) (*Plan, Problems) {
 		RateLimits: r.rateLimitRules(),
 	}
 	plan.Backends = r.usedBackends()
-	r.unattachedPolicies()
+	r.policyOutcomes()
 	r.tlsPolicyStatuses()
 	slices.SortFunc(plan.AuthRoutes, func(a, b *authRoute) int { return cmp.Compare(a.GetRouteId(), b.GetRouteId()) })
 	plan.Digest = digestPlan(plan)
@@ -82,24 +80,22 @@ type resolver struct {
 	tlsPolicies    map[targetKey][]*tlsPolicyState
 	allTLSPolicies []*tlsPolicyState
 	endpointSlices map[string][]typed[*discoveryv1.EndpointSlice]
-	traffic        map[targetKey]typed[*v1alpha1.TrafficPolicy]
 	closings       []Closing
 	policies       policyIndex
-	// attached marks the policies that are in effect somewhere.
-	attached   map[ObjectRef]bool
-	authRoutes []*authRoute
-	authIDs    map[string]bool
-	limitRules map[string]*limitRule
-	grants     map[grantKey]bool
-	fleetOf    func(ObjectRef) string
-	statuses   map[ObjectRef]*ObjectStatus
-	problems   Problems
-	reported   map[Problem]bool
+	authRoutes     []*authRoute
+	authIDs        map[string]bool
+	limitRules     map[string]*limitRule
+	grants         map[grantKey]bool
+	fleetOf        func(ObjectRef) string
+	statuses       map[ObjectRef]*ObjectStatus
+	problems       Problems
+	// reported are those of reportOnce.
+	reported map[Problem]bool
 }
 
 func (r *resolver) report(problems ...Problem) { r.problems = append(r.problems, problems...) }
 
-// reportOnce reports what may come up several times.
+// reportOnce reports what several routes may come across.
 func (r *resolver) reportOnce(problem Problem) {
 	if !r.reported[problem] {
 		r.reported[problem] = true

@@ -154,21 +154,40 @@ func (r *resolver) follow(rule *ruleSource, field string, ref gatewayv1.BackendO
 }
 
 // backends puts the backends of a rule into a route on a listener, in the
-// variants that connection asks for.
-func (r *resolver) backends(route *Route, rule *ruleSource, l *listener, connection *Connection, fallback *backendState) {
+// variants that the TrafficPolicies ask for.
+func (r *resolver) backends(route *Route, rule *ruleSource, l *listener, traffic *trafficUse) {
+	var connection, spare *variation
+	if traffic != nil {
+		connection, spare = traffic.connection, traffic.spare
+	}
+	fallback := r.fallbackFor(rule, traffic)
 	for _, share := range rule.backends.weighted {
 		backend := share.WeightedBackend
 		if share.state != nil {
 			r.use(share.state, l)
-			backend.Backend = r.variant(share.state, connection, fallback)
+			backend.Backend = r.variant(share.state, r.fitting(share.state, connection, spare))
+			if fallback != nil {
+				r.use(fallback, l)
+				backend.Backend = r.joint(backend.Backend, share.state.backend, r.variant(fallback, spare))
+			}
 		}
 		route.Backends = append(route.Backends, backend)
 	}
 	for _, mirror := range rule.backends.mirrors {
 		r.use(mirror.state, l)
-		mirror.Backend = r.variant(mirror.state, connection, nil)
+		mirror.Backend = r.variant(mirror.state, spare)
 		route.Mirrors = append(route.Mirrors, mirror.Mirror)
 	}
+}
+
+// fitting are the settings that a backend can have: one that speaks HTTP/1.1 has
+// no gRPC health checks, and is not checked.
+func (r *resolver) fitting(state *backendState, connection, spare *variation) *variation {
+	if connection == nil || connection.Health == nil || connection.Health.GRPC == nil || state.backend.Protocol != v1alpha1.ProtocolHTTP {
+		return connection
+	}
+	r.reportOnce(state.object.problem(CodeBackendProtocol, "", "speaks HTTP/1.1, and a TrafficPolicy that reaches it asks for gRPC health checks: it is not checked"))
+	return spare
 }
 
 // use marks what a route on a listener needs.
@@ -183,41 +202,29 @@ func (r *resolver) use(state *backendState, l *listener) {
 
 // variant is the id of a Backend with connection settings of its own, which a
 // Backend has as many of as routes say different things about it.
-func (r *resolver) variant(state *backendState, connection *Connection, fallback *backendState) string {
-	if connection == nil && fallback == nil {
+func (r *resolver) variant(state *backendState, connection *variation) string {
+	if connection == nil {
 		state.used = true
 		return state.backend.ID
 	}
-	backend := *state.backend
-	backend.Connection = connection
-	if connection != nil {
-		backend.ID += "~" + digestOf(connection)
+	id := state.backend.ID + "~" + connection.digest
+	if _, ok := r.variants[id]; !ok {
+		backend := *state.backend
+		backend.ID, backend.Connection = id, connection.Connection
+		r.variants[id] = &backend
 	}
-	r.variants[backend.ID] = &backend
-	if fallback == nil {
-		return backend.ID
-	}
-	if connection == nil {
-		state.used = true
-	}
-	members := []string{backend.ID, r.variant(fallback, withoutHealth(connection), nil)}
-	joint := Backend{ID: state.backend.ID + "~" + digestOf(members), Protocol: backend.Protocol, Transcoding: backend.Transcoding, Members: members, Origin: backend.Origin}
-	r.variants[joint.ID] = &joint
-	return joint.ID
+	return id
 }
 
-// withoutHealth is for what takes over: the checks are made for what it takes
-// over from.
-func withoutHealth(connection *Connection) *Connection {
-	if connection == nil {
-		return nil
+// joint is the id of a Backend that stands for two, the second of which takes
+// over from the first.
+func (r *resolver) joint(first string, like *Backend, second string) string {
+	members := []string{first, second}
+	id := like.ID + "~" + digestOf(members)
+	if _, ok := r.variants[id]; !ok {
+		r.variants[id] = &Backend{ID: id, Protocol: like.Protocol, Transcoding: like.Transcoding, Members: members, Origin: like.Origin}
 	}
-	of := *connection
-	of.Health = nil
-	if of == (Connection{}) {
-		return nil
-	}
-	return &of
+	return id
 }
 
 func (r *resolver) usedBackends() []Backend {

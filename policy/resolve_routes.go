@@ -49,16 +49,17 @@ func (r *resolver) build(rule *ruleSource, l *listener) (routes []Route, open bo
 	if rule.backends == nil {
 		rule.backends = r.lookUp(rule)
 	}
-	settings, policy := r.trafficFor(rule, l)
-	connection := r.applyTraffic(&base, settings)
+	set := r.policiesOf(rule, l)
+	traffic := r.trafficOf(set)
+	traffic.apply(&base)
 	if base.Redirect == nil {
-		r.backends(&base, rule, l, connection, r.fallbackFor(rule, settings, policy))
+		r.backends(&base, rule, l, traffic)
 	}
-	base.Auth, open = r.authFor(rule, l, base.ID)
+	base.Auth, open = r.authFor(rule, set, base.ID)
 	if base.CORS == nil {
-		base.CORS = r.corsFor(rule, l)
+		base.CORS = r.corsOf(set)
 	}
-	base.Limits = r.limitsFor(rule, l)
+	base.Limits, base.Policies = r.limitsOf(set, rule), set.uses
 	routes = make([]Route, len(rule.matches))
 	for i, match := range rule.matches {
 		routes[i] = base

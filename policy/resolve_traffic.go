@@ -13,43 +13,57 @@ import (
 	"weir.dev/policy/v1alpha1"
 )
 
-func (r *resolver) indexTraffic() {
-	r.traffic = indexTargets(r, ofType[*v1alpha1.TrafficPolicy](r),
-		func(p *v1alpha1.TrafficPolicy) []v1alpha1.TargetRef { return p.Spec.TargetRefs }, func(*Object, v1alpha1.TargetRef) {})
+// trafficUse is what the TrafficPolicies in effect come to, shared by the routes
+// that they reach.
+type trafficUse struct {
+	settings v1alpha1.TrafficSettings
+	traffic  *Traffic
+	// connection is nil for the defaults; spare is that of what takes over.
+	connection, spare *variation
+	// fallback says where the reference to what takes over stands.
+	fallback *statement
+	field    string
 }
 
-// trafficFor is what the TrafficPolicies say about a rule on a listener, nil for
-// nothing, and the object whose references are followed from.
-func (r *resolver) trafficFor(rule *ruleSource, l *listener) (*v1alpha1.TrafficSettings, *Object) {
-	for _, key := range targetsOf(rule, l) {
-		if policy, ok := r.traffic[key]; ok {
-			r.attached[policy.object.Ref] = true
-			return &policy.value.Spec.TrafficSettings, policy.object
-		}
-	}
-	return nil, nil
+// variation is connection settings with the digest that names them.
+type variation struct {
+	*Connection
+	digest string
 }
 
-// applyTraffic puts what a TrafficPolicy says into a route, where the route says
-// nothing itself, and returns what it says of connections.
-func (r *resolver) applyTraffic(route *Route, settings *v1alpha1.TrafficSettings) *Connection {
-	if settings == nil {
+func variationOf(connection Connection) *variation {
+	if connection == (Connection{}) {
 		return nil
 	}
-	if timeouts := settings.Timeouts; timeouts != nil {
-		route.Timeout = cmp.Or(route.Timeout, timeoutOf(timeouts.Request))
-		route.BackendTimeout = cmp.Or(route.BackendTimeout, timeoutOf(timeouts.BackendRequest))
-		route.StreamIdle = timeoutOf(timeouts.StreamIdle)
+	return &variation{&connection, digestOf(connection)}
+}
+
+// trafficOf is what is in effect, or nil for nothing.
+func (r *resolver) trafficOf(set *policySet) *trafficUse {
+	e := &set.kinds[kindTraffic]
+	if set.traffic != nil || len(e.pieces) == 0 {
+		return set.traffic
 	}
-	if retry := settings.Retry; retry != nil && route.Retry == nil {
-		route.Retry = &Retry{Attempts: defaultRetries, On: retry.On, Codes: retry.Codes, Backoff: durationOr(retry.Backoff, 0)}
-		if retry.Attempts != nil {
-			route.Retry.Attempts = uint32(*retry.Attempts) //nolint:gosec // validated to be 0 to 10
-		}
-		if len(retry.On) == 0 && len(retry.Codes) == 0 {
-			route.Retry.On = safeRetries()
+	use := &trafficUse{}
+	use.settings, _ = settingsOf[v1alpha1.TrafficSettings](e)
+	for _, won := range e.pieces {
+		if won.key == "fallback" {
+			use.fallback, use.field = won.from.statement, won.origin.Field+".backendRef"
 		}
 	}
+	connection := connectionOf(&use.settings)
+	use.connection = variationOf(connection)
+	// The checks are made for what it takes over from.
+	connection.Health = nil
+	use.spare = variationOf(connection)
+	if traffic := trafficSaid(&use.settings); !reflect.ValueOf(traffic).IsZero() {
+		use.traffic = &traffic
+	}
+	set.traffic = use
+	return use
+}
+
+func trafficSaid(settings *v1alpha1.TrafficSettings) Traffic {
 	traffic := Traffic{
 		Fault: settings.Fault, Adaptive: settings.AdaptiveConcurrency, Admission: settings.AdmissionControl, Compression: settings.Compression,
 	}
@@ -62,10 +76,29 @@ func (r *resolver) applyTraffic(route *Route, settings *v1alpha1.TrafficSettings
 	if settings.LoadBalancing != nil {
 		traffic.HashBy = settings.LoadBalancing.HashBy
 	}
-	if !reflect.ValueOf(traffic).IsZero() {
-		route.Traffic = &traffic
+	return traffic
+}
+
+// apply puts what is in effect into a route, where the route says nothing itself.
+func (u *trafficUse) apply(route *Route) {
+	if u == nil {
+		return
 	}
-	return connectionOf(settings)
+	route.Traffic = u.traffic
+	if timeouts := u.settings.Timeouts; timeouts != nil {
+		route.Timeout = cmp.Or(route.Timeout, timeoutOf(timeouts.Request))
+		route.BackendTimeout = cmp.Or(route.BackendTimeout, timeoutOf(timeouts.BackendRequest))
+		route.StreamIdle = timeoutOf(timeouts.StreamIdle)
+	}
+	if retry := u.settings.Retry; retry != nil && route.Retry == nil {
+		route.Retry = &Retry{Attempts: defaultRetries, On: retry.On, Codes: retry.Codes, Backoff: durationOr(retry.Backoff, 0)}
+		if retry.Attempts != nil {
+			route.Retry.Attempts = uint32(*retry.Attempts) //nolint:gosec // validated to be 0 to 10
+		}
+		if len(retry.On) == 0 && len(retry.Codes) == 0 {
+			route.Retry.On = safeRetries()
+		}
+	}
 }
 
 // defaultRetries follow a first try when nothing says how many do.
@@ -76,8 +109,8 @@ func safeRetries() []v1alpha1.RetryOn {
 	return []v1alpha1.RetryOn{v1alpha1.RetryConnectFailure, v1alpha1.RetryRefusedStream, v1alpha1.RetryResetBeforeRequest}
 }
 
-// connectionOf is what settings say of connections; nil for nothing.
-func connectionOf(settings *v1alpha1.TrafficSettings) *Connection {
+// connectionOf is what settings say of connections.
+func connectionOf(settings *v1alpha1.TrafficSettings) Connection {
 	connection := Connection{
 		Budget: settings.RetryBudget, Limits: settings.ConnectionLimits, Outliers: settings.OutlierDetection, Health: settings.HealthCheck,
 	}
@@ -91,28 +124,23 @@ func connectionOf(settings *v1alpha1.TrafficSettings) *Connection {
 		of.HashBy = nil
 		connection.Balancing = &of
 	}
-	if reflect.ValueOf(connection).IsZero() {
-		return nil
-	}
-	return &connection
+	return connection
 }
 
-// fallbackFor is the backend that takes over when a route's fail, or nil.
-func (r *resolver) fallbackFor(rule *ruleSource, settings *v1alpha1.TrafficSettings, policy *Object) *backendState {
-	if settings == nil || settings.Fallback == nil || settings.Fallback.BackendRef == nil {
+// fallbackFor is the backend that takes over when a rule's fail, or nil.
+func (r *resolver) fallbackFor(rule *ruleSource, use *trafficUse) *backendState {
+	if use == nil || use.settings.Fallback == nil || use.settings.Fallback.BackendRef == nil {
 		return nil
 	}
-	from := &ruleSource{object: policy, grpc: rule.grpc}
-	state := r.follow(from, "spec.fallback.backendRef", *settings.Fallback.BackendRef, "nothing takes over")
+	from := &ruleSource{object: use.fallback.object, grpc: rule.grpc}
+	state := r.follow(from, use.field, *use.settings.Fallback.BackendRef, "nothing takes over")
 	if state == nil {
+		use.fallback.broken(r.refFailures[from.object.Ref].message)
 		return nil
 	}
 	for _, share := range rule.backends.weighted {
-		if share.state == nil {
-			continue
-		}
-		if (share.state.backend.Transcoding == nil) != (state.backend.Transcoding == nil) {
-			r.reportOnce(policy.problem(CodeBackendProtocol, "spec.fallback.backendRef",
+		if share.state != nil && (share.state.backend.Transcoding == nil) != (state.backend.Transcoding == nil) {
+			r.reportOnce(from.object.problem(CodeBackendProtocol, use.field,
 				fmt.Sprintf("%s cannot take over from %s: one of them is reached by transcoding, and the other is not", state.object.Ref, share.state.object.Ref)))
 			return nil
 		}
