@@ -6,6 +6,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -120,7 +121,8 @@ func (o *Object) notice(code Code, field, message string) Problem {
 // maker of its empty value.
 func kinds() map[[2]string]func() metav1.Object {
 	const gatewayAlpha3 = "gateway.networking.k8s.io/v1alpha3"
-	const gateway, gatewayBeta, core, weir = "gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1", "v1", v1alpha1.APIVersion
+	const gateway, gatewayBeta = "gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"
+	const core, discovery, weir = "v1", "discovery.k8s.io/v1", v1alpha1.APIVersion
 	return map[[2]string]func() metav1.Object{
 		{gateway, "GatewayClass"}:            func() metav1.Object { return &gatewayv1.GatewayClass{} },
 		{gateway, "Gateway"}:                 func() metav1.Object { return &gatewayv1.Gateway{} },
@@ -135,6 +137,9 @@ func kinds() map[[2]string]func() metav1.Object {
 		{weir, v1alpha1.KindTLSPolicy}:       func() metav1.Object { return &v1alpha1.TLSPolicy{} },
 		{weir, v1alpha1.KindHeaderPolicy}:    func() metav1.Object { return &v1alpha1.HeaderPolicy{} },
 		{weir, v1alpha1.KindEdgePolicy}:      func() metav1.Object { return &v1alpha1.EdgePolicy{} },
+		{gateway, "BackendTLSPolicy"}:        func() metav1.Object { return &gatewayv1.BackendTLSPolicy{} },
+		{core, "Service"}:                    func() metav1.Object { return &corev1.Service{} },
+		{discovery, "EndpointSlice"}:         func() metav1.Object { return &discoveryv1.EndpointSlice{} },
 		{core, "ConfigMap"}:                  func() metav1.Object { return &corev1.ConfigMap{} },
 		{weir, v1alpha1.KindBackend}:         func() metav1.Object { return &v1alpha1.Backend{} },
 		{weir, v1alpha1.KindConsumer}:        func() metav1.Object { return &v1alpha1.Consumer{} },

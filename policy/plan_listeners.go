@@ -18,7 +18,7 @@ type Chain struct {
 	// ServerNames are DNS names or wildcards; empty means all others.
 	ServerNames []string
 	// TLS is how the edge ends TLS; nil where it does not.
-	TLS *TLS
+	TLS *Termination
 	// Forward is set where connections are passed on as they are.
 	Forward *Forward
 	// Hosts are sorted by name.
@@ -41,8 +41,8 @@ type Forward struct {
 	Origin   Origin
 }
 
-// TLS is how the edge ends TLS.
-type TLS struct {
+// Termination is how the edge ends TLS.
+type Termination struct {
 	// Certificates are ids of Secrets; the client's server name picks among them.
 	Certificates []string
 	// MinVersion and MaxVersion are set.
@@ -56,7 +56,7 @@ type TLS struct {
 }
 
 // Offers reports whether a version of HTTP is offered.
-func (t *TLS) Offers(protocol v1alpha1.HTTPProtocol) bool {
+func (t *Termination) Offers(protocol v1alpha1.HTTPProtocol) bool {
 	if t == nil {
 		return false
 	}

@@ -50,7 +50,10 @@ const (
 	CodeListenerClosed   Code = "WEIR3103"
 	CodeSharedPort       Code = "WEIR3104"
 	CodeHTTP3Clients     Code = "WEIR3105"
-	CodeBackendProtocol  Code = "WEIR3106"
+	CodeBackendKind      Code = "WEIR3201"
+	CodeBackendProtocol  Code = "WEIR3202"
+	CodeBackendUnusable  Code = "WEIR3203"
+	CodeManyFallbacks    Code = "WEIR3204"
 	CodeManyBlocks       Code = "WEIR2301"
 	CodeReservedKind     Code = "WEIR2302"
 	CodeNoEffect         Code = "WEIR3301"
@@ -93,7 +96,10 @@ func Explanations() map[Code]string {
 		CodeListenerClosed:   "A TLSPolicy is broken or refers to authorities that cannot be had, so the listeners that it governs (or might govern) take no connection until it is mended.",
 		CodeSharedPort:       "Listeners of protocol HTTP on one port have different connection settings, and only the first one's can be in effect. Attach the policy to the Gateway, or use another port.",
 		CodeHTTP3Clients:     "HTTP/3 is not offered where client certificates are asked for, since Envoy does not verify them there.",
-		CodeBackendProtocol:  "A Backend with tls cannot take connections that are passed through, which are encrypted already.",
+		CodeBackendKind:      "The kind of a backendRef is none that can be routed to. Refer to a Service, or to a Backend of group weir.dev.",
+		CodeBackendProtocol:  "The backend does not speak what the route needs. Give the Backend another protocol, the Service's port another appProtocol, or route to another one.",
+		CodeBackendUnusable:  "The backend exists and cannot be used as it is: what secures it is not whole, or its appProtocol is not known. The message says which.",
+		CodeManyFallbacks:    "The routes of wildcard hostnames also serve the more specific hostnames where nothing there matches; there are too many for that. Use fewer hostnames, or fewer routes on wildcards.",
 		CodeRejected:         "A proxy, or one of Weir's servers, rejected what this object makes of its configuration, so the object stays as it last was accepted, or is left out. The message holds the reason in its words. Mend the object: it is tried again when it changes, and every 15 seconds.",
 		CodeNoFleet:          "The control plane's configuration has fleets, and none of them serves this Gateway. Name it in fleets[].gateways, or give it the labels of one.",
 		CodeRolledBack:       "A proxy rejected the configuration, and what of the changes is to blame could not be told: the fleet keeps what it last accepted. Undo the changes one by one, or read the proxy's log.",

@@ -109,6 +109,7 @@ func (r *resolver) attach(object *Object, edges map[portKey]*edge, parents []gat
 			}
 		}
 		r.judge(object, i, parent, verdict)
+		r.refsStatus(object, parent, rules)
 	}
 	for _, host := range isolated {
 		if !done[host.owner.id()+" "+host.host] {

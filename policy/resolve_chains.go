@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"maps"
+
 	"slices"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -79,10 +80,9 @@ func (r *resolver) hosts(routes map[string][]Route, e *edge, own *listener) []Ho
 			routes[name] = nil
 		}
 	}
-	var hosts []Host
-	for _, name := range slices.Sorted(maps.Keys(routes)) {
-		slices.SortStableFunc(routes[name], r.compareRoutes)
-		hosts = append(hosts, Host{Name: name, Misdirected: misdirected[name], Routes: r.dropShadowed(routes[name])})
+	hosts := r.order(routes)
+	for i := range hosts {
+		hosts[i].Misdirected = misdirected[hosts[i].Name]
 	}
 	return hosts
 }

@@ -29,7 +29,7 @@ type listener struct {
 	refused string
 	// closed has connections ended at once: what they need is not there.
 	closed bool
-	tls    *TLS
+	tls    *Termination
 	// routes that are attached.
 	attached map[ObjectRef]bool
 }

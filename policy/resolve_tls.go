@@ -28,7 +28,7 @@ func (r *resolver) secure(l *listener) {
 	if l.passthrough() {
 		return
 	}
-	l.tls = &TLS{MinVersion: v1alpha1.TLS12, MaxVersion: v1alpha1.TLS13, CipherSuites: v1alpha1.CipherSuites()}
+	l.tls = &Termination{MinVersion: v1alpha1.TLS12, MaxVersion: v1alpha1.TLS13, CipherSuites: v1alpha1.CipherSuites()}
 	if l.protocol == gatewayv1.HTTPSProtocolType {
 		l.tls.Protocols = []v1alpha1.HTTPProtocol{v1alpha1.HTTP2, v1alpha1.HTTP11}
 	}

@@ -13,10 +13,12 @@ func tlsRules(object *Object, spec *gatewayv1.TLSRouteSpec) []*ruleSource {
 	rules := make([]*ruleSource, len(spec.Rules))
 	for i := range spec.Rules {
 		rule := &spec.Rules[i]
-		// Like gRPC it needs no REST of its backends.
-		source := &ruleSource{object: object, index: i, grpc: true, refs: rule.BackendRefs}
+		source := &ruleSource{object: object, index: i, stream: true}
 		if rule.Name != nil {
 			source.name = string(*rule.Name)
+		}
+		for j := range rule.BackendRefs {
+			source.addRef(&rule.BackendRefs[j], j, &Route{})
 		}
 		rules[i] = source
 	}
@@ -32,22 +34,21 @@ func (r *resolver) serveStream(e *edge, l *listener, object *Object, name string
 	}
 	forward := &Forward{Origin: object.Origin("spec.rules[0]")}
 	for _, rule := range rules {
-		for i, backend := range r.weighted(rule) {
-			if l.passthrough() && r.endsInTLS(backend.Backend) {
-				r.report(object.problem(CodeBackendProtocol, fmt.Sprintf("%s.backendRefs[%d]", rule.field(), i), fmt.Sprintf(
-					"Backend %s has tls, and what is passed through is encrypted already: remove tls, or end TLS on the listener; its share of connections is closed", backend.Backend)))
-				backend.Backend = ""
-			}
-			forward.Backends = append(forward.Backends, backend)
+		if rule.backends == nil {
+			rule.backends = r.lookUp(rule)
 		}
+		for i := range rule.backends.weighted {
+			if state := rule.backends.weighted[i].state; l.passthrough() && state != nil && state.backend.TLS != nil {
+				r.reportOnce(object.problem(CodeBackendProtocol, rule.field()+".backendRefs", fmt.Sprintf(
+					"connections to %s are encrypted by the edge, and what is passed through is encrypted already; end TLS on the listener, or route to another one; its share of connections is closed", state.object.Ref)))
+				rule.backends.weighted[i].state = nil
+			}
+		}
+		var route Route
+		r.backends(&route, rule, l, nil)
+		forward.Backends = append(forward.Backends, route.Backends...)
 	}
 	e.streams[name] = &stream{listener: l, route: object, forward: forward}
-}
-
-// endsInTLS reports whether connections to a Backend are encrypted by the edge.
-func (r *resolver) endsInTLS(id string) bool {
-	state, ok := r.backends[id]
-	return ok && (state.backend.SPIFFEID != "" || state.backend.Hostname != "")
 }
 
 func (c *checker) tlsRoute(spec *gatewayv1.TLSRouteSpec) {
@@ -67,7 +68,7 @@ func (c *checker) tlsRoute(spec *gatewayv1.TLSRouteSpec) {
 
 // streamTLS is how a listener of protocol TLS ends TLS: without ALPN, which is
 // between the client and the service.
-func streamTLS(l *listener) *TLS {
+func streamTLS(l *listener) *Termination {
 	if l.tls == nil {
 		return nil
 	}

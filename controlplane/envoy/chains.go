@@ -68,7 +68,7 @@ func (c *compiler) filterChain(port *policy.Port, chain *policy.Chain) *listener
 	compiled := &listenerv3.FilterChain{Name: chain.Name, FilterChainMatch: chainMatch(chain)}
 	edge := chain.Settings()
 	if chain.TLS != nil {
-		compiled.TransportSocket = tlsSocket(chain.TLS)
+		compiled.TransportSocket = listenerSocket(chain.TLS)
 		compiled.TransportSocketConnectTimeout = durationpb.New(edge.HandshakeTimeout)
 	}
 	if edge.MaxConnections > 0 {

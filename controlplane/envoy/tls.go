@@ -66,7 +66,7 @@ func sdsConfig(name string) *tlsv3.SdsSecretConfig {
 }
 
 // downstreamTLS is how a chain ends TLS.
-func downstreamTLS(tls *policy.TLS) *tlsv3.DownstreamTlsContext {
+func downstreamTLS(tls *policy.Termination) *tlsv3.DownstreamTlsContext {
 	versions := map[v1alpha1.TLSVersion]tlsv3.TlsParameters_TlsProtocol{
 		v1alpha1.TLS12: tlsv3.TlsParameters_TLSv1_2, v1alpha1.TLS13: tlsv3.TlsParameters_TLSv1_3,
 	}
@@ -137,7 +137,7 @@ func clientContext(clients *policy.ClientValidation) *tlsv3.CertificateValidatio
 	return context
 }
 
-func tlsSocket(tls *policy.TLS) *corev3.TransportSocket {
+func listenerSocket(tls *policy.Termination) *corev3.TransportSocket {
 	return &corev3.TransportSocket{
 		Name:       "envoy.transport_sockets.tls",
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: packed(downstreamTLS(tls))},
@@ -145,7 +145,7 @@ func tlsSocket(tls *policy.TLS) *corev3.TransportSocket {
 }
 
 // quicSocket is TLS 1.3 within QUIC, with ALPN of its own.
-func quicSocket(tls *policy.TLS) *corev3.TransportSocket {
+func quicSocket(tls *policy.Termination) *corev3.TransportSocket {
 	context := downstreamTLS(tls)
 	context.CommonTlsContext.AlpnProtocols = nil
 	context.CommonTlsContext.TlsParams = nil
