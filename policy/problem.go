@@ -45,6 +45,7 @@ const (
 	CodeRouteConflict    Code = "WEIR3006"
 	CodeFailClosed       Code = "WEIR3007"
 	CodeOpenRoute        Code = "WEIR4001"
+	CodeSourceDown       Code = "WEIR5001"
 )
 
 // Explanations is the fix of each code, one line each; the reference page is
@@ -72,6 +73,7 @@ func Explanations() map[Code]string {
 		CodeListenerConflict: "Two listeners claim the same port and hostname.",
 		CodeRouteConflict:    "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
 		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
+		CodeSourceDown:       "A source of policy, such as the Kubernetes API, cannot be read; what it last held stays in force. Look at its address, credentials and permissions; the message has what it answered.",
 		CodeOpenRoute:        "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
 	}
 }
