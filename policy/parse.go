@@ -372,13 +372,16 @@ func strictError(err error) (field, message string) {
 func fieldOfTypeError(err error) string {
 	var typeError *json.UnmarshalTypeError
 	if errors.As(err, &typeError) {
-		return typeError.Field
+		return embedded.ReplaceAllString(typeError.Field, "")
 	}
 	if found := regexp.MustCompile(`Go struct field \w+\.(\S+) of type`).FindStringSubmatch(err.Error()); found != nil {
-		return found[1]
+		return embedded.ReplaceAllString(found[1], "")
 	}
 	return ""
 }
+
+// embedded are Go's names of embedded structs, which the document does not have.
+var embedded = regexp.MustCompile(`\b[A-Z]\w*\.`)
 
 func typeErrorText(err error) string {
 	if found := regexp.MustCompile(`cannot unmarshal (.+) into Go (?:struct field \S+|value) of type (\S+)`).FindStringSubmatch(err.Error()); found != nil {

@@ -31,6 +31,9 @@ func (p *Parser) validate(object *Object) Problems {
 		c.consumer(&value.Spec)
 	case *v1alpha1.AuthPolicy:
 		c.authPolicy(&value.Spec)
+	case *v1alpha1.TrafficPolicy:
+		c.targetRefs(value.Spec.TargetRefs)
+		c.trafficSettings("spec", &value.Spec.TrafficSettings)
 	case *v1alpha1.RateLimitPolicy:
 		c.rateLimitPolicy(&value.Spec)
 	case *gatewayv1.Gateway:

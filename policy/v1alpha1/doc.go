@@ -23,4 +23,5 @@ const (
 	KindConsumer        = "Consumer"
 	KindAuthPolicy      = "AuthPolicy"
 	KindRateLimitPolicy = "RateLimitPolicy"
+	KindTrafficPolicy   = "TrafficPolicy"
 )
