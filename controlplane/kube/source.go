@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -12,10 +13,14 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -40,6 +45,8 @@ const (
 	patience = 5 * time.Second
 	// requestTimeout bounds a request that is no watch.
 	requestTimeout = 30 * time.Second
+	// sayTroubleEvery is how often the same trouble is logged.
+	sayTroubleEvery = time.Minute
 )
 
 // Source follows the objects of an API server. Use New.
@@ -50,17 +57,27 @@ type Source struct {
 	client  *http.Client
 	objects *objects
 	keeper  *source.Keeper
-	kinds   []schema.GroupVersionKind
+	// definitions are the cluster's CustomResourceDefinitions.
+	definitions metadata.ResourceInterface
+	// kinds are what is watched, in one of the versions each; the first that the
+	// cluster has.
+	kinds map[schema.GroupKind][]string
 	// changed has room for one: something is new.
 	changed chan struct{}
 	// touched is told of every object that changed, also in its status alone.
 	touched func(policy.ObjectRef)
 
 	mu      sync.Mutex
-	watched map[schema.GroupVersionKind]toolscache.ResourceEventHandlerRegistration
-	absent  map[schema.GroupVersionKind]bool
+	watched map[schema.GroupKind]toolscache.ResourceEventHandlerRegistration
+	absent  map[schema.GroupKind]bool
 	// trouble is what went wrong last, by what was asked for.
-	trouble map[string]error
+	trouble map[string]trouble
+}
+
+// trouble is why a request or watch did not work, and when that was logged.
+type trouble struct {
+	err  error
+	said time.Time
 }
 
 // Options of New beside its configuration.
@@ -83,6 +100,10 @@ func New(config Config, options Options, parser *policy.Parser) (*Source, error)
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes client: %w", err)
 	}
+	definitions, err := metadata.NewForConfigAndClient(restConfig, httpClient)
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes client: %w", err)
+	}
 	keeper := source.NewKeeper(options.KeepFile, options.Logger)
 	kept, err := keeper.Load(parser)
 	if err != nil {
@@ -90,10 +111,23 @@ func New(config Config, options Options, parser *policy.Parser) (*Source, error)
 	}
 	return &Source{
 		config: config, logger: options.Logger, rest: restConfig, client: httpClient, keeper: keeper,
-		objects: newObjects(parser, kept), kinds: parser.Kinds(), changed: make(chan struct{}, 1), touched: func(policy.ObjectRef) {},
-		watched: map[schema.GroupVersionKind]toolscache.ResourceEventHandlerRegistration{},
-		absent:  map[schema.GroupVersionKind]bool{}, trouble: map[string]error{},
+		definitions: definitions.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}),
+		objects:     newObjects(parser, kept), kinds: versions(parser.Kinds()), changed: make(chan struct{}, 1), touched: func(policy.ObjectRef) {},
+		watched: map[schema.GroupKind]toolscache.ResourceEventHandlerRegistration{},
+		absent:  map[schema.GroupKind]bool{}, trouble: map[string]trouble{},
 	}, nil
+}
+
+// versions groups kinds; the most stable version of each comes first.
+func versions(kinds []schema.GroupVersionKind) map[schema.GroupKind][]string {
+	grouped := map[schema.GroupKind][]string{}
+	for _, gvk := range kinds {
+		grouped[gvk.GroupKind()] = append(grouped[gvk.GroupKind()], gvk.Version)
+	}
+	for _, versions := range grouped {
+		slices.SortFunc(versions, func(a, b string) int { return version.CompareKubeAwareVersionStrings(b, a) })
+	}
+	return grouped
 }
 
 // Name is "kubernetes".
@@ -145,14 +179,18 @@ func (s *Source) newCache() (cache.Cache, meta.RESTMapper, error) {
 		return nil, nil, fmt.Errorf("kubernetes client: %w", err)
 	}
 	shared := true
+	// The cache asks for the scope of what has a selector when it is made; that must
+	// not need the API server.
+	known := meta.NewDefaultRESTMapper(nil)
+	for kind := range selectors() {
+		known.Add(schema.GroupVersionKind{Version: "v1", Kind: kind}, meta.RESTScopeNamespace)
+	}
 	options := cache.Options{
-		HTTPClient: s.client, Mapper: mapper, DefaultUnsafeDisableDeepCopy: &shared, DefaultTransform: slim,
+		HTTPClient: s.client, Mapper: meta.FirstHitRESTMapper{MultiRESTMapper: meta.MultiRESTMapper{known, mapper}}, DefaultUnsafeDisableDeepCopy: &shared, DefaultTransform: slim,
 		DefaultWatchErrorHandler: s.watchError, ByObject: map[client.Object]cache.ByObject{},
 	}
-	for _, gvk := range s.kinds {
-		if selector, ok := selectors()[gvk.Kind]; ok {
-			options.ByObject[empty(gvk)] = cache.ByObject{Field: selector}
-		}
+	for kind, selector := range selectors() {
+		options.ByObject[empty(schema.GroupVersionKind{Version: "v1", Kind: kind})] = cache.ByObject{Field: selector}
 	}
 	if len(s.config.Namespaces) > 0 {
 		options.DefaultNamespaces = map[string]cache.Config{}
@@ -190,15 +228,22 @@ func empty(gvk schema.GroupVersionKind) *unstructured.Unstructured {
 // watchError takes note of why a watch does not work; it is tried again, more
 // and more slowly.
 func (s *Source) watchError(ctx context.Context, reflector *toolscache.Reflector, err error) {
+	if ctx.Err() != nil || errors.Is(err, io.EOF) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+		return // How watches end at times; the next one begins at once.
+	}
 	s.troubled(ctx, reflector.TypeDescription(), err)
 }
 
 func (s *Source) troubled(ctx context.Context, what string, err error) {
 	s.mu.Lock()
-	before := s.trouble[what]
-	s.trouble[what] = err
+	before, now := s.trouble[what], time.Now()
+	say := before.err == nil || before.err.Error() != err.Error() || now.Sub(before.said) >= sayTroubleEvery
+	if say {
+		before.said = now
+	}
+	s.trouble[what] = trouble{err: err, said: before.said}
 	s.mu.Unlock()
-	if before == nil || before.Error() != err.Error() {
+	if say {
 		s.logger.WarnContext(ctx, "the Kubernetes API does not answer as it should", "watch", what, "error", err)
 	}
 }
@@ -238,36 +283,56 @@ func (s *Source) first(ctx context.Context, informers cache.Cache, mapper meta.R
 func (s *Source) watchKinds(ctx context.Context, informers cache.Cache, mapper meta.RESTMapper) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	for _, gvk := range s.kinds {
+	for kind, versions := range s.kinds {
 		s.mu.Lock()
-		_, watched := s.watched[gvk]
+		_, watched := s.watched[kind]
 		s.mu.Unlock()
 		if watched {
 			continue
 		}
-		_, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
-		if meta.IsNoMatchError(err) {
-			s.note(ctx, gvk)
+		installed, err := s.installed(ctx, kind)
+		if err == nil && !installed {
+			s.note(ctx, kind)
 			continue
 		}
+		var mapping *meta.RESTMapping
 		if err == nil {
-			err = s.watch(ctx, gvk, informers)
+			mapping, err = mapper.RESTMapping(kind, versions...)
+		}
+		if err == nil {
+			err = s.watch(ctx, mapping.GroupVersionKind, informers)
 		}
 		if err != nil {
-			s.troubled(ctx, gvk.String(), err)
+			s.troubled(ctx, kind.String(), err)
 			return // The others would fail as well, each after a while.
 		}
 	}
 }
 
+// installed reports whether the cluster has a kind, in any version. Discovery
+// does not know for some seconds after the API server's start; the definitions
+// do.
+func (s *Source) installed(ctx context.Context, kind schema.GroupKind) (bool, error) {
+	if kind.Group == "" || kind.Group == "discovery.k8s.io" {
+		return true, nil // Kubernetes' own.
+	}
+	plural, _ := meta.UnsafeGuessKindToResource(kind.WithVersion(""))
+	_, err := s.definitions.Get(ctx, plural.GroupResource().String(), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // note remembers that a kind is not installed.
-func (s *Source) note(ctx context.Context, gvk schema.GroupVersionKind) {
+func (s *Source) note(ctx context.Context, kind schema.GroupKind) {
 	s.mu.Lock()
-	known := s.absent[gvk]
-	s.absent[gvk] = true
+	known := s.absent[kind]
+	s.absent[kind] = true
 	s.mu.Unlock()
 	if !known {
-		s.logger.WarnContext(ctx, "the cluster does not have this kind; it is read once its CustomResourceDefinition is installed", "kind", gvk.String())
+		s.logger.WarnContext(ctx, "the cluster does not have this kind; it is read once its CustomResourceDefinition is installed",
+			"kind", kind.String(), "versions", s.kinds[kind])
 	}
 }
 
@@ -286,12 +351,13 @@ func (s *Source) watch(ctx context.Context, gvk schema.GroupVersionKind, informe
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.absent[gvk] {
-		s.logger.InfoContext(ctx, "the cluster has this kind now", "kind", gvk.String())
+	kind := gvk.GroupKind()
+	if s.absent[kind] {
+		s.logger.InfoContext(ctx, "the cluster has this kind now", "kind", kind.String())
 	}
-	s.watched[gvk] = registration
-	delete(s.absent, gvk)
-	delete(s.trouble, gvk.String())
+	s.watched[kind] = registration
+	delete(s.absent, kind)
+	delete(s.trouble, kind.String())
 	return nil
 }
 
@@ -350,7 +416,7 @@ func (s *Source) why() string {
 	}
 	texts := make([]string, 0, len(s.trouble))
 	for _, what := range slices.Sorted(maps.Keys(s.trouble)) {
-		texts = append(texts, what+": "+s.trouble[what].Error())
+		texts = append(texts, what+": "+s.trouble[what].err.Error())
 	}
 	return strings.Join(texts, "; ")
 }
