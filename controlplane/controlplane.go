@@ -14,7 +14,7 @@ import (
 
 	"weir.dev/controlplane/ads"
 	"weir.dev/controlplane/envoy"
-	"weir.dev/controlplane/source"
+	"weir.dev/controlplane/folder"
 	"weir.dev/policy"
 )
 
@@ -55,12 +55,12 @@ const watchEvery = 500 * time.Millisecond
 
 // Run rolls out the newest update until ctx ends; updates that come during a
 // rollout replace each other.
-func (l *Loop) Run(ctx context.Context, updates <-chan source.Update) error {
+func (l *Loop) Run(ctx context.Context, updates <-chan folder.Update) error {
 	retry := time.NewTicker(cmp.Or(l.RetryEvery, retryEvery))
 	defer retry.Stop()
 	watch := time.NewTicker(watchEvery)
 	defer watch.Stop()
-	var last source.Update
+	var last folder.Update
 	for {
 		select {
 		case <-ctx.Done():
@@ -105,7 +105,7 @@ func (l *Loop) ServeStatus(w http.ResponseWriter, _ *http.Request) {
 
 // apply resolves, compiles and rolls out an update; again says that this is to be
 // done even if the plan is the one in force.
-func (l *Loop) apply(ctx context.Context, update source.Update, again bool) {
+func (l *Loop) apply(ctx context.Context, update folder.Update, again bool) {
 	plan, problems := policy.Resolve(update.Input)
 	problems = append(slices.Clone(update.Problems), problems...)
 	problems.Sort()
@@ -191,10 +191,10 @@ func Access(ingress, extAuthz, rateLimit string) ads.Access {
 }
 
 // Follow runs a source and hands its newest update to the returned channel.
-func Follow(ctx context.Context, from source.Source) (<-chan source.Update, <-chan error) {
-	updates, failed := make(chan source.Update, 1), make(chan error, 1)
+func Follow(ctx context.Context, source *folder.Source) (<-chan folder.Update, <-chan error) {
+	updates, failed := make(chan folder.Update, 1), make(chan error, 1)
 	go func() {
-		failed <- from.Run(ctx, func(update source.Update) {
+		failed <- source.Run(ctx, func(update folder.Update) {
 			for {
 				select {
 				case updates <- update:

@@ -11,7 +11,10 @@ type Outcome struct {
 	// Plan is what was resolved, with the statuses as far as resolving knows.
 	Plan   *policy.Plan
 	Fleets map[string]Fleet
-	Time   time.Time
+	// FleetOf names the fleet that serves a Gateway; nil means that there is only
+	// the one named "".
+	FleetOf func(gateway policy.ObjectRef) string
+	Time    time.Time
 }
 
 // Fleet is how far one fleet's proxies are.
@@ -43,13 +46,12 @@ const keepProgrammed = 5 * time.Second
 type verdict struct {
 	outcome  Outcome
 	statuses map[policy.ObjectRef]*policy.ObjectStatus
-	fleetOf  func(policy.ObjectRef) string
 	// waiting is since when a fleet has not been programmed.
 	waiting map[string]time.Time
 }
 
-func newVerdict(outcome Outcome, before *verdict, fleetOf func(policy.ObjectRef) string) *verdict {
-	v := &verdict{outcome: outcome, statuses: map[policy.ObjectRef]*policy.ObjectStatus{}, fleetOf: fleetOf, waiting: map[string]time.Time{}}
+func newVerdict(outcome Outcome, before *verdict) *verdict {
+	v := &verdict{outcome: outcome, statuses: map[policy.ObjectRef]*policy.ObjectStatus{}, waiting: map[string]time.Time{}}
 	for i := range outcome.Plan.Statuses {
 		v.statuses[outcome.Plan.Statuses[i].Object] = &outcome.Plan.Statuses[i]
 	}
@@ -65,6 +67,13 @@ func newVerdict(outcome Outcome, before *verdict, fleetOf func(policy.ObjectRef)
 		}
 	}
 	return v
+}
+
+func (v *verdict) fleetOf(gateway policy.ObjectRef) string {
+	if v.outcome.FleetOf == nil {
+		return ""
+	}
+	return v.outcome.FleetOf(gateway)
 }
 
 // progress is how far one object is.

@@ -39,7 +39,6 @@ type Writer struct {
 	source    *Source
 	logger    *slog.Logger
 	client    client.Client
-	fleetOf   func(policy.ObjectRef) string
 	addresses []gatewayv1.GatewayStatusAddress
 	// leader is set while this replica writes.
 	leader atomic.Bool
@@ -50,18 +49,14 @@ type Writer struct {
 	queue   workqueue.TypedRateLimitingInterface[policy.ObjectRef]
 }
 
-// NewWriter makes the writer of a source's objects. fleetOf says which fleet of
-// proxies serves a Gateway; nil means that there is only the one named "". It is
-// called before the source runs.
-func NewWriter(source *Source, fleetOf func(gateway policy.ObjectRef) string) (*Writer, error) {
+// NewWriter makes the writer of a source's objects; it is called before the
+// source runs.
+func NewWriter(source *Source) (*Writer, error) {
 	writing, err := client.New(source.rest, client.Options{HTTPClient: source.client})
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes client: %w", err)
 	}
-	if fleetOf == nil {
-		fleetOf = func(policy.ObjectRef) string { return "" }
-	}
-	w := &Writer{source: source, logger: source.logger, client: writing, fleetOf: fleetOf, addresses: addressesOf(source.config.Addresses)}
+	w := &Writer{source: source, logger: source.logger, client: writing, addresses: addressesOf(source.config.Addresses)}
 	source.touched = w.touched
 	return w, nil
 }
@@ -88,7 +83,7 @@ func (w *Writer) Observe(outcome Outcome) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.verdict = newVerdict(outcome, w.verdict, w.fleetOf)
+	w.verdict = newVerdict(outcome, w.verdict)
 	if w.queue == nil {
 		return
 	}

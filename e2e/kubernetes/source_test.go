@@ -84,7 +84,7 @@ func follow(t *testing.T, config kube.Config, keep string, observe func(*replica
 	require.NoError(t, config.Validate())
 	r.source, err = kube.New(config, kube.Options{KeepFile: keep, Logger: slog.New(slog.NewTextHandler(r.log, nil))}, parser)
 	require.NoError(t, err)
-	r.writer, err = kube.NewWriter(r.source, nil)
+	r.writer, err = kube.NewWriter(r.source)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
