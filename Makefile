@@ -3,10 +3,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-MODULES := api kit policy extauthz ratelimit controlplane services cli e2e
+MODULES := api kit policy extauthz ratelimit controlplane services cli e2e bench
 BINARIES := ./cli/cmd/weir ./controlplane/cmd/controlplaned ./extauthz/cmd/extauthzd ./ratelimit/cmd/ratelimitd ./services/cmd/userd ./services/cmd/datad
 # Modules with tests that run without the rest of Weir.
-UNIT := $(filter-out e2e,$(MODULES))
+UNIT := $(filter-out e2e bench,$(MODULES))
 DIR ?= examples/quickstart
 TESTFLAGS ?=
 
@@ -54,6 +54,11 @@ breaking: ## Compare the protos with BASE (default origin/main) for breaking cha
 .PHONY: bench
 bench: ## Run the benchmarks; table on the terminal, picture in docs/bench/
 	@scripts/bench.sh
+	@scripts/bench-gateways.sh
+
+.PHONY: bench-gateways
+bench-gateways: ## Changed routes beside Envoy Gateway (built once, about ten minutes), and at 5,000 routes
+	@scripts/bench-gateways.sh
 
 .PHONY: clean
 clean: ## Remove bin/

@@ -18,7 +18,6 @@ import (
 	kjson "sigs.k8s.io/json"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"weir.dev/kit/authzexpr"
 	"weir.dev/policy/v1alpha1"
@@ -42,24 +41,6 @@ type Document struct {
 	// Closing is set on a broken document that is, or may be, an AuthPolicy: what
 	// it protects is then refused instead of left open.
 	Closing *Closing
-}
-
-// Closing says what a broken AuthPolicy protects.
-type Closing struct {
-	Origin Origin
-	// Targets is nil when they could not be read, or are not there: everything
-	// that no other AuthPolicy protects is then refused.
-	Targets []v1alpha1.TargetRef
-	// Kind narrows that to routes of a kind; empty or "Gateway" means all routes.
-	// Namespace narrows it to a namespace; empty means all.
-	Kind, Namespace string
-}
-
-// covers reports whether a Closing without targets refuses a route.
-func (c *Closing) covers(route ObjectRef) bool {
-	return c.Targets == nil &&
-		(c.Kind == "" || c.Kind == "Gateway" || c.Kind == route.Kind) &&
-		(c.Namespace == "" || c.Namespace == route.Namespace)
 }
 
 // Parser parses documents. Safe for concurrent use.
@@ -126,7 +107,7 @@ func broken(file string, line int, code Code, message string, text []byte) Docum
 	origin := Origin{File: file, Line: line}
 	document := Document{Problems: Problems{{Origin: origin, Code: code, Severity: SeverityError, Message: message}}}
 	if bytes.Contains(text, []byte("AuthPolicy")) {
-		document.Closing = &Closing{Origin: origin}
+		document.Closing = &Closing{Origin: origin, Overrides: bytes.Contains(text, []byte("overrides"))}
 	}
 	return document
 }
@@ -283,6 +264,9 @@ func (p *Parser) decodeDocument(file string, node *yaml.Node, value any) Documen
 func (p *Parser) decode(object *Object, raw []byte, kind metav1.TypeMeta, meta metav1.ObjectMeta) Problems {
 	empty, ok := p.kinds[[2]string{kind.APIVersion, kind.Kind}]
 	if !ok {
+		if about, reserved := reservedKinds()[kind.Kind]; reserved && kind.APIVersion == v1alpha1.APIVersion {
+			return Problems{object.problem(CodeReservedKind, "kind", fmt.Sprintf("%s (%s) is not in this version of Weir: remove it, nothing would come of it", kind.Kind, about))}
+		}
 		return Problems{object.problem(CodeUnknownKind, "kind", unknownKind(kind, p.kinds))}
 	}
 	problems := checkMetadata(object, meta)
@@ -299,28 +283,6 @@ func (p *Parser) decode(object *Object, raw []byte, kind metav1.TypeMeta, meta m
 	typed.SetNamespace(object.Ref.Namespace)
 	object.Value = typed
 	return append(problems, p.validate(object)...)
-}
-
-func closingOf(object *Object, raw []byte) *Closing {
-	var loose struct {
-		Spec struct {
-			TargetRefs []v1alpha1.TargetRef `json:"targetRefs"`
-		} `json:"spec"`
-	}
-	closing := &Closing{Origin: object.Origin("")}
-	if err := json.Unmarshal(raw, &loose); err == nil && targetsReadable(loose.Spec.TargetRefs) {
-		closing.Targets = loose.Spec.TargetRefs
-	}
-	return closing
-}
-
-func targetsReadable(targets []v1alpha1.TargetRef) bool {
-	for _, target := range targets {
-		if target.Name == "" || !slices.Contains([]gatewayv1.Kind{"Gateway", "HTTPRoute", "GRPCRoute"}, target.Kind) {
-			return false
-		}
-	}
-	return len(targets) > 0
 }
 
 func unknownKind(meta metav1.TypeMeta, known map[[2]string]func() metav1.Object) string {

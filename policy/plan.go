@@ -227,6 +227,16 @@ type Auth struct {
 	// Refuse is set where a broken policy must not leave the route open: every
 	// request is refused.
 	Refuse bool
+	// Origin is the policy in effect, the first in precedence of several.
+	Origin Origin
+	// Authenticators and Rules say where those of the AuthRoute come from, in its
+	// order. They are shared between routes.
+	Authenticators, Rules []AuthPart
+}
+
+// AuthPart is an authenticator or an authorization rule of an AuthRoute.
+type AuthPart struct {
+	Name   string
 	Origin Origin
 }
 
@@ -238,7 +248,7 @@ type Limit struct {
 	ByTier      bool
 	FailureMode v1alpha1.FailureMode
 	// Group is what requests are counted together by type Route: the id of the
-	// route object.
+	// route object; empty where By has no such part.
 	Group  string
 	Origin Origin
 }

@@ -44,6 +44,11 @@ const (
 	CodeListenerConflict Code = "WEIR3005"
 	CodeRouteConflict    Code = "WEIR3006"
 	CodeFailClosed       Code = "WEIR3007"
+	CodeManyBlocks       Code = "WEIR2301"
+	CodeReservedKind     Code = "WEIR2302"
+	CodeNoEffect         Code = "WEIR3301"
+	CodeNoAuthentication Code = "WEIR3302"
+	CodeTooManyMerged    Code = "WEIR3303"
 	CodeOpenRoute        Code = "WEIR4001"
 	CodeSourceDown       Code = "WEIR5001"
 )
@@ -74,6 +79,11 @@ func Explanations() map[Code]string {
 		CodeRouteConflict:    "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
 		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
 		CodeSourceDown:       "A source of policy, such as the Kubernetes API, cannot be read; what it last held stays in force. Look at its address, credentials and permissions; the message has what it answered.",
+		CodeManyBlocks:       "A policy says its settings in more than one place. Write them in exactly one: the spec itself, spec.defaults or spec.overrides (GEP-713 allows one merge strategy a policy).",
+		CodeReservedKind:     "The kind belongs to a later version of Weir. Remove the object: what it asks for does not happen.",
+		CodeNoEffect:         "Other policies are in effect everywhere that this one reaches, so it does nothing. Remove it, or change where or how they are attached; the message names them.",
+		CodeNoAuthentication: "AuthPolicies with strategy merge reach a route and none of them says how callers are identified, so every request is refused. Add authentication to one of them.",
+		CodeTooManyMerged:    "AuthPolicies merged on one route come to more ways or rules than are checked for a request. Merge fewer of them; until then every request is refused.",
 		CodeOpenRoute:        "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
 	}
 }

@@ -38,8 +38,8 @@ func Resolve(input Input) (*Plan, Problems) {
 		byRef:    map[ObjectRef]*Object{},
 		classes:  map[string]bool{DefaultClass: true},
 		backends: map[string]*backendState{},
-		attached: map[ObjectRef]bool{},
 		authIDs:  map[string]bool{},
+		reported: map[Problem]bool{},
 		fleetOf:  input.FleetOf,
 		statuses: map[ObjectRef]*ObjectStatus{},
 	}
@@ -55,7 +55,7 @@ func Resolve(input Input) (*Plan, Problems) {
 		RateLimits: r.rateLimitRules(),
 	}
 	plan.Backends = r.usedBackends()
-	r.unattachedPolicies()
+	r.policyOutcomes()
 	slices.SortFunc(plan.AuthRoutes, func(a, b *authRoute) int { return cmp.Compare(a.GetRouteId(), b.GetRouteId()) })
 	plan.Digest = digestPlan(plan)
 	plan.Statuses = r.sortedStatuses()
@@ -64,14 +64,12 @@ func Resolve(input Input) (*Plan, Problems) {
 }
 
 type resolver struct {
-	objects  []*Object
-	byRef    map[ObjectRef]*Object
-	classes  map[string]bool
-	backends map[string]*backendState
-	closings []Closing
-	policies policyIndex
-	// attached marks the policies that are in effect somewhere.
-	attached   map[ObjectRef]bool
+	objects    []*Object
+	byRef      map[ObjectRef]*Object
+	classes    map[string]bool
+	backends   map[string]*backendState
+	closings   []Closing
+	policies   policyIndex
 	authRoutes []*authRoute
 	authIDs    map[string]bool
 	limitRules map[string]*limitRule
@@ -79,9 +77,19 @@ type resolver struct {
 	fleetOf    func(ObjectRef) string
 	statuses   map[ObjectRef]*ObjectStatus
 	problems   Problems
+	// reported are those of reportOnce.
+	reported map[Problem]bool
 }
 
 func (r *resolver) report(problems ...Problem) { r.problems = append(r.problems, problems...) }
+
+// reportOnce reports what several routes may come across.
+func (r *resolver) reportOnce(problem Problem) {
+	if !r.reported[problem] {
+		r.reported[problem] = true
+		r.report(problem)
+	}
+}
 
 // index keeps the first of equal objects by file and line.
 func (r *resolver) index(objects []*Object) {

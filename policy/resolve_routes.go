@@ -45,11 +45,12 @@ func (r *resolver) build(rule *ruleSource, l *listener) (routes []Route, open bo
 	if base.Redirect == nil {
 		base.Backends = r.weighted(rule)
 	}
-	base.Auth, open = r.authFor(rule, l, base.ID)
+	set := r.policiesOf(rule, l)
+	base.Auth, open = r.authFor(rule, set, base.ID)
 	if base.CORS == nil {
-		base.CORS = r.corsFor(rule, l)
+		base.CORS = r.corsOf(set)
 	}
-	base.Limits = r.limitsFor(rule, l)
+	base.Limits, base.Policies = r.limitsOf(set, rule), set.uses
 	routes = make([]Route, len(rule.matches))
 	for i, match := range rule.matches {
 		routes[i] = base

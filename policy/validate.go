@@ -32,8 +32,7 @@ func (p *Parser) validate(object *Object) Problems {
 	case *v1alpha1.AuthPolicy:
 		c.authPolicy(&value.Spec)
 	case *v1alpha1.TrafficPolicy:
-		c.targetRefs(value.Spec.TargetRefs)
-		c.trafficSettings("spec", &value.Spec.TrafficSettings)
+		c.trafficPolicy(&value.Spec)
 	case *v1alpha1.RateLimitPolicy:
 		c.rateLimitPolicy(&value.Spec)
 	case *gatewayv1.Gateway:

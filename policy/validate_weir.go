@@ -97,59 +97,6 @@ func (c *checker) scopes(field string, scopes []string) {
 	}
 }
 
-func (c *checker) authPolicy(spec *v1alpha1.AuthPolicySpec) {
-	c.targetRefs(spec.TargetRefs)
-	c.count("spec.authentication", len(spec.Authentication), 1, 16)
-	names := make([]string, len(spec.Authentication))
-	for i, way := range spec.Authentication {
-		names[i] = way.Name
-		field := fmt.Sprintf("spec.authentication[%d]", i)
-		set := 0
-		for _, is := range []bool{way.APIKey != nil, way.JWT != nil, way.Anonymous != nil} {
-			if is {
-				set++
-			}
-		}
-		if set != 1 {
-			c.fail(CodeInvalid, field, "set exactly one of apiKey, jwt and anonymous")
-		}
-		if way.APIKey != nil && way.APIKey.Header != "" {
-			c.header(field+".apiKey.header", way.APIKey.Header)
-			if strings.EqualFold(way.APIKey.Header, "authorization") || strings.Contains(way.APIKey.Header, "_") {
-				c.fail(CodeInvalid, field+".apiKey.header", "%q: Authorization is for tokens, and headers with _ are refused at the edge", way.APIKey.Header)
-			}
-		}
-		if way.JWT != nil {
-			c.jwt(field+".jwt", way.JWT)
-		}
-	}
-	c.unique("spec.authentication", names)
-	c.authorization(spec.Authorization)
-	if spec.CORS != nil {
-		c.cors("spec.cors", spec.CORS)
-	}
-}
-
-func (c *checker) authorization(authorization *v1alpha1.Authorization) {
-	if authorization == nil {
-		return
-	}
-	const list = "spec.authorization.rules"
-	c.count(list, len(authorization.Rules), 1, 64)
-	names := make([]string, len(authorization.Rules))
-	for i, rule := range authorization.Rules {
-		field := fmt.Sprintf("%s[%d]", list, i)
-		names[i] = rule.Name
-		oneOf(c, field+".effect", rule.Effect, false, v1alpha1.EffectAllow, v1alpha1.EffectDeny)
-		if rule.When == "" {
-			c.required(field + ".when")
-		} else if _, err := c.parser.expressions.Compile(rule.When); err != nil {
-			c.fail(CodeExpression, field+".when", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
-		}
-	}
-	c.unique(list, names)
-}
-
 func algorithms() []string {
 	return []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 }
@@ -205,17 +152,6 @@ func isLoopback(host string) bool {
 	}
 	address, err := netip.ParseAddr(host)
 	return err == nil && address.IsLoopback()
-}
-
-func (c *checker) rateLimitPolicy(spec *v1alpha1.RateLimitPolicySpec) {
-	c.targetRefs(spec.TargetRefs)
-	c.count("spec.limits", len(spec.Limits), 1, 8)
-	names := make([]string, len(spec.Limits))
-	for i := range spec.Limits {
-		names[i] = spec.Limits[i].Name
-		c.limit(fmt.Sprintf("spec.limits[%d]", i), &spec.Limits[i])
-	}
-	c.unique("spec.limits", names)
 }
 
 func (c *checker) limit(field string, limit *v1alpha1.Limit) {

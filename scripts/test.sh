@@ -18,7 +18,7 @@ if [ "$before" != "$after" ]; then
 fi
 
 step "each module builds alone"
-for module in api kit policy extauthz ratelimit controlplane services cli e2e; do
+for module in api kit policy extauthz ratelimit controlplane services cli e2e bench; do
   (cd "$module" && GOWORK=off go build ./... && GOWORK=off go vet ./...)
   echo "  $module"
 done

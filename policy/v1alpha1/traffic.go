@@ -28,6 +28,8 @@ type TrafficPolicy struct {
 }
 
 // TrafficPolicySpec describes a TrafficPolicy.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.timeouts) || has(self.retry) || has(self.retryBudget) || has(self.connectionLimits) || has(self.outlierDetection) || has(self.healthCheck) || has(self.loadBalancing) || has(self.fallback) || has(self.fault) || has(self.adaptiveConcurrency) || has(self.admissionControl) || has(self.compression) || has(self.requestBody), has(self.defaults), has(self.overrides)].filter(set, set).size() <= 1",message="say the settings in one place: the spec itself, defaults or overrides"
 type TrafficPolicySpec struct {
 	// TargetRefs are 1 to 16 attachments.
 	//
@@ -35,7 +37,19 @@ type TrafficPolicySpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	// +listType=atomic
 	// +kubebuilder:validation:XValidation:rule="self.all(t, t.group == 'gateway.networking.k8s.io' && t.kind in ['Gateway', 'HTTPRoute', 'GRPCRoute'])",message="targets are Gateways, HTTPRoutes and GRPCRoutes of group gateway.networking.k8s.io"
-	TargetRefs      []TargetRef `json:"targetRefs"`
+	TargetRefs []TargetRef `json:"targetRefs"`
+	// What stands here beside targetRefs are defaults of strategy merge.
+	TrafficSettings `json:",inline"`
+	// Defaults hold where nothing more specific says otherwise.
+	Defaults *TrafficBlock `json:"defaults,omitempty"`
+	// Overrides hold whatever more specific policies say.
+	Overrides *TrafficBlock `json:"overrides,omitempty"`
+}
+
+// TrafficBlock is what a TrafficPolicy says under defaults or overrides.
+type TrafficBlock struct {
+	// Strategy is merge (default), setting by setting, or atomic.
+	Strategy        MergeStrategy `json:"strategy,omitempty"`
 	TrafficSettings `json:",inline"`
 }
 

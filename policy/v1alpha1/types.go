@@ -203,8 +203,9 @@ type TokenSubject struct {
 // namespace, or to one listener or rule of it (GEP-713, GEP-2648).
 type TargetRef = gatewayv1.LocalPolicyTargetReferenceWithSectionName
 
-// AuthPolicy says who may call. The policy attached most specifically (rule,
-// route, listener, gateway) is the one in effect.
+// AuthPolicy says who may call. Of several that reach a rule of a route, the one
+// attached most specifically (rule, route, listener, gateway) is in effect; with
+// defaults and overrides it is as MergeStrategy says.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -224,6 +225,9 @@ type AuthPolicy struct {
 }
 
 // AuthPolicySpec describes an AuthPolicy.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.authentication) || has(self.authorization) || has(self.cors), has(self.defaults), has(self.overrides)].filter(set, set).size() == 1",message="say the settings in exactly one place: the spec itself, defaults or overrides"
+// +kubebuilder:validation:XValidation:rule="has(self.defaults) || has(self.overrides) || has(self.authentication)",message="authentication is required"
 type AuthPolicySpec struct {
 	// TargetRefs are 1 to 16 attachments.
 	//
@@ -232,19 +236,40 @@ type AuthPolicySpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:XValidation:rule="self.all(t, t.group == 'gateway.networking.k8s.io' && t.kind in ['Gateway', 'HTTPRoute', 'GRPCRoute'])",message="targets are Gateways, HTTPRoutes and GRPCRoutes of group gateway.networking.k8s.io"
 	TargetRefs []TargetRef `json:"targetRefs"`
+	// What stands here beside targetRefs are defaults of strategy atomic.
+	AuthSettings `json:",inline"`
+	// Defaults hold where nothing more specific says otherwise.
+	Defaults *AuthBlock `json:"defaults,omitempty"`
+	// Overrides hold whatever more specific policies say.
+	Overrides *AuthBlock `json:"overrides,omitempty"`
+}
+
+// AuthBlock is what an AuthPolicy says under defaults or overrides.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.authentication) || (has(self.strategy) && self.strategy == 'merge' && (has(self.authorization) || has(self.cors)))",message="authentication is required; with strategy merge, one of authentication, authorization and cors is"
+type AuthBlock struct {
+	// Strategy is atomic (default) or merge, which joins authentication and
+	// authorization rules by name.
+	Strategy     MergeStrategy `json:"strategy,omitempty"`
+	AuthSettings `json:",inline"`
+}
+
+// AuthSettings are what an AuthPolicy may say.
+type AuthSettings struct {
 	// Authentication lists accepted ways to identify the caller, tried in
-	// order; 1 to 16.
+	// order; 1 to 16. Required, but with strategy merge.
 	//
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	// +listType=map
 	// +listMapKey=name
-	Authentication []Authentication `json:"authentication"`
+	Authentication []Authentication `json:"authentication,omitempty"`
 	// Authorization decides about identified callers; none lets all of them.
 	Authorization *Authorization `json:"authorization,omitempty"`
 	// CORS answers preflight requests, without authentication, and marks
-	// responses for browsers. Where a policy says nothing about CORS, that of
-	// the next less specific one applies. A CORS filter of a route wins.
+	// responses for browsers. It is merged on its own, whatever the strategy:
+	// where a policy says nothing about CORS, another one's applies. A CORS
+	// filter of a route wins.
 	//
 	// +kubebuilder:validation:XValidation:rule="!has(self.allowOrigins) || !has(self.allowCredentials) || !self.allowCredentials || !('*' in self.allowOrigins)",message="allowCredentials cannot be combined with the origin *: any site could then act for the user"
 	CORS *gatewayv1.HTTPCORSFilter `json:"cors,omitempty"`
@@ -408,8 +433,9 @@ const (
 	EffectDeny  Effect = "Deny"
 )
 
-// RateLimitPolicy says how often. The policy attached most specifically is the
-// one in effect.
+// RateLimitPolicy says how often. Of several that reach a rule of a route, the one
+// attached most specifically (rule, route, listener, gateway) is in effect; with
+// defaults and overrides it is as MergeStrategy says.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -429,6 +455,8 @@ type RateLimitPolicy struct {
 }
 
 // RateLimitPolicySpec describes a RateLimitPolicy.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.limits), has(self.defaults), has(self.overrides)].filter(set, set).size() == 1",message="say the limits in exactly one place: the spec itself, defaults or overrides"
 type RateLimitPolicySpec struct {
 	// TargetRefs are 1 to 16 attachments.
 	//
@@ -437,13 +465,32 @@ type RateLimitPolicySpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:XValidation:rule="self.all(t, t.group == 'gateway.networking.k8s.io' && t.kind in ['Gateway', 'HTTPRoute', 'GRPCRoute'])",message="targets are Gateways, HTTPRoutes and GRPCRoutes of group gateway.networking.k8s.io"
 	TargetRefs []TargetRef `json:"targetRefs"`
+	// What stands here beside targetRefs are defaults of strategy atomic.
+	RateLimitSettings `json:",inline"`
+	// Defaults hold where nothing more specific says otherwise.
+	Defaults *RateLimitBlock `json:"defaults,omitempty"`
+	// Overrides hold whatever more specific policies say.
+	Overrides *RateLimitBlock `json:"overrides,omitempty"`
+}
+
+// RateLimitBlock is what a RateLimitPolicy says under defaults or overrides.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.limits)",message="limits is required"
+type RateLimitBlock struct {
+	// Strategy is atomic (default) or merge, which joins limits by name.
+	Strategy          MergeStrategy `json:"strategy,omitempty"`
+	RateLimitSettings `json:",inline"`
+}
+
+// RateLimitSettings are what a RateLimitPolicy may say.
+type RateLimitSettings struct {
 	// Limits all apply; a request passes when every one admits it. 1 to 8.
 	//
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=8
 	// +listType=map
 	// +listMapKey=name
-	Limits []Limit `json:"limits"`
+	Limits []Limit `json:"limits,omitempty"`
 }
 
 // Limit is one limit.

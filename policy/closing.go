@@ -1,0 +1,78 @@
+package policy
+
+import (
+	"encoding/json"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"weir.dev/policy/v1alpha1"
+)
+
+// Closing says what a broken AuthPolicy protects.
+type Closing struct {
+	Origin Origin
+	// Targets is nil when they could not be read, or are not there: everything
+	// that no other AuthPolicy protects is then refused.
+	Targets []v1alpha1.TargetRef
+	// Overrides and Merge are how the policy says that it merges. Without targets,
+	// Overrides refuses what other AuthPolicies protect, too.
+	Overrides, Merge bool
+	// Created is the policy's age, zero when it could not be read.
+	Created metav1.Time
+	// Kind narrows that to routes of a kind; empty or "Gateway" means all routes.
+	// Namespace narrows it to a namespace; empty means all.
+	Kind, Namespace string
+}
+
+// covers reports whether a Closing without targets refuses a route.
+func (c *Closing) covers(route ObjectRef) bool {
+	return c.Targets == nil &&
+		(c.Kind == "" || c.Kind == "Gateway" || c.Kind == route.Kind) &&
+		(c.Namespace == "" || c.Namespace == route.Namespace)
+}
+
+// closingOf reads what can be read of a broken AuthPolicy. Whatever cannot is
+// taken for the stricter.
+func closingOf(object *Object, raw []byte) *Closing {
+	closing := &Closing{Origin: object.Origin("")}
+	var loose struct {
+		Metadata struct {
+			CreationTimestamp metav1.Time `json:"creationTimestamp"`
+		} `json:"metadata"`
+	}
+	if json.Unmarshal(raw, &loose) == nil {
+		closing.Created = loose.Metadata.CreationTimestamp
+	}
+	var parts struct {
+		Spec map[string]json.RawMessage `json:"spec"`
+	}
+	if json.Unmarshal(raw, &parts) != nil {
+		return closing
+	}
+	var targets []v1alpha1.TargetRef
+	if json.Unmarshal(parts.Spec["targetRefs"], &targets) == nil && targetsReadable(targets) {
+		closing.Targets = targets
+	}
+	_, closing.Overrides = parts.Spec["overrides"]
+	for _, name := range []string{"defaults", "overrides"} {
+		block, ok := parts.Spec[name]
+		var says struct {
+			Strategy v1alpha1.MergeStrategy `json:"strategy"`
+		}
+		if ok && (json.Unmarshal(block, &says) != nil || says.Strategy != "" && says.Strategy != v1alpha1.StrategyAtomic) {
+			closing.Merge = true
+		}
+	}
+	return closing
+}
+
+func targetsReadable(targets []v1alpha1.TargetRef) bool {
+	for _, target := range targets {
+		if target.Name == "" || !slices.Contains([]gatewayv1.Kind{"Gateway", "HTTPRoute", "GRPCRoute"}, target.Kind) {
+			return false
+		}
+	}
+	return len(targets) > 0
+}

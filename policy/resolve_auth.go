@@ -1,0 +1,236 @@
+package policy
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+	"weir.dev/policy/v1alpha1"
+)
+
+type authRoute = rulesv1.AuthRoute
+
+// Bounds of what extauthz takes for one route.
+const (
+	maxAuthenticators = 16
+	maxAuthRules      = 256
+)
+
+// compiledAuth is what the AuthPolicies of a stack come to, but for the route.
+type compiledAuth struct {
+	// open is set when everybody is let through without a look, so that the route
+	// needs no check and survives an outage of extauthz.
+	open bool
+	// closing is the broken policy that is in effect, if any.
+	closing        *Closing
+	auth           Auth
+	policy         string
+	authenticators []*rulesv1.Authenticator
+	rules          []*rulesv1.AuthorizationRule
+}
+
+// authFor decides what protects a rule. open is set when no policy says anything
+// about it.
+func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (auth *Auth, open bool) {
+	for i := range r.closings {
+		if r.closings[i].Overrides && r.closings[i].covers(rule.object.Ref) {
+			return r.refuse(rule, r.closings[i].Origin, routeID), false
+		}
+	}
+	if set.auth == nil {
+		set.auth = r.compileAuth(&set.kinds[kindAuth])
+	}
+	switch compiled := set.auth; {
+	case compiled.closing != nil:
+		return r.refuse(rule, compiled.closing.Origin, routeID), false
+	case compiled.open:
+		return nil, false
+	case compiled.policy != "":
+		r.addAuthRoute(&authRoute{
+			RouteId: routeID, Policy: compiled.policy, Realm: "weir", Authenticators: compiled.authenticators, Rules: compiled.rules,
+		})
+		auth := compiled.auth
+		auth.RouteID = routeID
+		return &auth, false
+	}
+	for i := range r.closings {
+		if r.closings[i].covers(rule.object.Ref) {
+			return r.refuse(rule, r.closings[i].Origin, routeID), false
+		}
+	}
+	return nil, true
+}
+
+// compileAuth turns the pieces in effect into rules. An authenticator that cannot
+// be used is left out, so that it does not work and the others still do; with none
+// left every request is refused.
+func (r *resolver) compileAuth(e *effective) *compiledAuth {
+	compiled := &compiledAuth{}
+	var policies []string
+	ways, anonymous := 0, 0
+	for _, won := range e.pieces {
+		switch value := won.value.(type) {
+		case *v1alpha1.Authentication:
+			ways++
+			if value.Anonymous != nil {
+				anonymous++
+			}
+			authenticator, err := r.authenticator(won, value)
+			if err == nil {
+				compiled.authenticators = append(compiled.authenticators, authenticator)
+				compiled.auth.Authenticators = append(compiled.auth.Authenticators, AuthPart{Name: value.Name, Origin: won.origin})
+			}
+		case *v1alpha1.AuthorizationRule:
+			effect := rulesv1.AuthorizationRule_EFFECT_DENY
+			if value.Effect == v1alpha1.EffectAllow {
+				effect = rulesv1.AuthorizationRule_EFFECT_ALLOW
+			}
+			compiled.rules = append(compiled.rules, &rulesv1.AuthorizationRule{Name: value.Name, Effect: effect, Expression: value.When})
+			compiled.auth.Rules = append(compiled.auth.Rules, AuthPart{Name: value.Name, Origin: won.origin})
+		case nil:
+			compiled.closing = cmp.Or(compiled.closing, won.from.closing)
+			continue
+		default:
+			continue
+		}
+		if name := won.from.namespace() + "/" + won.from.object.Ref.Name; !slices.Contains(policies, name) {
+			policies = append(policies, name)
+			compiled.auth.Origin = cmp.Or(compiled.auth.Origin, won.from.origin)
+		}
+	}
+	compiled.policy = strings.Join(policies, ",")
+	compiled.open = ways == 1 && anonymous == 1 && len(compiled.rules) == 0
+	if len(policies) > 0 && compiled.closing == nil {
+		r.boundAuth(compiled, e, ways)
+	}
+	return compiled
+}
+
+// boundAuth refuses what cannot work, and says so of the policies that it comes
+// from.
+func (r *resolver) boundAuth(compiled *compiledAuth, e *effective, ways int) {
+	compiled.auth.Refuse = len(compiled.authenticators) == 0
+	var code Code
+	var message string
+	switch {
+	case ways == 0:
+		code, message = CodeNoAuthentication, "no AuthPolicy that reaches the route says how callers are identified, so every request is refused: name a way here, or in a policy that this one is merged with"
+	case ways > maxAuthenticators || len(compiled.rules) > maxAuthRules:
+		code = CodeTooManyMerged
+		message = fmt.Sprintf("merged with the others that reach the route, there are %d ways to authenticate and %d rules; the most are %d and %d: every request is refused",
+			ways, len(compiled.rules), maxAuthenticators, maxAuthRules)
+		compiled.auth.Refuse = true
+		compiled.authenticators, compiled.rules = nil, nil
+	default:
+		return
+	}
+	for _, won := range e.pieces {
+		if won.from.object != nil {
+			r.reportOnce(won.from.object.problem(code, "spec", message))
+		}
+	}
+}
+
+func (r *resolver) corsOf(set *policySet) *CORS {
+	for _, won := range set.kinds[kindAuth].pieces {
+		if spec, ok := won.value.(*gatewayv1.HTTPCORSFilter); ok && set.cors == nil {
+			set.cors = corsOf(spec)
+		}
+	}
+	return set.cors
+}
+
+// refuse closes a route. Its AuthRoute has no authenticators, so that extauthz
+// refuses too, whatever the proxy does.
+func (r *resolver) refuse(rule *ruleSource, origin Origin, routeID string) *Auth {
+	problem := rule.object.problem(CodeFailClosed, rule.field(), "refused with 503: the AuthPolicy at "+origin.String()+" is broken, and it protects this route or may do so")
+	r.reportOnce(problem)
+	r.addAuthRoute(&authRoute{RouteId: routeID, Policy: origin.Object.Namespace + "/" + origin.Object.Name})
+	return &Auth{RouteID: routeID, Refuse: true, Origin: origin}
+}
+
+func (r *resolver) addAuthRoute(route *authRoute) {
+	if r.authIDs[route.GetRouteId()] {
+		return
+	}
+	r.authIDs[route.GetRouteId()] = true
+	route.Digest = digestMessage(route)
+	r.authRoutes = append(r.authRoutes, route)
+}
+
+func (r *resolver) authenticator(from wonPiece, way *v1alpha1.Authentication) (*rulesv1.Authenticator, error) {
+	authenticator := &rulesv1.Authenticator{Name: way.Name}
+	switch {
+	case way.APIKey != nil:
+		authenticator.Method = &rulesv1.Authenticator_ApiKey{ApiKey: &rulesv1.ApiKeyAuthenticator{
+			Header: strings.ToLower(cmp.Or(way.APIKey.Header, "X-API-Key")),
+		}}
+	case way.JWT != nil:
+		jwt := way.JWT
+		message := &rulesv1.JwtAuthenticator{
+			Issuer: jwt.Issuer, Audiences: jwt.Audiences, Algorithms: jwt.Algorithms, Types: jwt.Types,
+			Leeway: durationpb.New(durationOr(jwt.Leeway, 0)),
+			Claims: &rulesv1.ClaimMapping{Subject: jwt.Claims.Subject, Tenant: jwt.Claims.Tenant, Scopes: jwt.Claims.Scopes},
+		}
+		if remote := jwt.JWKS.Remote; remote != nil {
+			message.Jwks = &rulesv1.JwtAuthenticator_RemoteJwks{RemoteJwks: &rulesv1.RemoteJwks{
+				Uri:           remote.URI,
+				CacheDuration: durationpb.New(durationOr(remote.CacheDuration, 5*time.Minute)),
+				MaxStale:      durationpb.New(durationOr(remote.MaxStale, time.Hour)),
+				Timeout:       durationpb.New(durationOr(remote.Timeout, 5*time.Second)),
+			}}
+		} else {
+			keys, err := r.inlineJWKS(from.from.object, *jwt.JWKS.ConfigMapRef)
+			if err != nil {
+				r.reportOnce(from.from.object.problem(CodeRefNotFound, from.origin.Field+".jwt.jwks.configMapRef",
+					err.Error()+"; tokens are refused until it is there"))
+				from.from.broken(err.Error())
+				return nil, err
+			}
+			message.Jwks = &rulesv1.JwtAuthenticator_InlineJwks{InlineJwks: keys}
+		}
+		authenticator.Method = &rulesv1.Authenticator_Jwt{Jwt: message}
+	default:
+		authenticator.Method = &rulesv1.Authenticator_Anonymous{Anonymous: &rulesv1.AnonymousAuthenticator{}}
+	}
+	return authenticator, nil
+}
+
+func (r *resolver) inlineJWKS(object *Object, ref v1alpha1.ConfigMapKeyRef) (string, error) {
+	raw, err := r.configMapValue(object.Ref.Namespace, ref)
+	if err != nil {
+		return "", err
+	}
+	var set struct {
+		Keys []map[string]any `json:"keys"`
+	}
+	if err := json.Unmarshal(raw, &set); err != nil || len(set.Keys) == 0 {
+		return "", fmt.Errorf("ConfigMap %s/%s, key %q, is not a JWK Set with at least one key (RFC 7517)", object.Ref.Namespace, ref.Name, ref.Key)
+	}
+	return string(raw), nil
+}
+
+func (s *statement) broken(message string) {
+	if !slices.Contains(s.brokenRefs, message) {
+		s.brokenRefs = append(s.brokenRefs, message)
+	}
+}
+
+func digestMessage(message proto.Message) string {
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(message)
+	if err != nil { // a message of our own always marshals
+		return ""
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:8])
+}
