@@ -50,7 +50,8 @@ type silentError struct{}
 func (silentError) Error() string { return "failed" }
 
 // Execute runs the command line and returns the exit code: 0 when all is well,
-// 2 for wrong usage, 1 for everything else.
+// 2 for wrong usage, 1 for everything else. Commands that compare exit with 2 when
+// something differs, and with 1 for wrong usage.
 func (a *App) Execute(ctx context.Context, args []string) int {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -67,16 +68,22 @@ func (a *App) Execute(ctx context.Context, args []string) int {
 	}()
 	root := a.root()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	ran, err := root.ExecuteContextC(ctx)
 	var usage usageError
 	var silent silentError
+	var differ differError
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &differ):
+		return exitDiffer
 	case errors.As(err, &silent):
 		return exitFailed
 	case errors.As(err, &usage):
 		fmt.Fprintf(a.Stderr, "weir: %v\n", err)
+		if ran.Annotations[answersDiffer] != "" {
+			return exitFailed
+		}
 		return exitUsage
 	}
 	fmt.Fprintf(a.Stderr, "weir: %v\n", err)
@@ -111,7 +118,8 @@ func (a *App) root() *cobra.Command {
 	})
 	root.AddCommand(
 		a.upCommand(), a.downCommand(), a.statusCommand(), a.doctorCommand(), a.logsCommand(),
-		a.credentialsCommand(), a.callCommand(), a.validateCommand(), a.versionCommand(),
+		a.credentialsCommand(), a.callCommand(), a.versionCommand(),
+		a.validateCommand(), a.translateCommand(), a.planCommand(), a.diffCommand(), a.explainCommand(),
 	)
 	return root
 }

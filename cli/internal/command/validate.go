@@ -6,9 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"weir.dev/cli/development"
 	"weir.dev/controlplane/envoy"
-	"weir.dev/controlplane/folder"
 	"weir.dev/policy"
 )
 
@@ -26,15 +24,19 @@ func (a *App) validateCommand() *cobra.Command {
 		Use: "validate PATH...", Short: "Check policy folders and files, without serving them",
 		Long: "Check policy folders and files, without serving them: every mistake at once, with file, line and field.\n" +
 			"What `weir up` adds (the development issuer, the sample consumer and the backends of its services) counts as present.\n" +
-			"Exits with 1 when there are errors; notices alone exit with 0.",
+			"Exits with 1 when there are errors; notices alone exit with 0, unless --fail-on says otherwise.",
 		Args: arguments(1, 100),
 	}
 	format := outputFlag(c)
 	alone := c.Flags().Bool("alone", false, "leave out what weir up adds")
+	failOn := c.Flags().String("fail-on", string(policy.SeverityError), "exit with 1 from this `severity` on: error, notice or never")
 	c.RunE = func(_ *cobra.Command, paths []string) error {
 		asJSON, err := isJSON(*format)
 		if err != nil {
 			return err
+		}
+		if !slices.Contains([]string{"error", "notice", "never"}, *failOn) {
+			return usageError{fmt.Errorf("--fail-on %q is not known; use error, notice or never", *failOn)}
 		}
 		result, err := validate(paths, !*alone)
 		if err != nil {
@@ -45,7 +47,7 @@ func (a *App) validateCommand() *cobra.Command {
 		} else {
 			a.printValidation(result)
 		}
-		if err == nil && !result.OK {
+		if err == nil && fails(result, *failOn) {
 			err = silentError{}
 		}
 		return err
@@ -53,63 +55,29 @@ func (a *App) validateCommand() *cobra.Command {
 	return c
 }
 
+// fails reports whether the findings are as severe as the threshold.
+func fails(result *validation, threshold string) bool {
+	return threshold == "error" && !result.OK || threshold == "notice" && len(result.Problems) > 0
+}
+
 func validate(paths []string, development bool) (*validation, error) {
-	parser, err := policy.NewParser()
+	found, err := load(paths, !development)
 	if err != nil {
 		return nil, err
 	}
-	update, err := folder.Read(parser, paths...)
-	if err != nil {
-		return nil, err
-	}
-	result := &validation{Objects: len(update.Input.Objects), Problems: update.Problems}
-	if development {
-		added, err := developmentObjects(parser, update.Input.Objects)
-		if err != nil {
-			return nil, err
-		}
-		update.Input.Objects = append(update.Input.Objects, added...)
-	}
-	plan, problems := policy.Resolve(update.Input)
-	result.Problems = append(result.Problems, problems...)
-	result.Problems.Sort()
-	if result.Problems == nil {
-		result.Problems = policy.Problems{} // "problems": [] in JSON
-	}
-	if _, err := envoy.Compile(plan, envoy.Options{ListenAddress: "127.0.0.1"}); err != nil {
+	if _, err := envoy.Compile(found.plan, envoy.Options{ListenAddress: "127.0.0.1"}); err != nil {
 		return nil, fmt.Errorf("the policy resolves but cannot be compiled for Envoy: %w", err)
 	}
-	for _, port := range plan.Ports {
+	result := &validation{Objects: found.own, Problems: found.problems, Plan: found.plan.Digest}
+	for _, port := range found.plan.Ports {
 		for _, chain := range port.Chains {
 			for _, host := range chain.Hosts {
 				result.Routes += len(host.Routes)
 			}
 		}
 	}
-	result.Plan = plan.Digest
 	result.OK = len(result.Problems.Errors()) == 0
 	return result, nil
-}
-
-// developmentObjects are those of weir up that the folder does not define
-// itself.
-func developmentObjects(parser *policy.Parser, own []*policy.Object) ([]*policy.Object, error) {
-	files, err := development.Placeholders()
-	if err != nil {
-		return nil, err
-	}
-	var objects []*policy.Object
-	for _, file := range files {
-		for _, document := range parser.Parse("(weir up) "+file.Name, file.Content) {
-			if document.Object == nil {
-				return nil, fmt.Errorf("what weir up adds is broken: %w", document.Problems[0])
-			}
-			if !slices.ContainsFunc(own, func(o *policy.Object) bool { return o.Ref == document.Object.Ref }) {
-				objects = append(objects, document.Object)
-			}
-		}
-	}
-	return objects, nil
 }
 
 func (a *App) printValidation(result *validation) {

@@ -1,0 +1,263 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"weir.dev/controlplane/envoy"
+	"weir.dev/policy"
+)
+
+// difference is what differs between two policies. Its JSON is that of
+// weir.admin.v1.DiffResponse.
+type difference struct {
+	// Objects are the documents, Served what the Plans serve, Resources what the
+	// proxies and servers are sent.
+	Objects   []policy.Change        `json:"objects,omitempty"`
+	Served    []policy.Change        `json:"served,omitempty"`
+	Resources []envoy.ResourceChange `json:"resources,omitempty"`
+	// Problems of the proposed policy, and which of them are new.
+	Problems    policy.Problems `json:"problems,omitempty"`
+	NewProblems policy.Problems `json:"newProblems,omitempty"`
+	Mended      policy.Problems `json:"mended,omitempty"`
+	// OldPlan and NewPlan are digests.
+	OldPlan string `json:"oldPlan,omitempty"`
+	NewPlan string `json:"newPlan,omitempty"`
+}
+
+// empty reports whether nothing that is served or written differs.
+func (d *difference) empty() bool { return len(d.Objects)+len(d.Served)+len(d.Resources) == 0 }
+
+type diffOptions struct {
+	resources bool
+	alone     bool
+	format    *string
+}
+
+func (o *diffOptions) flags(c *cobra.Command) {
+	c.Flags().BoolVar(&o.resources, "resources", false, "show how the resources sent to proxies and servers differ, line by line")
+	c.Flags().BoolVar(&o.alone, "alone", false, "leave out what weir up adds")
+	o.format = formatFlag(c)
+}
+
+func (a *App) diffCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "diff OLD NEW", Short: "Show how two policy folders differ: as documents, in what they serve, and as resources",
+		Long: "Show how two policy folders or files differ: document by document, in what is served (ports, routes, who may\n" +
+			"call, how often, backends), and as resources sent to Envoy and Weir's servers. Secrets are not shown.\n" +
+			"Exits with 0 when nothing differs, with 2 when something does, and with 1 when it cannot be told.",
+		Args: arguments(2, 2), Annotations: map[string]string{answersDiffer: "yes"},
+	}
+	var o diffOptions
+	o.flags(c)
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		if err := checkFormat(*o.format); err != nil {
+			return err
+		}
+		found, err := diffPaths(args[0], []string{args[1]}, o)
+		if err != nil {
+			return err
+		}
+		return a.showDifference(found, *o.format)
+	}
+	return c
+}
+
+func (a *App) planCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "plan PATH...", Short: "Show what applying policy folders would change",
+		Long: "Show what applying policy folders or files would change: document by document, in what is served, and as\n" +
+			"resources. It is compared with what runs, or with the folder named by --against.\n" +
+			"Exits with 0 when nothing would change, with 2 when something would, and with 1 when it cannot be told or\n" +
+			"the proposed policy has errors.",
+		Args: arguments(1, 100), Annotations: map[string]string{answersDiffer: "yes"},
+	}
+	var o planOptions
+	o.flags(c)
+	c.Flags().StringVar(&o.against, "against", "", "compare with this `folder` instead of what runs")
+	c.RunE = func(c *cobra.Command, args []string) error { return a.plan(c.Context(), args, o) }
+	return c
+}
+
+type planOptions struct {
+	diffOptions
+	against string
+}
+
+func (a *App) plan(ctx context.Context, paths []string, o planOptions) error {
+	if err := checkFormat(*o.format); err != nil {
+		return err
+	}
+	found, err := a.proposed(ctx, paths, o)
+	if err != nil {
+		return err
+	}
+	err = a.showDifference(found, *o.format)
+	if count := len(found.Problems.Errors()); count > 0 {
+		return fmt.Errorf("the proposed policy has %s", plural(count, "error"))
+	}
+	return err
+}
+
+func (a *App) proposed(_ context.Context, paths []string, o planOptions) (*difference, error) {
+	return diffPaths(o.against, paths, o.diffOptions)
+}
+
+func diffPaths(before string, after []string, o diffOptions) (*difference, error) {
+	l, err := newLoader(o.alone)
+	if err != nil {
+		return nil, err
+	}
+	old, err := l.load([]string{before})
+	if err != nil {
+		return nil, err
+	}
+	next, err := l.load(after)
+	if err != nil {
+		return nil, err
+	}
+	oldSets, err := compileAll(old.plan)
+	if err != nil {
+		return nil, err
+	}
+	newSets, err := compileAll(next.plan)
+	if err != nil {
+		return nil, err
+	}
+	found := &difference{
+		Objects: policy.DiffObjects(old.objects, next.objects), Served: policy.Diff(old.plan, next.plan),
+		Problems: next.problems, OldPlan: old.plan.Digest, NewPlan: next.plan.Digest,
+	}
+	found.NewProblems, found.Mended = policy.DiffProblems(old.problems, next.problems)
+	found.Resources, err = envoy.Diff(oldSets, newSets, o.resources)
+	return found, err
+}
+
+// compileAll compiles every fleet; the names of a named fleet's resources begin
+// with it.
+func compileAll(plan *policy.Plan) (envoy.Set, error) {
+	all := envoy.Set{}
+	for _, fleet := range fleetsOf(plan) {
+		set, err := envoy.Compile(plan, offlineOptions(fleet))
+		if err != nil {
+			return nil, err
+		}
+		for typeURL, resources := range set {
+			if all[typeURL] == nil {
+				all[typeURL] = map[string]envoy.Resource{}
+			}
+			for name, resource := range resources {
+				if fleet != "" {
+					name = fleet + ": " + name
+				}
+				all[typeURL][name] = resource
+			}
+		}
+	}
+	return all, nil
+}
+
+// fleetsOf lists a Plan's fleets; one without ports has the nameless one.
+func fleetsOf(plan *policy.Plan) []string {
+	fleets := []string{}
+	for _, port := range plan.Ports {
+		if len(fleets) == 0 || fleets[len(fleets)-1] != port.Fleet {
+			fleets = append(fleets, port.Fleet)
+		}
+	}
+	if len(fleets) == 0 {
+		fleets = append(fleets, "")
+	}
+	return fleets
+}
+
+// showDifference prints a difference and says by its error that there is one.
+func (a *App) showDifference(found *difference, format string) error {
+	if err := write(a.Stdout, format, found, func(w io.Writer) { printDifference(w, found) }); err != nil {
+		return err
+	}
+	if !found.empty() {
+		return differError{}
+	}
+	return nil
+}
+
+func printDifference(w io.Writer, d *difference) {
+	printChanges(w, "documents", d.Objects)
+	printChanges(w, "what is served", d.Served)
+	if len(d.Resources) > 0 {
+		fmt.Fprintln(w, "resources")
+	}
+	for _, change := range d.Resources {
+		fmt.Fprintf(w, "  %s %s %s\n", sign(change.Action), change.Type, change.Name)
+		for line := range strings.Lines(change.Diff) {
+			fmt.Fprintf(w, "      %s", line)
+		}
+	}
+	printProblems(w, "mended", d.Mended)
+	printProblems(w, "new problems", d.NewProblems)
+	if d.empty() {
+		fmt.Fprintln(w, "nothing differs")
+		return
+	}
+	fmt.Fprintf(w, "%s; %s of what is served; %s\n", plural(len(d.Objects), "document"), plural(len(d.Served), "change"), plural(len(d.Resources), "resource"))
+}
+
+func sign(action string) string {
+	switch action {
+	case policy.ChangeAdded:
+		return "+"
+	case policy.ChangeRemoved:
+		return "-"
+	default:
+		return "~"
+	}
+}
+
+func printChanges(w io.Writer, heading string, changes []policy.Change) {
+	if len(changes) > 0 {
+		fmt.Fprintln(w, heading)
+	}
+	for _, change := range changes {
+		name := change.Name
+		if change.About != policy.AboutObject {
+			name = change.About + " " + name
+		}
+		fmt.Fprintf(w, "  %s %s%s\n", sign(change.Action), name, provenance(change))
+		for _, field := range change.Fields {
+			switch {
+			case field.Old == "":
+				fmt.Fprintf(w, "      + %s: %s\n", field.Path, field.New)
+			case field.New == "":
+				fmt.Fprintf(w, "      - %s: %s\n", field.Path, field.Old)
+			default:
+				fmt.Fprintf(w, "      ~ %s: %s -> %s\n", field.Path, field.Old, field.New)
+			}
+		}
+	}
+}
+
+// provenance is where the newest version of a thing stands.
+func provenance(change policy.Change) string {
+	origin := change.New
+	if origin == nil {
+		origin = change.Old
+	}
+	if origin == nil || origin.File == "" {
+		return ""
+	}
+	return fmt.Sprintf("  (%s:%d)", origin.File, origin.Line)
+}
+
+func printProblems(w io.Writer, heading string, problems policy.Problems) {
+	if len(problems) > 0 {
+		fmt.Fprintln(w, heading)
+	}
+	for _, problem := range problems {
+		fmt.Fprintf(w, "  %s: %s\n", problem.Severity, problem.Error())
+	}
+}

@@ -1,0 +1,180 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"math/rand"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/stretchr/testify/require"
+
+	"weir.dev/controlplane/envoy"
+	"weir.dev/controlplane/folder"
+	"weir.dev/policy"
+)
+
+// answeringByName has every route answer with its own name, so that what Envoy
+// chose can be seen; how it chooses stays as it is.
+func answeringByName(t *testing.T, set envoy.Set) envoy.Set {
+	t.Helper()
+	named := envoy.Set{}
+	for typeURL, resources := range set {
+		if typeURL != envoy.TypeRoute {
+			named[typeURL] = resources
+			continue
+		}
+		for name, resource := range resources {
+			var config routev3.RouteConfiguration
+			require.NoError(t, resource.Body.UnmarshalTo(&config))
+			for _, host := range config.GetVirtualHosts() {
+				host.TypedPerFilterConfig = nil
+				for _, route := range host.GetRoutes() {
+					route.TypedPerFilterConfig = nil
+					route.ResponseHeadersToAdd = []*corev3.HeaderValueOption{{
+						Header: &corev3.HeaderValue{Key: "answered-by", Value: host.GetName() + " " + route.GetName()},
+					}}
+					route.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 200}}
+				}
+			}
+			require.NoError(t, named.Add(name, &config))
+		}
+	}
+	return named
+}
+
+// ask sends a request byte by byte as given, for Go's client cleans paths, and
+// returns "host route", or the status when it is not 200.
+func ask(t *testing.T, address string, q policy.Question) string {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n", q.Method, q.Path, q.Host)
+	for _, header := range q.Headers {
+		fmt.Fprintf(&text, "%s: %s\r\n", header.Name, header.Value)
+	}
+	_, err = io.WriteString(conn, text.String()+"\r\n")
+	require.NoError(t, err)
+	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: q.Method})
+	require.NoError(t, err, text.String())
+	defer response.Body.Close()
+	switch by := response.Header.Get("Answered-By"); {
+	case by != "":
+		return by
+	case response.Header.Get("Grpc-Status") != "":
+		return "refused" // as a gRPC error, which has no HTTP status
+	default:
+		return fmt.Sprint(response.StatusCode)
+	}
+}
+
+// explained is the same from Explain.
+func explained(plan *policy.Plan, q policy.Question) string {
+	e := policy.Explain(plan, q)
+	if e.Refused != nil {
+		return fmt.Sprint(e.Refused.Status)
+	}
+	return e.Host.Name + " " + e.Route
+}
+
+// Explain chooses as Envoy does: hosts, paths in every form, methods, headers,
+// query parameters, preflights and gRPC.
+func TestExplainChoosesAsEnvoyDoes(t *testing.T) {
+	p := startEnvoy(t)
+	p.options.ExtAuthzAddress, p.options.RateLimitAddress = "", "" // there are none to ask
+	plan := p.planOf(filepath.Join("testdata", "explain.yaml"))
+	set, err := envoy.Compile(plan, p.options)
+	require.NoError(t, err)
+	p.requireAccepted(answeringByName(t, set))
+	address := fmt.Sprintf("127.0.0.1:%d", p.ports[8080])
+	random := rand.New(rand.NewSource(4))
+	answers := map[string]int{}
+	differ := 0
+	for i := range 6000 {
+		q := question(random)
+		if i < len(oddPaths()) {
+			q = policy.Question{Method: "GET", Host: "api.example.com", Path: oddPaths()[i]}
+		}
+		q.Port = 8080
+		got, want := explained(plan, q), ask(t, address, q)
+		if answers[want]++; got != want && !(want == "refused" && len(got) == 3) {
+			t.Errorf("%s %s%s %v: Explain says %q, Envoy %q", q.Method, q.Host, q.Path, q.Headers, got, want)
+			if differ++; differ == 40 {
+				t.FailNow()
+			}
+		}
+	}
+	require.Greater(t, len(answers), 12, "the requests hardly differ")
+	for answer, count := range answers {
+		t.Logf("%5d %s", count, answer)
+	}
+}
+
+func (p *proxied) planOf(path string) *policy.Plan {
+	p.t.Helper()
+	parser, err := policy.NewParser()
+	require.NoError(p.t, err)
+	update, err := folder.Read(parser, path)
+	require.NoError(p.t, err)
+	plan, problems := policy.Resolve(update.Input)
+	require.Empty(p.t, append(update.Problems, problems...).Errors())
+	return plan
+}
+
+func pick[T any](random *rand.Rand, from ...T) T { return from[random.Intn(len(from))] }
+
+// question makes a request that has a fair chance to match something.
+func question(random *rand.Rand) policy.Question {
+	q := policy.Question{
+		Method: pick(random, "GET", "GET", "POST", "PUT", "OPTIONS", "DELETE", "PATCH"),
+		Host: pick(random, "api.example.com", "api.example.com", "api.example.com", "x.example.com", "API.Example.com", "api.example.com:8080", "x.example.com", "a.b.example.com", "example.com",
+			"deep.x.example.com", "other.test", "api.example.com.", "127.0.0.1", "[::1]:80", ".example.com"),
+	}
+	q.Path = pick(random, "", "", "/v1/users", "/v1/users", "/users", "/files", "/v1", "/grpc.Service", "/exact")
+	segments := []string{
+		"v1", "v1", "users", "users", "42", "report", "", "..", ".", "%2e%2e", "%41", "a%20b", "%7Euser", "files", "files.txt",
+		"Users", "grpc.Service", "Method", "%c3%a9", "v1;x=1", "a+b", "%2F", "%5c", "\\", "%", "%zz", "x", "exact", "regex-17",
+	}
+	for range 1 + random.Intn(2) {
+		q.Path += "/" + pick(random, segments...)
+	}
+	if random.Intn(4) == 0 {
+		q.Path += "/"
+	}
+	if random.Intn(2) == 0 {
+		q.Path += "?" + pick(random, "debug=1", "debug=2", "debug=1&debug=2", "x=1&debug=1", "debug", "debug=", "d%65bug=1", "debug=%31", "q=a+b", "q=a%20b", "q=a%2Bb", "debug=1#x", "a=/../", "q=%zz", "v=abc123", "?debug=1")
+	}
+	for range random.Intn(4) {
+		q.Headers = append(q.Headers, policy.Header{
+			Name:  pick(random, "X-Version", "x-version", "Content-Type", "Access-Control-Request-Method", "X-Weir-Consumer", "x-beta", "bad_name"),
+			Value: pick(random, "2", "2", "1", "application/grpc", "application/grpc-web+proto", "application/json", "GET", "POST", "PUT", "beta-7", "beta-", " 2 "),
+		})
+	}
+	return q
+}
+
+func oddPaths() []string {
+	return []string{
+		"/", "//", "///", "/.", "/..", "/./", "/../", "/a/..", "/a/../", "/a/./b", "/a//../b", "/a/b/../../..", "/a/.../b",
+		"/v1/%2e/users", "/v1/%2e%2e/users", "/v1/.%2e/users", "/v1/%252e%252e/users", "/v1/%2fusers", "/v1%5cusers", "/v1\\users",
+		"/v1/users%00", "/v1/users%", "/v1/users%4", "/v1/users%4g", "/v1/us%65rs", "/v1/us%45rs", "/v1/users%20x", "/v1/users%3f", "/v1/users%23",
+		"/v1/users#x", "/v1/users?#x", "/v1/users?a=%2f", "/v1/users;a=b", "/v1/users/", "/v1/users//", "/v1//users", "//v1/users", "/V1/users",
+		"/v1/users/%2E", "/v1/users/%2e%2E/", "/v1/users/..;/x", "/v1/users|x", "/v1/users\"x", "/v1/users<x>", "/v1/users{x}", "/v1/users^x", "/v1/users`x",
+		"/v1/users/\xc3\xa9", "/v1/users/%C3%A9", "/v1/users/%c3%a9", "/v1/users/%E0%80%80", "/v1/users/%7e", "/v1/users/%7E", "/v1/users/%2d", "/v1/users/%21",
+		"/v1/users/:x", "/v1/users/@x", "/v1/users/a=b&c", "/v1/users/a,b", "/v1/users/'x'", "/v1/users/(x)", "/v1/users/*", "/v1/users/$x", "/v1/users/!x",
+		"/v1/users/%u0041", "/exact", "/exact/", "/exact//", "/exact?x", "/regex-17", "/regex-17/", "/regex-", "/files/a%20b", "/files/a b",
+		"/v1/users/.;/x", "/v1/users/..;a=b/x", "/v1/users/..;", "/v1/users/.;", "/v1/users;x/../y", "/v1/users/..%3b/x", "/v1/users/%2e%2e;x/y", "/v1/users/...;/x",
+		"/v1/users/..;/..;/exact", "/v1/users/;/x", "/v1/users/;..", "/v1/users/..x;", "/v1/users\\..\\x", "/v1/users/.%2E;y/x", "/v1/users/%2e;/x", "/v1/users/\t", "/v1/users/%0a", "/v1/users/%7f", "/v1/users/\x7f", "/v1/%41\\..", "/exact/.;", "/v1/users/.;/../users2", "/v1/users/.;x/../y", "/v1/users\\..;/x", "/v1/users/..;\\x", "/v1/users/x/..;%2e/y", "/exact/.;x", "/exact/x/..;", "/exact/;", "/exact;", "/exact/y/..;/.", "/exact/y/..;b/z/..;c",
+	}
+}

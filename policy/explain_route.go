@@ -1,0 +1,329 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+	"weir.dev/policy/v1alpha1"
+)
+
+// AuthExplanation is who may call a route.
+type AuthExplanation struct {
+	Policy Origin `json:"policy"`
+	// Refuses is set when nobody may, because the policy is broken.
+	Refuses bool `json:"refuses,omitempty"`
+	// Ways to authenticate, tried in order.
+	Ways []AuthWay `json:"ways,omitempty"`
+	// Rules decide about an identified caller: the first that holds.
+	Rules []AuthRule `json:"rules,omitempty"`
+	// Otherwise is what happens when no rule holds: Allow or Deny.
+	Otherwise string `json:"otherwise,omitempty"`
+}
+
+// AuthWay is one accepted way.
+type AuthWay struct {
+	Name string `json:"name"`
+	// Method is apiKey, jwt or anonymous.
+	Method string `json:"method"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// AuthRule is one authorization rule.
+type AuthRule struct {
+	Name   string `json:"name"`
+	Effect string `json:"effect"`
+	When   string `json:"when"`
+}
+
+// LimitExplanation is one rate limit on a route.
+type LimitExplanation struct {
+	Rule   string `json:"rule"`
+	Policy Origin `json:"policy"`
+	// Limit is in words, such as "100 requests a minute".
+	Limit string `json:"limit"`
+	// By is what is counted separately; empty counts all requests together.
+	By          []string `json:"by,omitempty"`
+	Tiers       []string `json:"tiers,omitempty"`
+	FailureMode string   `json:"failureMode,omitempty"`
+	Shadow      bool     `json:"shadow,omitempty"`
+}
+
+// Destination is where a request goes.
+type Destination struct {
+	// Action is "forward", "redirect" or "answer".
+	Action string `json:"action"`
+	// Status of an answer or redirect.
+	Status int `json:"status,omitempty"`
+	// Reason of an answer.
+	Reason string `json:"reason,omitempty"`
+	// Location of a redirect, as far as the request tells.
+	Location string               `json:"location,omitempty"`
+	Backends []BackendExplanation `json:"backends,omitempty"`
+	// Host and Path are what the backend is sent, when rewritten.
+	Host           string `json:"host,omitempty"`
+	Path           string `json:"path,omitempty"`
+	Timeout        string `json:"timeout,omitempty"`
+	BackendTimeout string `json:"backendTimeout,omitempty"`
+}
+
+// BackendExplanation is one backend and its share.
+type BackendExplanation struct {
+	// Backend is empty for one that does not resolve.
+	Backend string `json:"backend"`
+	// Percent of the requests.
+	Percent   float64  `json:"percent"`
+	Protocol  string   `json:"protocol,omitempty"`
+	Endpoints []string `json:"endpoints,omitempty"`
+	TLS       string   `json:"tls,omitempty"`
+	Origin    *Origin  `json:"origin,omitempty"`
+}
+
+func (e *explainer) explainRoute(route *Route) {
+	e.out.Policies = explainPolicies(route.Policies)
+	e.out.Authentication = e.explainAuth(route)
+	for i := range route.Limits {
+		e.out.Limits = append(e.out.Limits, e.explainLimit(&route.Limits[i]))
+	}
+	if e.match.isPreflight(route) && len(e.match.headers["origin"]) > 0 {
+		e.note("a preflight request is answered at the edge from the CORS settings, without authentication and limits")
+	}
+	e.out.Destination = e.destination(route)
+	e.out.Settings = otherSettings(route)
+}
+
+func explainPolicies(uses []PolicyUse) []PolicyExplanation {
+	var policies []PolicyExplanation
+	for _, use := range uses {
+		policies = append(policies, PolicyExplanation{
+			Policy: use.Policy, Level: use.Level, Overrides: use.Overrides, Effect: string(use.Effect), By: use.By, Reason: use.Reason,
+		})
+	}
+	return policies
+}
+
+func (e *explainer) explainAuth(route *Route) *AuthExplanation {
+	if route.Auth == nil {
+		e.note("no AuthPolicy asks for anything here: anyone may call")
+		return nil
+	}
+	out := &AuthExplanation{Policy: route.Auth.Origin, Refuses: route.Auth.Refuse}
+	rules := e.authRoute(route.Auth.RouteID)
+	if rules == nil {
+		return out
+	}
+	for _, way := range rules.GetAuthenticators() {
+		out.Ways = append(out.Ways, explainWay(way))
+	}
+	for _, rule := range rules.GetRules() {
+		effect := string(v1alpha1.EffectDeny)
+		if rule.GetEffect() == rulesv1.AuthorizationRule_EFFECT_ALLOW {
+			effect = string(v1alpha1.EffectAllow)
+		}
+		out.Rules = append(out.Rules, AuthRule{Name: rule.GetName(), Effect: effect, When: rule.GetExpression()})
+	}
+	out.Otherwise = string(v1alpha1.EffectAllow)
+	if slices.ContainsFunc(out.Rules, func(r AuthRule) bool { return r.Effect == string(v1alpha1.EffectAllow) }) {
+		out.Otherwise = string(v1alpha1.EffectDeny)
+	}
+	return out
+}
+
+func (e *explainer) authRoute(id string) *authRoute {
+	i, ok := slices.BinarySearchFunc(e.plan.AuthRoutes, id, func(r *authRoute, id string) int { return cmp.Compare(r.GetRouteId(), id) })
+	if !ok {
+		return nil
+	}
+	return e.plan.AuthRoutes[i]
+}
+
+func explainWay(way *rulesv1.Authenticator) AuthWay {
+	out := AuthWay{Name: way.GetName()}
+	switch method := way.GetMethod().(type) {
+	case *rulesv1.Authenticator_ApiKey:
+		out.Method, out.Detail = "apiKey", "a Consumer's key in header "+method.ApiKey.GetHeader()
+	case *rulesv1.Authenticator_Jwt:
+		out.Method = "jwt"
+		out.Detail = fmt.Sprintf("a bearer token of %s for %s, signed with %s", method.Jwt.GetIssuer(),
+			strings.Join(method.Jwt.GetAudiences(), " or "), strings.Join(method.Jwt.GetAlgorithms(), ", "))
+	case *rulesv1.Authenticator_Anonymous:
+		out.Method, out.Detail = "anonymous", "callers without credentials"
+	default:
+		out.Method = "other"
+	}
+	return out
+}
+
+func (e *explainer) explainLimit(limit *Limit) LimitExplanation {
+	out := LimitExplanation{Rule: limit.Rule, Policy: limit.Origin, FailureMode: string(limit.FailureMode)}
+	for _, by := range limit.By {
+		text := string(by.Type)
+		switch by.Type {
+		case v1alpha1.CountByHeader:
+			text += " " + by.Header
+		case v1alpha1.CountByRoute:
+			text += " (" + limit.Group + ")"
+		}
+		out.By = append(out.By, text)
+	}
+	i, ok := slices.BinarySearchFunc(e.plan.RateLimits, limit.Rule, func(r *limitRule, id string) int { return cmp.Compare(r.GetId(), id) })
+	if !ok {
+		return out
+	}
+	rule := e.plan.RateLimits[i]
+	out.Limit, out.Shadow = limitText(rule.GetRequests(), rule.GetBurst(), rule), rule.GetShadow()
+	for name, tier := range rule.GetTiers() {
+		out.Tiers = append(out.Tiers, name+": "+limitText(tier.GetRequests(), tier.GetBurst(), rule))
+	}
+	slices.Sort(out.Tiers)
+	return out
+}
+
+func limitText(requests, burst uint32, rule *limitRule) string {
+	text := fmt.Sprintf("%d requests in %s", requests, shortDuration(rule.GetWindow().AsDuration()))
+	if rule.GetAlgorithm() == rulesv1.RateLimitRule_ALGORITHM_GCRA {
+		text += fmt.Sprintf(", evenly, %d at once after a rest", cmp.Or(burst, requests))
+	}
+	return text
+}
+
+// shortDuration is 1m for 1m0s.
+func shortDuration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+func (e *explainer) destination(route *Route) *Destination {
+	out := &Destination{}
+	switch {
+	case route.Auth != nil && route.Auth.Refuse:
+		out.Action, out.Status, out.Reason = "answer", 503, "the AuthPolicy is broken, so every request is refused"
+		return out
+	case route.Redirect != nil:
+		out.Action, out.Status, out.Location = "redirect", route.Redirect.Status, e.location(route)
+		return out
+	case !slices.ContainsFunc(route.Backends, func(b WeightedBackend) bool { return b.Backend != "" }):
+		out.Action, out.Status, out.Reason = "answer", 500, "no backend of the rule resolves"
+		return out
+	}
+	out.Action = "forward"
+	out.Backends = e.backends(route)
+	if rewrite := route.Rewrite; rewrite != nil {
+		out.Host = rewrite.Host
+		if rewrite.Path != nil {
+			out.Path = changePath(e.match.path, route.Match.Path, rewrite.Path)
+		}
+	}
+	out.Timeout, out.BackendTimeout = timeoutText(route.Timeout), timeoutText(route.BackendTimeout)
+	return out
+}
+
+func timeoutText(timeout time.Duration) string {
+	switch {
+	case timeout == 0:
+		return ""
+	case timeout < 0:
+		return "none"
+	default:
+		return shortDuration(timeout)
+	}
+}
+
+func (e *explainer) backends(route *Route) []BackendExplanation {
+	total := uint64(0)
+	for _, share := range route.Backends {
+		total += uint64(share.Weight)
+	}
+	var out []BackendExplanation
+	for _, share := range route.Backends {
+		backend := BackendExplanation{Backend: share.Backend, Percent: 100}
+		if total > 0 {
+			backend.Percent = float64(share.Weight) * 100 / float64(total)
+		}
+		i, ok := slices.BinarySearchFunc(e.plan.Backends, share.Backend, func(b Backend, id string) int { return cmp.Compare(b.ID, id) })
+		if ok {
+			e.fillBackend(&backend, &e.plan.Backends[i])
+		}
+		out = append(out, backend)
+	}
+	return out
+}
+
+// maxEndpoints bounds what is listed of one backend.
+const maxEndpoints = 8
+
+func (e *explainer) fillBackend(out *BackendExplanation, backend *Backend) {
+	origin := backend.Origin
+	out.Origin, out.Protocol = &origin, string(backend.Protocol)
+	for i, endpoint := range backend.Endpoints {
+		if i == maxEndpoints {
+			out.Endpoints = append(out.Endpoints, fmt.Sprintf("and %d more", len(backend.Endpoints)-i))
+			break
+		}
+		out.Endpoints = append(out.Endpoints, fmt.Sprintf("%s:%d", endpoint.Address, endpoint.Port))
+	}
+	switch {
+	case backend.SPIFFEID != "":
+		out.TLS = "mutual TLS with " + backend.SPIFFEID
+	case backend.Hostname != "":
+		out.TLS = "TLS with " + backend.Hostname
+	}
+}
+
+// changePath is what a rewrite makes of a path.
+func changePath(path string, match PathMatch, change *PathChange) string {
+	if !change.IsPrefix {
+		return change.Full
+	}
+	rest := strings.TrimPrefix(strings.TrimPrefix(path, strings.TrimSuffix(match.Value, "/")), "/")
+	replaced := strings.TrimSuffix(change.Prefix, "/")
+	if rest == "" && !strings.HasSuffix(path, "/") {
+		return cmp.Or(replaced, "/")
+	}
+	return replaced + "/" + rest
+}
+
+// location is where a redirect points, with the request's own parts where the
+// redirect names none.
+func (e *explainer) location(route *Route) string {
+	redirect := route.Redirect
+	scheme := cmp.Or(redirect.Scheme, e.out.Request.Scheme, "http")
+	path := e.match.path
+	if redirect.Path != nil {
+		path = changePath(path, route.Match.Path, redirect.Path)
+	}
+	port := redirect.Port
+	if port == 0 && redirect.Scheme == "" {
+		port = e.port.Number
+	}
+	host := cmp.Or(redirect.Host, e.out.Request.Host)
+	if port != 0 && port != wellKnownPort(scheme) {
+		host = fmt.Sprintf("%s:%d", host, port)
+	}
+	if e.out.Request.Query != "" {
+		path += "?" + e.out.Request.Query
+	}
+	return scheme + "://" + host + path
+}
+
+// otherSettings are a route's properties that have no place of their own in an
+// Explanation, whatever they are.
+func otherSettings(route *Route) []Setting {
+	rest := *route
+	rest.ID, rest.Match, rest.Origin, rest.Policies, rest.Auth, rest.Limits = "", Match{}, Origin{}, nil, nil, nil
+	rest.Backends, rest.Redirect, rest.Rewrite, rest.Timeout, rest.BackendTimeout, rest.GRPC = nil, nil, nil, 0, 0, false
+	var settings []Setting
+	for _, leaf := range flatten(redact("", treeOf(rest))) {
+		settings = append(settings, Setting{Path: leaf.path, Value: leaf.value})
+	}
+	return settings
+}
