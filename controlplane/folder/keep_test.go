@@ -54,6 +54,7 @@ func TestOverARestart(t *testing.T) {
 			second := follow(t, config)
 			second.next()
 			second.until(tc.want, func(string) {})
+			second.stop()
 			info, err := os.Stat(config.KeepFile)
 			require.NoError(t, err)
 			require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "it holds hashes of keys")

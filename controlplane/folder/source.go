@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -102,9 +101,7 @@ func (s *Source) Run(ctx context.Context, emit func(Update)) error {
 		return fmt.Errorf("watch folders: %w", err)
 	}
 	defer func() { _ = watcher.Close() }()
-	var keeping sync.WaitGroup
-	defer keeping.Wait()
-	keeping.Go(func() { s.keeper.Run(ctx) })
+	defer s.keeper.Start()()
 	ticker := time.NewTicker(rescan)
 	defer ticker.Stop()
 	s.scan(watcher, time.Now())

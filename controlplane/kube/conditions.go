@@ -26,7 +26,7 @@ func (c *composer) programmed(conditions []policy.Condition, old []metav1.Condit
 		condition.Reason, condition.Message = reasonOverridden, overridden.Message
 	case progress.state == progressRejected:
 		condition.Reason, condition.Message = reasonRejected, progress.message
-	case progress.state == progressWaiting && !(c.wasDone(old, kind) && !progress.long):
+	case progress.state == progressWaiting && (progress.long || !c.wasDone(old, kind)):
 		condition.Reason, condition.Message = reasonPending, progress.message
 	default:
 		condition.Status, condition.Reason = metav1.ConditionTrue, reasonProgrammed

@@ -143,7 +143,7 @@ func (s *Source) Run(ctx context.Context, emit func(source.Update)) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
-	running.Go(func() { s.keeper.Run(ctx) })
+	defer s.keeper.Start()()
 	informers, mapper, err := s.newCache()
 	if err != nil {
 		return err

@@ -83,9 +83,19 @@ func (k *Keeper) Keep(objects []*policy.Object) {
 	k.newest <- objects
 }
 
-// Run writes what Keep is given until ctx ends, and then what is left. Failing
-// to keep does not stop serving; it is logged.
-func (k *Keeper) Run(ctx context.Context) {
+// Start begins to write what Keep is given; stop writes what is left and returns
+// when that is done. Failing to keep does not stop serving; it is logged.
+func (k *Keeper) Start() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		k.run(ctx)
+	}()
+	return func() { cancel(); <-ended }
+}
+
+func (k *Keeper) run(ctx context.Context) {
 	for {
 		select {
 		case objects := <-k.newest:
