@@ -54,6 +54,7 @@ const (
 	CodeNoAuthentication Code = "WEIR3302"
 	CodeTooManyMerged    Code = "WEIR3303"
 	CodeOpenRoute        Code = "WEIR4001"
+	CodeSourceDown       Code = "WEIR5001"
 	CodeRejected         Code = "WEIR5101"
 	CodeNoFleet          Code = "WEIR5102"
 	CodeRolledBack       Code = "WEIR5103"
@@ -84,6 +85,7 @@ func Explanations() map[Code]string {
 		CodeListenerConflict: "Two listeners claim the same port and hostname.",
 		CodeRouteConflict:    "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
 		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
+		CodeSourceDown:       "A source of policy, such as the Kubernetes API, cannot be read; what it last held stays in force. Look at its address, credentials and permissions; the message has what it answered.",
 		CodeBackendKind:      "The kind of a backendRef is none that can be routed to. Refer to a Service, or to a Backend of group weir.dev.",
 		CodeBackendProtocol:  "The backend does not speak what the route needs. Give the Backend another protocol, the Service's port another appProtocol, or route to another one.",
 		CodeBackendUnusable:  "The backend exists and cannot be used as it is: what secures it is not whole, or its appProtocol is not known. The message says which.",
