@@ -36,6 +36,14 @@ func (o *Object) Origin(field string) Origin {
 	return Origin{Object: o.Ref, Field: field, File: o.File, Line: o.lineOf(field)}
 }
 
+// place is the file and, where there is one, the line.
+func (o *Object) place() string {
+	if o.line == 0 {
+		return o.File
+	}
+	return o.File + ":" + strconv.Itoa(o.line)
+}
+
 // lineOf finds the line of the deepest existing part of the field's path.
 func (o *Object) lineOf(field string) int {
 	line, node := o.line, o.node

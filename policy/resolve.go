@@ -120,7 +120,7 @@ func (r *resolver) index(objects []*Object) {
 	for _, object := range sorted {
 		if first, ok := r.byRef[object.Ref]; ok {
 			r.report(object.problem(CodeDuplicateObject, "metadata.name",
-				fmt.Sprintf("is already defined at %s:%d; this one is ignored", first.File, first.line)))
+				"is already defined at "+first.place()+"; this one is ignored"))
 			continue
 		}
 		r.byRef[object.Ref] = object
