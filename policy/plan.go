@@ -16,6 +16,8 @@ type Plan struct {
 	Ports []Port
 	// Backends, those in use only, are sorted by id.
 	Backends []Backend
+	// Secrets, those in use only, are sorted by id.
+	Secrets []Secret
 	// AuthRoutes are sorted by route id; Consumers and RateLimits by name.
 	AuthRoutes []*rulesv1.AuthRoute
 	Consumers  []*rulesv1.Consumer
@@ -35,16 +37,6 @@ type Port struct {
 	Chains []Chain
 }
 
-// Chain is what a port serves under a set of server names.
-type Chain struct {
-	// Name is unique on the port. That of a plain HTTP port is PlainChain.
-	Name string
-	// ServerNames are DNS names or wildcards; empty means all others.
-	ServerNames []string
-	// Hosts are sorted by name.
-	Hosts []Host
-}
-
 // PlainChain is the name of a plain HTTP port's only chain.
 const PlainChain = "http"
 
@@ -52,6 +44,10 @@ const PlainChain = "http"
 // "*".
 type Host struct {
 	Name string
+	// Misdirected is set for a host that another chain of the port serves: requests
+	// are answered with 421, so that the client opens a connection for it (RFC 9110,
+	// section 15.5.20).
+	Misdirected bool
 	// Routes are in order of precedence: the first match answers.
 	Routes []Route
 }
@@ -77,15 +73,27 @@ type Route struct {
 	// that every request is answered with 500, as the Gateway API asks for
 	// references that cannot be resolved.
 	Backends []WeightedBackend
+	// Mirrors are sent copies of requests; their answers are dropped.
+	Mirrors []Mirror
 	// Timeout of the whole exchange; 0 means the target's default.
 	Timeout time.Duration
 	// BackendTimeout of one try; 0 means none but Timeout.
 	BackendTimeout time.Duration
+	// StreamIdle ends an exchange in which nothing moves; 0 means the target's
+	// default.
+	StreamIdle time.Duration
+	// Retry is nil for the target's default.
+	Retry   *Retry
+	Session *Session
+	// Traffic is nil when no TrafficPolicy says anything about requests.
+	Traffic *Traffic
 
 	// Auth is nil for an open route.
 	Auth *Auth
 	// Limits are the rate limits, in the policy's order.
 	Limits []Limit
+	// Security replaces the chain's where it is set.
+	Security *Security
 	// Policies are all that reach the route, those in effect and those that lost,
 	// by kind and then in order of precedence. They are no part of Plan.Digest.
 	Policies []PolicyUse
@@ -125,6 +133,9 @@ type Match struct {
 	Method  string
 	Headers []ValueMatch
 	Query   []ValueMatch
+	// RPC is the method of a GRPCRoute's match that names no service; Path says
+	// the same as an expression.
+	RPC string
 }
 
 // PathKind is how a path is compared.
@@ -192,32 +203,6 @@ type CORS struct {
 	ExposeHeaders    []string
 	AllowCredentials bool
 	MaxAge           time.Duration
-}
-
-// WeightedBackend is a share of the requests. Backend is empty when the
-// reference did not resolve: its share is answered with 500.
-type WeightedBackend struct {
-	Backend string
-	Weight  uint32
-}
-
-// Backend is a resolved destination.
-type Backend struct {
-	// ID is "namespace/name".
-	ID          string
-	Protocol    v1alpha1.BackendProtocol
-	Endpoints   []v1alpha1.Endpoint
-	SPIFFEID    string
-	Hostname    string
-	Transcoding *Transcoding
-	Origin      Origin
-}
-
-// Transcoding turns REST into gRPC.
-type Transcoding struct {
-	DescriptorSet   []byte
-	Services        []string
-	MaxRequestBytes uint32
 }
 
 // Auth refers to the AuthRoute of the same route id.

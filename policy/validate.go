@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -39,8 +41,24 @@ func (p *Parser) validate(object *Object) Problems {
 		c.gateway(&value.Spec)
 	case *gatewayv1.HTTPRoute:
 		c.httpRoute(&value.Spec)
+	case *corev1.Secret:
+		c.secret(value)
+	case *v1alpha1.TLSPolicy:
+		c.tlsPolicy(&value.Spec)
+	case *v1alpha1.HeaderPolicy:
+		c.headerPolicy(&value.Spec)
+	case *v1alpha1.EdgePolicy:
+		c.edgePolicy(&value.Spec)
+	case *gatewayv1.TLSRoute:
+		c.tlsRoute(&value.Spec)
 	case *gatewayv1.GRPCRoute:
 		c.grpcRoute(&value.Spec)
+	case *gatewayv1.BackendTLSPolicy:
+		c.backendTLSPolicy(&value.Spec)
+	case *corev1.Service:
+		c.service(&value.Spec)
+	case *discoveryv1.EndpointSlice:
+		c.endpointSlice(value)
 	case *gatewayv1.ReferenceGrant:
 		c.referenceGrant(&value.Spec)
 	}

@@ -79,7 +79,10 @@ func compile(t testing.TB, content []byte, options envoy.Options) envoy.Set {
 func TestGoldens(t *testing.T) {
 	for name, content := range goldens(t) {
 		t.Run(name, func(t *testing.T) {
-			got := render(t, compile(t, content, options()), name == "listeners")
+			got := render(t, compile(t, content, options()), name == "listeners" || name == "tls" || name == "edge", name != "listeners")
+			if name == "traffic" || name == "backends" {
+				got = append(got, httpFilters(t, compile(t, content, options()))...)
+			}
 			path := filepath.Join("testdata", name+".out.yaml")
 			if *update {
 				require.NoError(t, os.WriteFile(path, got, 0o644))
@@ -93,10 +96,13 @@ func TestGoldens(t *testing.T) {
 
 // render writes a set for people to review in a diff. Listeners differ by their
 // port only, and are shown whole once.
-func render(t testing.TB, set envoy.Set, listeners bool) []byte {
+func render(t testing.TB, set envoy.Set, listeners bool, brief ...bool) []byte {
 	t.Helper()
 	out := map[string]map[string]any{}
 	for typeURL, resources := range set {
+		if typeURL == envoy.TypeSecret && len(resources) == 0 {
+			continue
+		}
 		short := typeURL[strings.LastIndexByte(typeURL, '.')+1:]
 		out[short] = map[string]any{}
 		for name, resource := range resources {
@@ -107,6 +113,9 @@ func render(t testing.TB, set envoy.Set, listeners bool) []byte {
 			if typeURL == envoy.TypeListener && !listeners {
 				value = map[string]any{"name": value["name"], "address": value["address"]}
 			}
+			if len(brief) > 0 && brief[0] {
+				dropRepeated(value)
+			}
 			out[short][name] = shorten(value)
 		}
 	}
@@ -115,13 +124,79 @@ func render(t testing.TB, set envoy.Set, listeners bool) []byte {
 	return append(raw, '\n')
 }
 
+// dropRepeated takes out what every chain has and the golden of listeners shows.
+func dropRepeated(value any) {
+	switch value := value.(type) {
+	case map[string]any:
+		for _, key := range []string{"local_reply_config", "access_log", "tracing"} {
+			delete(value, key)
+		}
+		for _, inner := range value {
+			dropRepeated(inner)
+		}
+	case []any:
+		for _, inner := range value {
+			dropRepeated(inner)
+		}
+	}
+}
+
+// httpFilters shows the filters that the chains have because of their routes.
+func httpFilters(t testing.TB, set envoy.Set) []byte {
+	t.Helper()
+	out := map[string]any{}
+	for name, resource := range set[envoy.TypeListener] {
+		raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(resource.Body)
+		require.NoError(t, err)
+		var value any
+		require.NoError(t, json.Unmarshal(raw, &value))
+		var filters []any
+		find(value, "http_filters", func(list any) {
+			for _, filter := range list.([]any) {
+				if name := filter.(map[string]any)["name"].(string); strings.Contains(name, "/") || !slices.Contains(always(), name) {
+					filters = append(filters, shorten(filter))
+				}
+			}
+		})
+		out[name] = filters
+	}
+	raw, err := yaml.Marshal(map[string]any{"http_filters": out})
+	require.NoError(t, err)
+	return raw
+}
+
+// always are the filters that every chain has.
+func always() []string {
+	return []string{
+		"envoy.filters.http.header_mutation", "envoy.filters.http.cors", "envoy.filters.http.grpc_web", "envoy.filters.http.ext_authz",
+		"envoy.filters.http.ratelimit.open", "envoy.filters.http.ratelimit.closed", "envoy.filters.http.router",
+	}
+}
+
+// find calls f with every value of a key.
+func find(value any, key string, f func(any)) {
+	switch value := value.(type) {
+	case map[string]any:
+		for name, inner := range value {
+			if name == key {
+				f(inner)
+			}
+			find(inner, key, f)
+		}
+	case []any:
+		for _, inner := range value {
+			find(inner, key, f)
+		}
+	}
+}
+
 // shorten replaces what nobody reviews here by its hash.
 func shorten(value any) any {
 	switch value := value.(type) {
 	case map[string]any:
 		for key, inner := range value {
 			text, _ := inner.(string)
-			if (key == "proto_descriptor_bin" || key == "inline_string") && len(text) > 200 {
+			if (key == "proto_descriptor_bin" || key == "inline_string" || key == "inline_bytes") && len(text) > 200 {
 				sum := sha256.Sum256([]byte(text))
 				value[key] = "sha256 " + hex.EncodeToString(sum[:8])
 				continue
@@ -177,7 +252,7 @@ func TestVersionsChangeWithContent(t *testing.T) {
 	}{
 		"an endpoint":        {"matches", "port: 9000", "port: 9999", []string{eds + "web"}},
 		"a protocol":         {"matches", "protocol: GRPC", "protocol: HTTP2", nil},
-		"a spoken protocol":  {"matches", "protocol: GRPC", "protocol: HTTP", []string{cds + "calls"}},
+		"a spoken protocol":  {"backends", "protocol: HTTP2", "protocol: HTTP", []string{cds + "names"}},
 		"a path":             {"matches", "value: /prefix", "value: /other", []string{rds}},
 		"a comment":          {"matches", "# Every", "# Each", nil},
 		"a limit's number":   {"policies", "requests: 1000,", "requests: 1001,", []string{"RateLimitRule default/limits/together"}},
@@ -185,7 +260,7 @@ func TestVersionsChangeWithContent(t *testing.T) {
 		"an expression":      {"policies", "'read' in", "'write' in", []string{"AuthRoute httproute/default/api/closed@default/edge/http"}},
 		"a consumer's tier":  {"policies", "tier: gold\n", "tier: iron\n", []string{"Consumer default/alice"}},
 		"the mesh's peer":    {"backends", "spiffe://weir.local/data", "spiffe://weir.local/user", []string{cds + "mesh"}},
-		"the size of a body": {"backends", "65536", "65537", []string{rds}},
+		"the size of a body": {"backends", "65536", "65537", []string{"Listener port-8080"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			content := string(goldens(t)[tc.golden])
@@ -221,8 +296,11 @@ func TestReferencesHold(t *testing.T) {
 			for name := range set[envoy.TypeEndpoint] {
 				require.Contains(t, set[envoy.TypeCluster], name)
 			}
-			for name := range set[envoy.TypeListener] {
+			for _, name := range referred(t, set, "route_config_name") {
 				require.Contains(t, set[envoy.TypeRoute], name)
+			}
+			for _, name := range referred(t, set, "tls_certificate_sds_secret_configs", "validation_context_sds_secret_config") {
+				require.Contains(t, set[envoy.TypeSecret], name)
 			}
 			for typeURL, resources := range set {
 				for name, resource := range resources {
