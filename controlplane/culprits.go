@@ -147,7 +147,7 @@ func (f *fleetLane) unresolved(err error) *ads.Rejection {
 // run finds what is to blame for the trial's rejection, puts it back, and
 // returns the last trial.
 func (s *search) run(ctx context.Context, t trial) trial {
-	for t.rejection != nil && s.trials < maxTrials && ctx.Err() == nil {
+	for t.rejection != nil && !s.lane.loop.noQuarantine && s.trials < maxTrials && ctx.Err() == nil {
 		s.rejections = append(s.rejections, t.rejection)
 		if next, found := s.suspect(ctx, t); found {
 			t = next

@@ -113,11 +113,12 @@ func programmed(fleet string) func(controlplane.Outcome) bool {
 
 // proxy subscribes like an Envoy. It rejects what holds a poison.
 type proxy struct {
-	mu        sync.Mutex
-	poisons   []string
-	say       string
-	resources map[string]map[string]*anypb.Any
-	responses int
+	mu                sync.Mutex
+	poisons           []string
+	say               string
+	resources         map[string]map[string]*anypb.Any
+	rejected, checked int
+	hung              chan struct{}
 	// missing are clusters that routes led to at some time without being there.
 	missing []string
 	stop    func()
@@ -149,11 +150,17 @@ func (r *rig) proxy(component, node, say string, poisons ...string) *proxy {
 
 func (p *proxy) apply(typeURL string, resources map[string]*anypb.Any) error {
 	p.mu.Lock()
+	hung := p.hung
+	p.mu.Unlock()
+	if hung != nil {
+		<-hung
+	}
+	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.responses++
 	for _, resource := range resources {
 		for _, poison := range p.poisons {
 			if bytes.Contains(resource.GetValue(), []byte(poison)) {
+				p.rejected++
 				return errors.New(strings.ReplaceAll(p.say, "%s", poison))
 			}
 		}
@@ -173,12 +180,27 @@ func (p *proxy) check() {
 		for _, host := range config.GetVirtualHosts() {
 			for _, route := range host.GetRoutes() {
 				name := route.GetRoute().GetCluster()
+				p.checked++
 				if _, ok := p.resources[envoy.TypeCluster][name]; name != "" && !ok && !slices.Contains(p.missing, name) {
 					p.missing = append(p.missing, name)
 				}
 			}
 		}
 	}
+}
+
+// hang has the proxy answer nothing more until release.
+func (p *proxy) hang() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hung = make(chan struct{})
+}
+
+func (p *proxy) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.hung)
+	p.hung = nil
 }
 
 // heal has the proxy reject other things, or nothing, from now on.

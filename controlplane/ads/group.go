@@ -24,6 +24,9 @@ type Group struct {
 	// closed ends every stream; first is called with the first target.
 	closed <-chan struct{}
 	first  func()
+	// atOnce is set by tests: what they claim of the order of a rollout must fail
+	// then.
+	atOnce bool
 
 	mu       sync.Mutex
 	target   envoy.Set

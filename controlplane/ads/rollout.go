@@ -116,6 +116,9 @@ func (e *PartialError) Unwrap() error { return e.Rejections[0] }
 // walk goes through the steps from current to next.
 func (g *Group) walk(ctx context.Context, current, next envoy.Set, first bool) error {
 	todo, reached, base := steps(current, next), envoy.Set(nil), current
+	if g.atOnce {
+		todo = todo[len(todo)-1:]
+	}
 	if first {
 		// Clients may hold more than we know from an earlier life of ours; they are
 		// brought to next directly, which is what they had unless policy changed.

@@ -114,7 +114,12 @@ func (t *stateTransport) accept(r *request) bool {
 		known = &stateOfType{names: map[string]bool{}, has: map[string]envoy.Resource{}}
 		t.types[r.typeURL] = known
 	} else if r.nonce != known.nonce {
-		return false
+		if len(r.names) > 0 || len(known.names) == 0 {
+			return false
+		}
+		// It wants nothing of the type any more, and Envoy does not answer what it
+		// has no use for.
+		r.nonce = known.nonce
 	}
 	if known.offered != nil && r.failure == nil {
 		known.has = known.offered
