@@ -86,6 +86,8 @@ type Route struct {
 	Auth *Auth
 	// Limits are the rate limits, in the policy's order.
 	Limits []Limit
+	// Extensions process the exchange, in the order in which a request meets them.
+	Extensions []Extension
 	// Policies are all that reach the route, those in effect and those that lost,
 	// by kind and then in order of precedence. They are no part of Plan.Digest.
 	Policies []PolicyUse

@@ -16,7 +16,10 @@ type policySet struct {
 	auth   *compiledAuth
 	limits []Limit
 	cors   *CORS
-	done   bool
+	// extensions are those of kindExtensions, and extended that they were looked up
+	extensions []Extension
+	extended   bool
+	done       bool
 }
 
 // policiesOf is what is in effect for a rule of a route on a listener.

@@ -50,7 +50,7 @@ func (r *resolver) build(rule *ruleSource, l *listener) (routes []Route, open bo
 	if base.CORS == nil {
 		base.CORS = r.corsOf(set)
 	}
-	base.Limits, base.Policies = r.limitsOf(set, rule), set.uses
+	base.Limits, base.Policies, base.Extensions = r.limitsOf(set, rule), set.uses, r.extensionsOf(set)
 	routes = make([]Route, len(rule.matches))
 	for i, match := range rule.matches {
 		routes[i] = base

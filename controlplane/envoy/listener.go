@@ -103,7 +103,7 @@ func (c *compiler) connectionManager(port *policy.Port, chain *policy.Chain) *hc
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			ConfigSource: adsSource(), RouteConfigName: chainName(port, chain),
 		}},
-		HttpFilters: c.httpFilters(),
+		HttpFilters: c.httpFilters(chain),
 		AccessLog:   []*accesslogv3.AccessLog{accessLog()},
 		Tracing:     c.tracing(),
 
@@ -140,7 +140,7 @@ func (c *compiler) connectionManager(port *policy.Port, chain *policy.Chain) *hc
 
 // httpFilters are in the order in which a request meets them; a response meets
 // them backwards.
-func (c *compiler) httpFilters() []*hcmv3.HttpFilter {
+func (c *compiler) httpFilters(chain *policy.Chain) []*hcmv3.HttpFilter {
 	filters := []*hcmv3.HttpFilter{
 		httpFilter(filterHeaders, &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
 			ResponseMutations: []*mutationv3.HeaderMutation{
@@ -168,6 +168,7 @@ func (c *compiler) httpFilters() []*hcmv3.HttpFilter {
 			httpFilter(filterLimitOpen, rateLimitFilter(stageOpen)),
 			httpFilter(filterLimitClosed, rateLimitFilter(stageClosed)))
 	}
+	filters = append(filters, c.extensionFilters(chain)...)
 	transcoder := httpFilter(filterTranscoder, &transcoderv3.GrpcJsonTranscoder{
 		DescriptorSet: &transcoderv3.GrpcJsonTranscoder_ProtoDescriptorBin{},
 	})

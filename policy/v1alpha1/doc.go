@@ -24,4 +24,5 @@ const (
 	KindAuthPolicy      = "AuthPolicy"
 	KindRateLimitPolicy = "RateLimitPolicy"
 	KindTrafficPolicy   = "TrafficPolicy"
+	KindExtensionPolicy = "ExtensionPolicy"
 )
