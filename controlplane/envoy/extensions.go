@@ -23,6 +23,11 @@ import (
 // filterExtension starts the names of the filters of extensions.
 const filterExtension = "weir.extension/"
 
+// answeredByExtension is the condition, in CEL, that an extension answered by
+// itself: the body is its own. Everything that Envoy answers has details; an
+// extension's answer has those that it gives, if any.
+const answeredByExtension = `response.code_details == "" || response.code_details.startsWith("extension")`
+
 // extensionFilters are one filter for each extension of a chain, in the order in
 // which requests meet them. They are off until a route turns them on.
 func (c *compiler) extensionFilters(chain *policy.Chain) []*hcmv3.HttpFilter {
@@ -70,7 +75,7 @@ func externalProcessor(extension *policy.Extension) *extprocv3.ExternalProcessor
 			// The route, its rules and limits are settled by then.
 			AllowAllRouting:    wrapperspb.Bool(false),
 			AllowEnvoy:         wrapperspb.Bool(false),
-			DisallowSystem:     wrapperspb.Bool(false),
+			DisallowSystem:     wrapperspb.Bool(true),
 			DisallowExpression: regex("(?i)" + identity.HeaderPrefix + ".*"),
 		},
 		RouteCacheAction: extprocv3.ExternalProcessor_RETAIN,

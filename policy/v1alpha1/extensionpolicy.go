@@ -87,7 +87,9 @@ type ExtensionSettings struct {
 
 // Extension is one server that processes requests and responses. It cannot set
 // or remove x-weir- headers, what says where a request goes (the host, method,
-// path and scheme), nor Envoy's own headers.
+// path and scheme), nor Envoy's own headers. It may answer by itself
+// (ImmediateResponse): the body is then passed on as it is if the answer's details
+// are empty or start with "extension"; with others the edge writes the body.
 type Extension struct {
 	// Name is unique within the policy.
 	//
