@@ -104,7 +104,11 @@ func (p *processor) own() string {
 
 func (p *processor) mutation() *extprocv3.HeaderMutation {
 	set := func(name, value string, action corev3.HeaderValueOption_HeaderAppendAction) *corev3.HeaderValueOption {
-		return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, RawValue: []byte(value)}, AppendAction: action, Append: wrapperspb.Bool(true)}
+		option := &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, RawValue: []byte(value)}, AppendAction: action}
+		if action == corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD {
+			option.Append = wrapperspb.Bool(true) //nolint:staticcheck // ext_proc takes the action, which is the zero value, for none
+		}
+		return option
 	}
 	return &extprocv3.HeaderMutation{
 		SetHeaders: []*corev3.HeaderValueOption{
@@ -219,7 +223,7 @@ func (p *proxied) ask(path, body string, headers ...string) (*http.Response, str
 	}
 	response, err := http.DefaultClient.Do(request)
 	require.NoError(p.t, err)
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	raw, err := io.ReadAll(response.Body)
 	require.NoError(p.t, err)
 	return response, string(raw)
