@@ -233,6 +233,7 @@ func scalarToJSON(node *yaml.Node) (any, error) {
 }
 
 func (p *Parser) decodeDocument(file string, node *yaml.Node, value any) Document {
+	withoutServerFields(value)
 	raw, err := json.Marshal(value)
 	if err != nil {
 		return broken(file, node.Line, CodeYAML, "cannot be written as JSON: "+err.Error(), []byte("AuthPolicy"))

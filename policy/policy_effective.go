@@ -13,9 +13,10 @@ type policySet struct {
 	kinds [policyKindCount]effective
 	uses  []PolicyUse
 	// what is compiled from kinds, made when first asked for
-	auth   *compiledAuth
-	limits []Limit
-	cors   *CORS
+	auth    *compiledAuth
+	limits  []Limit
+	cors    *CORS
+	traffic *trafficUse
 	// extensions are those of kindExtensions, and extended that they were looked up
 	extensions []Extension
 	extended   bool

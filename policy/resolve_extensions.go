@@ -146,6 +146,8 @@ func (r *resolver) extensionBackend(won wonPiece, spec *v1alpha1.Extension) stri
 	switch {
 	case state == nil:
 		message = fmt.Sprintf("there is no %s", to)
+	case state.broken != "":
+		message = fmt.Sprintf("%s cannot be used: %s", to, state.broken)
 	case state.backend.Protocol != v1alpha1.ProtocolGRPC:
 		message = fmt.Sprintf("%s is not of protocol %s", to, v1alpha1.ProtocolGRPC)
 	default:
