@@ -55,6 +55,7 @@ func findEnvoy(t *testing.T) string {
 type proxied struct {
 	t       *testing.T
 	ads     *ads.Group
+	server  *ads.Server
 	options envoy.Options
 	admin   string
 	// ports are where listeners are bound.
@@ -127,7 +128,7 @@ func startEnvoyBy(t *testing.T, stateOfTheWorld bool) *proxied {
 	fleets := []controlplane.FleetConfig{{Peers: []string{certs.PeerID("ingress")}}}
 	adsServer := ads.NewServer(controlplane.Access(fleets, certs.PeerID("extauthz"), certs.PeerID("ratelimit")), logger, nil)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server.GRPC(), adsServer)
-	p.ads = adsServer.Group("")
+	p.ads, p.server = adsServer.Group(""), adsServer
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- server.Run(ctx) }()
