@@ -25,18 +25,18 @@ func TestHTTP3(t *testing.T) {
 	config := &tls.Config{RootCAs: authority.pool(), ServerName: "www.example"}
 	p.requireAccepted(p.compileText(text))
 	p.listening(8443)
-	_, response, err := p.ask(p.client(8443, "www.example", config), 8443, "www.example", "/")
+	_, response, err := p.askTLS(p.client(8443, "www.example", config), 8443, "www.example", "/")
 	require.NoError(t, err)
 	require.Empty(t, response.Header.Get("Alt-Svc"), "not asked for")
 
 	p.requireAccepted(p.compileText(text + policyYAML("TLSPolicy", "quic", "kind: Gateway, name: edge", "  protocols: [HTTP/2, HTTP/1.1, HTTP/3]\n")))
 	require.Eventually(t, func() bool {
-		_, response, err = p.ask(p.client(8443, "www.example", config), 8443, "www.example", "/")
+		_, response, err = p.askTLS(p.client(8443, "www.example", config), 8443, "www.example", "/")
 		return err == nil && response.Header.Get("Alt-Svc") == fmt.Sprintf(`h3=":%d"; ma=86400`, p.ports[8443])
 	}, 5*time.Second, 10*time.Millisecond)
 	transport := &http3.Transport{TLSClientConfig: config}
 	t.Cleanup(func() { _ = transport.Close() })
-	status, response, err := p.ask(&http.Client{Transport: transport, Timeout: 5 * time.Second}, 8443, "www.example", "/three")
+	status, response, err := p.askTLS(&http.Client{Transport: transport, Timeout: 5 * time.Second}, 8443, "www.example", "/three")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, "HTTP/3.0", response.Proto)
@@ -181,7 +181,7 @@ func TestSecurityHeaders(t *testing.T) {
 	require.Equal(t, []string{"from the service"}, header.Values("X-Frame-Options"))
 	require.Equal(t, "no-referrer", header.Get("Referrer-Policy"))
 	require.Empty(t, header.Get("X-Content-Type-Options"), "the Gateway's are replaced, not added to")
-	_, response, err := p.ask(p.client(8443, "www.example", &tls.Config{RootCAs: authority.pool()}), 8443, "www.example", "/")
+	_, response, err := p.askTLS(p.client(8443, "www.example", &tls.Config{RootCAs: authority.pool()}), 8443, "www.example", "/")
 	require.NoError(t, err)
 	require.Equal(t, "max-age=31536000; includeSubDomains", response.Header.Get("Strict-Transport-Security"))
 }

@@ -158,8 +158,8 @@ func (p *proxied) client(port int32, name string, config *tls.Config) *http.Clie
 	return &http.Client{Timeout: 5 * time.Second, Transport: transport}
 }
 
-// ask sends a request over TLS with a Host of its own, until somebody listens.
-func (p *proxied) ask(client *http.Client, port int32, host, path string) (status int, response *http.Response, err error) {
+// askTLS sends a request over TLS with a Host of its own, until somebody listens.
+func (p *proxied) askTLS(client *http.Client, port int32, host, path string) (status int, response *http.Response, err error) {
 	p.t.Helper()
 	request, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, fmt.Sprintf("https://127.0.0.1:%d%s", p.ports[port], path), nil)
 	require.NoError(p.t, err)
@@ -238,7 +238,7 @@ func TestListenersOverTLS(t *testing.T) {
 		if len(tc.alpn) > 0 {
 			client.Transport.(*http.Transport).ForceAttemptHTTP2 = false
 		}
-		status, response, err := p.ask(client, 8443, tc.host, "/")
+		status, response, err := p.askTLS(client, 8443, tc.host, "/")
 		require.NoError(t, err, name)
 		require.Equal(t, tc.status, status, name)
 		require.Equal(t, tc.protocol, response.Proto, name)
@@ -246,18 +246,18 @@ func TestListenersOverTLS(t *testing.T) {
 			require.Equal(t, "application/problem+json", response.Header.Get("Content-Type"), name)
 		}
 	}
-	_, _, err := p.ask(p.client(8443, "lost.example", trust), 8443, "lost.example", "/")
+	_, _, err := p.askTLS(p.client(8443, "lost.example", trust), 8443, "lost.example", "/")
 	require.Error(t, err, "a listener without a certificate takes no connection, nor does a wider one for it")
 	_, err = http.Get(fmt.Sprintf("http://127.0.0.1:%d/", p.ports[8443]))
 	require.Error(t, err, "plain text is not served")
 	old := trust.Clone()
 	old.MaxVersion = tls.VersionTLS11
-	_, _, err = p.ask(p.client(8443, "www.example", old), 8443, "www.example", "/")
+	_, _, err = p.askTLS(p.client(8443, "www.example", old), 8443, "www.example", "/")
 	require.Error(t, err, "TLS 1.1 is not offered")
 
 	// A new certificate serves new connections; the old ones stay.
 	held := p.client(8443, "www.shop.example", trust)
-	_, response, err := p.ask(held, 8443, "www.shop.example", "/")
+	_, response, err := p.askTLS(held, 8443, "www.shop.example", "/")
 	require.NoError(t, err)
 	require.Equal(t, first.Leaf.SerialNumber, response.TLS.PeerCertificates[0].SerialNumber)
 	second := authority.issue("*.shop.example")
@@ -266,10 +266,10 @@ func TestListenersOverTLS(t *testing.T) {
 	drained := p.stats("listener_manager.listener_modified")["listener_manager.listener_modified"]
 	p.requireAccepted(next)
 	require.Eventually(t, func() bool {
-		_, response, err := p.ask(p.client(8443, "www.shop.example", trust), 8443, "www.shop.example", "/")
+		_, response, err := p.askTLS(p.client(8443, "www.shop.example", trust), 8443, "www.shop.example", "/")
 		return err == nil && response.TLS.PeerCertificates[0].SerialNumber.Cmp(second.Leaf.SerialNumber) == 0
 	}, 5*time.Second, 10*time.Millisecond, "the new certificate")
-	_, response, err = p.ask(held, 8443, "www.shop.example", "/")
+	_, response, err = p.askTLS(held, 8443, "www.shop.example", "/")
 	require.NoError(t, err)
 	require.Equal(t, first.Leaf.SerialNumber, response.TLS.PeerCertificates[0].SerialNumber, "the connection was kept")
 	require.Equal(t, drained, p.stats("listener_manager.listener_modified")["listener_manager.listener_modified"])
@@ -367,15 +367,15 @@ func TestStreamsOverTLS(t *testing.T) {
 		backendYAML(secured.Listener.Addr()) + strings.Replace(backendYAML(plain.Listener.Addr()), "name: web", "name: plain", 1) +
 		secretYAML(t, "any", authority.issue("www.example", "ended.example", "other.raw.example"))))
 	p.listening(8443)
-	status, response, err := p.ask(p.client(8443, "db.raw.example", &tls.Config{RootCAs: own.pool()}), 8443, "db.raw.example", "/")
+	status, response, err := p.askTLS(p.client(8443, "db.raw.example", &tls.Config{RootCAs: own.pool()}), 8443, "db.raw.example", "/")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, []string{"db.raw.example"}, response.TLS.PeerCertificates[0].DNSNames, "the service's own certificate")
 	client := p.client(8443, "ended.example", &tls.Config{RootCAs: authority.pool()})
-	status, response, err = p.ask(client, 8443, "ended.example", "/x")
+	status, response, err = p.askTLS(client, 8443, "ended.example", "/x")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, "echo", response.Header.Get("Server"), "nothing was read of HTTP")
-	_, _, err = p.ask(p.client(8443, "other.raw.example", &tls.Config{RootCAs: authority.pool()}), 8443, "other.raw.example", "/")
+	_, _, err = p.askTLS(p.client(8443, "other.raw.example", &tls.Config{RootCAs: authority.pool()}), 8443, "other.raw.example", "/")
 	require.Error(t, err, "a name of the listener without a route falls to nobody else")
 }
