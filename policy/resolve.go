@@ -45,11 +45,13 @@ func Resolve(input Input) (*Plan, Problems) {
 		reported:    map[Problem]bool{},
 		fleetOf:     input.FleetOf,
 		statuses:    map[ObjectRef]*ObjectStatus{},
+		gateways:    map[ObjectRef]bool{},
+		secrets:     map[string]*Secret{},
 	}
 	r.index(input.Objects)
 	r.indexGrants()
 	r.indexTLSPolicies()
-	r.closings = slices.Clone(input.Closings)
+	r.splitClosings(input.Closings)
 	r.indexPolicies()
 	ports := r.ports()
 	plan := &Plan{
@@ -59,6 +61,7 @@ func Resolve(input Input) (*Plan, Problems) {
 		RateLimits: r.rateLimitRules(),
 	}
 	plan.Backends = r.usedBackends()
+	plan.Secrets = r.usedSecrets(plan.Ports)
 	r.policyOutcomes()
 	r.tlsPolicyStatuses()
 	slices.SortFunc(plan.AuthRoutes, func(a, b *authRoute) int { return cmp.Compare(a.GetRouteId(), b.GetRouteId()) })
@@ -88,7 +91,12 @@ type resolver struct {
 	grants         map[grantKey]bool
 	fleetOf        func(ObjectRef) string
 	statuses       map[ObjectRef]*ObjectStatus
-	problems       Problems
+	// gateways of Weir's classes; allListeners are theirs, in order of precedence.
+	gateways     map[ObjectRef]bool
+	allListeners []*listener
+	secrets      map[string]*Secret
+	tlsClosings  []Closing
+	problems     Problems
 	// reported are those of reportOnce.
 	reported map[Problem]bool
 }
