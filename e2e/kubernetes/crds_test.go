@@ -25,9 +25,7 @@ func tries(t *testing.T, c client.Client, raw []byte) error {
 	t.Helper()
 	value := &unstructured.Unstructured{}
 	require.NoError(t, json.Unmarshal(raw, &value.Object))
-	if value.GetNamespace() == "" {
-		value.SetNamespace("default")
-	}
+	value.SetNamespace("default") // There is no other.
 	return c.Create(t.Context(), value, client.DryRunAll, client.FieldValidation("Strict"))
 }
 
