@@ -77,7 +77,8 @@ func (c *compiler) route(port *policy.Port, route *policy.Route) []*routev3.Rout
 	}
 	headerMutations(compiled, route)
 	switch {
-	case route.Auth != nil && (route.Auth.Refuse || c.options.ExtAuthzAddress == ""): // nobody could say yes
+	case route.Auth != nil && (route.Auth.Refuse || c.options.ExtAuthzAddress == ""), // nobody could say yes
+		lacksExtension(route):
 		compiled.Action = directResponse(503)
 	case route.Redirect != nil:
 		compiled.Action = c.redirect(port, route)
