@@ -33,6 +33,8 @@ func (p *Parser) validate(object *Object) Problems {
 		c.consumer(&value.Spec)
 	case *v1alpha1.AuthPolicy:
 		c.authPolicy(&value.Spec)
+	case *v1alpha1.ExtensionPolicy:
+		c.extensionPolicy(&value.Spec)
 	case *v1alpha1.TrafficPolicy:
 		c.trafficPolicy(&value.Spec)
 	case *v1alpha1.RateLimitPolicy:
@@ -41,6 +43,16 @@ func (p *Parser) validate(object *Object) Problems {
 		c.gateway(&value.Spec)
 	case *gatewayv1.HTTPRoute:
 		c.httpRoute(&value.Spec)
+	case *corev1.Secret:
+		c.secret(value)
+	case *v1alpha1.TLSPolicy:
+		c.tlsPolicy(&value.Spec)
+	case *v1alpha1.HeaderPolicy:
+		c.headerPolicy(&value.Spec)
+	case *v1alpha1.EdgePolicy:
+		c.edgePolicy(&value.Spec)
+	case *gatewayv1.TLSRoute:
+		c.tlsRoute(&value.Spec)
 	case *gatewayv1.GRPCRoute:
 		c.grpcRoute(&value.Spec)
 	case *gatewayv1.BackendTLSPolicy:

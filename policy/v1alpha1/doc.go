@@ -23,5 +23,9 @@ const (
 	KindConsumer        = "Consumer"
 	KindAuthPolicy      = "AuthPolicy"
 	KindRateLimitPolicy = "RateLimitPolicy"
+	KindTLSPolicy       = "TLSPolicy"
+	KindHeaderPolicy    = "HeaderPolicy"
+	KindEdgePolicy      = "EdgePolicy"
 	KindTrafficPolicy   = "TrafficPolicy"
+	KindExtensionPolicy = "ExtensionPolicy"
 )
