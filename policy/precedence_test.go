@@ -42,11 +42,10 @@ func (w *wanted) id() string {
 
 // asked is a request.
 type asked struct {
-	grpc                 bool
-	host, path, method   string
-	headers, queries     []string
-	service, rpc         string
-	description, decided string
+	grpc               bool
+	host, path, method string
+	headers, queries   []string
+	service, rpc       string
 }
 
 func (w *wanted) takes(q *asked) bool {
@@ -275,10 +274,10 @@ func planTakes(route *policy.Route, q *asked) bool {
 		return false
 	}
 	path := route.Match.Path
-	switch {
-	case path.Kind == policy.PathExact:
+	switch path.Kind {
+	case policy.PathExact:
 		return q.path == path.Value
-	case path.Kind == policy.PathRegex: // a method of any service
+	case policy.PathRegex: // a method of any service
 		return strings.HasSuffix(q.path, "/"+route.Match.RPC) && strings.Count(q.path, "/") == 2
 	default:
 		prefix := strings.TrimSuffix(path.Value, "/")
