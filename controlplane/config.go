@@ -36,12 +36,6 @@ type Config struct {
 	OTLP PeerConfig `yaml:"otlp"`
 }
 
-// SourcesConfig says where policy comes from.
-type SourcesConfig struct {
-	// Folders of YAML files, read recursively and followed.
-	Folders []string `yaml:"folders"`
-}
-
 // IngressConfig says where Envoy's listeners bind.
 type IngressConfig struct {
 	// Address is an IP address. Default 127.0.0.1.
@@ -63,6 +57,7 @@ func (c *Config) SetDefaults() {
 	c.Config.SetDefaults()
 	c.Server.SetDefaults()
 	c.Server.AllowedPeers = []string{certs.PeerID("ingress"), certs.PeerID("extauthz"), certs.PeerID("ratelimit")}
+	c.Sources.Kubernetes.SetDefaults()
 	c.Ingress.Address = "127.0.0.1"
 	c.ExtAuthz.Peer = certs.PeerID("extauthz")
 	c.RateLimit.Peer = certs.PeerID("ratelimit")
@@ -71,9 +66,7 @@ func (c *Config) SetDefaults() {
 // Validate reports every mistake.
 func (c *Config) Validate() error {
 	errs := []error{c.Config.Validate(), c.Server.Validate()}
-	if len(c.Sources.Folders) == 0 {
-		errs = append(errs, errors.New("sources.folders: name at least one folder of policy"))
-	}
+	errs = append(errs, c.Sources.validate()...)
 	for _, peer := range []struct {
 		name, address string
 		required      bool

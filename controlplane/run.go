@@ -7,7 +7,6 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
 	"weir.dev/controlplane/ads"
-	"weir.dev/controlplane/folder"
 	"weir.dev/kit/certs"
 	"weir.dev/kit/daemon"
 	"weir.dev/kit/rpcserver"
@@ -22,7 +21,7 @@ func Run(ctx context.Context, cfg *Config, runtime *daemon.Runtime) error {
 	if err != nil {
 		return err
 	}
-	source, err := folder.New(folder.Config{Folders: cfg.Sources.Folders, KeepFile: cfg.StateFile, Logger: runtime.Logger}, parser)
+	sources, writer, err := cfg.Sources.open(parser, cfg.StateFile, runtime.Logger)
 	if err != nil {
 		return err
 	}
@@ -37,7 +36,7 @@ func Run(ctx context.Context, cfg *Config, runtime *daemon.Runtime) error {
 	runtime.Admin.HandleFunc("GET /status", loop.ServeStatus)
 	runtime.SetReady("plan", errors.New("the policy has not been read yet"))
 
-	updates, sourceEnded := Follow(ctx, source)
+	updates, sourceEnded := Follow(ctx, sources)
 	ended := make(chan error, 2)
 	go func() { ended <- loop.Run(ctx, updates) }()
 	go func() {
@@ -54,6 +53,13 @@ func Run(ctx context.Context, cfg *Config, runtime *daemon.Runtime) error {
 			ended <- errSource(err)
 		}
 	}()
+	if writer != nil {
+		go func() {
+			if err := loop.tellKubernetes(ctx, writer); err != nil && ctx.Err() == nil {
+				runtime.Logger.ErrorContext(ctx, "the status of Kubernetes objects is not written", "error", err)
+			}
+		}()
+	}
 	served := make(chan error, 1)
 	go func() { served <- server.Run(ctx) }()
 	select {

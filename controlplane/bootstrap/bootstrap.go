@@ -52,6 +52,9 @@ type Config struct {
 	// where systems keep theirs; on a system without any, no public server is
 	// trusted.
 	PublicTrustFile string
+	// StateOfTheWorld has Envoy ask by that variant of the protocol, in which every
+	// response holds all of a type, instead of by the incremental one.
+	StateOfTheWorld bool
 }
 
 // publicTrustFiles are where systems keep the authorities that they trust.
@@ -98,7 +101,7 @@ func JSON(config Config) ([]byte, error) {
 		Admin: &bootstrapv3.Admin{Address: admin},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
 			AdsConfig: &corev3.ApiConfigSource{
-				ApiType: corev3.ApiConfigSource_DELTA_GRPC, TransportApiVersion: corev3.ApiVersion_V3,
+				ApiType: config.apiType(), TransportApiVersion: corev3.ApiVersion_V3,
 				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
 					EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: clusterControlPlane},
 				}}},
@@ -139,6 +142,13 @@ func JSON(config Config) ([]byte, error) {
 		return nil, err
 	}
 	return protojson.MarshalOptions{Multiline: true, UseProtoNames: true}.Marshal(bootstrap)
+}
+
+func (c *Config) apiType() corev3.ApiConfigSource_ApiType {
+	if c.StateOfTheWorld {
+		return corev3.ApiConfigSource_GRPC
+	}
+	return corev3.ApiConfigSource_DELTA_GRPC
 }
 
 // missing names what Envoy could not start or be recognised without.

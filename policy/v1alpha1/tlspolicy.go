@@ -203,6 +203,7 @@ type PEMRef struct {
 // and suffix is set.
 //
 // +kubebuilder:validation:XValidation:rule="[has(self.exact), has(self.prefix), has(self.suffix)].filter(set, set).size() == 1",message="set exactly one of exact, prefix and suffix"
+// +kubebuilder:validation:XValidation:rule="self.type != 'IP' || !has(self.exact) || isIP(self.exact)",message="exact is not an IP address"
 type SubjectAltName struct {
 	// Type is DNS, URI (as SPIFFE ids are), Email or IP.
 	//
