@@ -62,6 +62,8 @@ type proxied struct {
 	ports map[int32]int32
 	log   *bytes.Buffer
 	own   lockedLog
+	// access is the access log.
+	access lockedLog
 	// stateOfTheWorld has Envoy use that variant of the protocol.
 	stateOfTheWorld bool
 }
@@ -134,8 +136,8 @@ func startEnvoyBy(t *testing.T, stateOfTheWorld bool) *proxied {
 	go func() { served <- server.Run(ctx) }()
 	adminFile := filepath.Join(dir, "admin")
 	command := exec.Command(findEnvoy(t), "-c", config, "--disable-hot-restart", "--concurrency", "2", //nolint:gosec // as found
-		"--admin-address-path", adminFile, "--log-level", "warning")
-	command.Stderr = p.log // the access log goes to standard output
+		"--admin-address-path", adminFile, "--log-level", "warning", "--file-flush-interval-msec", "10")
+	command.Stderr, command.Stdout = p.log, &p.access
 	require.NoError(t, command.Start())
 	exited := make(chan error, 1)
 	go func() { exited <- command.Wait() }()

@@ -142,6 +142,8 @@ const (
 // ClientCertificates says which certificates of clients are taken. When the
 // authorities or revocation lists cannot be had, the listener takes no
 // connection.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'Optional' || !has(self.subjectAltNames) || self.subjectAltNames.size() == 0",message="subjectAltNames go with mode Required: Envoy demands a certificate where it matches names"
 type ClientCertificates struct {
 	// Mode is Required (default), or Optional: a client without a certificate is
 	// let in, one with a bad one is not.
@@ -163,7 +165,8 @@ type ClientCertificates struct {
 	// +kubebuilder:validation:MaxItems=8
 	CRLRefs []PEMRef `json:"crlRefs,omitempty"`
 	// SubjectAltNames: a certificate must hold a name that one of them matches;
-	// none takes every certificate of the authorities. At most 32.
+	// none takes every certificate of the authorities. At most 32, with mode
+	// Required only, since Envoy demands a certificate where it matches names.
 	//
 	// +optional
 	// +listType=atomic
