@@ -27,6 +27,9 @@ type Config struct {
 	// StateFile keeps the last good policy over restarts; empty keeps nothing.
 	StateFile string        `yaml:"stateFile"`
 	Ingress   IngressConfig `yaml:"ingress"`
+	// Fleets of proxies; by default one that serves every Gateway, of the peer
+	// "ingress".
+	Fleets    []FleetConfig `yaml:"fleets"`
 	ExtAuthz  PeerConfig    `yaml:"extAuthz"`
 	RateLimit PeerConfig    `yaml:"rateLimit"`
 	// OTLP is the collector that Envoy sends traces to; none by default.
@@ -71,9 +74,6 @@ func (c *Config) Validate() error {
 	if len(c.Sources.Folders) == 0 {
 		errs = append(errs, errors.New("sources.folders: name at least one folder of policy"))
 	}
-	if _, err := netip.ParseAddr(c.Ingress.Address); err != nil {
-		errs = append(errs, fmt.Errorf("ingress.address: %q is not an IP address", c.Ingress.Address))
-	}
 	for _, peer := range []struct {
 		name, address string
 		required      bool
@@ -85,12 +85,16 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("%s.address: %q is not host:port", peer.name, peer.address))
 		}
 	}
-	errs = append(errs, c.Ingress.validatePorts()...)
+	errs = append(errs, c.Ingress.validate()...)
+	errs = append(errs, c.validateFleets()...)
 	return errors.Join(errs...)
 }
 
-func (c *IngressConfig) validatePorts() []error {
+func (c *IngressConfig) validate() []error {
 	var errs []error
+	if _, err := netip.ParseAddr(c.Address); err != nil {
+		errs = append(errs, fmt.Errorf("ingress.address: %q is not an IP address", c.Address))
+	}
 	from := map[int32]int32{}
 	for _, port := range slices.Sorted(maps.Keys(c.PortMap)) {
 		bound := c.PortMap[port]

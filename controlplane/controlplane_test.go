@@ -249,7 +249,7 @@ func TestFromSavingToServing(t *testing.T) {
 	w.run()
 	applied := w.limiter()
 	w.requireApplied(applied, 1)
-	require.NoError(t, w.ready())
+	require.Eventually(t, func() bool { return w.ready() == nil }, patience, time.Millisecond)
 	first := w.eventually("in force", func(s controlplane.Status) bool { return s.Plan != "" && s.Rolling == "" })
 	for n := uint32(2); n < 12; n++ {
 		began := time.Now()

@@ -26,13 +26,14 @@ func Run(ctx context.Context, cfg *Config, runtime *daemon.Runtime) error {
 	if err != nil {
 		return err
 	}
+	cfg.Server.AllowedPeers = cfg.peers()
 	server, err := rpcserver.New(cfg.Server, rpcserver.Options{Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Quiet: true})
 	if err != nil {
 		return err
 	}
-	adsServer := ads.NewServer(Access(certs.PeerID("ingress"), certs.PeerID("extauthz"), certs.PeerID("ratelimit")), runtime.Logger, runtime.Registry)
+	adsServer := ads.NewServer(Access(cfg.fleets(), certs.PeerID("extauthz"), certs.PeerID("ratelimit")), runtime.Logger, runtime.Registry)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server.GRPC(), adsServer)
-	loop := &Loop{Server: adsServer, Options: cfg.options(), Logger: runtime.Logger}
+	loop := &Loop{Server: adsServer, Options: cfg.options(), Fleets: cfg.fleets(), Logger: runtime.Logger}
 	runtime.Admin.HandleFunc("GET /status", loop.ServeStatus)
 	runtime.SetReady("plan", errors.New("the policy has not been read yet"))
 

@@ -54,7 +54,7 @@ func findEnvoy(t *testing.T) string {
 // proxied is a real Envoy that subscribes to an ADS server of the test's own.
 type proxied struct {
 	t       *testing.T
-	ads     *ads.Server
+	ads     *ads.Group
 	options envoy.Options
 	admin   string
 	// ports are where the listeners of ports 8080 and 80 are bound.
@@ -116,8 +116,10 @@ func startEnvoy(t *testing.T) *proxied {
 	dir := t.TempDir()
 	config, server := p.written(dir)
 	logger := slog.New(slog.NewTextHandler(&p.own, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	p.ads = ads.NewServer(controlplane.Access(certs.PeerID("ingress"), certs.PeerID("extauthz"), certs.PeerID("ratelimit")), logger, nil)
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server.GRPC(), p.ads)
+	fleets := []controlplane.FleetConfig{{Peers: []string{certs.PeerID("ingress")}}}
+	adsServer := ads.NewServer(controlplane.Access(fleets, certs.PeerID("extauthz"), certs.PeerID("ratelimit")), logger, nil)
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server.GRPC(), adsServer)
+	p.ads = adsServer.Group("")
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- server.Run(ctx) }()
@@ -131,7 +133,7 @@ func startEnvoy(t *testing.T) *proxied {
 	t.Cleanup(func() {
 		_ = command.Process.Kill()
 		require.Error(t, <-exited, "it was killed")
-		p.ads.Close()
+		adsServer.Close()
 		cancel()
 		require.NoError(t, <-served)
 		if t.Failed() {

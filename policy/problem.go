@@ -50,6 +50,9 @@ const (
 	CodeNoAuthentication Code = "WEIR3302"
 	CodeTooManyMerged    Code = "WEIR3303"
 	CodeOpenRoute        Code = "WEIR4001"
+	CodeRejected         Code = "WEIR5101"
+	CodeNoFleet          Code = "WEIR5102"
+	CodeRolledBack       Code = "WEIR5103"
 )
 
 // Explanations is the fix of each code, one line each; the reference page is
@@ -77,6 +80,9 @@ func Explanations() map[Code]string {
 		CodeListenerConflict: "Two listeners claim the same port and hostname.",
 		CodeRouteConflict:    "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
 		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
+		CodeRejected:         "A proxy, or one of Weir's servers, rejected what this object makes of its configuration, so the object stays as it last was accepted, or is left out. The message holds the reason in its words. Mend the object: it is tried again when it changes, and every 15 seconds.",
+		CodeNoFleet:          "The control plane's configuration has fleets, and none of them serves this Gateway. Name it in fleets[].gateways, or give it the labels of one.",
+		CodeRolledBack:       "A proxy rejected the configuration, and what of the changes is to blame could not be told: the fleet keeps what it last accepted. Undo the changes one by one, or read the proxy's log.",
 		CodeManyBlocks:       "A policy says its settings in more than one place. Write them in exactly one: the spec itself, spec.defaults or spec.overrides (GEP-713 allows one merge strategy a policy).",
 		CodeReservedKind:     "The kind belongs to a later version of Weir. Remove the object: what it asks for does not happen.",
 		CodeNoEffect:         "Other policies are in effect everywhere that this one reaches, so it does nothing. Remove it, or change where or how they are attached; the message names them.",

@@ -3,4 +3,8 @@ package ads
 import "time"
 
 // SetStepTimeout replaces how long a step waits; call it before any rollout.
-func (s *Server) SetStepTimeout(timeout time.Duration) { s.stepTimeout = timeout }
+func (s *Server) SetStepTimeout(timeout time.Duration) {
+	for _, group := range s.groups {
+		group.stepTimeout = timeout
+	}
+}

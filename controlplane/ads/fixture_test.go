@@ -26,7 +26,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
-	"weir.dev/controlplane"
 	"weir.dev/controlplane/ads"
 	"weir.dev/controlplane/envoy"
 	"weir.dev/kit/certs"
@@ -72,7 +71,13 @@ func newFixture(t testing.TB) *fixture {
 	}
 	server, err := rpcserver.New(config, rpcserver.Options{Name: "test", Logger: logger, Quiet: true})
 	require.NoError(t, err)
-	f.ads = ads.NewServer(controlplane.Access(certs.PeerID("ingress"), certs.PeerID("extauthz"), certs.PeerID("ratelimit")), logger, f.registry)
+	// All are of one group: its rollouts go through every step.
+	const weir = "type.googleapis.com/weir.rules.v1."
+	f.ads = ads.NewServer(ads.Access{
+		certs.PeerID("ingress"):   {Types: []string{lds, rds, cds, eds}},
+		certs.PeerID("extauthz"):  {Types: []string{rules, weir + "Consumer"}},
+		certs.PeerID("ratelimit"): {Types: []string{limit}},
+	}, logger, f.registry)
 	f.ads.SetStepTimeout(patience)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server.GRPC(), f.ads)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -108,7 +113,7 @@ func (b *lockedBuffer) String() string {
 // rollout starts one; its outcome arrives on the channel.
 func (f *fixture) rollout(set envoy.Set) <-chan error {
 	done := make(chan error, 1)
-	go func() { done <- f.ads.Rollout(f.t.Context(), set) }()
+	go func() { done <- f.ads.Group("").Rollout(f.t.Context(), set) }()
 	return done
 }
 

@@ -252,7 +252,7 @@ func TestRejectedListenerIsQuarantined(t *testing.T) {
 	require.ErrorContains(t, err, "taken: cannot bind")
 	f.requireInSync()
 
-	f.ads.Retry()
+	f.ads.Group("").Retry()
 	done = f.rollout(next)
 	proxy.accept(lds, "+taken=1")
 	require.NoError(t, f.requireDone(done))
@@ -392,7 +392,7 @@ func TestACancelledRolloutReturnsAtOnce(t *testing.T) {
 	f.requireInSync()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- f.ads.Rollout(ctx, after(t)) }()
+	go func() { done <- f.ads.Group("").Rollout(ctx, after(t)) }()
 	require.Equal(t, "+new=1 +r=2", describe(c.next(rules)), "nothing was taken away yet")
 	cancel()
 	require.ErrorIs(t, f.requireDone(done), context.Canceled)
@@ -426,7 +426,7 @@ func TestManyClientsAndRollouts(t *testing.T) {
 		})
 	}
 	for n := range 60 {
-		err := f.ads.Rollout(t.Context(), setOf(t, fmt.Sprintf("rules a=%d b=1 x%d=1", n, n)))
+		err := f.ads.Group("").Rollout(t.Context(), setOf(t, fmt.Sprintf("rules a=%d b=1 x%d=1", n, n)))
 		var rejection *ads.Rejection
 		if err != nil {
 			require.ErrorAs(t, err, &rejection)
@@ -467,6 +467,6 @@ func BenchmarkOneRouteChange(b *testing.B) {
 		b.StopTimer()
 		next := set(n)
 		b.StartTimer()
-		require.NoError(b, f.ads.Rollout(b.Context(), next))
+		require.NoError(b, f.ads.Group("").Rollout(b.Context(), next))
 	}
 }

@@ -62,11 +62,6 @@ func TestWhoMaySubscribeToWhat(t *testing.T) {
 	}
 }
 
-func TestOnlyTheDeltaVariantIsServed(t *testing.T) {
-	f := newFixture(t)
-	require.ErrorContains(t, f.ads.StreamAggregatedResources(nil), "DELTA_GRPC")
-}
-
 func TestNothingIsServedBeforeTheFirstRollout(t *testing.T) {
 	f := newFixture(t)
 	c := f.dial("extauthz")

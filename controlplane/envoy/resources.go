@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -71,57 +72,81 @@ func (s Set) Add(name string, message proto.Message) error {
 	return nil
 }
 
-// Compile makes every resource of a Plan, Weir's own rules included.
+// Compile makes every resource of one fleet's part of a Plan, and all of Weir's
+// own rules.
 func Compile(plan *policy.Plan, options Options) (Set, error) {
-	set := Set{}
+	set, err := CompileFleet(plan, options)
+	rules, rulesErr := CompileRules(plan)
+	maps.Copy(set, rules)
+	return set, errors.Join(err, rulesErr)
+}
+
+// CompileFleet makes what the proxies of one fleet are served.
+func CompileFleet(plan *policy.Plan, options Options) (Set, error) {
+	b := builder{set: Set{}}
 	for _, typeURL := range []string{TypeListener, TypeRoute, TypeCluster, TypeEndpoint} {
-		set[typeURL] = map[string]Resource{}
+		b.set[typeURL] = map[string]Resource{}
 	}
 	compiler := &compiler{options: options, backends: map[string]*policy.Backend{}}
 	for i := range plan.Backends {
 		compiler.backends[plan.Backends[i].ID] = &plan.Backends[i]
 	}
-	var errs []error
-	add := func(name string, message proto.Message, err error) {
-		if err == nil {
-			err = set.Add(name, message)
-		}
-		if err != nil {
-			errs = append(errs, err)
-		}
-	}
+	used := usedBackends(plan, options.Fleet)
 	for i := range plan.Ports {
 		port := &plan.Ports[i]
 		if port.Fleet != options.Fleet {
 			continue
 		}
 		listener, err := compiler.listener(port)
-		add(listener.GetName(), listener, err)
+		b.add(listener.GetName(), listener, err)
 		for j := range port.Chains {
 			routes, err := compiler.routes(port, &port.Chains[j])
-			add(routes.GetName(), routes, err)
+			b.add(routes.GetName(), routes, err)
 		}
 	}
 	for i := range plan.Backends {
+		if used != nil && !used[plan.Backends[i].ID] {
+			continue
+		}
 		cluster, endpoints, err := compiler.backend(&plan.Backends[i])
-		add(cluster.GetName(), cluster, err)
+		b.add(cluster.GetName(), cluster, err)
 		if endpoints != nil {
-			add(endpoints.GetClusterName(), endpoints, nil)
+			b.add(endpoints.GetClusterName(), endpoints, nil)
 		}
 	}
 	for _, own := range compiler.ownClusters() {
-		add(own.GetName(), own, nil)
+		b.add(own.GetName(), own, nil)
 	}
+	return b.set, errors.Join(b.errs...)
+}
+
+// CompileRules makes what Weir's own servers are served: the rules of all fleets.
+func CompileRules(plan *policy.Plan) (Set, error) {
+	b := builder{set: Set{}}
 	for _, rule := range plan.AuthRoutes {
-		add(rule.GetRouteId(), rule, nil)
+		b.add(rule.GetRouteId(), rule, nil)
 	}
 	for _, consumer := range plan.Consumers {
-		add(consumer.GetName(), consumer, nil)
+		b.add(consumer.GetName(), consumer, nil)
 	}
 	for _, rule := range plan.RateLimits {
-		add(rule.GetId(), rule, nil)
+		b.add(rule.GetId(), rule, nil)
 	}
-	return set, errors.Join(errs...)
+	return b.set, errors.Join(b.errs...)
+}
+
+type builder struct {
+	set  Set
+	errs []error
+}
+
+func (b *builder) add(name string, message proto.Message, err error) {
+	if err == nil {
+		err = b.set.Add(name, message)
+	}
+	if err != nil {
+		b.errs = append(b.errs, err)
+	}
 }
 
 type compiler struct {

@@ -1,0 +1,87 @@
+package controlplane
+
+import (
+	"errors"
+	"strings"
+
+	"weir.dev/controlplane/ads"
+	"weir.dev/policy"
+)
+
+// problemsOf says of each quarantined object what its proxy said.
+func problemsOf(quarantined []Quarantine) policy.Problems {
+	var problems policy.Problems
+	for _, q := range quarantined {
+		serves := "it is left out"
+		if q.Kept {
+			serves = "its last good version serves in its place"
+		}
+		problems = append(problems, policy.Problem{
+			Origin: q.Origin, Code: policy.CodeRejected, Severity: policy.SeverityError,
+			Message: q.Node + " rejected " + q.Resource + ", so " + serves + ": " + q.Message,
+		})
+	}
+	return problems
+}
+
+// rejections are those that a rollout went on without.
+func rejections(err error) []*ads.Rejection {
+	var partial *ads.PartialError
+	if errors.As(err, &partial) {
+		return partial.Rejections
+	}
+	var rejection *ads.Rejection
+	if errors.As(err, &rejection) {
+		return []*ads.Rejection{rejection}
+	}
+	return nil
+}
+
+// quarantinedRules traces rules that were rejected to the policies that they are
+// made from.
+func quarantinedRules(gen *generation, err error) []Quarantine {
+	var quarantined []Quarantine
+	for _, rejection := range rejections(err) {
+		for _, name := range rejection.Blamed() {
+			quarantined = append(quarantined, Quarantine{
+				Origin: ruleOrigin(gen, rejection.TypeURL, name), Kept: rejection.Kept[name],
+				Node: rejection.Node, Resource: name, Message: rejection.Message,
+			})
+		}
+	}
+	return quarantined
+}
+
+// ruleOrigin finds what a rule is made from.
+func ruleOrigin(gen *generation, typeURL, name string) policy.Origin {
+	if typeURL == typeConsumer {
+		namespace, rest, _ := strings.Cut(name, "/")
+		return objectOrigin(gen.input.Objects, policy.ObjectRef{Kind: "Consumer", Namespace: namespace, Name: rest})
+	}
+	for i := range gen.plan.Ports {
+		for j := range gen.plan.Ports[i].Chains {
+			for _, host := range gen.plan.Ports[i].Chains[j].Hosts {
+				for _, route := range host.Routes {
+					if route.Auth != nil && route.Auth.RouteID == name {
+						return route.Auth.Origin
+					}
+					for _, limit := range route.Limits {
+						if limit.Rule == name {
+							return limit.Origin
+						}
+					}
+				}
+			}
+		}
+	}
+	return policy.Origin{}
+}
+
+func objectOrigin(objects []*policy.Object, ref policy.ObjectRef) policy.Origin {
+	for _, object := range objects {
+		if object.Ref == ref {
+			return object.Origin("")
+		}
+	}
+	return policy.Origin{Object: ref}
+}
