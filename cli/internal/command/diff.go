@@ -146,17 +146,7 @@ func compileAll(plan *policy.Plan) (envoy.Set, error) {
 		if err != nil {
 			return nil, err
 		}
-		for typeURL, resources := range set {
-			if all[typeURL] == nil {
-				all[typeURL] = map[string]envoy.Resource{}
-			}
-			for name, resource := range resources {
-				if fleet != "" {
-					name = fleet + ": " + name
-				}
-				all[typeURL][name] = resource
-			}
-		}
+		all.AddAll(fleet, set)
 	}
 	return all, nil
 }
