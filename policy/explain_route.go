@@ -269,13 +269,10 @@ func (e *explainer) fillBackend(out *BackendExplanation, backend *Backend) {
 			out.Endpoints = append(out.Endpoints, fmt.Sprintf("and %d more", len(backend.Endpoints)-i))
 			break
 		}
-		out.Endpoints = append(out.Endpoints, fmt.Sprintf("%s:%d", endpoint.Address, endpoint.Port))
+		out.Endpoints = append(out.Endpoints, endpoint.describe())
 	}
-	switch {
-	case backend.SPIFFEID != "":
-		out.TLS = "mutual TLS with " + backend.SPIFFEID
-	case backend.Hostname != "":
-		out.TLS = "TLS with " + backend.Hostname
+	if backend.TLS != nil {
+		out.TLS = backend.TLS.describe()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -119,7 +120,8 @@ func (o *Object) notice(code Code, field, message string) Problem {
 // kinds is every kind that a source may hold, by apiVersion and kind, with a
 // maker of its empty value.
 func kinds() map[[2]string]func() metav1.Object {
-	const gateway, gatewayBeta, core, weir = "gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1", "v1", v1alpha1.APIVersion
+	const gateway, gatewayBeta = "gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"
+	const core, discovery, weir = "v1", "discovery.k8s.io/v1", v1alpha1.APIVersion
 	return map[[2]string]func() metav1.Object{
 		{gateway, "GatewayClass"}:            func() metav1.Object { return &gatewayv1.GatewayClass{} },
 		{gateway, "Gateway"}:                 func() metav1.Object { return &gatewayv1.Gateway{} },
@@ -127,6 +129,9 @@ func kinds() map[[2]string]func() metav1.Object {
 		{gateway, "GRPCRoute"}:               func() metav1.Object { return &gatewayv1.GRPCRoute{} },
 		{gateway, "ReferenceGrant"}:          func() metav1.Object { return &gatewayv1.ReferenceGrant{} },
 		{gatewayBeta, "ReferenceGrant"}:      func() metav1.Object { return &gatewayv1.ReferenceGrant{} },
+		{gateway, "BackendTLSPolicy"}:        func() metav1.Object { return &gatewayv1.BackendTLSPolicy{} },
+		{core, "Service"}:                    func() metav1.Object { return &corev1.Service{} },
+		{discovery, "EndpointSlice"}:         func() metav1.Object { return &discoveryv1.EndpointSlice{} },
 		{core, "ConfigMap"}:                  func() metav1.Object { return &corev1.ConfigMap{} },
 		{weir, v1alpha1.KindBackend}:         func() metav1.Object { return &v1alpha1.Backend{} },
 		{weir, v1alpha1.KindConsumer}:        func() metav1.Object { return &v1alpha1.Consumer{} },

@@ -77,10 +77,20 @@ type Route struct {
 	// that every request is answered with 500, as the Gateway API asks for
 	// references that cannot be resolved.
 	Backends []WeightedBackend
+	// Mirrors are sent copies of requests; their answers are dropped.
+	Mirrors []Mirror
 	// Timeout of the whole exchange; 0 means the target's default.
 	Timeout time.Duration
 	// BackendTimeout of one try; 0 means none but Timeout.
 	BackendTimeout time.Duration
+	// StreamIdle ends an exchange in which nothing moves; 0 means the target's
+	// default.
+	StreamIdle time.Duration
+	// Retry is nil for the target's default.
+	Retry   *Retry
+	Session *Session
+	// Traffic is nil when no TrafficPolicy says anything about requests.
+	Traffic *Traffic
 
 	// Auth is nil for an open route.
 	Auth *Auth
@@ -125,6 +135,9 @@ type Match struct {
 	Method  string
 	Headers []ValueMatch
 	Query   []ValueMatch
+	// RPC is the method of a GRPCRoute's match that names no service; Path says
+	// the same as an expression.
+	RPC string
 }
 
 // PathKind is how a path is compared.
@@ -192,32 +205,6 @@ type CORS struct {
 	ExposeHeaders    []string
 	AllowCredentials bool
 	MaxAge           time.Duration
-}
-
-// WeightedBackend is a share of the requests. Backend is empty when the
-// reference did not resolve: its share is answered with 500.
-type WeightedBackend struct {
-	Backend string
-	Weight  uint32
-}
-
-// Backend is a resolved destination.
-type Backend struct {
-	// ID is "namespace/name".
-	ID          string
-	Protocol    v1alpha1.BackendProtocol
-	Endpoints   []v1alpha1.Endpoint
-	SPIFFEID    string
-	Hostname    string
-	Transcoding *Transcoding
-	Origin      Origin
-}
-
-// Transcoding turns REST into gRPC.
-type Transcoding struct {
-	DescriptorSet   []byte
-	Services        []string
-	MaxRequestBytes uint32
 }
 
 // Auth refers to the AuthRoute of the same route id.

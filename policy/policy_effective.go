@@ -13,10 +13,11 @@ type policySet struct {
 	kinds [policyKindCount]effective
 	uses  []PolicyUse
 	// what is compiled from kinds, made when first asked for
-	auth   *compiledAuth
-	limits []Limit
-	cors   *CORS
-	done   bool
+	auth    *compiledAuth
+	limits  []Limit
+	cors    *CORS
+	traffic *trafficUse
+	done    bool
 }
 
 // policiesOf is what is in effect for a rule of a route on a listener.

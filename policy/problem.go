@@ -44,6 +44,10 @@ const (
 	CodeListenerConflict Code = "WEIR3005"
 	CodeRouteConflict    Code = "WEIR3006"
 	CodeFailClosed       Code = "WEIR3007"
+	CodeBackendKind      Code = "WEIR3201"
+	CodeBackendProtocol  Code = "WEIR3202"
+	CodeBackendUnusable  Code = "WEIR3203"
+	CodeManyFallbacks    Code = "WEIR3204"
 	CodeManyBlocks       Code = "WEIR2301"
 	CodeReservedKind     Code = "WEIR2302"
 	CodeNoEffect         Code = "WEIR3301"
@@ -81,6 +85,10 @@ func Explanations() map[Code]string {
 		CodeListenerConflict: "Two listeners claim the same port and hostname.",
 		CodeRouteConflict:    "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
 		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
+		CodeBackendKind:      "The kind of a backendRef is none that can be routed to. Refer to a Service, or to a Backend of group weir.dev.",
+		CodeBackendProtocol:  "The backend does not speak what the route needs. Give the Backend another protocol, the Service's port another appProtocol, or route to another one.",
+		CodeBackendUnusable:  "The backend exists and cannot be used as it is: what secures it is not whole, or its appProtocol is not known. The message says which.",
+		CodeManyFallbacks:    "The routes of wildcard hostnames also serve the more specific hostnames where nothing there matches; there are too many for that. Use fewer hostnames, or fewer routes on wildcards.",
 		CodeRejected:         "A proxy, or one of Weir's servers, rejected what this object makes of its configuration, so the object stays as it last was accepted, or is left out. The message holds the reason in its words. Mend the object: it is tried again when it changes, and every 15 seconds.",
 		CodeNoFleet:          "The control plane's configuration has fleets, and none of them serves this Gateway. Name it in fleets[].gateways, or give it the labels of one.",
 		CodeRolledBack:       "A proxy rejected the configuration, and what of the changes is to blame could not be told: the fleet keeps what it last accepted. Undo the changes one by one, or read the proxy's log.",

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"weir.dev/policy/v1alpha1"
@@ -35,16 +36,19 @@ type Input struct {
 // (authentication), and reported. Equal inputs give equal Plans.
 func Resolve(input Input) (*Plan, Problems) {
 	r := &resolver{
-		byRef:    map[ObjectRef]*Object{},
-		classes:  map[string]bool{DefaultClass: true},
-		backends: map[string]*backendState{},
-		authIDs:  map[string]bool{},
-		reported: map[Problem]bool{},
-		fleetOf:  input.FleetOf,
-		statuses: map[ObjectRef]*ObjectStatus{},
+		byRef:       map[ObjectRef]*Object{},
+		classes:     map[string]bool{DefaultClass: true},
+		states:      map[string]*backendState{},
+		variants:    map[string]*Backend{},
+		refFailures: map[ObjectRef]refFailure{},
+		authIDs:     map[string]bool{},
+		reported:    map[Problem]bool{},
+		fleetOf:     input.FleetOf,
+		statuses:    map[ObjectRef]*ObjectStatus{},
 	}
 	r.index(input.Objects)
 	r.indexGrants()
+	r.indexTLSPolicies()
 	r.closings = slices.Clone(input.Closings)
 	r.indexPolicies()
 	ports := r.ports()
@@ -56,6 +60,7 @@ func Resolve(input Input) (*Plan, Problems) {
 	}
 	plan.Backends = r.usedBackends()
 	r.policyOutcomes()
+	r.tlsPolicyStatuses()
 	slices.SortFunc(plan.AuthRoutes, func(a, b *authRoute) int { return cmp.Compare(a.GetRouteId(), b.GetRouteId()) })
 	plan.Digest = digestPlan(plan)
 	plan.Statuses = r.sortedStatuses()
@@ -64,19 +69,26 @@ func Resolve(input Input) (*Plan, Problems) {
 }
 
 type resolver struct {
-	objects    []*Object
-	byRef      map[ObjectRef]*Object
-	classes    map[string]bool
-	backends   map[string]*backendState
-	closings   []Closing
-	policies   policyIndex
-	authRoutes []*authRoute
-	authIDs    map[string]bool
-	limitRules map[string]*limitRule
-	grants     map[grantKey]bool
-	fleetOf    func(ObjectRef) string
-	statuses   map[ObjectRef]*ObjectStatus
-	problems   Problems
+	objects []*Object
+	byRef   map[ObjectRef]*Object
+	classes map[string]bool
+	// states are the backends looked up, variants those with settings of their
+	// own, by id.
+	states         map[string]*backendState
+	variants       map[string]*Backend
+	refFailures    map[ObjectRef]refFailure
+	tlsPolicies    map[targetKey][]*tlsPolicyState
+	allTLSPolicies []*tlsPolicyState
+	endpointSlices map[string][]typed[*discoveryv1.EndpointSlice]
+	closings       []Closing
+	policies       policyIndex
+	authRoutes     []*authRoute
+	authIDs        map[string]bool
+	limitRules     map[string]*limitRule
+	grants         map[grantKey]bool
+	fleetOf        func(ObjectRef) string
+	statuses       map[ObjectRef]*ObjectStatus
+	problems       Problems
 	// reported are those of reportOnce.
 	reported map[Problem]bool
 }

@@ -40,12 +40,7 @@ func (r *resolver) routes(listeners []*listener) []Port {
 	}
 	var ports []Port
 	for _, key := range slices.SortedFunc(maps.Keys(hosts), portKey.compare) {
-		chain := Chain{Name: PlainChain}
-		for _, name := range slices.Sorted(maps.Keys(hosts[key])) {
-			routes := hosts[key][name]
-			slices.SortStableFunc(routes, r.compareRoutes)
-			chain.Hosts = append(chain.Hosts, Host{Name: name, Routes: r.dropShadowed(routes)})
-		}
+		chain := Chain{Name: PlainChain, Hosts: r.order(hosts[key])}
 		ports = append(ports, Port{Fleet: key.fleet, Number: key.number, Chains: []Chain{chain}})
 	}
 	return ports
@@ -77,6 +72,7 @@ func (r *resolver) attach(object *Object, listeners []*listener, parents []gatew
 				}
 			}
 		}
+		r.refsStatus(object, parent, rules)
 		if found == 0 {
 			r.report(object.problem(CodeNotAttached, fmt.Sprintf("spec.parentRefs[%d]", i),
 				fmt.Sprintf("no listener of Gateway %q takes this route: check the name, sectionName, port, hostnames and allowedRoutes", string(parent.Name))))

@@ -15,9 +15,13 @@ type ruleSource struct {
 	name   string
 	grpc   bool
 	// matches and what they are called in the object
-	matches []Match
-	fill    func(*Route)
-	refs    []gatewayv1.BackendRef
+	matches     []Match
+	persistence *gatewayv1.SessionPersistence
+	fill        func(*Route)
+	refs        []backendUse
+	mirrors     []mirrorUse
+	// backends are the refs and mirrors, once they were looked up
+	backends *ruleBackends
 }
 
 func (s *ruleSource) field() string { return fmt.Sprintf("spec.rules[%d]", s.index) }
@@ -42,10 +46,15 @@ func (s *ruleSource) group() string {
 func (r *resolver) build(rule *ruleSource, l *listener) (routes []Route, open bool) {
 	base := Route{ID: rule.id() + "@" + l.id(), GRPC: rule.grpc}
 	rule.fill(&base)
-	if base.Redirect == nil {
-		base.Backends = r.weighted(rule)
+	if rule.backends == nil {
+		rule.backends = r.lookUp(rule)
 	}
 	set := r.policiesOf(rule, l)
+	traffic := r.trafficOf(set)
+	traffic.apply(&base)
+	if base.Redirect == nil {
+		r.backends(&base, rule, l, traffic)
+	}
 	base.Auth, open = r.authFor(rule, set, base.ID)
 	if base.CORS == nil {
 		base.CORS = r.corsOf(set)
@@ -55,6 +64,7 @@ func (r *resolver) build(rule *ruleSource, l *listener) (routes []Route, open bo
 	for i, match := range rule.matches {
 		routes[i] = base
 		routes[i].Match = match
+		routes[i].Session = rule.session(match)
 		routes[i].Origin = rule.object.Origin(fmt.Sprintf("%s.matches[%d]", rule.field(), i))
 	}
 	return routes, open && base.Redirect == nil

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"regexp"
 	"strings"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -11,26 +12,34 @@ func grpcRules(object *Object, spec *gatewayv1.GRPCRouteSpec) []*ruleSource {
 	rules := make([]*ruleSource, len(spec.Rules))
 	for i := range spec.Rules {
 		rule := &spec.Rules[i]
-		source := &ruleSource{object: object, index: i, grpc: true, matches: grpcMatches(rule.Matches)}
+		source := &ruleSource{object: object, index: i, grpc: true, matches: grpcMatches(rule.Matches), persistence: rule.SessionPersistence}
 		if rule.Name != nil {
 			source.name = string(*rule.Name)
 		}
-		for _, ref := range rule.BackendRefs {
-			source.refs = append(source.refs, ref.BackendRef)
+		for j := range rule.BackendRefs {
+			ref := &rule.BackendRefs[j]
+			var part Route
+			applyGRPCFilters(&part, ref.Filters)
+			source.addRef(&ref.BackendRef, j, &part)
 		}
-		source.fill = func(route *Route) {
-			for _, filter := range rule.Filters {
-				switch filter.Type {
-				case gatewayv1.GRPCRouteFilterRequestHeaderModifier:
-					route.RequestHeaders = headerChange(filter.RequestHeaderModifier)
-				case gatewayv1.GRPCRouteFilterResponseHeaderModifier:
-					route.ResponseHeaders = headerChange(filter.ResponseHeaderModifier)
-				}
-			}
+		for j := range rule.Filters {
+			source.addMirror(rule.Filters[j].RequestMirror, j)
 		}
+		source.fill = func(route *Route) { applyGRPCFilters(route, rule.Filters) }
 		rules[i] = source
 	}
 	return rules
+}
+
+func applyGRPCFilters(route *Route, filters []gatewayv1.GRPCRouteFilter) {
+	for i := range filters {
+		switch filter := &filters[i]; filter.Type {
+		case gatewayv1.GRPCRouteFilterRequestHeaderModifier:
+			route.RequestHeaders = headerChange(filter.RequestHeaderModifier)
+		case gatewayv1.GRPCRouteFilterResponseHeaderModifier:
+			route.ResponseHeaders = headerChange(filter.ResponseHeaderModifier)
+		}
+	}
 }
 
 func grpcMatches(specs []gatewayv1.GRPCRouteMatch) []Match {
@@ -40,8 +49,12 @@ func grpcMatches(specs []gatewayv1.GRPCRouteMatch) []Match {
 	matches := make([]Match, len(specs))
 	for i, spec := range specs {
 		match := Match{Path: grpcPath(spec.Method)}
+		if method := spec.Method; match.Path.Kind == PathRegex && (method.Type == nil || *method.Type == gatewayv1.GRPCMethodMatchExact) {
+			match.RPC = *method.Method
+			match.Path.Value = "/[^/]+/" + regexp.QuoteMeta(match.RPC)
+		}
 		for _, header := range spec.Headers {
-			match.Headers = append(match.Headers, ValueMatch{
+			match.addHeader(ValueMatch{
 				Name: strings.ToLower(string(header.Name)), Value: header.Value,
 				Regex: header.Type != nil && *header.Type == gatewayv1.GRPCHeaderMatchRegularExpression,
 			})

@@ -2,22 +2,34 @@ package policy
 
 import (
 	"cmp"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"weir.dev/policy/v1alpha1"
 )
 
 func httpRules(object *Object, spec *gatewayv1.HTTPRouteSpec) []*ruleSource {
 	rules := make([]*ruleSource, len(spec.Rules))
 	for i := range spec.Rules {
 		rule := &spec.Rules[i]
-		source := &ruleSource{object: object, index: i, matches: httpMatches(rule.Matches)}
+		source := &ruleSource{object: object, index: i, matches: httpMatches(rule.Matches), persistence: rule.SessionPersistence}
 		if rule.Name != nil {
 			source.name = string(*rule.Name)
 		}
-		for _, ref := range rule.BackendRefs {
-			source.refs = append(source.refs, ref.BackendRef)
+		for j := range rule.BackendRefs {
+			ref := &rule.BackendRefs[j]
+			var part Route
+			for k := range ref.Filters {
+				applyHTTPFilter(&part, &ref.Filters[k])
+			}
+			source.addRef(&ref.BackendRef, j, &part)
+		}
+		for j := range rule.Filters {
+			source.addMirror(rule.Filters[j].RequestMirror, j)
 		}
 		source.fill = func(route *Route) {
 			for i := range rule.Filters {
@@ -27,10 +39,69 @@ func httpRules(object *Object, spec *gatewayv1.HTTPRouteSpec) []*ruleSource {
 				route.Timeout = timeoutOf(rule.Timeouts.Request)
 				route.BackendTimeout = timeoutOf(rule.Timeouts.BackendRequest)
 			}
+			route.Retry = retryOf(rule.Retry)
 		}
 		rules[i] = source
 	}
 	return rules
+}
+
+func (s *ruleSource) addRef(ref *gatewayv1.BackendRef, index int, part *Route) {
+	use := backendUse{
+		field: fmt.Sprintf("%s.backendRefs[%d]", s.field(), index), ref: ref.BackendObjectReference, weight: ref.Weight,
+		change: WeightedBackend{RequestHeaders: part.RequestHeaders, ResponseHeaders: part.ResponseHeaders},
+	}
+	if part.Rewrite != nil {
+		use.change.Host = part.Rewrite.Host
+	}
+	s.refs = append(s.refs, use)
+}
+
+func (s *ruleSource) addMirror(filter *gatewayv1.HTTPRequestMirrorFilter, index int) {
+	if filter != nil {
+		s.mirrors = append(s.mirrors, mirrorUse{field: fmt.Sprintf("%s.filters[%d].requestMirror.backendRef", s.field(), index), filter: filter})
+	}
+}
+
+// retryOf is a route's own retry. With a retry stanza connection errors are
+// retried, too (HTTPRouteRetry).
+func retryOf(spec *gatewayv1.HTTPRouteRetry) *Retry {
+	if spec == nil {
+		return nil
+	}
+	retry := &Retry{Attempts: defaultRetries, On: append(safeRetries(), v1alpha1.RetryReset), Backoff: durationOr(spec.Backoff, 0)}
+	if spec.Attempts != nil {
+		retry.Attempts = uint32(*spec.Attempts) //nolint:gosec // validated to be 1 to 10
+	}
+	for _, code := range spec.Codes {
+		retry.Codes = append(retry.Codes, int32(code)) //nolint:gosec // validated to be 400 to 599
+	}
+	return retry
+}
+
+// session is the session persistence of a match. A cookie is for the path that
+// the match takes (GEP-1619, "Path").
+func (s *ruleSource) session(match Match) *Session {
+	spec := s.persistence
+	if spec == nil {
+		return nil
+	}
+	session := &Session{
+		Header: spec.Type != nil && *spec.Type == gatewayv1.HeaderBasedSessionPersistence,
+		Name:   "weir-session-" + digestOf(s.id()), Path: "/",
+	}
+	if spec.SessionName != nil && *spec.SessionName != "" {
+		session.Name = *spec.SessionName
+	}
+	if match.Path.Kind != PathRegex && match.RPC == "" {
+		session.Path = match.Path.Value
+	}
+	if session.Header {
+		session.Path = ""
+	} else if spec.CookieConfig != nil && spec.CookieConfig.LifetimeType != nil && *spec.CookieConfig.LifetimeType == gatewayv1.PermanentCookieLifetimeType {
+		session.Lifetime = durationOr(spec.AbsoluteTimeout, 0)
+	}
+	return session
 }
 
 // timeoutOf is a timeout as the Plan has it: "0s" is none (GEP-1742), absence is
@@ -64,13 +135,13 @@ func httpMatches(specs []gatewayv1.HTTPRouteMatch) []Match {
 			match.Method = string(*spec.Method)
 		}
 		for _, header := range spec.Headers {
-			match.Headers = append(match.Headers, ValueMatch{
+			match.addHeader(ValueMatch{
 				Name: strings.ToLower(string(header.Name)), Value: header.Value,
 				Regex: header.Type != nil && *header.Type == gatewayv1.HeaderMatchRegularExpression,
 			})
 		}
 		for _, parameter := range spec.QueryParams {
-			match.Query = append(match.Query, ValueMatch{
+			match.addQuery(ValueMatch{
 				Name: string(parameter.Name), Value: parameter.Value,
 				Regex: parameter.Type != nil && *parameter.Type == gatewayv1.QueryParamMatchRegularExpression,
 			})
@@ -78,6 +149,21 @@ func httpMatches(specs []gatewayv1.HTTPRouteMatch) []Match {
 		matches[i] = match
 	}
 	return matches
+}
+
+// addHeader leaves out what names a header again: only the first counts
+// (HTTPHeaderMatch, name; GRPCHeaderMatch, name).
+func (m *Match) addHeader(value ValueMatch) {
+	if !slices.ContainsFunc(m.Headers, func(other ValueMatch) bool { return other.Name == value.Name }) {
+		m.Headers = append(m.Headers, value)
+	}
+}
+
+// addQuery does the same for parameters (HTTPQueryParamMatch, name).
+func (m *Match) addQuery(value ValueMatch) {
+	if !slices.ContainsFunc(m.Query, func(other ValueMatch) bool { return other.Name == value.Name }) {
+		m.Query = append(m.Query, value)
+	}
 }
 
 func applyHTTPFilter(route *Route, filter *gatewayv1.HTTPRouteFilter) {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -41,6 +43,12 @@ func (p *Parser) validate(object *Object) Problems {
 		c.httpRoute(&value.Spec)
 	case *gatewayv1.GRPCRoute:
 		c.grpcRoute(&value.Spec)
+	case *gatewayv1.BackendTLSPolicy:
+		c.backendTLSPolicy(&value.Spec)
+	case *corev1.Service:
+		c.service(&value.Spec)
+	case *discoveryv1.EndpointSlice:
+		c.endpointSlice(value)
 	case *gatewayv1.ReferenceGrant:
 		c.referenceGrant(&value.Spec)
 	}

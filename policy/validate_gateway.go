@@ -8,8 +8,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
-
-	"weir.dev/policy/v1alpha1"
 )
 
 // maxRouteTimeout bounds a route's timeouts.
@@ -96,8 +94,8 @@ func (c *checker) httpRoute(spec *gatewayv1.HTTPRouteSpec) {
 	for i := range spec.Rules {
 		field := fmt.Sprintf("spec.rules[%d]", i)
 		rule := &spec.Rules[i]
-		c.unsupported(rule.Retry != nil, field+".retry")
-		c.unsupported(rule.SessionPersistence != nil, field+".sessionPersistence")
+		c.retry(field+".retry", rule.Retry)
+		c.sessionPersistence(field+".sessionPersistence", rule.SessionPersistence, len(rule.BackendRefs))
 		c.count(field+".matches", len(rule.Matches), 0, 64)
 		for j := range rule.Matches {
 			c.httpMatch(fmt.Sprintf("%s.matches[%d]", field, j), &rule.Matches[j])
@@ -106,13 +104,10 @@ func (c *checker) httpRoute(spec *gatewayv1.HTTPRouteSpec) {
 		c.count(field+".backendRefs", len(rule.BackendRefs), 0, 16)
 		for j := range rule.BackendRefs {
 			part := fmt.Sprintf("%s.backendRefs[%d]", field, j)
-			c.unsupported(len(rule.BackendRefs[j].Filters) > 0, part+".filters")
+			c.httpBackendFilters(part+".filters", rule.BackendRefs[j].Filters)
 			c.backendRef(part, &rule.BackendRefs[j].BackendRef)
 		}
-		if rule.Timeouts != nil {
-			c.duration(field+".timeouts.request", rule.Timeouts.Request, 0, maxRouteTimeout)
-			c.duration(field+".timeouts.backendRequest", rule.Timeouts.BackendRequest, 0, maxRouteTimeout)
-		}
+		c.routeTimeouts(field+".timeouts", rule.Timeouts)
 	}
 }
 
@@ -178,7 +173,7 @@ func (c *checker) httpFilters(field string, rule *gatewayv1.HTTPRouteRule) {
 	for i := range rule.Filters {
 		filter := &rule.Filters[i]
 		part := fmt.Sprintf("%s.filters[%d]", field, i)
-		if seen[filter.Type] {
+		if seen[filter.Type] && filter.Type != gatewayv1.HTTPRouteFilterRequestMirror {
 			c.fail(CodeDuplicateName, part+".type", "%s is there twice", filter.Type)
 		}
 		seen[filter.Type] = true
@@ -234,6 +229,10 @@ func (c *checker) httpFilter(field string, filter *gatewayv1.HTTPRouteFilter) {
 			if filter.URLRewrite.Hostname != nil {
 				c.hostname(field+".urlRewrite.hostname", string(*filter.URLRewrite.Hostname), false)
 			}
+		}
+	case gatewayv1.HTTPRouteFilterRequestMirror:
+		if !missing(filter.RequestMirror != nil, "requestMirror") {
+			c.mirror(field+".requestMirror", filter.RequestMirror)
 		}
 	case gatewayv1.HTTPRouteFilterCORS:
 		if !missing(filter.CORS != nil, "cors") {
@@ -297,7 +296,7 @@ func (c *checker) grpcRoute(spec *gatewayv1.GRPCRouteSpec) {
 	for i := range spec.Rules {
 		field := fmt.Sprintf("spec.rules[%d]", i)
 		rule := &spec.Rules[i]
-		c.unsupported(rule.SessionPersistence != nil, field+".sessionPersistence")
+		c.sessionPersistence(field+".sessionPersistence", rule.SessionPersistence, len(rule.BackendRefs))
 		c.count(field+".matches", len(rule.Matches), 0, 64)
 		for j := range rule.Matches {
 			c.grpcMatch(fmt.Sprintf("%s.matches[%d]", field, j), &rule.Matches[j])
@@ -308,7 +307,11 @@ func (c *checker) grpcRoute(spec *gatewayv1.GRPCRouteSpec) {
 		c.count(field+".backendRefs", len(rule.BackendRefs), 0, 16)
 		for j := range rule.BackendRefs {
 			part := fmt.Sprintf("%s.backendRefs[%d]", field, j)
-			c.unsupported(len(rule.BackendRefs[j].Filters) > 0, part+".filters")
+			for k := range rule.BackendRefs[j].Filters {
+				filter := &rule.BackendRefs[j].Filters[k]
+				c.unsupported(filter.RequestMirror != nil, fmt.Sprintf("%s.filters[%d].requestMirror", part, k))
+				c.grpcFilter(fmt.Sprintf("%s.filters[%d]", part, k), filter)
+			}
 			c.backendRef(part, &rule.BackendRefs[j].BackendRef)
 		}
 	}
@@ -344,19 +347,9 @@ func (c *checker) grpcFilter(field string, filter *gatewayv1.GRPCRouteFilter) {
 		c.headerModifier(field+".requestHeaderModifier", filter.RequestHeaderModifier)
 	case filter.Type == gatewayv1.GRPCRouteFilterResponseHeaderModifier && filter.ResponseHeaderModifier != nil:
 		c.headerModifier(field+".responseHeaderModifier", filter.ResponseHeaderModifier)
+	case filter.Type == gatewayv1.GRPCRouteFilterRequestMirror && filter.RequestMirror != nil:
+		c.mirror(field+".requestMirror", filter.RequestMirror)
 	default:
 		c.fail(CodeUnsupported, field+".type", "%q is not implemented by this version of Weir, or its settings are missing", string(filter.Type))
-	}
-}
-
-func (c *checker) backendRef(field string, ref *gatewayv1.BackendRef) {
-	if ref.Name == "" {
-		c.required(field + ".name")
-	}
-	if ref.Group == nil || *ref.Group != v1alpha1.Group || ref.Kind == nil || *ref.Kind != v1alpha1.KindBackend {
-		c.fail(CodeUnsupported, field+".kind", "this version of Weir routes to Backends: write group: %s, kind: %s", v1alpha1.Group, v1alpha1.KindBackend)
-	}
-	if ref.Weight != nil && (*ref.Weight < 0 || *ref.Weight > 1_000_000) {
-		c.fail(CodeInvalid, field+".weight", "%d is outside of 0 to 1000000", *ref.Weight)
 	}
 }

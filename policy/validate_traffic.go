@@ -130,6 +130,9 @@ func (c *checker) loadBalancing(field string, balancing *v1alpha1.LoadBalancing)
 	case len(balancing.HashBy) > 0:
 		c.fail(CodeInvalid, field+".hashBy", "needs algorithm Maglev or RingHash")
 	}
+	if hashes && balancing.Locality == v1alpha1.LocalityPreferZone {
+		c.fail(CodeInvalid, field+".locality", "PreferZone does not go with %s", balancing.Algorithm)
+	}
 	for i, by := range balancing.HashBy {
 		part := fmt.Sprintf("%s.hashBy[%d]", field, i)
 		oneOf(c, part+".type", by.Type, false, v1alpha1.HashByHeader, v1alpha1.HashByCookie, v1alpha1.HashByClientIP)
@@ -147,7 +150,7 @@ func (c *checker) loadBalancing(field string, balancing *v1alpha1.LoadBalancing)
 		c.duration(part+".ttl", by.TTL, time.Second, 720*time.Hour)
 	}
 	if balancing.SlowStart != nil && (hashes || balancing.Algorithm == v1alpha1.BalanceRandom) {
-		c.fail(CodeInvalid, field+".slowStart", "needs algorithm LeastRequest or RoundRobin")
+		c.fail(CodeInvalid, field+".slowStart", "needs algorithm RoundRobin or LeastRequest")
 	}
 	c.duration(field+".slowStart", balancing.SlowStart, time.Second, time.Hour)
 }

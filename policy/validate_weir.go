@@ -30,6 +30,18 @@ func (c *checker) backend(spec *v1alpha1.BackendSpec) {
 	c.count("spec.endpoints", len(spec.Endpoints), 1, 256)
 	for i, endpoint := range spec.Endpoints {
 		field := fmt.Sprintf("spec.endpoints[%d]", i)
+		c.text(field+".zone", endpoint.Zone, false, 63)
+		if socket := endpoint.UnixSocket; socket != "" {
+			// sun_path has 108 bytes, the last of which is 0 (unix(7)).
+			c.text(field+".unixSocket", socket, true, 107)
+			if !strings.HasPrefix(socket, "/") || len(socket) == 1 {
+				c.fail(CodeInvalid, field+".unixSocket", "%q is not an absolute path", socket)
+			}
+			if endpoint.Address != "" || endpoint.Port != 0 {
+				c.fail(CodeInvalid, field, "set address and port, or unixSocket")
+			}
+			continue
+		}
 		c.port(field+".port", endpoint.Port)
 		if endpoint.Address == "" {
 			c.required(field + ".address")
@@ -48,6 +60,13 @@ func (c *checker) backend(spec *v1alpha1.BackendSpec) {
 		case tls.Hostname != "":
 			c.hostname("spec.tls.hostname", tls.Hostname, false)
 		}
+		if tls.Hostname == "" && (tls.CACertificateRef != nil || len(tls.SubjectAltNames) > 0) {
+			c.fail(CodeInvalid, "spec.tls", "caCertificateRef and subjectAltNames need hostname")
+		}
+		if tls.CACertificateRef != nil {
+			c.configMapRef("spec.tls.caCertificateRef", *tls.CACertificateRef)
+		}
+		c.subjectAltNames("spec.tls.subjectAltNames", tls.SubjectAltNames)
 	}
 	if transcoding := spec.Transcoding; transcoding != nil {
 		if spec.Protocol != v1alpha1.ProtocolGRPC {

@@ -80,6 +80,9 @@ func TestGoldens(t *testing.T) {
 	for name, content := range goldens(t) {
 		t.Run(name, func(t *testing.T) {
 			got := render(t, compile(t, content, options()), name == "listeners")
+			if name == "traffic" || name == "backends" {
+				got = append(got, httpFilters(t, compile(t, content, options()))...)
+			}
 			path := filepath.Join("testdata", name+".out.yaml")
 			if *update {
 				require.NoError(t, os.WriteFile(path, got, 0o644))
@@ -113,6 +116,55 @@ func render(t testing.TB, set envoy.Set, listeners bool) []byte {
 	raw, err := yaml.Marshal(out)
 	require.NoError(t, err)
 	return append(raw, '\n')
+}
+
+// httpFilters shows the filters that the chains have because of their routes.
+func httpFilters(t testing.TB, set envoy.Set) []byte {
+	t.Helper()
+	out := map[string]any{}
+	for name, resource := range set[envoy.TypeListener] {
+		raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(resource.Body)
+		require.NoError(t, err)
+		var value any
+		require.NoError(t, json.Unmarshal(raw, &value))
+		var filters []any
+		find(value, "http_filters", func(list any) {
+			for _, filter := range list.([]any) {
+				if name := filter.(map[string]any)["name"].(string); strings.Contains(name, "/") || !slices.Contains(always(), name) {
+					filters = append(filters, shorten(filter))
+				}
+			}
+		})
+		out[name] = filters
+	}
+	raw, err := yaml.Marshal(map[string]any{"http_filters": out})
+	require.NoError(t, err)
+	return raw
+}
+
+// always are the filters that every chain has.
+func always() []string {
+	return []string{
+		"envoy.filters.http.header_mutation", "envoy.filters.http.cors", "envoy.filters.http.grpc_web", "envoy.filters.http.ext_authz",
+		"envoy.filters.http.ratelimit.open", "envoy.filters.http.ratelimit.closed", "envoy.filters.http.router",
+	}
+}
+
+// find calls f with every value of a key.
+func find(value any, key string, f func(any)) {
+	switch value := value.(type) {
+	case map[string]any:
+		for name, inner := range value {
+			if name == key {
+				f(inner)
+			}
+			find(inner, key, f)
+		}
+	case []any:
+		for _, inner := range value {
+			find(inner, key, f)
+		}
+	}
 }
 
 // shorten replaces what nobody reviews here by its hash.
@@ -177,7 +229,7 @@ func TestVersionsChangeWithContent(t *testing.T) {
 	}{
 		"an endpoint":        {"matches", "port: 9000", "port: 9999", []string{eds + "web"}},
 		"a protocol":         {"matches", "protocol: GRPC", "protocol: HTTP2", nil},
-		"a spoken protocol":  {"matches", "protocol: GRPC", "protocol: HTTP", []string{cds + "calls"}},
+		"a spoken protocol":  {"backends", "protocol: HTTP2", "protocol: HTTP", []string{cds + "names"}},
 		"a path":             {"matches", "value: /prefix", "value: /other", []string{rds}},
 		"a comment":          {"matches", "# Every", "# Each", nil},
 		"a limit's number":   {"policies", "requests: 1000,", "requests: 1001,", []string{"RateLimitRule default/limits/together"}},
@@ -185,7 +237,7 @@ func TestVersionsChangeWithContent(t *testing.T) {
 		"an expression":      {"policies", "'read' in", "'write' in", []string{"AuthRoute httproute/default/api/closed@default/edge/http"}},
 		"a consumer's tier":  {"policies", "tier: gold\n", "tier: iron\n", []string{"Consumer default/alice"}},
 		"the mesh's peer":    {"backends", "spiffe://weir.local/data", "spiffe://weir.local/user", []string{cds + "mesh"}},
-		"the size of a body": {"backends", "65536", "65537", []string{rds}},
+		"the size of a body": {"backends", "65536", "65537", []string{"Listener port-8080"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			content := string(goldens(t)[tc.golden])

@@ -12,10 +12,8 @@ import (
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
-	transcoderv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_json_transcoder/v3"
 	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
-	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -103,7 +101,7 @@ func (c *compiler) connectionManager(port *policy.Port, chain *policy.Chain) *hc
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			ConfigSource: adsSource(), RouteConfigName: chainName(port, chain),
 		}},
-		HttpFilters: c.httpFilters(),
+		HttpFilters: c.httpFilters(chain),
 		AccessLog:   []*accesslogv3.AccessLog{accessLog()},
 		Tracing:     c.tracing(),
 
@@ -140,7 +138,8 @@ func (c *compiler) connectionManager(port *policy.Port, chain *policy.Chain) *hc
 
 // httpFilters are in the order in which a request meets them; a response meets
 // them backwards.
-func (c *compiler) httpFilters() []*hcmv3.HttpFilter {
+func (c *compiler) httpFilters(chain *policy.Chain) []*hcmv3.HttpFilter {
+	ofRoutes := c.routeFilters(chain)
 	filters := []*hcmv3.HttpFilter{
 		httpFilter(filterHeaders, &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
 			ResponseMutations: []*mutationv3.HeaderMutation{
@@ -148,10 +147,11 @@ func (c *compiler) httpFilters() []*hcmv3.HttpFilter {
 				removePrefix(identity.HeaderPrefix),
 			},
 		}}),
-		httpFilter(filterCORS, &corsv3.Cors{}),
-		httpFilter(filterLua, &luav3.Lua{}),
-		httpFilter(filterGRPCWeb, &grpcwebv3.GrpcWeb{}),
 	}
+	filters = append(filters, ofRoutes[placeFirst]...)
+	filters = append(filters, httpFilter(filterCORS, &corsv3.Cors{}))
+	filters = append(filters, ofRoutes[placeREST]...)
+	filters = append(filters, httpFilter(filterGRPCWeb, &grpcwebv3.GrpcWeb{}))
 	if c.options.ExtAuthzAddress != "" {
 		filters = append(filters, httpFilter(filterExtAuthz, &extauthzv3.ExtAuthz{
 			Services:                       &extauthzv3.ExtAuthz_GrpcService{GrpcService: grpcService(clusterExtAuthz, extAuthzTimeout)},
@@ -168,10 +168,9 @@ func (c *compiler) httpFilters() []*hcmv3.HttpFilter {
 			httpFilter(filterLimitOpen, rateLimitFilter(stageOpen)),
 			httpFilter(filterLimitClosed, rateLimitFilter(stageClosed)))
 	}
-	transcoder := httpFilter(filterTranscoder, &transcoderv3.GrpcJsonTranscoder{
-		DescriptorSet: &transcoderv3.GrpcJsonTranscoder_ProtoDescriptorBin{},
-	})
-	return append(filters, transcoder, httpFilter(filterRouter, &routerv3.Router{SuppressEnvoyHeaders: true}))
+	filters = append(filters, ofRoutes[placeLimits]...)
+	filters = append(filters, ofRoutes[placeLast]...)
+	return append(filters, httpFilter(filterRouter, &routerv3.Router{SuppressEnvoyHeaders: true}))
 }
 
 func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {

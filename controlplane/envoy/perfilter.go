@@ -5,13 +5,10 @@ import (
 	"regexp"
 	"strings"
 
-	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	transcoderv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_json_transcoder/v3"
-	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
-	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -34,11 +31,7 @@ func (c *compiler) perFilter(route *policy.Route) map[string]*anypb.Any {
 	if route.CORS != nil {
 		configs[filterCORS] = packed(corsPolicy(route.CORS))
 	}
-	if transcoding := c.transcoding(route); transcoding != nil {
-		configs[filterTranscoder] = packed(transcoding)
-		configs[filterLua] = packed(problemResponses())
-		configs[filterHeaders] = packed(withoutGRPC())
-	}
+	c.routeConfigs(route, configs)
 	return configs
 }
 
@@ -51,31 +44,21 @@ func extAuthzPerRoute(route *policy.Route) *extauthzv3.ExtAuthzPerRoute {
 	}}
 }
 
-// transcoding is set for an HTTPRoute whose backends share one descriptor set.
-func (c *compiler) transcoding(route *policy.Route) *transcoderv3.GrpcJsonTranscoder {
-	if route.GRPC {
-		return nil
+// transcoding turns REST into gRPC.
+func transcoding(settings *policy.Transcoding) *transcoderv3.GrpcJsonTranscoder {
+	return &transcoderv3.GrpcJsonTranscoder{
+		DescriptorSet: &transcoderv3.GrpcJsonTranscoder_ProtoDescriptorBin{ProtoDescriptorBin: settings.DescriptorSet},
+		Services:      settings.Services,
+		// The route, its rules and limits are those of the REST path.
+		MatchIncomingRequestRoute: true,
+		QueryParamUnescapePlus:    true,
+		UrlUnescapeSpec:           transcoderv3.GrpcJsonTranscoder_ALL_CHARACTERS_EXCEPT_RESERVED,
+		MaxRequestBodySize:        wrapperspb.UInt32(settings.MaxRequestBytes),
+		PrintOptions:              &transcoderv3.GrpcJsonTranscoder_PrintOptions{AlwaysPrintPrimitiveFields: true},
+		RequestValidationOptions: &transcoderv3.GrpcJsonTranscoder_RequestValidationOptions{
+			RejectUnknownMethod: true, RejectUnknownQueryParameters: true, RejectBindingBodyFieldCollisions: true,
+		},
 	}
-	for _, weighted := range route.Backends {
-		backend := c.backends[weighted.Backend]
-		if backend == nil || backend.Transcoding == nil {
-			continue
-		}
-		return &transcoderv3.GrpcJsonTranscoder{
-			DescriptorSet: &transcoderv3.GrpcJsonTranscoder_ProtoDescriptorBin{ProtoDescriptorBin: backend.Transcoding.DescriptorSet},
-			Services:      backend.Transcoding.Services,
-			// The route, its rules and limits are those of the REST path.
-			MatchIncomingRequestRoute: true,
-			QueryParamUnescapePlus:    true,
-			UrlUnescapeSpec:           transcoderv3.GrpcJsonTranscoder_ALL_CHARACTERS_EXCEPT_RESERVED,
-			MaxRequestBodySize:        wrapperspb.UInt32(backend.Transcoding.MaxRequestBytes),
-			PrintOptions:              &transcoderv3.GrpcJsonTranscoder_PrintOptions{AlwaysPrintPrimitiveFields: true},
-			RequestValidationOptions: &transcoderv3.GrpcJsonTranscoder_RequestValidationOptions{
-				RejectUnknownMethod: true, RejectUnknownQueryParameters: true, RejectBindingBodyFieldCollisions: true,
-			},
-		}
-	}
-	return nil
 }
 
 func corsPolicy(cors *policy.CORS) *corsv3.CorsPolicy {
@@ -121,24 +104,6 @@ func originMatch(origin string) *matcherv3.StringMatcher {
 
 //go:embed problem.lua
 var problemLua string
-
-// problemResponses turns a service's gRPC error into RFC 9457 problem details
-// for REST clients.
-func problemResponses() *luav3.LuaPerRoute {
-	return &luav3.LuaPerRoute{Override: &luav3.LuaPerRoute_SourceCode{
-		SourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: problemLua}},
-	}}
-}
-
-// withoutGRPC takes the gRPC status, which is in the HTTP status and the body,
-// out of REST answers.
-func withoutGRPC() *headermutationv3.HeaderMutationPerRoute {
-	var mutations []*mutationv3.HeaderMutation
-	for _, name := range []string{"grpc-status", "grpc-message", "grpc-status-details-bin"} {
-		mutations = append(mutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}})
-	}
-	return &headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{ResponseMutations: mutations}}
-}
 
 // problemFormat is a JSON body of RFC 9457. Values may hold Envoy's command
 // operators, which it escapes.

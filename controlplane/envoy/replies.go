@@ -42,6 +42,8 @@ func replies() []reply {
 		{when: `response.code_details == "route_not_found"`, status: 404, kind: codes.Unimplemented, reason: "ROUTE_NOT_FOUND", detail: "nothing is served at this host and path"},
 		{when: `response.code_details == "direct_response" && response.code == 503`, status: 503, kind: codes.Unavailable, reason: "POLICY_BROKEN", detail: "the policy of this route is being mended; try again later"},
 		{when: `response.code_details == "direct_response" && response.code == 500`, status: 500, kind: codes.Internal, reason: "BACKEND_UNRESOLVED", detail: "the route has no backend"},
+		{when: `response.code_details == "direct_response" && response.code == 502`, status: 502, kind: codes.Unavailable, reason: "BACKEND_UNRESOLVED", detail: "the route has no backend"},
+		{when: `response.code_details == "cluster_not_found" && response.code == 503`, status: 503, kind: codes.Unavailable, reason: "BACKEND_UNRESOLVED", detail: "the route has no backend"},
 		{when: `response.code_details == "cluster_not_found"`, status: 500, kind: codes.Internal, reason: "BACKEND_UNRESOLVED", detail: "the route has no backend"},
 		{when: `response.code == 413`, status: 413, kind: codes.ResourceExhausted, reason: "PAYLOAD_TOO_LARGE", detail: "the request body is larger than this route accepts"},
 		{when: `response.code == 431`, status: 431, kind: codes.ResourceExhausted, reason: "HEADERS_TOO_LARGE", detail: "the request headers are larger than the edge accepts"},

@@ -1,30 +1,18 @@
 package envoy
 
 import (
-	"fmt"
 	"net/http"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"weir.dev/kit/rpcserver"
 	"weir.dev/policy"
 )
-
-// defaultTimeout of an HTTP exchange whose route names none. gRPC calls bring
-// their own deadline and have no other.
-const defaultTimeout = 15 * time.Second
-
-// clusterUnresolved stands in for a Backend that does not exist, within a
-// weighted choice; routes that have nothing else answer directly.
-const clusterUnresolved = "weir/unresolved"
 
 func (c *compiler) routes(port *policy.Port, chain *policy.Chain) (*routev3.RouteConfiguration, error) {
 	config := &routev3.RouteConfiguration{
@@ -34,7 +22,7 @@ func (c *compiler) routes(port *policy.Port, chain *policy.Chain) (*routev3.Rout
 	}
 	for i := range chain.Hosts {
 		host := &chain.Hosts[i]
-		virtual := &routev3.VirtualHost{Name: host.Name, Domains: []string{host.Name}}
+		virtual := &routev3.VirtualHost{Name: host.Name, Domains: []string{host.Name}, RetryPolicy: defaultRetry()}
 		for j := range host.Routes {
 			virtual.Routes = append(virtual.Routes, c.route(port, &host.Routes[j])...)
 		}
@@ -66,7 +54,7 @@ func (c *compiler) route(port *policy.Port, route *policy.Route) []*routev3.Rout
 	case route.Redirect != nil:
 		compiled.Action = c.redirect(port, route)
 	case !slices.ContainsFunc(route.Backends, func(b policy.WeightedBackend) bool { return b.Backend != "" }):
-		compiled.Action = directResponse(500)
+		compiled.Action = unresolved(route)
 	default:
 		compiled.Action = &routev3.Route_Route{Route: c.action(route)}
 	}
@@ -129,51 +117,6 @@ func stringMatch(match policy.ValueMatch) *matcherv3.StringMatcher {
 }
 
 func regex(pattern string) *matcherv3.RegexMatcher { return &matcherv3.RegexMatcher{Regex: pattern} }
-
-func (c *compiler) action(route *policy.Route) *routev3.RouteAction {
-	action := &routev3.RouteAction{
-		RateLimits: rateLimits(route),
-		// Only tries that the backend cannot have begun to serve are repeated.
-		RetryPolicy: &routev3.RetryPolicy{
-			RetryOn:    "connect-failure,refused-stream,reset-before-request",
-			NumRetries: wrapperspb.UInt32(2),
-		},
-		Timeout: durationpb.New(defaultTimeout),
-	}
-	if route.Timeout != 0 {
-		action.Timeout = durationpb.New(max(route.Timeout, 0)) // Envoy's 0 is none, too
-	}
-	if route.BackendTimeout > 0 {
-		action.RetryPolicy.PerTryTimeout = durationpb.New(route.BackendTimeout)
-	}
-	if route.GRPC {
-		action.Timeout = durationpb.New(0)
-		action.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{GrpcTimeoutHeaderMax: durationpb.New(0)}
-	}
-	if len(route.Backends) == 1 {
-		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: clusterName(route.Backends[0].Backend)}
-	} else {
-		weighted := &routev3.WeightedCluster{}
-		for _, backend := range route.Backends {
-			name := clusterUnresolved
-			if backend.Backend != "" {
-				name = clusterName(backend.Backend)
-			}
-			weighted.Clusters = append(weighted.Clusters, &routev3.WeightedCluster_ClusterWeight{
-				Name: name, Weight: wrapperspb.UInt32(backend.Weight),
-			})
-		}
-		action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
-		action.ClusterNotFoundResponseCode = routev3.RouteAction_INTERNAL_SERVER_ERROR
-	}
-	if rewrite := route.Rewrite; rewrite != nil {
-		if rewrite.Host != "" {
-			action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: rewrite.Host}
-		}
-		rewritePath(action, route)
-	}
-	return action
-}
 
 // rewritePath handles the two ways of the Gateway API.
 func rewritePath(action *routev3.RouteAction, route *policy.Route) {
@@ -282,55 +225,4 @@ func headerOptions(change policy.HeaderChange) []*corev3.HeaderValueOption {
 	add(change.Set, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
 	add(change.Add, corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD)
 	return options
-}
-
-func rateLimits(route *policy.Route) []*routev3.RateLimit {
-	var compiled []*routev3.RateLimit
-	for i := range route.Limits {
-		limit := &route.Limits[i]
-		stage := uint32(stageOpen)
-		if limit.FailureMode == "Closed" {
-			stage = stageClosed
-		}
-		actions := []*routev3.RateLimit_Action{genericKey("weir.limit", limit.Rule)}
-		if limit.ByTier {
-			actions = append(actions, identityKey("tier", "tier", "none"))
-		}
-		for _, by := range limit.By {
-			switch by.Type {
-			case "Consumer":
-				actions = append(actions, identityKey("consumer", "principal", "anonymous"))
-			case "Route":
-				actions = append(actions, genericKey("route", limit.Group))
-			case "ClientIP":
-				actions = append(actions, &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_RemoteAddress_{
-					RemoteAddress: &routev3.RateLimit_Action_RemoteAddress{},
-				}})
-			case "Header":
-				actions = append(actions, &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_RequestHeaders_{
-					RequestHeaders: &routev3.RateLimit_Action_RequestHeaders{
-						HeaderName: by.Header, DescriptorKey: fmt.Sprintf("header.%s", strings.ToLower(by.Header)),
-					},
-				}})
-			}
-		}
-		compiled = append(compiled, &routev3.RateLimit{Stage: wrapperspb.UInt32(stage), Actions: actions})
-	}
-	return compiled
-}
-
-func genericKey(key, value string) *routev3.RateLimit_Action {
-	return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_GenericKey_{
-		GenericKey: &routev3.RateLimit_Action_GenericKey{DescriptorKey: key, DescriptorValue: value},
-	}}
-}
-
-// identityKey counts by a field of what extauthz found out.
-func identityKey(key, field, otherwise string) *routev3.RateLimit_Action {
-	return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_Metadata{
-		Metadata: &routev3.RateLimit_Action_MetaData{
-			DescriptorKey: key, DefaultValue: otherwise, Source: routev3.RateLimit_Action_MetaData_DYNAMIC,
-			MetadataKey: metadataKey(filterExtAuthz, field),
-		},
-	}}
 }

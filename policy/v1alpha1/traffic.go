@@ -290,9 +290,9 @@ type TCPHealthCheck struct{}
 // LoadBalancing chooses an endpoint.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.hashBy) && size(self.hashBy) > 0 ? has(self.algorithm) && self.algorithm in ['Maglev', 'RingHash'] : !has(self.algorithm) || !(self.algorithm in ['Maglev', 'RingHash'])",message="Maglev and RingHash need hashBy, the others take none"
-// +kubebuilder:validation:XValidation:rule="!has(self.slowStart) || !has(self.algorithm) || self.algorithm in ['LeastRequest', 'RoundRobin']",message="slowStart needs algorithm LeastRequest or RoundRobin"
+// +kubebuilder:validation:XValidation:rule="!has(self.slowStart) || !has(self.algorithm) || self.algorithm in ['LeastRequest', 'RoundRobin']",message="slowStart needs algorithm RoundRobin or LeastRequest"
 type LoadBalancing struct {
-	// Algorithm is LeastRequest (default), RoundRobin, Random, Maglev or
+	// Algorithm is RoundRobin (default), LeastRequest, Random, Maglev or
 	// RingHash. The last two send equal hashes to the same endpoint.
 	Algorithm LoadBalancer `json:"algorithm,omitempty"`
 	// HashBy is what Maglev and RingHash hash: the first that a request has is

@@ -56,23 +56,42 @@ const (
 )
 
 // Endpoint is one address of a Backend.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.unixSocket) ? !has(self.address) && !has(self.port) : has(self.address) && has(self.port)",message="set address and port, or unixSocket"
 type Endpoint struct {
 	// Address is an IP address or a DNS name, which is resolved by Envoy.
 	//
+	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="isIP(self) || !format.dns1123Subdomain().validate(self.lowerAscii()).hasValue()",message="is neither an IP address nor a DNS name"
-	Address string `json:"address"`
+	Address string `json:"address,omitempty"`
 	// Port is 1 to 65535.
 	//
+	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
-	Port int32 `json:"port"`
+	Port int32 `json:"port,omitempty"`
+	// UnixSocket is the path of a Unix domain socket on the proxy's machine, in
+	// place of address and port.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=107
+	// +kubebuilder:validation:Pattern=`^/[^\x00-\x1f\x7f]+$`
+	UnixSocket string `json:"unixSocket,omitempty"`
+	// Zone is where the endpoint is, for TrafficPolicies that prefer the proxy's
+	// own.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`
+	Zone string `json:"zone,omitempty"`
 }
 
-// BackendTLS secures connections to a Backend. Exactly one of the fields is
-// set.
+// BackendTLS secures connections to a Backend. Exactly one of spiffeID and
+// hostname is set.
 //
+// +kubebuilder:validation:XValidation:rule="has(self.hostname) || !has(self.caCertificateRef) && !has(self.subjectAltNames)",message="caCertificateRef and subjectAltNames need hostname"
 // +kubebuilder:validation:XValidation:rule="has(self.spiffeID) != has(self.hostname)",message="set exactly one of spiffeID and hostname"
 type BackendTLS struct {
 	// SPIFFEID is the identity that the backend must present in a certificate
@@ -84,12 +103,25 @@ type BackendTLS struct {
 	// +kubebuilder:validation:Pattern=`^spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)+$`
 	SPIFFEID string `json:"spiffeID,omitempty"`
 	// Hostname is sent as SNI and must be in the backend's certificate, which
-	// must be of an authority that the edge's system trusts.
+	// must be of an authority that the edge's system trusts, unless the fields
+	// below say otherwise.
 	//
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="!isIP(self) && !format.dns1123Subdomain().validate(self).hasValue()",message="is not a lower-case DNS name"
 	Hostname string `json:"hostname,omitempty"`
+	// CACertificateRef is a bundle of authorities, in PEM, that are trusted in
+	// place of the system's.
+	//
+	// +optional
+	CACertificateRef *ConfigMapKeyRef `json:"caCertificateRef,omitempty"`
+	// SubjectAltNames are names of which the certificate must have one, in place
+	// of hostname; at most 5.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=5
+	// +listType=atomic
+	SubjectAltNames []gatewayv1.SubjectAltName `json:"subjectAltNames,omitempty"`
 }
 
 // Transcoding names the services that REST requests are turned into calls of.
