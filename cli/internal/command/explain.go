@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -66,9 +65,9 @@ func (a *App) explain(ctx context.Context, request string, paths []string, o exp
 	return err
 }
 
-func (a *App) explanation(_ context.Context, question policy.Question, paths []string, alone bool) (*policy.Explanation, error) {
+func (a *App) explanation(ctx context.Context, question policy.Question, paths []string, alone bool) (*policy.Explanation, error) {
 	if len(paths) == 0 {
-		return nil, usageError{errors.New("name a policy folder")}
+		return a.askExplanation(ctx, question)
 	}
 	found, err := load(paths, alone)
 	if err != nil {

@@ -153,7 +153,7 @@ func (a *App) showReplayed(result *replayed, o replayOptions) error {
 }
 
 // plans are the running Plan, or that of --against, and the proposed one.
-func (a *App) plans(_ context.Context, paths []string, o replayOptions) (before, after *policy.Plan, err error) {
+func (a *App) plans(ctx context.Context, paths []string, o replayOptions) (before, after *policy.Plan, err error) {
 	l, err := newLoader(o.alone)
 	if err != nil {
 		return nil, nil, err
@@ -161,6 +161,10 @@ func (a *App) plans(_ context.Context, paths []string, o replayOptions) (before,
 	next, err := l.load(paths)
 	if err != nil {
 		return nil, nil, err
+	}
+	if o.against == "" {
+		before, err = a.askPlan(ctx)
+		return before, next.plan, err
 	}
 	old, err := l.load([]string{o.against})
 	if err != nil {

@@ -77,6 +77,9 @@ func uses() []string {
 	all := []string{Envoy + useAdmin}
 	for _, d := range daemons() {
 		all = append(all, d.name+useGRPC, d.name+useAdmin)
+		if d.name == ControlPlane {
+			all = append(all, d.name+useREST)
+		}
 	}
 	return all
 }
