@@ -57,7 +57,7 @@ type proxied struct {
 	ads     *ads.Group
 	options envoy.Options
 	admin   string
-	// ports are where the listeners of ports 8080 and 80 are bound.
+	// ports are where listeners are bound.
 	ports map[int32]int32
 	log   *bytes.Buffer
 	own   lockedLog
@@ -107,7 +107,7 @@ func (p *proxied) written(dir string) (path string, server *rpcserver.Server) {
 
 func startEnvoy(t *testing.T) *proxied {
 	t.Helper()
-	p := &proxied{t: t, ports: map[int32]int32{8080: freePort(t), 80: freePort(t)}, log: &bytes.Buffer{}}
+	p := &proxied{t: t, ports: map[int32]int32{8080: freePort(t), 8081: freePort(t), 8443: freePort(t), 80: freePort(t)}, log: &bytes.Buffer{}}
 	p.options = envoy.Options{
 		ListenAddress: "127.0.0.1", PortMap: p.ports,
 		ExtAuthzAddress: "127.0.0.1:1", ExtAuthzPeer: certs.PeerID("extauthz"),

@@ -10,9 +10,13 @@ import (
 	"weir.dev/policy/v1alpha1"
 )
 
-// Closing says what a broken AuthPolicy protects.
+// Closing says what a broken AuthPolicy protects, or a broken TLSPolicy that asks
+// for client certificates.
 type Closing struct {
 	Origin Origin
+	// Policy is the kind of the broken policy: TLSPolicy, which closes listeners, or
+	// else AuthPolicy.
+	Policy string
 	// Targets is nil when they could not be read, or are not there: everything
 	// that no other AuthPolicy protects is then refused.
 	Targets []v1alpha1.TargetRef

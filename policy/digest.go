@@ -27,6 +27,7 @@ func digestPlan(plan *Plan) string {
 	}
 	writeValue(hash, reflect.ValueOf(plan.Ports))
 	writeValue(hash, reflect.ValueOf(plan.Backends))
+	writeValue(hash, reflect.ValueOf(plan.Secrets))
 	return hex.EncodeToString(hash.Sum(nil)[:16])
 }
 

@@ -65,7 +65,7 @@ func render(t testing.TB, plan *policy.Plan, problems policy.Problems) []byte {
 		list, _ := out["problems"].([]any)
 		out["problems"] = append(list, string(problem.Severity)+": "+problem.Error())
 	}
-	for name, part := range map[string]any{"ports": plan.Ports, "backends": plan.Backends, "statuses": plan.Statuses} {
+	for name, part := range map[string]any{"ports": plan.Ports, "backends": plan.Backends, "secrets": plan.Secrets, "statuses": plan.Statuses} {
 		raw, err := json.Marshal(part)
 		add(name, nil, raw, err)
 	}
@@ -103,6 +103,23 @@ func originText(value map[string]any) (string, bool) {
 	return origin.String(), true
 }
 
+// statusText is a condition or a kind of route on one line.
+func statusText(value map[string]any) (string, bool) {
+	text := func(key string) string { part, _ := value[key].(string); return part }
+	switch {
+	case text("type") != "" && text("status") != "" && text("reason") != "":
+		line := text("type") + "=" + text("status") + " " + text("reason")
+		if text("message") != "" {
+			line += ": " + text("message")
+		}
+		return line, true
+	case len(value) == 2 && text("group") != "" && text("kind") != "":
+		return text("kind"), true
+	default:
+		return "", false
+	}
+}
+
 // withoutZeros leaves out what says nothing, so that a field which is new to the
 // Plan does not change the goldens that do not set it.
 func withoutZeros(value any) any {
@@ -110,6 +127,9 @@ func withoutZeros(value any) any {
 	case map[string]any:
 		if origin, ok := originText(value); ok {
 			return origin
+		}
+		if line, ok := statusText(value); ok {
+			return line
 		}
 		for key, part := range value {
 			value[key] = withoutZeros(part)

@@ -36,6 +36,14 @@ func (o *Object) Origin(field string) Origin {
 	return Origin{Object: o.Ref, Field: field, File: o.File, Line: o.lineOf(field)}
 }
 
+// place is the file and, where there is one, the line.
+func (o *Object) place() string {
+	if o.line == 0 {
+		return o.File
+	}
+	return o.File + ":" + strconv.Itoa(o.line)
+}
+
 // lineOf finds the line of the deepest existing part of the field's path.
 func (o *Object) lineOf(field string) int {
 	line, node := o.line, o.node
@@ -120,15 +128,23 @@ func (o *Object) notice(code Code, field, message string) Problem {
 // kinds is every kind that a source may hold, by apiVersion and kind, with a
 // maker of its empty value.
 func kinds() map[[2]string]func() metav1.Object {
+	const gatewayAlpha3 = "gateway.networking.k8s.io/v1alpha3"
 	const gateway, gatewayBeta = "gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"
 	const core, discovery, weir = "v1", "discovery.k8s.io/v1", v1alpha1.APIVersion
 	return map[[2]string]func() metav1.Object{
 		{gateway, "GatewayClass"}:            func() metav1.Object { return &gatewayv1.GatewayClass{} },
 		{gateway, "Gateway"}:                 func() metav1.Object { return &gatewayv1.Gateway{} },
 		{gateway, "HTTPRoute"}:               func() metav1.Object { return &gatewayv1.HTTPRoute{} },
+		{gateway, "TLSRoute"}:                func() metav1.Object { return &gatewayv1.TLSRoute{} },
+		{gatewayAlpha3, "TLSRoute"}:          func() metav1.Object { return &gatewayv1.TLSRoute{} },
 		{gateway, "GRPCRoute"}:               func() metav1.Object { return &gatewayv1.GRPCRoute{} },
 		{gateway, "ReferenceGrant"}:          func() metav1.Object { return &gatewayv1.ReferenceGrant{} },
 		{gatewayBeta, "ReferenceGrant"}:      func() metav1.Object { return &gatewayv1.ReferenceGrant{} },
+		{core, "Secret"}:                     func() metav1.Object { return &corev1.Secret{} },
+		{core, "Namespace"}:                  func() metav1.Object { return &corev1.Namespace{} },
+		{weir, v1alpha1.KindTLSPolicy}:       func() metav1.Object { return &v1alpha1.TLSPolicy{} },
+		{weir, v1alpha1.KindHeaderPolicy}:    func() metav1.Object { return &v1alpha1.HeaderPolicy{} },
+		{weir, v1alpha1.KindEdgePolicy}:      func() metav1.Object { return &v1alpha1.EdgePolicy{} },
 		{gateway, "BackendTLSPolicy"}:        func() metav1.Object { return &gatewayv1.BackendTLSPolicy{} },
 		{core, "Service"}:                    func() metav1.Object { return &corev1.Service{} },
 		{discovery, "EndpointSlice"}:         func() metav1.Object { return &discoveryv1.EndpointSlice{} },

@@ -38,8 +38,9 @@ type Document struct {
 	// Ref names the object as far as it could be read, also of a broken one.
 	Ref      ObjectRef
 	Problems Problems
-	// Closing is set on a broken document that is, or may be, an AuthPolicy: what
-	// it protects is then refused instead of left open.
+	// Closing is set on a broken document that is, or may be, an AuthPolicy or a
+	// TLSPolicy for client certificates: what it protects is then refused instead of
+	// left open.
 	Closing *Closing
 }
 
@@ -103,11 +104,20 @@ func splitDocuments(content []byte) []chunk {
 	return chunks
 }
 
+// tlsPolicyWord finds the kind, and not BackendTLSPolicy. A TLSPolicy that does
+// not mention clientCertificates keeps nobody out.
+var tlsPolicyWord = regexp.MustCompile(`\bTLSPolicy\b`)
+
+const clientCertificates = "clientCertificates"
+
 func broken(file string, line int, code Code, message string, text []byte) Document {
 	origin := Origin{File: file, Line: line}
 	document := Document{Problems: Problems{{Origin: origin, Code: code, Severity: SeverityError, Message: message}}}
-	if bytes.Contains(text, []byte("AuthPolicy")) {
+	switch {
+	case bytes.Contains(text, []byte(v1alpha1.KindAuthPolicy)):
 		document.Closing = &Closing{Origin: origin, Overrides: bytes.Contains(text, []byte("overrides"))}
+	case tlsPolicyWord.Match(text) && bytes.Contains(text, []byte(clientCertificates)):
+		document.Closing = &Closing{Origin: origin, Policy: v1alpha1.KindTLSPolicy}
 	}
 	return document
 }
@@ -233,6 +243,7 @@ func scalarToJSON(node *yaml.Node) (any, error) {
 }
 
 func (p *Parser) decodeDocument(file string, node *yaml.Node, value any) Document {
+	withoutServerFields(value)
 	raw, err := json.Marshal(value)
 	if err != nil {
 		return broken(file, node.Line, CodeYAML, "cannot be written as JSON: "+err.Error(), []byte("AuthPolicy"))
@@ -253,8 +264,12 @@ func (p *Parser) decodeDocument(file string, node *yaml.Node, value any) Documen
 		document.Object = object
 		return document
 	}
-	if head.Kind == v1alpha1.KindAuthPolicy || head.Kind == "" {
+	switch {
+	case head.Kind == v1alpha1.KindAuthPolicy || head.Kind == "":
 		document.Closing = closingOf(object, raw)
+	case head.Kind == v1alpha1.KindTLSPolicy && bytes.Contains(raw, []byte(clientCertificates)):
+		document.Closing = closingOf(object, raw)
+		document.Closing.Policy, document.Closing.Namespace = v1alpha1.KindTLSPolicy, ref.Namespace
 	}
 	return document
 }

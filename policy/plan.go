@@ -16,6 +16,8 @@ type Plan struct {
 	Ports []Port
 	// Backends, those in use only, are sorted by id.
 	Backends []Backend
+	// Secrets, those in use only, are sorted by id.
+	Secrets []Secret
 	// AuthRoutes are sorted by route id; Consumers and RateLimits by name.
 	AuthRoutes []*rulesv1.AuthRoute
 	Consumers  []*rulesv1.Consumer
@@ -35,16 +37,6 @@ type Port struct {
 	Chains []Chain
 }
 
-// Chain is what a port serves under a set of server names.
-type Chain struct {
-	// Name is unique on the port. That of a plain HTTP port is PlainChain.
-	Name string
-	// ServerNames are DNS names or wildcards; empty means all others.
-	ServerNames []string
-	// Hosts are sorted by name.
-	Hosts []Host
-}
-
 // PlainChain is the name of a plain HTTP port's only chain.
 const PlainChain = "http"
 
@@ -52,6 +44,10 @@ const PlainChain = "http"
 // "*".
 type Host struct {
 	Name string
+	// Misdirected is set for a host that another chain of the port serves: requests
+	// are answered with 421, so that the client opens a connection for it (RFC 9110,
+	// section 15.5.20).
+	Misdirected bool
 	// Routes are in order of precedence: the first match answers.
 	Routes []Route
 }
@@ -96,6 +92,8 @@ type Route struct {
 	Auth *Auth
 	// Limits are the rate limits, in the policy's order.
 	Limits []Limit
+	// Security replaces the chain's where it is set.
+	Security *Security
 	// Policies are all that reach the route, those in effect and those that lost,
 	// by kind and then in order of precedence. They are no part of Plan.Digest.
 	Policies []PolicyUse

@@ -59,7 +59,7 @@ func (r *resolver) policySet(targets [levelCount]*target, l *listener, count boo
 	}
 	if count && !set.done {
 		set.done = true
-		set.account(l)
+		set.account(l, kindAuth, kindLimits, kindTraffic, kindHeaders)
 	}
 	return set
 }

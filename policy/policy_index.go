@@ -57,8 +57,11 @@ func (r *resolver) indexPolicies() {
 		}
 		slices.SortStableFunc(statements, comparePrecedenceOf)
 		r.policies.statements[i] = statements
-		if i == kindAuth {
+		switch i {
+		case kindAuth:
 			statements = r.withClosings(statements)
+		case kindTLS:
+			statements = r.withTLSClosings(statements)
 		}
 		r.attachStatements(i, statements)
 	}

@@ -16,6 +16,9 @@ const (
 	kindAuth = iota
 	kindLimits
 	kindTraffic
+	kindTLS
+	kindHeaders
+	kindEdge
 	policyKindCount
 )
 
@@ -46,6 +49,21 @@ func policyKinds() [policyKindCount]policyKind {
 		kindTraffic: {v1alpha1.KindTrafficPolicy, v1alpha1.StrategyMerge, func(o *Object, k policyKind) *statement {
 			return read(o, k, fieldPieces[v1alpha1.TrafficSettings], func(p *v1alpha1.TrafficPolicy) blocks[v1alpha1.TrafficSettings] {
 				return blocks[v1alpha1.TrafficSettings]{p.Spec.TargetRefs, &p.Spec.TrafficSettings, p.Spec.Defaults, p.Spec.Overrides}
+			})
+		}},
+		kindTLS: {v1alpha1.KindTLSPolicy, v1alpha1.StrategyMerge, func(o *Object, k policyKind) *statement {
+			return read(o, k, fieldPieces[v1alpha1.TLSSettings], func(p *v1alpha1.TLSPolicy) blocks[v1alpha1.TLSSettings] {
+				return blocks[v1alpha1.TLSSettings]{p.Spec.TargetRefs, &p.Spec.TLSSettings, p.Spec.Defaults, p.Spec.Overrides}
+			})
+		}},
+		kindHeaders: {v1alpha1.KindHeaderPolicy, v1alpha1.StrategyMerge, func(o *Object, k policyKind) *statement {
+			return read(o, k, fieldPieces[v1alpha1.HeaderSettings], func(p *v1alpha1.HeaderPolicy) blocks[v1alpha1.HeaderSettings] {
+				return blocks[v1alpha1.HeaderSettings]{p.Spec.TargetRefs, &p.Spec.HeaderSettings, p.Spec.Defaults, p.Spec.Overrides}
+			})
+		}},
+		kindEdge: {v1alpha1.KindEdgePolicy, v1alpha1.StrategyMerge, func(o *Object, k policyKind) *statement {
+			return read(o, k, fieldPieces[v1alpha1.EdgeSettings], func(p *v1alpha1.EdgePolicy) blocks[v1alpha1.EdgeSettings] {
+				return blocks[v1alpha1.EdgeSettings]{p.Spec.TargetRefs, &p.Spec.EdgeSettings, p.Spec.Defaults, p.Spec.Overrides}
 			})
 		}},
 	}

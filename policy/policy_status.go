@@ -31,10 +31,10 @@ type reach struct {
 	by         map[string]bool
 }
 
-// account notes what became of the set's policies.
-func (s *policySet) account(l *listener) {
+// account notes what became of the set's policies of the given kinds.
+func (s *policySet) account(l *listener, kinds ...int) {
 	gateway := ancestor{kind: "Gateway", namespace: l.gateway.Ref.Namespace, name: l.gateway.Ref.Name}
-	for kind := range s.kinds {
+	for _, kind := range kinds {
 		for _, layer := range s.kinds[kind].layers {
 			at := gateway
 			if layer.level == levelListener {

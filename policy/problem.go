@@ -44,6 +44,12 @@ const (
 	CodeListenerConflict Code = "WEIR3005"
 	CodeRouteConflict    Code = "WEIR3006"
 	CodeFailClosed       Code = "WEIR3007"
+	CodeCertificate      Code = "WEIR2101"
+	CodeRouteKinds       Code = "WEIR3101"
+	CodeIsolated         Code = "WEIR3102"
+	CodeListenerClosed   Code = "WEIR3103"
+	CodeSharedPort       Code = "WEIR3104"
+	CodeHTTP3Clients     Code = "WEIR3105"
 	CodeBackendKind      Code = "WEIR3201"
 	CodeBackendProtocol  Code = "WEIR3202"
 	CodeBackendUnusable  Code = "WEIR3203"
@@ -55,6 +61,7 @@ const (
 	CodeTooManyMerged    Code = "WEIR3303"
 	CodeOpenRoute        Code = "WEIR4001"
 	CodeFollowed         Code = "WEIR5201"
+	CodeSourceDown       Code = "WEIR5001"
 	CodeRejected         Code = "WEIR5101"
 	CodeNoFleet          Code = "WEIR5102"
 	CodeRolledBack       Code = "WEIR5103"
@@ -85,6 +92,13 @@ func Explanations() map[Code]string {
 		CodeListenerConflict: "Two listeners claim the same port and hostname.",
 		CodeRouteConflict:    "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
 		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
+		CodeCertificate:      "A Secret of type kubernetes.io/tls does not hold a certificate with its key. Its last good version, if there is one, keeps serving.",
+		CodeRouteKinds:       "allowedRoutes names a kind of route that does not go with the listener's protocol. HTTP and HTTPS take HTTPRoute and GRPCRoute, TLS takes TLSRoute.",
+		CodeIsolated:         "A hostname of the route belongs to another listener of the port, whose hostname is more specific. Attach the route to that listener, too.",
+		CodeListenerClosed:   "A TLSPolicy is broken or refers to authorities that cannot be had, so the listeners that it governs (or might govern) take no connection until it is mended.",
+		CodeSharedPort:       "Listeners of protocol HTTP on one port have different connection settings, and only the first one's can be in effect. Attach the policy to the Gateway, or use another port.",
+		CodeHTTP3Clients:     "HTTP/3 is not offered where client certificates are asked for, since Envoy does not verify them there.",
+		CodeSourceDown:       "A source of policy, such as the Kubernetes API, cannot be read; what it last held stays in force. Look at its address, credentials and permissions; the message has what it answered.",
 		CodeBackendKind:      "The kind of a backendRef is none that can be routed to. Refer to a Service, or to a Backend of group weir.dev.",
 		CodeBackendProtocol:  "The backend does not speak what the route needs. Give the Backend another protocol, the Service's port another appProtocol, or route to another one.",
 		CodeBackendUnusable:  "The backend exists and cannot be used as it is: what secures it is not whole, or its appProtocol is not known. The message says which.",

@@ -45,11 +45,13 @@ func Resolve(input Input) (*Plan, Problems) {
 		reported:    map[Problem]bool{},
 		fleetOf:     input.FleetOf,
 		statuses:    map[ObjectRef]*ObjectStatus{},
+		gateways:    map[ObjectRef]bool{},
+		secrets:     map[string]*Secret{},
 	}
 	r.index(input.Objects)
 	r.indexGrants()
 	r.indexTLSPolicies()
-	r.closings = slices.Clone(input.Closings)
+	r.splitClosings(input.Closings)
 	r.indexPolicies()
 	ports := r.ports()
 	plan := &Plan{
@@ -59,6 +61,7 @@ func Resolve(input Input) (*Plan, Problems) {
 		RateLimits: r.rateLimitRules(),
 	}
 	plan.Backends = r.usedBackends()
+	plan.Secrets = r.usedSecrets(plan.Ports)
 	r.policyOutcomes()
 	r.tlsPolicyStatuses()
 	slices.SortFunc(plan.AuthRoutes, func(a, b *authRoute) int { return cmp.Compare(a.GetRouteId(), b.GetRouteId()) })
@@ -88,7 +91,12 @@ type resolver struct {
 	grants         map[grantKey]bool
 	fleetOf        func(ObjectRef) string
 	statuses       map[ObjectRef]*ObjectStatus
-	problems       Problems
+	// gateways of Weir's classes; allListeners are theirs, in order of precedence.
+	gateways     map[ObjectRef]bool
+	allListeners []*listener
+	secrets      map[string]*Secret
+	tlsClosings  []Closing
+	problems     Problems
 	// reported are those of reportOnce.
 	reported map[Problem]bool
 }
@@ -112,7 +120,7 @@ func (r *resolver) index(objects []*Object) {
 	for _, object := range sorted {
 		if first, ok := r.byRef[object.Ref]; ok {
 			r.report(object.problem(CodeDuplicateObject, "metadata.name",
-				fmt.Sprintf("is already defined at %s:%d; this one is ignored", first.File, first.line)))
+				"is already defined at "+first.place()+"; this one is ignored"))
 			continue
 		}
 		r.byRef[object.Ref] = object

@@ -22,32 +22,56 @@ func (k portKey) compare(other portKey) int {
 
 func (l *listener) portKey() portKey { return portKey{l.fleet, l.port} }
 
-// routes builds the virtual hosts of every port.
+// edge is what a port's chains are gathered in.
+type edge struct {
+	listeners []*listener
+	// hosts by chain and name.
+	hosts map[string]map[string][]Route
+	// streams by server name.
+	streams map[string]*stream
+}
+
+// stream is what a TLSRoute makes of a server name.
+type stream struct {
+	listener *listener
+	route    *Object
+	forward  *Forward
+}
+
+// routes builds the chains of every port.
 func (r *resolver) routes(listeners []*listener) []Port {
-	hosts := map[portKey]map[string][]Route{}
+	edges := map[portKey]*edge{}
 	for _, l := range listeners {
-		if hosts[l.portKey()] == nil {
-			hosts[l.portKey()] = map[string][]Route{}
+		e := edges[l.portKey()]
+		if e == nil {
+			e = &edge{hosts: map[string]map[string][]Route{}, streams: map[string]*stream{}}
+			edges[l.portKey()] = e
 		}
+		e.listeners = append(e.listeners, l)
 	}
 	for _, route := range ofType[*gatewayv1.HTTPRoute](r) {
 		spec := &route.value.Spec
-		r.attach(route.object, listeners, spec.ParentRefs, spec.Hostnames, httpRules(route.object, spec), hosts)
+		r.attach(route.object, edges, spec.ParentRefs, spec.Hostnames, httpRules(route.object, spec))
 	}
 	for _, route := range ofType[*gatewayv1.GRPCRoute](r) {
 		spec := &route.value.Spec
-		r.attach(route.object, listeners, spec.ParentRefs, spec.Hostnames, grpcRules(route.object, spec), hosts)
+		r.attach(route.object, edges, spec.ParentRefs, spec.Hostnames, grpcRules(route.object, spec))
+	}
+	for _, route := range ofType[*gatewayv1.TLSRoute](r) {
+		spec := &route.value.Spec
+		r.attach(route.object, edges, spec.ParentRefs, spec.Hostnames, tlsRules(route.object, spec))
 	}
 	var ports []Port
-	for _, key := range slices.SortedFunc(maps.Keys(hosts), portKey.compare) {
-		chain := Chain{Name: PlainChain, Hosts: r.order(hosts[key])}
-		ports = append(ports, Port{Fleet: key.fleet, Number: key.number, Chains: []Chain{chain}})
+	for _, key := range slices.SortedFunc(maps.Keys(edges), portKey.compare) {
+		ports = append(ports, Port{Fleet: key.fleet, Number: key.number, Chains: r.chains(edges[key])})
 	}
+	r.gatewayStatuses()
 	return ports
 }
 
-func (r *resolver) attach(object *Object, listeners []*listener, parents []gatewayv1.ParentReference,
-	hostnames []gatewayv1.Hostname, rules []*ruleSource, hosts map[portKey]map[string][]Route,
+// attach adds the rules of a route to the listeners that its parents name.
+func (r *resolver) attach(object *Object, edges map[portKey]*edge, parents []gatewayv1.ParentReference,
+	hostnames []gatewayv1.Hostname, rules []*ruleSource,
 ) {
 	names := []string{""}
 	if len(hostnames) > 0 {
@@ -56,26 +80,41 @@ func (r *resolver) attach(object *Object, listeners []*listener, parents []gatew
 			names = append(names, string(name))
 		}
 	}
-	open := false
+	open, done := false, map[string]bool{}
+	var isolated []isolation
 	for i, parent := range parents {
-		found := 0
-		for _, l := range listeners {
-			if !matchesParent(l, object, parent) || !l.allows(object) {
+		verdict := &verdict{reason: gatewayv1.RouteReasonNoMatchingParent, message: "it has no listener of this sectionName and port"}
+		for _, l := range r.allListeners {
+			if !matchesParent(l, object, parent) || !verdict.consider(l, object) {
 				continue
 			}
-			for _, host := range commonHosts(l.hostname, names) {
-				found++
-				for _, rule := range rules {
-					built, unprotected := r.build(rule, l)
-					open = open || unprotected
-					hosts[l.portKey()][host] = append(hosts[l.portKey()][host], built...)
+			hosts := commonHosts(l.hostname, names)
+			if len(hosts) == 0 {
+				verdict.say(gatewayv1.RouteReasonNoMatchingListenerHostname, fmt.Sprintf("listener %q serves %q, and the route none of that", l.name, l.hostname))
+				continue
+			}
+			verdict.taken, l.attached[object.Ref] = true, true
+			for _, host := range hosts {
+				if done[l.id()+" "+host] { // two parents that name one listener
+					continue
 				}
+				e := edges[l.portKey()]
+				if owner := e.owner(host); owner != l {
+					isolated = append(isolated, isolation{host: host, l: l, owner: owner})
+					continue
+				}
+				done[l.id()+" "+host] = true
+				unprotected := r.serve(e, l, object, host, rules)
+				open = open || unprotected
 			}
 		}
+		r.judge(object, i, parent, verdict)
 		r.refsStatus(object, parent, rules)
-		if found == 0 {
-			r.report(object.problem(CodeNotAttached, fmt.Sprintf("spec.parentRefs[%d]", i),
-				fmt.Sprintf("no listener of Gateway %q takes this route: check the name, sectionName, port, hostnames and allowedRoutes", string(parent.Name))))
+	}
+	for _, host := range isolated {
+		if !done[host.owner.id()+" "+host.host] {
+			r.report(object.notice(CodeIsolated, "spec.hostnames", fmt.Sprintf(
+				"%q is not served on listener %s: that name belongs to listener %s, whose hostname is more specific", host.host, host.l.id(), host.owner.id())))
 		}
 	}
 	if open {
@@ -83,12 +122,118 @@ func (r *resolver) attach(object *Object, listeners []*listener, parents []gatew
 	}
 }
 
-func matchesParent(l *listener, route *Object, parent gatewayv1.ParentReference) bool {
-	namespace := route.Ref.Namespace
-	if parent.Namespace != nil {
-		namespace = string(*parent.Namespace)
+// isolation is a host that a listener leaves to another one of its port
+// (GatewaySpec.listeners, "Listener Isolation").
+type isolation struct {
+	host     string
+	l, owner *listener
+}
+
+// serve adds the rules to one host of one listener. open is set when nothing says
+// who may call.
+func (r *resolver) serve(e *edge, l *listener, object *Object, host string, rules []*ruleSource) (open bool) {
+	if l.protocol == gatewayv1.TLSProtocolType {
+		r.serveStream(e, l, object, host, rules)
+		return false
 	}
-	return l.gateway.Ref.Namespace == namespace && l.gateway.Ref.Name == string(parent.Name) &&
+	chain := l.chainName()
+	if e.hosts[chain] == nil {
+		e.hosts[chain] = map[string][]Route{}
+	}
+	for _, rule := range rules {
+		built, unprotected := r.build(rule, l)
+		open = open || unprotected
+		e.hosts[chain][host] = append(e.hosts[chain][host], built...)
+	}
+	return open
+}
+
+// owner is the listener whose hostname is the most specific that covers a host;
+// there is one, as the host is of some listener of the port.
+func (e *edge) owner(host string) *listener {
+	var owner *listener
+	for _, l := range e.listeners {
+		if hostCovers(l.hostname, host) && (owner == nil || len(l.hostname) > len(owner.hostname)) {
+			owner = l
+		}
+	}
+	return owner
+}
+
+// hostCovers reports whether a listener's hostname, "" for any, holds a host.
+func hostCovers(listener, host string) bool {
+	return listener == "" || listener == host || covers(listener, host)
+}
+
+// verdict is what becomes of a route at one parent.
+type verdict struct {
+	taken   bool
+	rank    int
+	reason  gatewayv1.RouteConditionReason
+	message string
+}
+
+// say notes a reason, unless a better one is known: the one that got furthest.
+func (v *verdict) say(reason gatewayv1.RouteConditionReason, message string) {
+	rank := slices.Index([]gatewayv1.RouteConditionReason{
+		gatewayv1.RouteReasonNoMatchingParent, gatewayv1.RouteReasonUnsupportedValue,
+		gatewayv1.RouteReasonNotAllowedByListeners, gatewayv1.RouteReasonNoMatchingListenerHostname,
+	}, reason)
+	if rank >= v.rank {
+		v.rank, v.reason, v.message = rank, reason, message
+	}
+}
+
+// consider reports whether a listener would take the route, whatever its
+// hostnames.
+func (v *verdict) consider(l *listener, route *Object) bool {
+	switch {
+	case l.refused != "":
+		v.say(gatewayv1.RouteReasonNoMatchingParent, fmt.Sprintf("listener %q is not accepted: %s", l.name, l.refused))
+	case route.Ref.Kind == "TLSRoute" && l.protocol != gatewayv1.TLSProtocolType:
+		v.say(gatewayv1.RouteReasonUnsupportedValue, fmt.Sprintf("listener %q is of protocol %s, and a TLSRoute needs one of protocol TLS", l.name, l.protocol))
+	case !l.takes(route.Ref.Kind):
+		v.say(gatewayv1.RouteReasonNotAllowedByListeners, fmt.Sprintf("listener %q takes no %ss", l.name, route.Ref.Kind))
+	case !l.namespaces(route.Ref.Namespace):
+		v.say(gatewayv1.RouteReasonNotAllowedByListeners, fmt.Sprintf("listener %q takes no routes of namespace %q: see its allowedRoutes", l.name, route.Ref.Namespace))
+	default:
+		return true
+	}
+	return false
+}
+
+// judge reports a route that no listener of a parent takes, and writes status.
+func (r *resolver) judge(object *Object, index int, parent gatewayv1.ParentReference, verdict *verdict) {
+	gateway := parentGateway(object, parent)
+	known := r.gateways[gateway]
+	if !verdict.taken {
+		why := verdict.message
+		if !known {
+			why = fmt.Sprintf("there is no %s of a class of Weir's", gateway)
+		}
+		r.report(object.problem(CodeNotAttached, fmt.Sprintf("spec.parentRefs[%d]", index),
+			fmt.Sprintf("no listener of Gateway %q takes this route: %s", string(parent.Name), why)))
+	}
+	if !known { // another controller's
+		return
+	}
+	accepted := condition(gatewayv1.RouteConditionAccepted, true, gatewayv1.RouteReasonAccepted, "")
+	if !verdict.taken {
+		accepted = condition(gatewayv1.RouteConditionAccepted, false, verdict.reason, verdict.message)
+	}
+	SetCondition(&r.status(object).parent(parent).Conditions, accepted)
+}
+
+func parentGateway(route *Object, parent gatewayv1.ParentReference) ObjectRef {
+	gateway := ObjectRef{Kind: "Gateway", Namespace: route.Ref.Namespace, Name: string(parent.Name)}
+	if parent.Namespace != nil {
+		gateway.Namespace = string(*parent.Namespace)
+	}
+	return gateway
+}
+
+func matchesParent(l *listener, route *Object, parent gatewayv1.ParentReference) bool {
+	return l.gateway.Ref == parentGateway(route, parent) &&
 		(parent.SectionName == nil || string(*parent.SectionName) == l.name) &&
 		(parent.Port == nil || *parent.Port == l.port)
 }

@@ -145,7 +145,7 @@ func (r *resolver) follow(rule *ruleSource, field string, ref gatewayv1.BackendO
 		return fail(CodeRefNotFound, ".port", gatewayv1.RouteReasonBackendNotFound, "%s", state.broken)
 	case state.broken != "":
 		return fail(CodeBackendUnusable, ".name", gatewayv1.RouteReasonUnsupportedProtocol, "%s cannot be used: %s", to, state.broken)
-	case !rule.grpc && state.noREST != "":
+	case !rule.grpc && !rule.stream && state.noREST != "":
 		return fail(CodeRefNotFound, ".name", gatewayv1.RouteReasonUnsupportedProtocol, "%s cannot serve REST: %s", to, state.noREST)
 	case rule.grpc && state.noGRPC != "":
 		return fail(CodeBackendProtocol, ".name", gatewayv1.RouteReasonUnsupportedProtocol, "%s cannot serve gRPC: %s", to, state.noGRPC)

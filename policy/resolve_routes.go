@@ -14,6 +14,8 @@ type ruleSource struct {
 	index  int
 	name   string
 	grpc   bool
+	// stream is set for a TLSRoute: whatever the backend speaks is passed on.
+	stream bool
 	// matches and what they are called in the object
 	matches     []Match
 	persistence *gatewayv1.SessionPersistence
@@ -60,6 +62,7 @@ func (r *resolver) build(rule *ruleSource, l *listener) (routes []Route, open bo
 		base.CORS = r.corsOf(set)
 	}
 	base.Limits, base.Policies = r.limitsOf(set, rule), set.uses
+	base.Security = r.routeSecurity(set, l)
 	routes = make([]Route, len(rule.matches))
 	for i, match := range rule.matches {
 		routes[i] = base

@@ -41,6 +41,16 @@ func (p *Parser) validate(object *Object) Problems {
 		c.gateway(&value.Spec)
 	case *gatewayv1.HTTPRoute:
 		c.httpRoute(&value.Spec)
+	case *corev1.Secret:
+		c.secret(value)
+	case *v1alpha1.TLSPolicy:
+		c.tlsPolicy(&value.Spec)
+	case *v1alpha1.HeaderPolicy:
+		c.headerPolicy(&value.Spec)
+	case *v1alpha1.EdgePolicy:
+		c.edgePolicy(&value.Spec)
+	case *gatewayv1.TLSRoute:
+		c.tlsRoute(&value.Spec)
 	case *gatewayv1.GRPCRoute:
 		c.grpcRoute(&value.Spec)
 	case *gatewayv1.BackendTLSPolicy:

@@ -13,42 +13,6 @@ import (
 // maxRouteTimeout bounds a route's timeouts.
 const maxRouteTimeout = time.Hour
 
-func (c *checker) gateway(spec *gatewayv1.GatewaySpec) {
-	if spec.GatewayClassName == "" {
-		c.required("spec.gatewayClassName")
-	}
-	c.unsupported(len(spec.Addresses) > 0, "spec.addresses")
-	c.unsupported(spec.Infrastructure != nil, "spec.infrastructure")
-	c.unsupported(spec.AllowedListeners != nil, "spec.allowedListeners")
-	c.unsupported(spec.TLS != nil, "spec.tls")
-	c.count("spec.listeners", len(spec.Listeners), 1, 64)
-	names := make([]string, len(spec.Listeners))
-	taken := map[string]string{}
-	for i, listener := range spec.Listeners {
-		field := fmt.Sprintf("spec.listeners[%d]", i)
-		names[i] = string(listener.Name)
-		c.port(field+".port", listener.Port)
-		if listener.Protocol != gatewayv1.HTTPProtocolType {
-			c.fail(CodeUnsupported, field+".protocol", "%q: this version of Weir serves HTTP listeners only", string(listener.Protocol))
-		}
-		c.unsupported(listener.TLS != nil, field+".tls")
-		host := ""
-		if listener.Hostname != nil && *listener.Hostname != "" {
-			host = string(*listener.Hostname)
-			c.hostname(field+".hostname", host, true)
-		}
-		place := fmt.Sprintf("%d/%s", listener.Port, host)
-		if other, ok := taken[place]; ok {
-			c.fail(CodeListenerConflict, field, "has the port and hostname of listener %q", other)
-		}
-		taken[place] = string(listener.Name)
-		if allowed := listener.AllowedRoutes; allowed != nil && allowed.Namespaces != nil {
-			c.unsupported(allowed.Namespaces.Selector != nil, field+".allowedRoutes.namespaces.selector")
-		}
-	}
-	c.unique("spec.listeners", names)
-}
-
 func (c *checker) common(hostnames []gatewayv1.Hostname, parents []gatewayv1.ParentReference, rules int) {
 	c.count("spec.parentRefs", len(parents), 1, 32)
 	for i, parent := range parents {

@@ -2,11 +2,11 @@ package state
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+
+	"weir.dev/kit/atomicfile"
 )
 
 // maxFileBytes bounds every file that is read back.
@@ -15,16 +15,7 @@ const maxFileBytes = 1 << 20
 // WriteFile replaces path by rename, so that a reader sees the old content or
 // the new, with mode 0600.
 func WriteFile(path string, content []byte) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // made with mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp.Name())
-	_, err = temp.Write(content)
-	if err := errors.Join(err, temp.Close()); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return os.Rename(temp.Name(), path)
+	return atomicfile.Write(path, content, 0o600)
 }
 
 // ReadFile reads a file of at most 1 MiB.

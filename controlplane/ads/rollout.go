@@ -55,7 +55,7 @@ func (g *Group) Rollout(ctx context.Context, next envoy.Set) error {
 		}
 		g.metrics.rollouts.WithLabelValues("rejected").Inc()
 		partial.Rejections = append(partial.Rejections, rejection)
-		alone := isRule(rejection.TypeURL) || rejection.TypeURL == envoy.TypeListener && !first
+		alone := isRule(rejection.TypeURL) || (rejection.TypeURL == envoy.TypeListener || rejection.TypeURL == envoy.TypeSecret) && !first
 		switch {
 		case alone && len(rejection.Blamed()) > 0 && len(partial.Rejections) <= maxQuarantined:
 		case first:
@@ -265,7 +265,7 @@ type step struct {
 
 func steps(current, next envoy.Set) []step {
 	rules := ruleTypes(current, next)
-	upstream := []string{envoy.TypeCluster, envoy.TypeEndpoint}
+	upstream := []string{envoy.TypeSecret, envoy.TypeCluster, envoy.TypeEndpoint}
 	routing := []string{envoy.TypeListener, envoy.TypeRoute}
 	added := merge(current, next, rules...)
 	warmed := merge(added, next, upstream...)

@@ -116,7 +116,7 @@ func (s *session) handle(r *request) error {
 // order is the order in which types are offered: what is referred to comes
 // before what refers to it (xDS, "eventual consistency considerations").
 func order() []string {
-	return []string{envoy.TypeCluster, envoy.TypeEndpoint, envoy.TypeListener, envoy.TypeRoute}
+	return []string{envoy.TypeSecret, envoy.TypeCluster, envoy.TypeEndpoint, envoy.TypeListener, envoy.TypeRoute}
 }
 
 // responses makes what has to be sent to bring the client to the target.
@@ -166,7 +166,7 @@ func (s *session) pending(typeURL string) (send, remove []string, held bool) {
 	switch typeURL {
 	case envoy.TypeListener, envoy.TypeRoute:
 		held = !s.has(envoy.TypeCluster) || !s.hasEndpoints()
-	case envoy.TypeCluster, envoy.TypeEndpoint:
+	case envoy.TypeSecret, envoy.TypeCluster, envoy.TypeEndpoint:
 		if len(remove) > 0 && (!s.has(envoy.TypeListener) || !s.has(envoy.TypeRoute)) {
 			// A name that does not exist is answered at once.
 			remove = slices.DeleteFunc(remove, func(name string) bool { return sub.version(name) != "" })

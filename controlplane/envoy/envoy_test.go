@@ -79,7 +79,7 @@ func compile(t testing.TB, content []byte, options envoy.Options) envoy.Set {
 func TestGoldens(t *testing.T) {
 	for name, content := range goldens(t) {
 		t.Run(name, func(t *testing.T) {
-			got := render(t, compile(t, content, options()), name == "listeners")
+			got := render(t, compile(t, content, options()), name == "listeners" || name == "tls" || name == "edge", name != "listeners")
 			if name == "traffic" || name == "backends" {
 				got = append(got, httpFilters(t, compile(t, content, options()))...)
 			}
@@ -96,10 +96,13 @@ func TestGoldens(t *testing.T) {
 
 // render writes a set for people to review in a diff. Listeners differ by their
 // port only, and are shown whole once.
-func render(t testing.TB, set envoy.Set, listeners bool) []byte {
+func render(t testing.TB, set envoy.Set, listeners bool, brief ...bool) []byte {
 	t.Helper()
 	out := map[string]map[string]any{}
 	for typeURL, resources := range set {
+		if typeURL == envoy.TypeSecret && len(resources) == 0 {
+			continue
+		}
 		short := typeURL[strings.LastIndexByte(typeURL, '.')+1:]
 		out[short] = map[string]any{}
 		for name, resource := range resources {
@@ -110,12 +113,32 @@ func render(t testing.TB, set envoy.Set, listeners bool) []byte {
 			if typeURL == envoy.TypeListener && !listeners {
 				value = map[string]any{"name": value["name"], "address": value["address"]}
 			}
+			if len(brief) > 0 && brief[0] {
+				dropRepeated(value)
+			}
 			out[short][name] = shorten(value)
 		}
 	}
 	raw, err := yaml.Marshal(out)
 	require.NoError(t, err)
 	return append(raw, '\n')
+}
+
+// dropRepeated takes out what every chain has and the golden of listeners shows.
+func dropRepeated(value any) {
+	switch value := value.(type) {
+	case map[string]any:
+		for _, key := range []string{"local_reply_config", "access_log", "tracing"} {
+			delete(value, key)
+		}
+		for _, inner := range value {
+			dropRepeated(inner)
+		}
+	case []any:
+		for _, inner := range value {
+			dropRepeated(inner)
+		}
+	}
 }
 
 // httpFilters shows the filters that the chains have because of their routes.
@@ -173,7 +196,7 @@ func shorten(value any) any {
 	case map[string]any:
 		for key, inner := range value {
 			text, _ := inner.(string)
-			if (key == "proto_descriptor_bin" || key == "inline_string") && len(text) > 200 {
+			if (key == "proto_descriptor_bin" || key == "inline_string" || key == "inline_bytes") && len(text) > 200 {
 				sum := sha256.Sum256([]byte(text))
 				value[key] = "sha256 " + hex.EncodeToString(sum[:8])
 				continue
@@ -273,8 +296,11 @@ func TestReferencesHold(t *testing.T) {
 			for name := range set[envoy.TypeEndpoint] {
 				require.Contains(t, set[envoy.TypeCluster], name)
 			}
-			for name := range set[envoy.TypeListener] {
+			for _, name := range referred(t, set, "route_config_name") {
 				require.Contains(t, set[envoy.TypeRoute], name)
+			}
+			for _, name := range referred(t, set, "tls_certificate_sds_secret_configs", "validation_context_sds_secret_config") {
+				require.Contains(t, set[envoy.TypeSecret], name)
 			}
 			for typeURL, resources := range set {
 				for name, resource := range resources {

@@ -6,7 +6,6 @@ import (
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	ratelimitconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/ratelimit/v3"
 	tracev3 "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
@@ -17,7 +16,6 @@ import (
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
@@ -30,25 +28,16 @@ import (
 	"weir.dev/policy"
 )
 
-// Edge settings, Envoy's "Configuring Envoy as an edge proxy" and tighter.
+// Timeouts of Weir's own servers.
 const (
-	listenerBufferLimit   = 1 << 20
-	maxHeaderKB           = 60
-	maxHeaderCount        = 100
-	clientStreams         = 100
-	initialStreamWindow   = 64 << 10
-	initialConnWindow     = 1 << 20
-	clientIdleTimeout     = 10 * time.Minute
-	streamIdleTimeout     = 5 * time.Minute
-	requestHeadersTimeout = 10 * time.Second
-	drainTimeout          = 10 * time.Second
-	extAuthzTimeout       = time.Second
-	rateLimitTimeout      = 100 * time.Millisecond
+	extAuthzTimeout  = time.Second
+	rateLimitTimeout = 100 * time.Millisecond
 )
 
 // Names of the HTTP filters.
 const (
 	filterHeaders     = "envoy.filters.http.header_mutation"
+	filterSecurity    = "envoy.filters.http.header_mutation.security"
 	filterCORS        = "envoy.filters.http.cors"
 	filterLua         = "envoy.filters.http.lua"
 	filterGRPCWeb     = "envoy.filters.http.grpc_web"
@@ -77,65 +66,6 @@ func (c *compiler) bound(port *policy.Port) int32 {
 	return port.Number
 }
 
-func (c *compiler) listener(port *policy.Port) (*listenerv3.Listener, error) {
-	listener := &listenerv3.Listener{
-		Name:                          portName(port.Number),
-		Address:                       socketAddress(c.options.ListenAddress, uint32(c.bound(port))), //nolint:gosec // validated port
-		PerConnectionBufferLimitBytes: wrapperspb.UInt32(listenerBufferLimit),
-	}
-	for i := range port.Chains {
-		manager := c.connectionManager(port, &port.Chains[i])
-		listener.FilterChains = append(listener.FilterChains, &listenerv3.FilterChain{
-			Filters: []*listenerv3.Filter{{
-				Name:       "envoy.filters.network.http_connection_manager",
-				ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(manager)},
-			}},
-		})
-	}
-	return listener, nil
-}
-
-func (c *compiler) connectionManager(port *policy.Port, chain *policy.Chain) *hcmv3.HttpConnectionManager {
-	return &hcmv3.HttpConnectionManager{
-		StatPrefix: portName(port.Number),
-		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
-			ConfigSource: adsSource(), RouteConfigName: chainName(port, chain),
-		}},
-		HttpFilters: c.httpFilters(chain),
-		AccessLog:   []*accesslogv3.AccessLog{accessLog()},
-		Tracing:     c.tracing(),
-
-		UseRemoteAddress:             wrapperspb.Bool(true),
-		NormalizePath:                wrapperspb.Bool(true),
-		MergeSlashes:                 true,
-		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
-		StripPortMode:                &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
-		GenerateRequestId:            wrapperspb.Bool(true),
-		AlwaysSetRequestIdInResponse: true,
-		ServerName:                   "weir",
-		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{
-			Name:        "envoy.http.early_header_mutation.header_mutation",
-			TypedConfig: packed(&earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{removePrefix(identity.HeaderPrefix)}}),
-		}},
-		LocalReplyConfig: localReplies(),
-
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
-			IdleTimeout:                  durationpb.New(clientIdleTimeout),
-			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST,
-			MaxHeadersCount:              wrapperspb.UInt32(maxHeaderCount),
-		},
-		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
-			MaxConcurrentStreams:        wrapperspb.UInt32(clientStreams),
-			InitialStreamWindowSize:     wrapperspb.UInt32(initialStreamWindow),
-			InitialConnectionWindowSize: wrapperspb.UInt32(initialConnWindow),
-		},
-		MaxRequestHeadersKb:   wrapperspb.UInt32(maxHeaderKB),
-		StreamIdleTimeout:     durationpb.New(streamIdleTimeout),
-		RequestHeadersTimeout: durationpb.New(requestHeadersTimeout),
-		DrainTimeout:          durationpb.New(drainTimeout),
-	}
-}
-
 // httpFilters are in the order in which a request meets them; a response meets
 // them backwards.
 func (c *compiler) httpFilters(chain *policy.Chain) []*hcmv3.HttpFilter {
@@ -147,6 +77,11 @@ func (c *compiler) httpFilters(chain *policy.Chain) []*hcmv3.HttpFilter {
 				removePrefix(identity.HeaderPrefix),
 			},
 		}}),
+	}
+	if hasSecurity(chain) {
+		filters = append(filters, httpFilter(filterSecurity, &headermutationv3.HeaderMutation{
+			Mutations: &headermutationv3.Mutations{ResponseMutations: securityMutations(chain.Security)},
+		}))
 	}
 	filters = append(filters, ofRoutes[placeFirst]...)
 	filters = append(filters, httpFilter(filterCORS, &corsv3.Cors{}))
@@ -228,10 +163,10 @@ func (c *compiler) tracing() *hcmv3.HttpConnectionManager_Tracing {
 
 // accessLog writes one JSON line per request to standard output, the decision
 // included. Query strings are left out: they carry secrets too often.
-func accessLog() *accesslogv3.AccessLog {
+func (c *compiler) accessLog(port *policy.Port) *accesslogv3.AccessLog {
 	fields := map[string]string{
 		"time": "%START_TIME%", "log": "access", "request_id": "%REQ(X-REQUEST-ID)%", "trace_id": "%TRACE_ID%",
-		"method": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)%", "host": "%REQ(:AUTHORITY)%",
+		"method": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)%", "host": "%REQ(X-ENVOY-ORIGINAL-HOST?:AUTHORITY)%",
 		"path":     "%PATH(NQ:ORIG_OR_PATH)%",
 		"protocol": "%PROTOCOL%", "status": "%RESPONSE_CODE%", "grpc_status": "%GRPC_STATUS%",
 		"flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%",
@@ -241,7 +176,23 @@ func accessLog() *accesslogv3.AccessLog {
 		"decision": authMetadata("decision"), "reason": authMetadata("reason"), "policy": authMetadata("policy"),
 		"rule": authMetadata("rule"), "consumer": authMetadata("consumer"), "tenant": authMetadata("tenant"),
 		"limit": "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:limit)%",
+		// For replaying requests: where they came in, in the policy's own terms.
+		"port": itoa(int(port.Number)), "fleet": port.Fleet, "sni": "%REQUESTED_SERVER_NAME%",
 	}
+	return jsonLog(fields)
+}
+
+// streamAccessLog writes one line per connection that is passed on.
+func streamAccessLog() *accesslogv3.AccessLog {
+	return jsonLog(map[string]string{
+		"time": "%START_TIME%", "log": "connection", "server_name": "%REQUESTED_SERVER_NAME%",
+		"flags": "%RESPONSE_FLAGS%", "details": "%CONNECTION_TERMINATION_DETAILS%",
+		"bytes_received": "%BYTES_RECEIVED%", "bytes_sent": "%BYTES_SENT%", "duration_ms": "%DURATION%",
+		"upstream": "%UPSTREAM_HOST%", "cluster": "%UPSTREAM_CLUSTER%", "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+	})
+}
+
+func jsonLog(fields map[string]string) *accesslogv3.AccessLog {
 	values := map[string]*structpb.Value{}
 	for name, format := range fields {
 		values[name] = structpb.NewStringValue(format)

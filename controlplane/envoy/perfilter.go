@@ -6,9 +6,11 @@ import (
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	transcoderv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_json_transcoder/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -30,6 +32,12 @@ func (c *compiler) perFilter(route *policy.Route) map[string]*anypb.Any {
 	}
 	if route.CORS != nil {
 		configs[filterCORS] = packed(corsPolicy(route.CORS))
+	}
+	if route.Security != nil { // the route's in the place of the chain's
+		configs[filterSecurity] = packed(&routev3.FilterConfig{Disabled: true})
+		configs[filterHeaders] = packed(&headermutationv3.HeaderMutationPerRoute{
+			Mutations: &headermutationv3.Mutations{ResponseMutations: securityMutations(route.Security)},
+		})
 	}
 	c.routeConfigs(route, configs)
 	return configs

@@ -40,6 +40,7 @@ func replies() []reply {
 		{when: `response.code_details == "rate_limiter_error"`, status: 503, kind: codes.Unavailable, reason: "RATE_LIMIT_UNAVAILABLE", detail: "the request could not be counted; try again", headers: map[string]string{"retry-after": "1"}},
 		{when: `response.code_details == "request_rate_limited"`, status: 429, kind: codes.ResourceExhausted, reason: "RATE_LIMITED", detail: "too many requests; wait as long as Retry-After says"},
 		{when: `response.code_details == "route_not_found"`, status: 404, kind: codes.Unimplemented, reason: "ROUTE_NOT_FOUND", detail: "nothing is served at this host and path"},
+		{when: `response.code == 421`, status: 421, kind: codes.FailedPrecondition, reason: "MISDIRECTED_REQUEST", detail: "this connection is for other host names; open one for this name"},
 		{when: `response.code_details == "direct_response" && response.code == 503`, status: 503, kind: codes.Unavailable, reason: "POLICY_BROKEN", detail: "the policy of this route is being mended; try again later"},
 		{when: `response.code_details == "direct_response" && response.code == 500`, status: 500, kind: codes.Internal, reason: "BACKEND_UNRESOLVED", detail: "the route has no backend"},
 		{when: `response.code_details == "direct_response" && response.code == 502`, status: 502, kind: codes.Unavailable, reason: "BACKEND_UNRESOLVED", detail: "the route has no backend"},

@@ -84,7 +84,7 @@ func Compile(plan *policy.Plan, options Options) (Set, error) {
 // CompileFleet makes what the proxies of one fleet are served.
 func CompileFleet(plan *policy.Plan, options Options) (Set, error) {
 	b := builder{set: Set{}}
-	for _, typeURL := range []string{TypeListener, TypeRoute, TypeCluster, TypeEndpoint} {
+	for _, typeURL := range []string{TypeListener, TypeRoute, TypeCluster, TypeEndpoint, TypeSecret} {
 		b.set[typeURL] = map[string]Resource{}
 	}
 	compiler := &compiler{options: options, backends: map[string]*policy.Backend{}}
@@ -97,12 +97,19 @@ func CompileFleet(plan *policy.Plan, options Options) (Set, error) {
 		if port.Fleet != options.Fleet {
 			continue
 		}
-		listener, err := compiler.listener(port)
-		b.add(listener.GetName(), listener, err)
+		for _, listener := range compiler.listeners(port) {
+			b.add(listener.GetName(), listener, nil)
+		}
 		for j := range port.Chains {
+			if port.Chains[j].Forward != nil {
+				continue
+			}
 			routes, err := compiler.routes(port, &port.Chains[j])
 			b.add(routes.GetName(), routes, err)
 		}
+	}
+	for id, from := range fleetSecrets(plan, options.Fleet) {
+		b.add(id, secret(from), nil)
 	}
 	for i := range plan.Backends {
 		if used != nil && !used[plan.Backends[i].ID] {

@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"fmt"
 	"net/http"
 	"regexp"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"weir.dev/kit/rpcserver"
 	"weir.dev/policy"
+	"weir.dev/policy/v1alpha1"
 )
 
 func (c *compiler) routes(port *policy.Port, chain *policy.Chain) (*routev3.RouteConfiguration, error) {
@@ -23,12 +25,38 @@ func (c *compiler) routes(port *policy.Port, chain *policy.Chain) (*routev3.Rout
 	for i := range chain.Hosts {
 		host := &chain.Hosts[i]
 		virtual := &routev3.VirtualHost{Name: host.Name, Domains: []string{host.Name}, RetryPolicy: defaultRetry()}
+		if host.Misdirected {
+			virtual.Routes = []*routev3.Route{misdirected()}
+		}
 		for j := range host.Routes {
 			virtual.Routes = append(virtual.Routes, c.route(port, &host.Routes[j])...)
 		}
 		config.VirtualHosts = append(config.VirtualHosts, virtual)
 	}
+	if chain.TLS.Offers(v1alpha1.HTTP3) {
+		config.ResponseHeadersToAdd = append(config.ResponseHeadersToAdd, altService(c.bound(port)))
+	}
 	return config, nil
+}
+
+// misdirected sends a client away from a connection that is for other names.
+func misdirected() *routev3.Route {
+	return &routev3.Route{
+		Name:   "misdirected",
+		Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Action: directResponse(http.StatusMisdirectedRequest),
+	}
+}
+
+// altServiceSeconds is how long a client remembers that a port speaks HTTP/3.
+const altServiceSeconds = 86400
+
+// altService tells clients of HTTP/3 (RFC 7838, RFC 9114 section 3.1.1).
+func altService(port int32) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: "alt-svc", Value: fmt.Sprintf(`h3=":%d"; ma=%d`, port, altServiceSeconds)},
+		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}
 }
 
 // route compiles one route; a route limited to a method, as gRPC is, gets a

@@ -23,8 +23,7 @@ func Types() map[string]string {
 	const rules = "type.googleapis.com/weir.rules.v1."
 	return map[string]string{
 		"lds": TypeListener, "rds": TypeRoute, "cds": TypeCluster, "eds": TypeEndpoint,
-		"sds":  "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
-		"auth": rules + "AuthRoute", "consumers": rules + "Consumer", "limits": rules + "RateLimitRule",
+		"sds": TypeSecret, "auth": rules + "AuthRoute", "consumers": rules + "Consumer", "limits": rules + "RateLimitRule",
 	}
 }
 

@@ -3,7 +3,9 @@ package folder_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -52,6 +54,7 @@ func TestOverARestart(t *testing.T) {
 			second := follow(t, config)
 			second.next()
 			second.until(tc.want, func(string) {})
+			second.stop()
 			info, err := os.Stat(config.KeepFile)
 			require.NoError(t, err)
 			require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "it holds hashes of keys")
@@ -84,11 +87,11 @@ func TestStateThatCannotBeKeptDoesNotStopServing(t *testing.T) {
 	write(t, filepath.Join(config.Folders[0], "a.yaml"), backend("a", 1))
 	f := follow(t, config)
 	f.next()
-	require.NoError(t, os.Remove(config.KeepFile))
+	require.Eventually(t, func() bool { return os.Remove(config.KeepFile) == nil }, patience, time.Millisecond)
 	require.NoError(t, os.MkdirAll(filepath.Join(config.KeepFile, "in the way"), 0o755))
 	replace(t, f.path("a.yaml"), backend("a", 2))
 	f.until("a:2", nil)
-	require.Contains(t, f.log.String(), "cannot keep the last good policy")
+	require.Eventually(t, func() bool { return strings.Contains(f.log.String(), "cannot keep the last good policy") }, patience, time.Millisecond)
 }
 
 func TestReadOnce(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"weir.dev/controlplane/source"
 	"weir.dev/policy"
 )
 
@@ -48,16 +49,13 @@ type Config struct {
 }
 
 // Update is what the folders say now.
-type Update struct {
-	Input policy.Input
-	// Problems of reading and parsing; references are not looked at here.
-	Problems policy.Problems
-}
+type Update = source.Update
 
 // Source follows folders. Use New.
 type Source struct {
 	config Config
 	parser *policy.Parser
+	keeper *source.Keeper
 	files  map[string]*file
 	// good are the objects in use since the last build, goodIn their names by
 	// file.
@@ -74,13 +72,22 @@ type Source struct {
 
 // New makes a source and reads what was kept.
 func New(config Config, parser *policy.Parser) (*Source, error) {
-	source := newSource(config, parser)
-	return source, source.restore()
+	s := newSource(config, parser)
+	objects, err := s.keeper.Load(parser)
+	good := map[policy.ObjectRef]*policy.Object{}
+	for _, object := range objects {
+		good[object.Ref] = object
+	}
+	s.remember(good)
+	return s, err
 }
+
+// Name is "folders" with their paths.
+func (s *Source) Name() string { return "folders " + strings.Join(s.config.Folders, ", ") }
 
 func newSource(config Config, parser *policy.Parser) *Source {
 	return &Source{
-		config: config, parser: parser, files: map[string]*file{}, good: map[policy.ObjectRef]*policy.Object{},
+		config: config, parser: parser, keeper: source.NewKeeper(config.KeepFile, config.Logger), files: map[string]*file{}, good: map[policy.ObjectRef]*policy.Object{},
 		down: map[string]error{}, unsettled: map[string]time.Time{},
 	}
 }
@@ -94,6 +101,7 @@ func (s *Source) Run(ctx context.Context, emit func(Update)) error {
 		return fmt.Errorf("watch folders: %w", err)
 	}
 	defer func() { _ = watcher.Close() }()
+	defer s.keeper.Start()()
 	ticker := time.NewTicker(rescan)
 	defer ticker.Stop()
 	s.scan(watcher, time.Now())
@@ -130,8 +138,8 @@ func (s *Source) offer(emit func(Update)) {
 		return
 	}
 	s.emitted = true
-	s.keep()
 	emit(update)
+	s.keeper.Keep(slices.Collect(maps.Values(s.good)))
 }
 
 // quiet waits until no event came for settle.

@@ -138,11 +138,12 @@ func (c *Cluster) StartAPI(ctx context.Context) error {
 	return nil
 }
 
-// StopAPI stops the API server alone: clients see refused connections.
-func (c *Cluster) StopAPI() error { return c.api.stop() }
+// StopAPI kills the API server alone, as a crash does: clients see refused
+// connections. Gently it would wait for every watch to end.
+func (c *Cluster) StopAPI() error { return c.api.kill() }
 
 // Stop stops both.
-func (c *Cluster) Stop() error { return errors.Join(c.api.stop(), c.etcd.stop()) }
+func (c *Cluster) Stop() error { return errors.Join(c.api.kill(), c.etcd.stop()) }
 
 // Config reaches the API as a user with groups; "system:masters" may do
 // everything.
@@ -252,6 +253,13 @@ func (p *process) stop() error {
 	case <-p.ended:
 		return nil
 	case <-time.After(stopTimeout):
+		return p.kill()
+	}
+}
+
+func (p *process) kill() error {
+	if p == nil {
+		return nil
 	}
 	if err := p.command.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err

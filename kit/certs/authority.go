@@ -18,6 +18,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"weir.dev/kit/atomicfile"
 )
 
 // TrustDomain is the SPIFFE trust domain of a stand-alone Weir.
@@ -116,7 +118,7 @@ func newAuthority(dir, certPath, keyPath string, now time.Time) (*Authority, err
 	if err := writeKey(keyPath, key); err != nil {
 		return nil, err
 	}
-	if err := writeAtomically(certPath, certPEM, 0o644); err != nil {
+	if err := atomicfile.Write(certPath, certPEM, 0o644); err != nil {
 		return nil, err
 	}
 	return &Authority{cert: cert, key: key, pem: certPEM}, nil
@@ -159,10 +161,10 @@ func (a *Authority) Issue(component, dir string, now time.Time) (Files, error) {
 	if err := writeKey(files.KeyFile, key); err != nil {
 		return files, err
 	}
-	if err := writeAtomically(files.CertFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
+	if err := atomicfile.Write(files.CertFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
 		return files, err
 	}
-	return files, writeAtomically(files.CAFile, a.pem, 0o644)
+	return files, atomicfile.Write(files.CAFile, a.pem, 0o644)
 }
 
 // Ensure issues a certificate unless dir holds one of this authority that is
@@ -185,25 +187,7 @@ func writeKey(path string, key *ecdsa.PrivateKey) error {
 	if err != nil {
 		return err
 	}
-	return writeAtomically(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
-}
-
-func writeAtomically(path string, content []byte, mode os.FileMode) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp.Name())
-	if err := temp.Chmod(mode); err != nil {
-		return errors.Join(err, temp.Close())
-	}
-	if _, err := temp.Write(content); err != nil {
-		return errors.Join(err, temp.Close())
-	}
-	if err := temp.Close(); err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), path)
+	return atomicfile.Write(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
 
 func parseCertificate(raw []byte) (*x509.Certificate, error) {

@@ -23,5 +23,8 @@ const (
 	KindConsumer        = "Consumer"
 	KindAuthPolicy      = "AuthPolicy"
 	KindRateLimitPolicy = "RateLimitPolicy"
+	KindTLSPolicy       = "TLSPolicy"
+	KindHeaderPolicy    = "HeaderPolicy"
+	KindEdgePolicy      = "EdgePolicy"
 	KindTrafficPolicy   = "TrafficPolicy"
 )

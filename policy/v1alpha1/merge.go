@@ -46,3 +46,27 @@ func (b *TrafficBlock) Said() (MergeStrategy, *TrafficSettings) {
 	}
 	return b.Strategy, &b.TrafficSettings
 }
+
+// Said is the strategy, if any, and the settings; both empty for a nil block.
+func (b *TLSBlock) Said() (MergeStrategy, *TLSSettings) {
+	if b == nil {
+		return "", nil
+	}
+	return b.Strategy, &b.TLSSettings
+}
+
+// Said is the strategy, if any, and the settings; both empty for a nil block.
+func (b *HeaderBlock) Said() (MergeStrategy, *HeaderSettings) {
+	if b == nil {
+		return "", nil
+	}
+	return b.Strategy, &b.HeaderSettings
+}
+
+// Said is the strategy, if any, and the settings; both empty for a nil block.
+func (b *EdgeBlock) Said() (MergeStrategy, *EdgeSettings) {
+	if b == nil {
+		return "", nil
+	}
+	return b.Strategy, &b.EdgeSettings
+}

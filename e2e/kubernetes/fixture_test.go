@@ -1,21 +1,32 @@
 //go:build slow
 
-package e2e
+package kubernetes_test
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"weir.dev/e2e/cluster"
 	"weir.dev/e2e/internal/harness"
 )
+
+// TestMain keeps the client library's own log out of the way: what it has to say
+// of trouble is in that of the source.
+func TestMain(m *testing.M) {
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler))
+	log.SetLogger(klog.NewKlogr())
+	os.Exit(m.Run())
+}
 
 // kubernetes starts an API server for a test, without any custom resources.
 func kubernetes(t *testing.T) *cluster.Cluster {
