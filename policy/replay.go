@@ -69,9 +69,6 @@ func NewReplay(before, after *Plan) *Replay {
 // took the request and those before it did not. Where the proposed Plan asks for
 // more than that, the answer is FlipUnknown with what it depends on.
 func (r *Replay) Request(request Recorded) []Flip {
-	if _, _, refusal := CanonicalPath(request.Path); refusal != "" {
-		return nil // refused before any route, whatever the Plan is
-	}
 	old, next := possible(r.before, request), possible(r.after, request)
 	winner, known, ok := recordedWinner(old, request.Route)
 	if !ok {
@@ -159,9 +156,9 @@ func counterpart(candidates []*Route, route *Route) *Route {
 // possible lists the routes whose recorded parts match, up to the first that
 // asks for nothing else.
 func possible(plan *Plan, request Recorded) []*Route {
-	e := &explainer{plan: plan, out: &Explanation{}}
-	e.request(Question{Method: request.Method, Host: request.Host, Path: request.Path, SNI: request.SNI, Fleet: request.Fleet, Port: request.Port})
-	if e.out.Refused != nil || !e.place() {
+	question := Question{Method: request.Method, Host: request.Host, Path: request.Path, SNI: request.SNI, Fleet: request.Fleet, Port: request.Port}
+	e := newExplainer(plan, question)
+	if !e.connect() || e.chain.Forward != nil || !e.request(question) || !e.pickHost() {
 		return nil
 	}
 	var found []*Route

@@ -127,6 +127,9 @@ func hideWithin(field protoreflect.FieldDescriptor, value protoreflect.Value) (f
 }
 
 func hidePacked(packed *anypb.Any) error {
+	if packed.GetTypeUrl() == "" {
+		return nil // Nothing is in it.
+	}
 	inner, err := packed.UnmarshalNew()
 	if err != nil {
 		return err

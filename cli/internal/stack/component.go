@@ -77,11 +77,8 @@ func uses() []string {
 	all := []string{Envoy + useAdmin}
 	for _, d := range daemons() {
 		all = append(all, d.name+useGRPC, d.name+useAdmin)
-		if d.name == ControlPlane {
-			all = append(all, d.name+useREST)
-		}
 	}
-	return all
+	return append(all, ControlPlane+useREST)
 }
 
 func peerIDs(identities []string) []string {

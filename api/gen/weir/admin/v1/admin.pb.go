@@ -3030,7 +3030,7 @@ func (x *DiffResponse) GetNewPlan() string {
 // One difference.
 type Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "object", "port", "host", "route", "auth", "limit", "consumer" or "backend".
+	// "object", "port", "host", "route", "auth", "limit", "consumer", "backend" or "secret".
 	About string `protobuf:"bytes,1,opt,name=about,proto3" json:"about,omitempty"`
 	Name  string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// "added", "removed" or "changed".
