@@ -155,6 +155,9 @@ func (a *App) showReplayed(result *replayed, o replayOptions) error {
 // plans are the running Plan, or that of --against, and the proposed one.
 func (a *App) plans(ctx context.Context, paths []string, o replayOptions) (before, after *policy.Plan, err error) {
 	l, err := newLoader(o.alone)
+	if o.against == "" {
+		l, err = a.runningLoader(o.alone)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
