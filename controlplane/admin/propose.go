@@ -175,11 +175,11 @@ func (s *Server) Apply(ctx context.Context, request *adminv1.ApplyRequest) (*adm
 	if err != nil {
 		return nil, err
 	}
-	if err := refuseBroken(p); err != nil {
-		return nil, err
-	}
 	stored, err := s.merge(&state, p, request.GetPrune())
 	if err != nil {
+		return nil, err
+	}
+	if err := refuseBroken(p); err != nil {
 		return nil, err
 	}
 	out := &adminv1.ApplyResponse{Plan: p.plan.Digest, Problems: problemsOf(p.come)}
