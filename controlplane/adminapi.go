@@ -146,11 +146,3 @@ func (c *Config) serveAdmin(ctx context.Context, registrar grpc.ServiceRegistrar
 	logger.InfoContext(ctx, "admin API over REST", "address", listener.Addr().String(), "peers", c.AdminAPI.Peers)
 	return nil
 }
-
-// folders are all that are followed.
-func (c *Config) folders() []string {
-	if c.Sources.Managed == "" {
-		return c.Sources.Folders
-	}
-	return append(slices.Clone(c.Sources.Folders), c.Sources.Managed)
-}

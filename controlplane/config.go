@@ -48,15 +48,6 @@ type AdminAPIConfig struct {
 	REST string `yaml:"rest"`
 }
 
-// SourcesConfig says where policy comes from.
-type SourcesConfig struct {
-	// Folders of YAML files, read recursively and followed.
-	Folders []string `yaml:"folders"`
-	// Managed is the folder where objects are kept that come by the admin API
-	// (weir apply); it is followed, too. Empty refuses them.
-	Managed string `yaml:"managed"`
-}
-
 // IngressConfig says where Envoy's listeners bind.
 type IngressConfig struct {
 	// Address is an IP address. Default 127.0.0.1.
@@ -78,6 +69,7 @@ func (c *Config) SetDefaults() {
 	c.Config.SetDefaults()
 	c.Server.SetDefaults()
 	c.Server.AllowedPeers = []string{certs.PeerID("ingress"), certs.PeerID("extauthz"), certs.PeerID("ratelimit")}
+	c.Sources.Kubernetes.SetDefaults()
 	c.Ingress.Address = "127.0.0.1"
 	c.AdminAPI.Peers = []string{certs.PeerID("cli"), certs.PeerID("portal")}
 	c.ExtAuthz.Peer = certs.PeerID("extauthz")
@@ -87,9 +79,7 @@ func (c *Config) SetDefaults() {
 // Validate reports every mistake.
 func (c *Config) Validate() error {
 	errs := []error{c.Config.Validate(), c.Server.Validate()}
-	if len(c.Sources.Folders) == 0 {
-		errs = append(errs, errors.New("sources.folders: name at least one folder of policy"))
-	}
+	errs = append(errs, c.Sources.validate()...)
 	for _, peer := range []struct {
 		name, address string
 		required      bool

@@ -4,14 +4,14 @@ import (
 	"context"
 	"fmt"
 
-	"weir.dev/controlplane/folder"
+	"weir.dev/controlplane/source"
 )
 
 // Follow runs a source and hands its newest update to the returned channel.
-func Follow(ctx context.Context, source *folder.Source) (<-chan folder.Update, <-chan error) {
-	updates, failed := make(chan folder.Update, 1), make(chan error, 1)
+func Follow(ctx context.Context, from source.Source) (<-chan source.Update, <-chan error) {
+	updates, failed := make(chan source.Update, 1), make(chan error, 1)
 	go func() {
-		failed <- source.Run(ctx, func(update folder.Update) {
+		failed <- from.Run(ctx, func(update source.Update) {
 			for {
 				select {
 				case updates <- update:

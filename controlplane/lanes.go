@@ -2,7 +2,6 @@ package controlplane
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -153,117 +152,6 @@ func (l *Loop) awaitRules(ctx context.Context, number int) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-ready:
-		}
-	}
-}
-
-// fleetLane brings one fleet's part of each generation to its proxies.
-type fleetLane struct {
-	loop     *Loop
-	name     string
-	group    *ads.Group
-	options  envoy.Options
-	incoming chan *generation
-	state    laneState
-	// inForce is the digest of the plan that was acknowledged last.
-	inForce string
-}
-
-func (f *fleetLane) run(ctx context.Context) {
-	retry := time.NewTicker(f.loop.retryEvery())
-	defer retry.Stop()
-	watch := time.NewTicker(watchEvery)
-	defer watch.Stop()
-	var last *generation
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case last = <-f.incoming:
-			f.roll(ctx, last, false)
-		case <-watch.C:
-			// A client that came after the rollout may reject what is in force.
-			if last != nil && f.failure() == nil && anyRejected(f.group) {
-				f.roll(ctx, last, true)
-			}
-		case <-retry.C:
-			if last != nil && f.failure() != nil {
-				f.group.Retry()
-				f.roll(ctx, last, true)
-			}
-		}
-	}
-}
-
-func (f *fleetLane) failure() error {
-	f.loop.mu.Lock()
-	defer f.loop.mu.Unlock()
-	return f.state.err
-}
-
-// roll brings the fleet to a generation; again says that this is to be done even
-// if the plan is the one in force.
-func (f *fleetLane) roll(ctx context.Context, next *generation, again bool) {
-	if !f.begin(next, again) {
-		return
-	}
-	if f.loop.awaitRules(ctx, next.number) != nil {
-		return
-	}
-	set, err := envoy.CompileFleet(next.plan, f.options)
-	if err == nil {
-		err = f.group.Rollout(ctx, set)
-	}
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		f.loop.Logger.ErrorContext(ctx, "the new plan is not in force, or not all of it", "fleet", f.name, "plan", next.plan.Digest, "error", err)
-	}
-	f.end(next, err)
-}
-
-// begin notes that a generation is under way. It returns false when there is
-// nothing to do.
-func (f *fleetLane) begin(next *generation, again bool) bool {
-	f.loop.mu.Lock()
-	defer f.loop.mu.Unlock()
-	// After a failure there is something to settle even when the plan is the one
-	// in force: what was rejected may have been put back, or be served in part.
-	if !again && f.state.err == nil && f.inForce == next.plan.Digest {
-		f.state.number, f.state.finished = next.number, true
-		f.loop.settle()
-		return false
-	}
-	if f.state.number != next.number || !f.state.finished {
-		f.state.number, f.state.finished = next.number, false
-	}
-	f.state.holds = append(f.state.holds, next.rules)
-	return true
-}
-
-// end notes what became of a generation.
-func (f *fleetLane) end(next *generation, err error) {
-	f.loop.mu.Lock()
-	var partial *ads.PartialError
-	f.state.stuck = nil
-	if err == nil || errors.As(err, &partial) {
-		f.state.holds = []envoy.Set{next.rules}
-	} else {
-		f.state.stuck = err // The routes in force are those of before.
-		f.state.holds = f.state.holds[:len(f.state.holds)-1]
-	}
-	if err == nil {
-		f.inForce = next.plan.Digest
-	}
-	f.state.finished, f.state.err = true, err
-	f.loop.settle()
-	rules := f.loop.rules
-	f.loop.mu.Unlock()
-	if rules != nil {
-		select {
-		case rules.kick <- struct{}{}:
-		default:
 		}
 	}
 }

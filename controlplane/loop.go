@@ -37,6 +37,8 @@ type Loop struct {
 	said chan struct{}
 	// rulesReady is replaced whenever the rules lane is done with a generation.
 	rulesReady chan struct{}
+	// noQuarantine is set by tests: what they claim of quarantine must fail then.
+	noQuarantine bool
 }
 
 // generation is one update, resolved.

@@ -18,7 +18,10 @@ type Outcome struct {
 	Problems policy.Problems
 	// Fleets by name; see policy.Port.Fleet.
 	Fleets map[string]FleetOutcome
-	Time   time.Time
+	// FleetOf names the fleet that serves a Gateway; nil means that there is only
+	// the one named "".
+	FleetOf func(gateway policy.ObjectRef) string
+	Time    time.Time
 }
 
 // FleetOutcome is how far one fleet's proxies are.

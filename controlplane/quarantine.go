@@ -2,9 +2,12 @@ package controlplane
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 
 	"weir.dev/controlplane/ads"
+	"weir.dev/controlplane/envoy"
 	"weir.dev/policy"
 )
 
@@ -84,4 +87,45 @@ func objectOrigin(objects []*policy.Object, ref policy.ObjectRef) policy.Origin 
 		}
 	}
 	return policy.Origin{Object: ref}
+}
+
+func isPartial(err error) bool {
+	var partial *ads.PartialError
+	return errors.As(err, &partial)
+}
+
+// quarantineError is what a rollout's error and the objects in quarantine come
+// to, nil without either.
+func quarantineError(err error, blamed map[policy.ObjectRef]Quarantine) error {
+	if len(blamed) == 0 {
+		return err
+	}
+	partial := &ads.PartialError{Rejections: rejections(err)}
+	for _, ref := range slices.SortedFunc(maps.Keys(blamed), compareRefs) {
+		q := blamed[ref]
+		partial.Rejections = append(partial.Rejections, &ads.Rejection{Node: q.Node, TypeURL: ref.Kind, Resources: []string{ref.Namespace + "/" + ref.Name}, Message: q.Message})
+	}
+	return partial
+}
+
+// quarantinedObjects are the objects in quarantine, and the listeners that ads
+// left out by itself, traced to their Gateways.
+func quarantinedObjects(next *generation, options envoy.Options, blamed map[policy.ObjectRef]Quarantine, t trial) []Quarantine {
+	var quarantined []Quarantine
+	for _, ref := range slices.SortedFunc(maps.Keys(blamed), compareRefs) {
+		quarantined = append(quarantined, blamed[ref])
+	}
+	for _, rejection := range rejections(t.err) {
+		for _, name := range rejection.Blamed() {
+			if rejection.TypeURL != envoy.TypeListener {
+				continue
+			}
+			q := Quarantine{Kept: rejection.Kept[name], Node: rejection.Node, Resource: name, Message: rejection.Message}
+			if origins := envoy.Trace(next.plan, options, rejection.TypeURL, name, rejection.Message); len(origins) > 0 {
+				q.Origin = origins[0]
+			}
+			quarantined = append(quarantined, q)
+		}
+	}
+	return quarantined
 }

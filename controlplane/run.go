@@ -7,7 +7,6 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
 	"weir.dev/controlplane/ads"
-	"weir.dev/controlplane/folder"
 	"weir.dev/kit/certs"
 	"weir.dev/kit/daemon"
 	"weir.dev/kit/rpcserver"
@@ -22,7 +21,7 @@ func Run(ctx context.Context, cfg *Config, runtime *daemon.Runtime) error {
 	if err != nil {
 		return err
 	}
-	source, err := folder.New(folder.Config{Folders: cfg.folders(), KeepFile: cfg.StateFile, Logger: runtime.Logger}, parser)
+	sources, writer, err := cfg.Sources.open(parser, cfg.StateFile, runtime.Logger)
 	if err != nil {
 		return err
 	}
@@ -45,7 +44,7 @@ func Run(ctx context.Context, cfg *Config, runtime *daemon.Runtime) error {
 		return err
 	}
 
-	updates, sourceEnded := Follow(ctx, source)
+	updates, sourceEnded := Follow(ctx, sources)
 	go func() { ended <- loop.Run(ctx, updates) }()
 	go func() {
 		select {
@@ -61,6 +60,13 @@ func Run(ctx context.Context, cfg *Config, runtime *daemon.Runtime) error {
 			ended <- errSource(err)
 		}
 	}()
+	if writer != nil {
+		go func() {
+			if err := loop.tellKubernetes(ctx, writer); err != nil && ctx.Err() == nil {
+				runtime.Logger.ErrorContext(ctx, "the status of Kubernetes objects is not written", "error", err)
+			}
+		}()
+	}
 	served := make(chan error, 1)
 	go func() { served <- server.Run(ctx) }()
 	select {

@@ -55,12 +55,17 @@ func findEnvoy(t *testing.T) string {
 type proxied struct {
 	t       *testing.T
 	ads     *ads.Group
+	server  *ads.Server
 	options envoy.Options
 	admin   string
 	// ports are where listeners are bound.
 	ports map[int32]int32
 	log   *bytes.Buffer
 	own   lockedLog
+	// access is the access log.
+	access lockedLog
+	// stateOfTheWorld has Envoy use that variant of the protocol.
+	stateOfTheWorld bool
 }
 
 // lockedLog is the control plane's log.
@@ -98,6 +103,7 @@ func (p *proxied) written(dir string) (path string, server *rpcserver.Server) {
 	raw, err := bootstrap.JSON(bootstrap.Config{
 		NodeID: "envoy-1", AdminAddress: "127.0.0.1:0", ControlPlaneAddress: server.Address(),
 		ControlPlanePeer: certs.PeerID("controlplane"), CertDir: filepath.Join(dir, "ingress"),
+		StateOfTheWorld: p.stateOfTheWorld,
 	})
 	require.NoError(p.t, err)
 	path = filepath.Join(dir, "bootstrap.json")
@@ -107,7 +113,12 @@ func (p *proxied) written(dir string) (path string, server *rpcserver.Server) {
 
 func startEnvoy(t *testing.T) *proxied {
 	t.Helper()
-	p := &proxied{t: t, ports: map[int32]int32{8080: freePort(t), 8081: freePort(t), 8443: freePort(t), 80: freePort(t)}, log: &bytes.Buffer{}}
+	return startEnvoyBy(t, false)
+}
+
+func startEnvoyBy(t *testing.T, stateOfTheWorld bool) *proxied {
+	t.Helper()
+	p := &proxied{t: t, stateOfTheWorld: stateOfTheWorld, ports: map[int32]int32{8080: freePort(t), 8081: freePort(t), 8443: freePort(t), 80: freePort(t)}, log: &bytes.Buffer{}}
 	p.options = envoy.Options{
 		ListenAddress: "127.0.0.1", PortMap: p.ports,
 		ExtAuthzAddress: "127.0.0.1:1", ExtAuthzPeer: certs.PeerID("extauthz"),
@@ -119,14 +130,14 @@ func startEnvoy(t *testing.T) *proxied {
 	fleets := []controlplane.FleetConfig{{Peers: []string{certs.PeerID("ingress")}}}
 	adsServer := ads.NewServer(controlplane.Access(fleets, certs.PeerID("extauthz"), certs.PeerID("ratelimit")), logger, nil)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server.GRPC(), adsServer)
-	p.ads = adsServer.Group("")
+	p.ads, p.server = adsServer.Group(""), adsServer
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- server.Run(ctx) }()
 	adminFile := filepath.Join(dir, "admin")
 	command := exec.Command(findEnvoy(t), "-c", config, "--disable-hot-restart", "--concurrency", "2", //nolint:gosec // as found
-		"--admin-address-path", adminFile, "--log-level", "warning")
-	command.Stderr = p.log // the access log goes to standard output
+		"--admin-address-path", adminFile, "--log-level", "warning", "--file-flush-interval-msec", "10")
+	command.Stderr, command.Stdout = p.log, &p.access
 	require.NoError(t, command.Start())
 	exited := make(chan error, 1)
 	go func() { exited <- command.Wait() }()
@@ -222,7 +233,16 @@ func goldenPolicies(t *testing.T) []string {
 }
 
 func TestEnvoyAcceptsEveryGolden(t *testing.T) {
-	p := startEnvoy(t)
+	acceptEveryGolden(t, startEnvoy(t))
+}
+
+// The other variant of the protocol serves the same.
+func TestEnvoyAcceptsEveryGoldenByStateOfTheWorld(t *testing.T) {
+	acceptEveryGolden(t, startEnvoyBy(t, true))
+}
+
+func acceptEveryGolden(t *testing.T, p *proxied) {
+	t.Helper()
 	for _, file := range append(goldenPolicies(t), filepath.Join(harness.Root(t), "examples", "quickstart")) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			p := &proxied{t: t, ads: p.ads, options: p.options, admin: p.admin}

@@ -152,6 +152,7 @@ func kinds() map[[2]string]func() metav1.Object {
 		{weir, v1alpha1.KindBackend}:         func() metav1.Object { return &v1alpha1.Backend{} },
 		{weir, v1alpha1.KindConsumer}:        func() metav1.Object { return &v1alpha1.Consumer{} },
 		{weir, v1alpha1.KindAuthPolicy}:      func() metav1.Object { return &v1alpha1.AuthPolicy{} },
+		{weir, v1alpha1.KindExtensionPolicy}: func() metav1.Object { return &v1alpha1.ExtensionPolicy{} },
 		{weir, v1alpha1.KindTrafficPolicy}:   func() metav1.Object { return &v1alpha1.TrafficPolicy{} },
 		{weir, v1alpha1.KindRateLimitPolicy}: func() metav1.Object { return &v1alpha1.RateLimitPolicy{} },
 	}

@@ -92,6 +92,8 @@ type Route struct {
 	Auth *Auth
 	// Limits are the rate limits, in the policy's order.
 	Limits []Limit
+	// Extensions process the exchange, in the order in which a request meets them.
+	Extensions []Extension
 	// Security replaces the chain's where it is set.
 	Security *Security
 	// Policies are all that reach the route, those in effect and those that lost,

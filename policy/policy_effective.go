@@ -17,7 +17,10 @@ type policySet struct {
 	limits  []Limit
 	cors    *CORS
 	traffic *trafficUse
-	done    bool
+	// extensions are those of kindExtensions, and extended that they were looked up
+	extensions []Extension
+	extended   bool
+	done       bool
 }
 
 // policiesOf is what is in effect for a rule of a route on a listener.
@@ -59,7 +62,7 @@ func (r *resolver) policySet(targets [levelCount]*target, l *listener, count boo
 	}
 	if count && !set.done {
 		set.done = true
-		set.account(l, kindAuth, kindLimits, kindTraffic, kindHeaders)
+		set.account(l, kindAuth, kindLimits, kindTraffic, kindExtensions, kindHeaders)
 	}
 	return set
 }

@@ -16,6 +16,7 @@ const (
 	kindAuth = iota
 	kindLimits
 	kindTraffic
+	kindExtensions
 	kindTLS
 	kindHeaders
 	kindEdge
@@ -49,6 +50,11 @@ func policyKinds() [policyKindCount]policyKind {
 		kindTraffic: {v1alpha1.KindTrafficPolicy, v1alpha1.StrategyMerge, func(o *Object, k policyKind) *statement {
 			return read(o, k, fieldPieces[v1alpha1.TrafficSettings], func(p *v1alpha1.TrafficPolicy) blocks[v1alpha1.TrafficSettings] {
 				return blocks[v1alpha1.TrafficSettings]{p.Spec.TargetRefs, &p.Spec.TrafficSettings, p.Spec.Defaults, p.Spec.Overrides}
+			})
+		}},
+		kindExtensions: {v1alpha1.KindExtensionPolicy, v1alpha1.StrategyAtomic, func(o *Object, k policyKind) *statement {
+			return read(o, k, extensionPieces, func(p *v1alpha1.ExtensionPolicy) blocks[v1alpha1.ExtensionSettings] {
+				return blocks[v1alpha1.ExtensionSettings]{p.Spec.TargetRefs, &p.Spec.ExtensionSettings, p.Spec.Defaults, p.Spec.Overrides}
 			})
 		}},
 		kindTLS: {v1alpha1.KindTLSPolicy, v1alpha1.StrategyMerge, func(o *Object, k policyKind) *statement {

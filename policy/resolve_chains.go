@@ -112,7 +112,7 @@ func (r *resolver) streamChains(e *edge, l *listener) []Chain {
 		}
 	}
 	own := cmp.Or(l.hostname, "*")
-	if names[own] == nil && e.hasWider(l) {
+	if names[own] == nil && (e.hasWider(l) || len(names) == 0) { // Envoy takes no port without a chain.
 		names[own] = &Forward{Origin: l.origin()}
 	}
 	var chains []Chain

@@ -61,7 +61,7 @@ func (r *resolver) build(rule *ruleSource, l *listener) (routes []Route, open bo
 	if base.CORS == nil {
 		base.CORS = r.corsOf(set)
 	}
-	base.Limits, base.Policies = r.limitsOf(set, rule), set.uses
+	base.Limits, base.Policies, base.Extensions = r.limitsOf(set, rule), set.uses, r.extensionsOf(set)
 	base.Security = r.routeSecurity(set, l)
 	routes = make([]Route, len(rule.matches))
 	for i, match := range rule.matches {

@@ -33,6 +33,8 @@ func (p *Parser) validate(object *Object) Problems {
 		c.consumer(&value.Spec)
 	case *v1alpha1.AuthPolicy:
 		c.authPolicy(&value.Spec)
+	case *v1alpha1.ExtensionPolicy:
+		c.extensionPolicy(&value.Spec)
 	case *v1alpha1.TrafficPolicy:
 		c.trafficPolicy(&value.Spec)
 	case *v1alpha1.RateLimitPolicy:

@@ -78,6 +78,9 @@ func (c *checker) clientCertificates(at string, spec *v1alpha1.ClientCertificate
 		}
 	}
 	c.count(field+".subjectAltNames", len(spec.SubjectAltNames), 0, 32)
+	if spec.Mode == v1alpha1.ClientCertificateOptional && len(spec.SubjectAltNames) > 0 {
+		c.fail(CodeInvalid, field+".subjectAltNames", "go with mode Required: Envoy demands a certificate where it matches names; write an authorization rule instead")
+	}
 	for i, name := range spec.SubjectAltNames {
 		part := fmt.Sprintf("%s.subjectAltNames[%d]", field, i)
 		oneOf(c, part+".type", name.Type, false, v1alpha1.SubjectAltNameDNS, v1alpha1.SubjectAltNameURI, v1alpha1.SubjectAltNameEmail, v1alpha1.SubjectAltNameIP)

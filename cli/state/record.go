@@ -15,8 +15,11 @@ type Record struct {
 	Started   time.Time `json:"started"`
 	// Ready is whether everything was once ready in this run.
 	Ready bool `json:"ready"`
-	// IngressHTTP is the base URL of the ingress.
+	// IngressHTTP is the base URL of the ingress: https only where no listener is
+	// without TLS.
 	IngressHTTP string `json:"ingressHTTP"`
+	// IngressHTTPS are the base URLs of all ports with TLS.
+	IngressHTTPS []string `json:"ingressHTTPS,omitempty"`
 	// Notes are what the user should know about this run, such as a shifted
 	// port.
 	Notes      []string    `json:"notes,omitempty"`

@@ -251,12 +251,14 @@ func TestApplyStoresAllOrNothing(t *testing.T) {
 	held, err := server.options.Store.Load()
 	require.NoError(t, err)
 	require.Len(t, held, 2)
-	_, err = apply(t, server, func(r *adminv1.ApplyRequest) { r.Prune = []string{"Backend/default/missing"} })
+	_, err = apply(t, server, func(r *adminv1.ApplyRequest) { r.Prune = []string{"Backend/default/other"} })
 	require.NoError(t, err)
 	held, err = server.options.Store.Load()
 	require.NoError(t, err)
 	require.Len(t, held, 1)
-	require.Equal(t, "other", held[0].Ref.Name)
+	require.Equal(t, "missing", held[0].Ref.Name)
+	_, err = apply(t, server, func(r *adminv1.ApplyRequest) { r.Prune = []string{"Backend/default/missing"} })
+	require.Equal(t, codes.InvalidArgument, status.Code(err), "a route refers to it")
 }
 
 // Apply does not say that it is served before it is.

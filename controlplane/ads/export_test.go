@@ -8,3 +8,6 @@ func (s *Server) SetStepTimeout(timeout time.Duration) {
 		group.stepTimeout = timeout
 	}
 }
+
+// SetAtOnce is the negative control of the order of rollouts; call it before any.
+func (g *Group) SetAtOnce() { g.atOnce = true }

@@ -24,6 +24,9 @@ type Group struct {
 	// closed ends every stream; first is called with the first target.
 	closed <-chan struct{}
 	first  func()
+	// atOnce is set by tests: what they claim of the order of a rollout must fail
+	// then.
+	atOnce bool
 
 	mu       sync.Mutex
 	target   envoy.Set
@@ -144,6 +147,19 @@ func (g *Group) Changed() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.changed
+}
+
+// Fresh reports whether no connected client came with anything from an earlier
+// stream.
+func (g *Group) Fresh() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for session := range g.sessions {
+		if session.had {
+			return false
+		}
+	}
+	return true
 }
 
 // Client is a connected subscriber, for status.

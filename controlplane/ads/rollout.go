@@ -82,8 +82,11 @@ func (g *Group) Rollout(ctx context.Context, next envoy.Set) error {
 // a server that has just connected. Such a server has none of its rules, so what
 // it blames is worth leaving out.
 func (g *Group) standingRule() *Rejection {
-	target := g.Target()
-	_, standing := g.outOfSync(nil, ruleTypes(target))
+	rules := ruleTypes(g.Target())
+	if len(rules) == 0 {
+		return nil
+	}
+	_, standing := g.outOfSync(nil, rules)
 	if standing == nil || len(standing.Blamed()) == 0 {
 		return nil
 	}
@@ -113,6 +116,9 @@ func (e *PartialError) Unwrap() error { return e.Rejections[0] }
 // walk goes through the steps from current to next.
 func (g *Group) walk(ctx context.Context, current, next envoy.Set, first bool) error {
 	todo, reached, base := steps(current, next), envoy.Set(nil), current
+	if g.atOnce {
+		todo = todo[len(todo)-1:]
+	}
 	if first {
 		// Clients may hold more than we know from an earlier life of ours; they are
 		// brought to next directly, which is what they had unless policy changed.

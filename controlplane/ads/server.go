@@ -106,6 +106,7 @@ func (s *Server) serve(ctx context.Context, stream transport) error {
 	}
 	group := s.groups[grant.Group]
 	session := &session{group: group, peer: peerID, allowed: grant.Types, types: map[string]*subscription{}}
+	_, session.whole = stream.(*stateTransport)
 	group.join(session)
 	defer group.leave(session)
 	return session.run(ctx, stream)

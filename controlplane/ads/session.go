@@ -29,11 +29,15 @@ type session struct {
 	allowed []string
 	types   map[string]*subscription
 	nonce   uint64
+	// whole is set for the state-of-the-world variant.
+	whole bool
 	// poke tells the session's goroutine that there may be something to send.
 	poke chan struct{}
 	// late is set when a rollout went on without this client; the next ones do
 	// not wait for it until it has caught up.
 	late bool
+	// had is set when the client came with resources of an earlier stream.
+	had bool
 }
 
 func (s *session) run(ctx context.Context, stream transport) error {
@@ -92,6 +96,7 @@ func (s *session) handle(r *request) error {
 	sub := s.types[r.typeURL]
 	if sub == nil {
 		sub = newSubscription(r)
+		s.had = s.had || r.had
 		s.types[r.typeURL] = sub
 	}
 	sub.subscribe(r)
@@ -142,6 +147,13 @@ func (s *session) responses() []*response {
 		if held || len(send) == 0 && len(remove) == 0 && sub.answered {
 			continue
 		}
+		if s.whole && sub.answered && len(send) == 0 && typeURL != envoy.TypeCluster && typeURL != envoy.TypeListener {
+			// That variant has no way to say that one of these is gone; Envoy lets go of
+			// it with what referred to it.
+			sub.deliver(typeURL, "", nil, nil, remove)
+			sub.inFlight = nil
+			continue
+		}
 		s.nonce++
 		nonce := strconv.FormatUint(s.nonce, 10)
 		responses = append(responses, sub.deliver(typeURL, nonce, s.group.target[typeURL], send, remove))
@@ -160,7 +172,7 @@ func (s *session) responses() []*response {
 func (s *session) pending(typeURL string) (send, remove []string, held bool) {
 	sub := s.types[typeURL]
 	send, remove = sub.diff(s.group.target[typeURL])
-	if s.types[envoy.TypeCluster] == nil { // not a proxy
+	if s.types[envoy.TypeCluster] == nil || s.group.atOnce { // not a proxy
 		return send, remove, false
 	}
 	switch typeURL {

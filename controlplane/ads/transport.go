@@ -35,6 +35,8 @@ type request struct {
 	subscribe, unsubscribe []string
 	// initial are the versions that the client has from an earlier stream.
 	initial map[string]string
+	// had says that the client has something from an earlier stream.
+	had bool
 	// names is everything that a client of the state-of-the-world variant wants.
 	names []string
 }
@@ -59,6 +61,7 @@ func (t deltaTransport) recv() (*request, error) {
 	return &request{
 		typeURL: m.GetTypeUrl(), node: m.GetNode().GetId(), nonce: m.GetResponseNonce(), failure: m.GetErrorDetail(),
 		subscribe: m.GetResourceNamesSubscribe(), unsubscribe: m.GetResourceNamesUnsubscribe(), initial: m.GetInitialResourceVersions(),
+		had: len(m.GetInitialResourceVersions()) > 0,
 	}, nil
 }
 
@@ -94,6 +97,7 @@ func (t *stateTransport) recv() (*request, error) {
 	}
 	return &request{
 		typeURL: m.GetTypeUrl(), node: m.GetNode().GetId(), nonce: m.GetResponseNonce(), failure: m.GetErrorDetail(), names: m.GetResourceNames(),
+		had: m.GetVersionInfo() != "",
 	}, nil
 }
 
@@ -110,7 +114,12 @@ func (t *stateTransport) accept(r *request) bool {
 		known = &stateOfType{names: map[string]bool{}, has: map[string]envoy.Resource{}}
 		t.types[r.typeURL] = known
 	} else if r.nonce != known.nonce {
-		return false
+		if len(r.names) > 0 || len(known.names) == 0 {
+			return false
+		}
+		// It wants nothing of the type any more, and Envoy does not answer what it
+		// has no use for.
+		r.nonce = known.nonce
 	}
 	if known.offered != nil && r.failure == nil {
 		known.has = known.offered

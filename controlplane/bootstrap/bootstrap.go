@@ -4,6 +4,7 @@
 package bootstrap
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -52,6 +53,12 @@ type Config struct {
 	// where systems keep theirs; on a system without any, no public server is
 	// trusted.
 	PublicTrustFile string
+	// MaxRequestsPerIOCycle is how many HTTP/2 and HTTP/3 requests of one connection
+	// are taken before other connections have their turn. Default 1.
+	MaxRequestsPerIOCycle uint32
+	// StateOfTheWorld has Envoy ask by that variant of the protocol, in which every
+	// response holds all of a type, instead of by the incremental one.
+	StateOfTheWorld bool
 }
 
 // publicTrustFiles are where systems keep the authorities that they trust.
@@ -98,14 +105,14 @@ func JSON(config Config) ([]byte, error) {
 		Admin: &bootstrapv3.Admin{Address: admin},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
 			AdsConfig: &corev3.ApiConfigSource{
-				ApiType: corev3.ApiConfigSource_DELTA_GRPC, TransportApiVersion: corev3.ApiVersion_V3,
+				ApiType: config.apiType(), TransportApiVersion: corev3.ApiVersion_V3,
 				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
 					EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: clusterControlPlane},
 				}}},
 			},
 			CdsConfig: ads(), LdsConfig: ads(),
 		},
-		LayeredRuntime: runtimeLayers(),
+		LayeredRuntime: runtimeLayers(&config),
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
 			Secrets: secrets(config.CertDir, config.publicTrust()),
 			Clusters: []*clusterv3.Cluster{{
@@ -141,6 +148,13 @@ func JSON(config Config) ([]byte, error) {
 	return protojson.MarshalOptions{Multiline: true, UseProtoNames: true}.Marshal(bootstrap)
 }
 
+func (c *Config) apiType() corev3.ApiConfigSource_ApiType {
+	if c.StateOfTheWorld {
+		return corev3.ApiConfigSource_GRPC
+	}
+	return corev3.ApiConfigSource_DELTA_GRPC
+}
+
 // missing names what Envoy could not start or be recognised without.
 func (c *Config) missing() error {
 	var errs []error
@@ -160,12 +174,18 @@ func (c *Config) missing() error {
 // RE2's differ; Envoy's own default of 100 refuses an expression for a UUID.
 const maxRegexProgram = 10_000
 
-func runtimeLayers() *bootstrapv3.LayeredRuntime {
+func runtimeLayers(config *Config) *bootstrapv3.LayeredRuntime {
 	return &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
 		Name: "weir",
 		LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
 			"re2.max_program_size.error_level": structpb.NewNumberValue(maxRegexProgram),
 			"re2.max_program_size.warn_level":  structpb.NewNumberValue(maxRegexProgram),
+			// Guards against clients that open and cancel requests in bulk
+			// (CVE-2023-44487): Envoy's own defaults, written down, and one request of
+			// a connection at a time before the others' turn.
+			"overload.premature_reset_total_stream_count":          structpb.NewNumberValue(500),
+			"overload.premature_reset_min_stream_lifetime_seconds": structpb.NewNumberValue(1),
+			"http.max_requests_per_io_cycle":                       structpb.NewNumberValue(float64(cmp.Or(config.MaxRequestsPerIOCycle, 1))),
 		}}},
 	}}}
 }

@@ -104,6 +104,7 @@ func (c *compiler) httpFilters(chain *policy.Chain) []*hcmv3.HttpFilter {
 			httpFilter(filterLimitClosed, rateLimitFilter(stageClosed)))
 	}
 	filters = append(filters, ofRoutes[placeLimits]...)
+	filters = append(filters, c.extensionFilters(chain)...)
 	filters = append(filters, ofRoutes[placeLast]...)
 	return append(filters, httpFilter(filterRouter, &routerv3.Router{SuppressEnvoyHeaders: true}))
 }

@@ -30,6 +30,7 @@ func (c *compiler) perFilter(route *policy.Route) map[string]*anypb.Any {
 	if c.options.ExtAuthzAddress != "" {
 		configs[filterExtAuthz] = packed(extAuthzPerRoute(route))
 	}
+	extensionsOn(route, configs)
 	if route.CORS != nil {
 		configs[filterCORS] = packed(corsPolicy(route.CORS))
 	}

@@ -12,6 +12,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"weir.dev/kit/fault"
 )
@@ -29,6 +30,16 @@ type reply struct {
 	detail string
 	// headers are added to the answer.
 	headers map[string]string
+	// replaces says that Envoy's own status may be another one.
+	replaces bool
+}
+
+// replaced is the status to give instead of Envoy's, or nil.
+func (r reply) replaced() *wrapperspb.UInt32Value {
+	if !r.replaces {
+		return nil
+	}
+	return wrapperspb.UInt32(r.status)
 }
 
 // replies, in order: the first that applies is used. What extauthz denied
@@ -37,6 +48,7 @@ func replies() []reply {
 	unavailable := "the service did not answer; try again"
 	return []reply{
 		{when: `response.code_details == "ext_authz_error"`, status: 503, kind: codes.Unavailable, reason: "AUTHORIZATION_UNAVAILABLE", detail: "the request could not be authorized; try again", headers: map[string]string{"retry-after": "1"}},
+		{when: `response.code_details.startsWith("ext_proc_error")`, status: 503, kind: codes.Unavailable, reason: "EXTENSION_UNAVAILABLE", detail: "a step of the request's processing did not answer; try again", headers: map[string]string{"retry-after": "1"}, replaces: true},
 		{when: `response.code_details == "rate_limiter_error"`, status: 503, kind: codes.Unavailable, reason: "RATE_LIMIT_UNAVAILABLE", detail: "the request could not be counted; try again", headers: map[string]string{"retry-after": "1"}},
 		{when: `response.code_details == "request_rate_limited"`, status: 429, kind: codes.ResourceExhausted, reason: "RATE_LIMITED", detail: "too many requests; wait as long as Retry-After says"},
 		{when: `response.code_details == "route_not_found"`, status: 404, kind: codes.Unimplemented, reason: "ROUTE_NOT_FOUND", detail: "nothing is served at this host and path"},
@@ -65,10 +77,11 @@ func replies() []reply {
 // localReplies renders the answers: problem details for HTTP, status details
 // for gRPC.
 func localReplies() *hcmv3.LocalReplyConfig {
-	config := &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
-		// What extauthz denied brings its own body.
-		Filter: celFilter(`response.code_details == "ext_authz_denied"`),
-	}}}
+	config := &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{
+		// What extauthz denied and extensions answer brings its own body.
+		{Filter: celFilter(`response.code_details == "ext_authz_denied"`)},
+		{Filter: celFilter(answeredByExtension)},
+	}}
 	for _, own := range replies() {
 		config.Mappers = append(config.Mappers, own.grpcMapper(), own.httpMapper())
 	}
@@ -77,7 +90,7 @@ func localReplies() *hcmv3.LocalReplyConfig {
 
 func (r reply) httpMapper() *hcmv3.ResponseMapper {
 	return &hcmv3.ResponseMapper{
-		Filter: celFilter(r.when),
+		Filter: celFilter(r.when), StatusCode: r.replaced(),
 		BodyFormatOverride: problemFormat(map[string]string{
 			"type": fault.ProblemType(r.reason), "title": fault.StatusTitle(int(r.status)), "status": "%RESPONSE_CODE%",
 			"detail": r.detail, "code": r.reason, "requestId": "%REQ(X-REQUEST-ID)%",

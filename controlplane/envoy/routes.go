@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"fmt"
+	"google.golang.org/protobuf/types/known/anypb"
 	"net/http"
 	"regexp"
 	"slices"
@@ -26,7 +27,7 @@ func (c *compiler) routes(port *policy.Port, chain *policy.Chain) (*routev3.Rout
 		host := &chain.Hosts[i]
 		virtual := &routev3.VirtualHost{Name: host.Name, Domains: []string{host.Name}, RetryPolicy: defaultRetry()}
 		if host.Misdirected {
-			virtual.Routes = []*routev3.Route{misdirected()}
+			virtual.Routes = []*routev3.Route{c.misdirected()}
 		}
 		for j := range host.Routes {
 			virtual.Routes = append(virtual.Routes, c.route(port, &host.Routes[j])...)
@@ -40,12 +41,16 @@ func (c *compiler) routes(port *policy.Port, chain *policy.Chain) (*routev3.Rout
 }
 
 // misdirected sends a client away from a connection that is for other names.
-func misdirected() *routev3.Route {
-	return &routev3.Route{
+func (c *compiler) misdirected() *routev3.Route {
+	route := &routev3.Route{
 		Name:   "misdirected",
 		Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 		Action: directResponse(http.StatusMisdirectedRequest),
 	}
+	if c.options.ExtAuthzAddress != "" { // It is asked about routes of policy only.
+		route.TypedPerFilterConfig = map[string]*anypb.Any{filterExtAuthz: packed(extAuthzPerRoute(&policy.Route{}))}
+	}
+	return route
 }
 
 // altServiceSeconds is how long a client remembers that a port speaks HTTP/3.
@@ -77,7 +82,8 @@ func (c *compiler) route(port *policy.Port, route *policy.Route) []*routev3.Rout
 	}
 	headerMutations(compiled, route)
 	switch {
-	case route.Auth != nil && (route.Auth.Refuse || c.options.ExtAuthzAddress == ""): // nobody could say yes
+	case route.Auth != nil && (route.Auth.Refuse || c.options.ExtAuthzAddress == ""), // nobody could say yes
+		lacksExtension(route):
 		compiled.Action = directResponse(503)
 	case route.Redirect != nil:
 		compiled.Action = c.redirect(port, route)

@@ -127,8 +127,8 @@ func hideWithin(field protoreflect.FieldDescriptor, value protoreflect.Value) (f
 }
 
 func hidePacked(packed *anypb.Any) error {
-	if packed.GetTypeUrl() == "" {
-		return nil // Nothing is in it.
+	if packed.GetTypeUrl() == "" { // as a route turns a filter on that has its configuration in the chain
+		return nil
 	}
 	inner, err := packed.UnmarshalNew()
 	if err != nil {

@@ -316,12 +316,26 @@ func (s *Source) installed(ctx context.Context, kind schema.GroupKind) (bool, er
 	if kind.Group == "" || kind.Group == "discovery.k8s.io" {
 		return true, nil // Kubernetes' own.
 	}
-	plural, _ := meta.UnsafeGuessKindToResource(kind.WithVersion(""))
-	_, err := s.definitions.Get(ctx, plural.GroupResource().String(), metav1.GetOptions{})
+	_, err := s.definitions.Get(ctx, plural(kind.Kind)+"."+kind.Group, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// plural is a kind's name in its definition's name, by the rules of English that
+// the kinds of package policy follow.
+func plural(kind string) string {
+	name := strings.ToLower(kind)
+	stem, ends := strings.CutSuffix(name, "y")
+	switch {
+	case strings.HasSuffix(name, "s"):
+		return name + "es"
+	case ends && !strings.ContainsAny(stem[len(stem)-1:], "aeiou"):
+		return stem + "ies"
+	default:
+		return name + "s"
+	}
 }
 
 // note remembers that a kind is not installed.

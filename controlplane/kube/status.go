@@ -73,6 +73,8 @@ type composer struct {
 	now       time.Time
 	// generation that the conditions are about.
 	generation int64
+	// later is set when the object is to be looked at again once settled.
+	later bool
 }
 
 // compose is the object with the status that it should have, or nil when it has
@@ -92,10 +94,14 @@ func (c *composer) compose(live live) (*unstructured.Unstructured, error) {
 	if live.document.Object == nil {
 		status = c.refused(live, status)
 	}
-	if status == nil && !c.mayForget(live) {
+	if status == nil && !isRoute(ref.Kind) && !isPolicy(ref.Kind) {
 		return nil, nil
 	}
-	if status == nil {
+	if status == nil && c.now.Sub(live.seen) < settled {
+		c.later = len(before.Parents)+len(before.Ancestors) > 0
+		return nil, nil
+	}
+	if status == nil { // Entries of ours, if any, do not hold any more.
 		status = &policy.ObjectStatus{Object: ref, Generation: value.GetGeneration()}
 	}
 	if status.Generation != value.GetGeneration() {
@@ -116,15 +122,8 @@ func (c *composer) compose(live live) (*unstructured.Unstructured, error) {
 	return c.replace(value, raw, before, after)
 }
 
-// mayForget reports whether entries of ours may be removed from an object that
-// the outcome says nothing about: it must have been part of what was resolved.
-func (c *composer) mayForget(live live) bool {
-	kind := live.value.GetKind()
-	return (isRoute(kind) || isPolicy(kind)) && c.verdict.outcome.Time.Sub(live.seen) > settled
-}
-
-// settled is how long after it was first seen an object is certainly part of an
-// outcome.
+// settled is how long after it was seen as it is now an object is part of the
+// outcome, so that what the outcome does not mention is not Weir's.
 const settled = 2 * time.Second
 
 // replace is a copy of value with the new status, or nil when nothing changed.

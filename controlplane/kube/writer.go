@@ -194,6 +194,9 @@ func (w *Writer) write(ctx context.Context, ref policy.ObjectRef) error {
 		c := composer{verdict: w.verdict, addresses: w.addresses, now: time.Now()}
 		w.mu.Unlock()
 		changed, err := c.compose(object)
+		if c.later {
+			w.lookLater(ref)
+		}
 		if err != nil || changed == nil {
 			return err
 		}
@@ -212,6 +215,14 @@ func (w *Writer) write(ctx context.Context, ref policy.ObjectRef) error {
 			return client.IgnoreNotFound(err)
 		}
 		object.value = now
+	}
+}
+
+func (w *Writer) lookLater(ref policy.ObjectRef) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.queue != nil {
+		w.queue.AddAfter(ref, settled)
 	}
 }
 

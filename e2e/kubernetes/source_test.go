@@ -307,4 +307,5 @@ func TestSlowKubernetesSaysNothingBeforeItKnows(t *testing.T) {
 	require.Empty(t, r.updates)
 	require.NoError(t, c.StartAPI(t.Context()))
 	r.until("Backend/a:1")
+	require.NotContains(t, r.log.String(), "does not have this kind", "all of them are installed")
 }

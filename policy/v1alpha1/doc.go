@@ -27,4 +27,5 @@ const (
 	KindHeaderPolicy    = "HeaderPolicy"
 	KindEdgePolicy      = "EdgePolicy"
 	KindTrafficPolicy   = "TrafficPolicy"
+	KindExtensionPolicy = "ExtensionPolicy"
 )

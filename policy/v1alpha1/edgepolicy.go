@@ -31,7 +31,7 @@ type EdgePolicy struct {
 // EdgePolicySpec describes an EdgePolicy. Listeners of protocol HTTP that share a
 // port share these settings: those of the first of them.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.paths) || has(self.headers) || has(self.requestID) || has(self.connections) || has(self.streams) || has(self.timeouts), has(self.defaults), has(self.overrides)].filter(set, set).size() <= 1",message="say the settings in one place: the spec itself, defaults or overrides"
+// +kubebuilder:validation:XValidation:rule="[has(self.paths) || has(self.headers) || has(self.requestID) || has(self.connections) || has(self.streams) || has(self.timeouts), has(self.defaults), has(self.overrides)].filter(set, set).size() == 1",message="say the settings in exactly one place: the spec itself, defaults or overrides"
 type EdgePolicySpec struct {
 	// TargetRefs are 1 to 16 Gateways, or listeners of them by sectionName.
 	//
@@ -53,6 +53,8 @@ type EdgePolicySpec struct {
 }
 
 // EdgeBlock is what the policy says under defaults or overrides.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.paths) || has(self.headers) || has(self.requestID) || has(self.connections) || has(self.streams) || has(self.timeouts)",message="says nothing: set paths, headers, requestID, connections, streams or timeouts"
 type EdgeBlock struct {
 	// Strategy is merge (default), setting by setting, or atomic.
 	//
@@ -194,11 +196,14 @@ type EdgeConnections struct {
 	// Default none, at most 720h.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('720h')",message="is 0s to 720h"
 	MaxDuration *gatewayv1.Duration `json:"maxDuration,omitempty"`
 	// MaxRequests on a connection, after which it is asked to go away. Default none.
 	//
 	// +optional
 	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=4294967295
+	// +kubebuilder:validation:Format=int64
 	MaxRequests *uint32 `json:"maxRequests,omitempty"`
 }
 
@@ -243,29 +248,35 @@ type EdgeTimeouts struct {
 	// Handshake of TLS. Default 10s, 1s to 1m.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('1m')",message="is 1s to 1m"
 	Handshake *gatewayv1.Duration `json:"handshake,omitempty"`
 	// RequestHeaders: from the first byte of a request to the last of its headers.
 	// Default 10s, 100ms to 5m.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('5m')",message="is 100ms to 5m"
 	RequestHeaders *gatewayv1.Duration `json:"requestHeaders,omitempty"`
 	// Request: to the last byte of its body; 0s is none. Default none, since it
 	// would end streams; at most 24h.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="is 0s to 24h"
 	Request *gatewayv1.Duration `json:"request,omitempty"`
 	// StreamIdle: without a byte in either direction; 0s is none. Default 5m, at
 	// most 24h.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="is 0s to 24h"
 	StreamIdle *gatewayv1.Duration `json:"streamIdle,omitempty"`
 	// ConnectionIdle: without a request; 0s is none. Default 10m, at most 24h.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="is 0s to 24h"
 	ConnectionIdle *gatewayv1.Duration `json:"connectionIdle,omitempty"`
 	// Drain: how long a connection that is asked to go away may still send
 	// requests. Default 10s, 1s to 5m.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('5m')",message="is 1s to 5m"
 	Drain *gatewayv1.Duration `json:"drain,omitempty"`
 }

@@ -31,7 +31,7 @@ type HeaderPolicy struct {
 //
 // +kubebuilder:validation:XValidation:rule="self.targetRefs.all(t, t.kind == 'Gateway') || !(has(self.clientAddress) || has(self.forwardedClientCert) || has(self.server) || has(self.defaults) && (has(self.defaults.clientAddress) || has(self.defaults.forwardedClientCert) || has(self.defaults.server)) || has(self.overrides) && (has(self.overrides.clientAddress) || has(self.overrides.forwardedClientCert) || has(self.overrides.server)))",message="clientAddress, forwardedClientCert and server are set on Gateways and their listeners only"
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.clientAddress) || has(self.forwardedClientCert) || has(self.server) || has(self.security), has(self.defaults), has(self.overrides)].filter(set, set).size() <= 1",message="say the settings in one place: the spec itself, defaults or overrides"
+// +kubebuilder:validation:XValidation:rule="[has(self.clientAddress) || has(self.forwardedClientCert) || has(self.server) || has(self.security), has(self.defaults), has(self.overrides)].filter(set, set).size() == 1",message="say the settings in exactly one place: the spec itself, defaults or overrides"
 type HeaderPolicySpec struct {
 	// TargetRefs are 1 to 16 attachments.
 	//
@@ -53,6 +53,8 @@ type HeaderPolicySpec struct {
 }
 
 // HeaderBlock is what the policy says under defaults or overrides.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.clientAddress) || has(self.forwardedClientCert) || has(self.server) || has(self.security)",message="says nothing: set clientAddress, forwardedClientCert, server or security"
 type HeaderBlock struct {
 	// Strategy is merge (default), setting by setting, or atomic.
 	//
@@ -108,6 +110,7 @@ type ClientAddress struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())",message="is a range of addresses such as 10.0.0.0/8, without bits beyond its length"
 	TrustedCIDRs []string `json:"trustedCIDRs,omitempty"`
 }
 
@@ -248,11 +251,14 @@ const (
 )
 
 // StrictTransportSecurity keeps browsers from plain HTTP.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.preload) || !self.preload || (has(self.includeSubDomains) && self.includeSubDomains && (!has(self.maxAge) || duration(self.maxAge) >= duration('8760h')))",message="preload needs includeSubDomains and a maxAge of 8760h or more"
 type StrictTransportSecurity struct {
 	// MaxAge is how long a browser remembers, 0s (forget) to 17520h. Default 8760h,
 	// a year.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('17520h')",message="is at most 17520h"
 	MaxAge *gatewayv1.Duration `json:"maxAge,omitempty"`
 	// IncludeSubDomains binds every name below the host's, too.
 	//

@@ -142,6 +142,8 @@ const (
 // ClientCertificates says which certificates of clients are taken. When the
 // authorities or revocation lists cannot be had, the listener takes no
 // connection.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'Optional' || !has(self.subjectAltNames) || self.subjectAltNames.size() == 0",message="subjectAltNames go with mode Required: Envoy demands a certificate where it matches names"
 type ClientCertificates struct {
 	// Mode is Required (default), or Optional: a client without a certificate is
 	// let in, one with a bad one is not.
@@ -163,7 +165,8 @@ type ClientCertificates struct {
 	// +kubebuilder:validation:MaxItems=8
 	CRLRefs []PEMRef `json:"crlRefs,omitempty"`
 	// SubjectAltNames: a certificate must hold a name that one of them matches;
-	// none takes every certificate of the authorities. At most 32.
+	// none takes every certificate of the authorities. At most 32, with mode
+	// Required only, since Envoy demands a certificate where it matches names.
 	//
 	// +optional
 	// +listType=atomic
@@ -203,6 +206,7 @@ type PEMRef struct {
 // and suffix is set.
 //
 // +kubebuilder:validation:XValidation:rule="[has(self.exact), has(self.prefix), has(self.suffix)].filter(set, set).size() == 1",message="set exactly one of exact, prefix and suffix"
+// +kubebuilder:validation:XValidation:rule="self.type != 'IP' || !has(self.exact) || isIP(self.exact)",message="exact is not an IP address"
 type SubjectAltName struct {
 	// Type is DNS, URI (as SPIFFE ids are), Email or IP.
 	//

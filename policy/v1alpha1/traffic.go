@@ -264,7 +264,7 @@ type HTTPHealthCheck struct {
 	// Host of the request. Default the backend's name.
 	//
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`
+	// +kubebuilder:validation:XValidation:rule="size(self) == 0 || (!isIP(self) && !format.dns1123Subdomain().validate(self).hasValue())",message="is not a lower-case DNS name"
 	Host string `json:"host,omitempty"`
 	// Statuses that are well. Default 200; at most 16.
 	//
@@ -340,13 +340,14 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="self.type == 'ClientIP' ? !has(self.name) || size(self.name) == 0 : has(self.name) && size(self.name) > 0",message="name is that of the header or cookie"
 // +kubebuilder:validation:XValidation:rule="!has(self.ttl) || self.type == 'Cookie'",message="ttl needs type Cookie"
+// +kubebuilder:validation:XValidation:rule="self.type != 'Header' || !has(self.name) || !self.name.lowerAscii().startsWith('x-weir-')",message="names that start with x-weir- are the edge's own"
 type HashBy struct {
 	// Type is Header, Cookie or ClientIP.
 	Type HashByType `json:"type"`
 	// Name of the header or cookie.
 	//
 	// +kubebuilder:validation:MaxLength=256
-	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9!#$%&'*+.^_\x60|~-]*$`
 	Name string `json:"name,omitempty"`
 	// TTL, of a cookie: a client without it is given one for so long. Default
 	// none is given. At most 720h.
@@ -503,7 +504,7 @@ type Compression struct {
 	// Brotli first.
 	//
 	// +kubebuilder:validation:MaxItems=3
-	// +listType=atomic
+	// +listType=set
 	Algorithms []CompressionAlgorithm `json:"algorithms,omitempty"`
 	// MinBytes below which nothing is compressed. 30 to 1048576, default 1024.
 	//

@@ -175,5 +175,9 @@ func (a *App) callTarget(ctx context.Context, o callOptions) (string, error) {
 	if record.IngressHTTP == "" {
 		return "", fmt.Errorf("weir is not running; start it with %s up, or name an address with --plaintext", a.self())
 	}
-	return hostOf(stack.IngressURL(ctx, record)), nil
+	base := stack.IngressURL(ctx, record)
+	if strings.HasPrefix(base, "https://") {
+		return "", fmt.Errorf("the policy serves TLS only, at %s; weir call needs a listener of protocol HTTP", base)
+	}
+	return stack.HostOf(base), nil
 }

@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"weir.dev/cli/internal/call"
+	"weir.dev/cli/internal/stack"
 	"weir.dev/cli/state"
 )
 
@@ -24,6 +26,14 @@ func (a *App) printReady(dir state.Dir, record state.Record) error {
 		return err
 	}
 	base := record.IngressHTTP
+	for _, secured := range record.IngressHTTPS {
+		fmt.Fprintf(a.Stdout, "TLS        %s (by the names in its certificates: curl --connect-to)\n", secured)
+	}
+	if strings.HasPrefix(base, "https://") {
+		_, err = fmt.Fprintf(a.Stdout, "\nserving    %s at %s\nAPI key    %s\ntoken      %s\n\nMore: %[5]s status, %[5]s logs -f, %[5]s doctor, %[5]s down\n",
+			record.PolicyDir, base, credentials.APIKey, credentials.Token, a.self())
+		return err
+	}
 	const method = "weir.user.v1.UserService/ListOrganizations"
 	key := quote("X-API-Key: " + credentials.APIKey)
 	_, err = fmt.Fprintf(a.Stdout, `
@@ -39,11 +49,9 @@ Paste one of these:
   (grpcurl, if you have it: grpcurl -plaintext -protoset %[8]s -H %[6]s %[9]s %[7]s)
 
 More: %[5]s status, %[5]s logs -f, %[5]s doctor, %[5]s down
-`, record.PolicyDir, base, credentials.APIKey, credentials.Token, a.self(), key, method, quote(descriptors), hostOf(base))
+`, record.PolicyDir, base, credentials.APIKey, credentials.Token, a.self(), key, method, quote(descriptors), stack.HostOf(base))
 	return err
 }
-
-func hostOf(base string) string { return base[len("http://"):] }
 
 // writeDescriptors leaves the services' descriptors for tools such as grpcurl.
 func writeDescriptors(dir state.Dir) (string, error) {

@@ -28,7 +28,8 @@ type statusReport struct {
 }
 
 type statusIngress struct {
-	HTTP string `json:"http"`
+	HTTP  string   `json:"http"`
+	HTTPS []string `json:"https,omitempty"`
 }
 
 type statusComponent struct {
@@ -112,7 +113,7 @@ func probeAll(ctx context.Context, record state.Record) state.Record {
 		record.IngressHTTP = stack.IngressURL(ctx, record)
 		for i := range record.Components {
 			if record.Components[i].Name == stack.Envoy {
-				record.Components[i].Address = strings.TrimPrefix(record.IngressHTTP, "http://")
+				record.Components[i].Address = stack.HostOf(record.IngressHTTP)
 			}
 		}
 	}
@@ -121,7 +122,7 @@ func probeAll(ctx context.Context, record state.Record) state.Record {
 
 func reportOf(record state.Record) statusReport {
 	report := statusReport{
-		Ready: record.Ready, Ingress: statusIngress{HTTP: record.IngressHTTP}, Components: []statusComponent{},
+		Ready: record.Ready, Ingress: statusIngress{HTTP: record.IngressHTTP, HTTPS: record.IngressHTTPS}, Components: []statusComponent{},
 	}
 	for _, c := range record.Components {
 		report.Components = append(report.Components, statusComponent{

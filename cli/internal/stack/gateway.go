@@ -3,13 +3,43 @@ package stack
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"weir.dev/controlplane/folder"
 	"weir.dev/policy"
 )
 
 // Listener is one port that the policy folder asks for.
-type Listener struct{ Port int }
+type Listener struct {
+	Port int
+	// TLS says that connections begin with a TLS handshake.
+	TLS bool
+}
+
+// url is where the listener is bound.
+func (l Listener) url(bound int) string {
+	if l.TLS {
+		return "https://" + local(bound)
+	}
+	return "http://" + local(bound)
+}
+
+// first is the listener to show and to wait for: one without TLS where there is
+// any, since it needs no name and no trust.
+func first(listeners []Listener) Listener {
+	for _, listener := range listeners {
+		if !listener.TLS {
+			return listener
+		}
+	}
+	return listeners[0]
+}
+
+// HostOf is the host:port of a base URL.
+func HostOf(base string) string {
+	_, host, _ := strings.Cut(base, "://")
+	return host
+}
 
 // Listeners finds the ports of the folder's Gateways, in order of their
 // numbers, with the control plane's own eyes: what it would not serve is not
@@ -33,10 +63,10 @@ func Listeners(dir string) ([]Listener, error) {
 	plan, _ := policy.Resolve(update.Input)
 	listeners := make([]Listener, len(plan.Ports))
 	for i, port := range plan.Ports {
-		listeners[i] = Listener{Port: int(port.Number)}
+		listeners[i] = Listener{Port: int(port.Number), TLS: port.Chains[0].Name != policy.PlainChain}
 	}
 	if len(listeners) == 0 {
-		return nil, fmt.Errorf("policy folder %s has no Gateway of class %s with a listener of protocol HTTP, so nothing would be served: weir validate %s says what is wrong with it, or name another folder with --dir",
+		return nil, fmt.Errorf("policy folder %s has no Gateway of class %s with a listener that can be served, so nothing would be served: weir validate %s says what is wrong with it, or name another folder with --dir",
 			dir, policy.DefaultClass, dir)
 	}
 	return listeners, nil

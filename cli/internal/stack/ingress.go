@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 
 	"weir.dev/cli/state"
@@ -17,10 +18,16 @@ func IngressURL(ctx context.Context, record state.Record) string {
 			continue
 		}
 		addresses := listening(ctx, strings.TrimSuffix(c.Probe, "/ready"))
-		current := strings.TrimPrefix(record.IngressHTTP, "http://")
-		for i, address := range addresses {
-			if address == current || i == len(addresses)-1 {
+		if slices.Contains(addresses, HostOf(record.IngressHTTP)) {
+			return record.IngressHTTP
+		}
+		for i, address := range slices.Backward(addresses) {
+			secured := slices.Contains(record.IngressHTTPS, "https://"+address)
+			if !secured {
 				return "http://" + address
+			}
+			if i == 0 {
+				return "https://" + address
 			}
 		}
 	}

@@ -154,16 +154,16 @@ func TestListeners(t *testing.T) {
 		"several files and documents": {
 			files: map[string]string{
 				"a.yaml":      gatewayYAML("a", "weir", "{name: x, protocol: HTTP, port: 8080}, {name: y, protocol: HTTP, port: 8080, hostname: x.org}") + "---\n" + gatewayYAML("b", "weir", "{name: x, protocol: HTTP, port: 7070}"),
-				"deep/b.yml":  gatewayYAML("c", "weir", "{name: x, protocol: HTTP, port: 9090}"),
+				"deep/b.yml":  gatewayYAML("c", "weir", "{name: x, protocol: TLS, port: 9090, tls: {mode: Passthrough}}"),
 				"c.json":      `{"apiVersion":"gateway.networking.k8s.io/v1","kind":"Gateway","metadata":{"name":"j"},"spec":{"gatewayClassName":"weir","listeners":[{"name":"x","protocol":"HTTP","port":6060}]}}`,
 				".git/g.yaml": gatewayYAML("hidden", "weir", "{name: x, protocol: HTTP, port: 1}"),
 				"other.yaml":  gatewayYAML("other", "istio", "{name: x, protocol: HTTP, port: 2}"),
 			},
-			want: []Listener{{6060}, {7070}, {8080}, {9090}},
+			want: []Listener{{6060, false}, {7070, false}, {8080, false}, {9090, true}},
 		},
 		"broken neighbours": {
 			files: map[string]string{"a.yaml": "kind: [", "b.yaml": "kind: Gateway\n---\n" + gatewayYAML("a", "weir", "{name: x, protocol: HTTP, port: 81}")},
-			want:  []Listener{{81}},
+			want:  []Listener{{81, false}},
 		},
 		"no HTTP":     {files: map[string]string{"a.yaml": gatewayYAML("a", "weir", "{name: x, protocol: TLS, port: 1}")}, err: "no Gateway of class weir"},
 		"other class": {files: map[string]string{"a.yaml": gatewayYAML("a", "istio", "{name: x, protocol: HTTP, port: 1}")}, err: "no Gateway of class weir"},

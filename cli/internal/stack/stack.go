@@ -140,10 +140,17 @@ func prepare(o Options) (*run, error) {
 	r := &run{Options: o, outputs: map[string]*logs.Rotating{}, layout: layout{
 		dir: o.State, policyDir: o.PolicyDir, ports: ports, otlp: otlpAddress(o.Env),
 	}}
-	r.httpURL = "http://" + local(ports.Ingress[listeners[0].Port])
+	main := first(listeners)
+	r.httpURL = main.url(ports.Ingress[main.Port])
+	var secured []string
+	for _, listener := range listeners {
+		if listener.TLS {
+			secured = append(secured, listener.url(ports.Ingress[listener.Port]))
+		}
+	}
 	r.record = state.Record{
 		Supervisor: process.Identify(os.Getpid()), PolicyDir: o.PolicyDir,
-		Started: time.Now().UTC(), IngressHTTP: r.httpURL, Notes: ports.Notes,
+		Started: time.Now().UTC(), IngressHTTP: r.httpURL, IngressHTTPS: secured, Notes: ports.Notes,
 	}
 	if err := r.write(); err != nil {
 		r.close()
@@ -259,7 +266,7 @@ const envoyLogFormat = `{"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","logger":"
 
 func (r *run) envoySpec() supervisor.Spec {
 	admin := r.layout.admin(Envoy)
-	ingress := strings.TrimPrefix(r.httpURL, "http://")
+	ingress := HostOf(r.httpURL)
 	return supervisor.Spec{
 		Name: Envoy, Path: r.EnvoyPath, Env: envFor(r.Env, nil), Address: ingress,
 		Args: []string{

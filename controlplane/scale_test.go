@@ -1,0 +1,101 @@
+package controlplane_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"weir.dev/controlplane/envoy"
+	"weir.dev/policy"
+)
+
+const scaleGateway = `apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec: {gatewayClassName: weir, listeners: [{name: http, protocol: HTTP, port: 8080}]}
+---
+apiVersion: weir.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: keys}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: edge}]
+  authentication: [{name: key, apiKey: {}}]
+---
+apiVersion: weir.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: {name: limits}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: edge}]
+  limits: [{name: all, requests: 1000, window: 1m}]
+---
+`
+
+func scaleBackend(i int) string {
+	return fmt.Sprintf(`apiVersion: weir.dev/v1alpha1
+kind: Backend
+metadata: {name: b%03d}
+spec: {endpoints: [{address: 127.0.0.1, port: %d}]}
+---
+`, i, 9000+i)
+}
+
+func scaleRoute(i, version int) string {
+	return fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r%05d}
+spec:
+  parentRefs: [{name: edge}]
+  rules:
+  - name: all
+    matches: [{path: {type: PathPrefix, value: /r/%05d}}]
+    filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-version, value: "%d"}]}}]
+    backendRefs: [{group: weir.dev, kind: Backend, name: b%03d}]
+`, i, i, version, i%50)
+}
+
+// scaleObjects are a Gateway with policies, 50 Backends and n routes.
+func scaleObjects(t testing.TB, n int) (*policy.Parser, []*policy.Object) {
+	t.Helper()
+	parser, err := policy.NewParser()
+	require.NoError(t, err)
+	var base strings.Builder
+	base.WriteString(scaleGateway)
+	for i := range 50 {
+		base.WriteString(scaleBackend(i))
+	}
+	objects := parsed(t, parser, "base.yaml", base.String())
+	for i := range n {
+		objects = append(objects, parsed(t, parser, fmt.Sprintf("r%05d.yaml", i), scaleRoute(i, 0))...)
+	}
+	return parser, objects
+}
+
+func parsed(t testing.TB, parser *policy.Parser, file, text string) []*policy.Object {
+	t.Helper()
+	var objects []*policy.Object
+	for _, document := range parser.Parse(file, []byte(text)) {
+		require.Empty(t, document.Problems)
+		objects = append(objects, document.Object)
+	}
+	return objects
+}
+
+func BenchmarkResolve5000(b *testing.B) {
+	_, objects := scaleObjects(b, 5000)
+	b.ReportAllocs()
+	for b.Loop() {
+		policy.Resolve(policy.Input{Objects: objects})
+	}
+}
+
+func BenchmarkCompile5000(b *testing.B) {
+	_, objects := scaleObjects(b, 5000)
+	plan, _ := policy.Resolve(policy.Input{Objects: objects})
+	b.ReportAllocs()
+	for b.Loop() {
+		_, err := envoy.Compile(plan, envoy.Options{ListenAddress: "127.0.0.1", ExtAuthzAddress: "127.0.0.1:1", RateLimitAddress: "127.0.0.1:2"})
+		require.NoError(b, err)
+	}
+}
