@@ -13,7 +13,7 @@ import (
 // received. It changes nothing, and waits for nothing but a key set that a
 // TokenVerifier has to fetch. Safe for concurrent use.
 func Decide(ctx context.Context, now time.Time, rules *Rules, request *Request) Decision {
-	decision := Decision{Route: request.Route, CredentialHeaders: nil}
+	decision := Decision{Route: routeID(request.Route), CredentialHeaders: nil}
 	if rules == nil {
 		decision.Reason = ReasonRulesNotLoaded
 		return decision

@@ -1,6 +1,8 @@
 package extauthz
 
 import (
+	"strings"
+
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"weir.dev/kit/identity"
@@ -36,7 +38,7 @@ func (i *Identity) Principal() string {
 type Decision struct {
 	Allowed bool
 	Reason  Reason
-	// Route, Policy and Digest name the rules that were in effect; Policy and
+	// Route is the route's id without its version. Route, Policy and Digest name the rules that were in effect; Policy and
 	// Digest are empty when the route is unknown.
 	Route, Policy, Digest string
 	// Rule is the name of the authorization rule that decided, empty when none
@@ -54,4 +56,11 @@ type Decision struct {
 	CredentialHeaders []string
 	// Cause is for logs, nil when there is nothing to add. It holds no secret.
 	Cause error
+}
+
+// routeID is the id of a route without the version that its rules are named by
+// (AuthRoute.route_id).
+func routeID(name string) string {
+	id, _, _ := strings.Cut(name, "~")
+	return id
 }

@@ -207,9 +207,10 @@ type CORS struct {
 	MaxAge           time.Duration
 }
 
-// Auth refers to the AuthRoute of the same route id.
+// Auth refers to the AuthRoute of the route.
 type Auth struct {
-	// RouteID is the AuthRoute's resource name.
+	// RouteID is the AuthRoute's resource name: the route's id, "~" and a digest of
+	// what the route takes and does.
 	RouteID string
 	// Refuse is set where a broken policy must not leave the route open: every
 	// request is refused.

@@ -158,3 +158,32 @@ func BenchmarkResolve5000Routes(b *testing.B) {
 		policy.Resolve(input)
 	}
 }
+
+// The rules of a route are named by what the route takes and does, so that those
+// of the version before stand until proxies have switched; a change of the policy
+// alone keeps the name.
+func TestRulesOfTwoVersionsOfARouteStandSideBySide(t *testing.T) {
+	content, err := os.ReadFile("testdata/plan/policies.in.yaml")
+	require.NoError(t, err)
+	names := func(content []byte) (names []string) {
+		plan, _ := resolveFile(t, "p.yaml", content)
+		for _, rules := range plan.AuthRoutes {
+			names = append(names, rules.GetRouteId())
+		}
+		return names
+	}
+	before := names(content)
+	require.Contains(t, string(content), "value: /closed")
+	path := names(bytes.Replace(content, []byte("value: /closed"), []byte("value: /shut"), 1))
+	require.NotEqual(t, before, path)
+	withoutVersions := func(names []string) (ids []string) {
+		for _, name := range names {
+			id, _, _ := strings.Cut(name, "~")
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	require.Equal(t, withoutVersions(before), withoutVersions(path))
+	require.Contains(t, string(content), "header: X-Key")
+	require.Equal(t, before, names(bytes.ReplaceAll(content, []byte("header: X-Key"), []byte("header: X-Other"))))
+}

@@ -17,7 +17,12 @@ type ruleSource struct {
 	// stream is set for a TLSRoute: whatever the backend speaks is passed on.
 	stream bool
 	// matches and what they are called in the object
-	matches     []Match
+	matches []Match
+	// spec is what the rule takes and does, as written, and hostnames those of its
+	// object; versioned is their digest, once it was asked for
+	spec        any
+	hostnames   []gatewayv1.Hostname
+	versioned   string
 	persistence *gatewayv1.SessionPersistence
 	fill        func(*Route)
 	refs        []backendUse
@@ -43,6 +48,16 @@ func (s *ruleSource) group() string {
 	return strings.ToLower(s.object.Ref.Kind) + "/" + s.object.Ref.Namespace + "/" + s.object.Ref.Name
 }
 
+// version changes with what the rule takes and where requests go. Rules of
+// authentication are named by it: those that are new never stand in front of what
+// the route was before, nor the old ones in front of what it becomes.
+func (s *ruleSource) version() string {
+	if s.versioned == "" {
+		s.versioned = digestOf([]any{s.hostnames, s.spec})
+	}
+	return s.versioned
+}
+
 // build makes the routes of one rule on one listener. open is set when nothing
 // says who may call them.
 func (r *resolver) build(rule *ruleSource, l *listener) (routes []Route, open bool) {
@@ -57,7 +72,7 @@ func (r *resolver) build(rule *ruleSource, l *listener) (routes []Route, open bo
 	if base.Redirect == nil {
 		r.backends(&base, rule, l, traffic)
 	}
-	base.Auth, open = r.authFor(rule, set, base.ID)
+	base.Auth, open = r.authFor(rule, set, base.ID+"~"+rule.version())
 	if base.CORS == nil {
 		base.CORS = r.corsOf(set)
 	}

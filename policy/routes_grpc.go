@@ -12,7 +12,7 @@ func grpcRules(object *Object, spec *gatewayv1.GRPCRouteSpec) []*ruleSource {
 	rules := make([]*ruleSource, len(spec.Rules))
 	for i := range spec.Rules {
 		rule := &spec.Rules[i]
-		source := &ruleSource{object: object, index: i, grpc: true, matches: grpcMatches(rule.Matches), persistence: rule.SessionPersistence}
+		source := &ruleSource{object: object, index: i, grpc: true, matches: grpcMatches(rule.Matches), persistence: rule.SessionPersistence, spec: rule, hostnames: spec.Hostnames}
 		if rule.Name != nil {
 			source.name = string(*rule.Name)
 		}

@@ -16,7 +16,7 @@ func httpRules(object *Object, spec *gatewayv1.HTTPRouteSpec) []*ruleSource {
 	rules := make([]*ruleSource, len(spec.Rules))
 	for i := range spec.Rules {
 		rule := &spec.Rules[i]
-		source := &ruleSource{object: object, index: i, matches: httpMatches(rule.Matches), persistence: rule.SessionPersistence}
+		source := &ruleSource{object: object, index: i, matches: httpMatches(rule.Matches), persistence: rule.SessionPersistence, spec: rule, hostnames: spec.Hostnames}
 		if rule.Name != nil {
 			source.name = string(*rule.Name)
 		}

@@ -257,7 +257,7 @@ func TestVersionsChangeWithContent(t *testing.T) {
 		"a comment":          {"matches", "# Every", "# Each", nil},
 		"a limit's number":   {"policies", "requests: 1000,", "requests: 1001,", []string{"RateLimitRule default/limits/together"}},
 		"a limit's key":      {"policies", "[{type: ClientIP}], shadow", "[{type: Route}], shadow", []string{rds}},
-		"an expression":      {"policies", "'read' in", "'write' in", []string{"AuthRoute httproute/default/api/closed@default/edge/http"}},
+		"an expression":      {"policies", "'read' in", "'write' in", []string{"AuthRoute httproute/default/api/closed@default/edge/http~05016bfa"}},
 		"a consumer's tier":  {"policies", "tier: gold\n", "tier: iron\n", []string{"Consumer default/alice"}},
 		"the mesh's peer":    {"backends", "spiffe://weir.local/data", "spiffe://weir.local/user", []string{cds + "mesh"}},
 		"the size of a body": {"backends", "65536", "65537", []string{"Listener port-8080"}},

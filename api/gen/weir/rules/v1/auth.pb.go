@@ -84,7 +84,10 @@ func (AuthorizationRule_Effect) EnumDescriptor() ([]byte, []int) {
 // AuthRoute is refused.
 type AuthRoute struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Stable id of the route rule, e.g. "httproute/default/users/rule/0".
+	// The resource's name: the stable id of the route rule, "~" and a digest of
+	// what the rule takes and does, e.g.
+	// "httproute/default/users/api@default/edge/http~1c4f90aa". While proxies
+	// switch from one version of a route to the next, each version has its rules.
 	RouteId string `protobuf:"bytes,1,opt,name=route_id,json=routeId,proto3" json:"route_id,omitempty"`
 	// "namespace/name" of the AuthPolicy in effect, for logs and explain.
 	Policy string `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
