@@ -14,7 +14,7 @@ import (
 func (c *checker) onlyGateways(targets []v1alpha1.TargetRef) {
 	for i, target := range targets {
 		if target.Kind != "Gateway" {
-			c.fail(CodeInvalid, fmt.Sprintf("spec.targetRefs[%d].kind", i), "%q: a %s is attached to Gateways and their listeners", string(target.Kind), c.object.Ref.Kind)
+			c.fail(CodeInvalid, fmt.Sprintf("spec.targetRefs[%d].kind", i), "%q: policies of kind %s are attached to Gateways and their listeners", string(target.Kind), c.object.Ref.Kind)
 		}
 	}
 }
