@@ -3,7 +3,6 @@ package policy
 import (
 	"cmp"
 	"maps"
-
 	"slices"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
