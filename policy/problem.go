@@ -87,7 +87,7 @@ func Explanations() map[Code]string {
 		CodeRefNotFound:      "The object referred to does not exist, or lacks the key or section.",
 		CodeRefNotPermitted:  "A reference across namespaces needs a ReferenceGrant in the namespace referred to that names the kinds of both ends. Write one, or keep both in one namespace.",
 		CodeNotAttached:      "The route or policy attaches to nothing, so it has no effect.",
-		CodeOverridden:       "Another policy is attached to the same target and wins: the older one, then the first by namespace and name.",
+		CodeOverridden:       "Another policy is attached to the same target and wins: one that overrides, then the older one, then the first by namespace and name. Keep one of them, or let the winner have strategy merge.",
 		CodeListenerConflict: "Two listeners claim the same port and hostname.",
 		CodeRouteConflict:    "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
 		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
