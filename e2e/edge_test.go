@@ -48,7 +48,7 @@ func (p *proxied) raw(port int32, request string) (int, http.Header) {
 	p.t.Helper()
 	connection, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", p.ports[port]))
 	require.NoError(p.t, err)
-	defer connection.Close()
+	defer func() { _ = connection.Close() }()
 	require.NoError(p.t, connection.SetDeadline(time.Now().Add(5*time.Second)))
 	_, err = io.WriteString(connection, strings.ReplaceAll(request, "\n", "\r\n"))
 	require.NoError(p.t, err)

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -62,7 +61,11 @@ func (e Endpoint) describe() string {
 	if e.Socket != "" {
 		return e.Socket
 	}
-	return net.JoinHostPort(e.Address, strconv.Itoa(int(e.Port)))
+	host := e.Address
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return host + ":" + strconv.Itoa(int(e.Port))
 }
 
 // Trust says who vouches for a backend's certificate.

@@ -60,6 +60,7 @@ const (
 	CodeNoAuthentication Code = "WEIR3302"
 	CodeTooManyMerged    Code = "WEIR3303"
 	CodeOpenRoute        Code = "WEIR4001"
+	CodeFollowed         Code = "WEIR5201"
 	CodeSourceDown       Code = "WEIR5001"
 	CodeRejected         Code = "WEIR5101"
 	CodeNoFleet          Code = "WEIR5102"
@@ -110,6 +111,7 @@ func Explanations() map[Code]string {
 		CodeNoEffect:         "Other policies are in effect everywhere that this one reaches, so it does nothing. Remove it, or change where or how they are attached; the message names them.",
 		CodeNoAuthentication: "AuthPolicies with strategy merge reach a route and none of them says how callers are identified, so every request is refused. Add authentication to one of them.",
 		CodeTooManyMerged:    "AuthPolicies merged on one route come to more ways or rules than are checked for a request. Merge fewer of them; until then every request is refused.",
+		CodeFollowed:         "weir apply keeps objects of its own and does not override those of a folder or a cluster that the control plane follows. Edit the object where it is defined, or give the new one another name.",
 		CodeOpenRoute:        "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
 	}
 }

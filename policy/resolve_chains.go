@@ -3,7 +3,6 @@ package policy
 import (
 	"cmp"
 	"maps"
-
 	"slices"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -36,7 +35,9 @@ func (r *resolver) chains(e *edge) []Chain {
 		case l.protocol == gatewayv1.TLSProtocolType:
 			chains = append(chains, r.streamChains(e, l)...)
 		case l.closed:
-			chains = append(chains, closedChain(l))
+			chain := closedChain(l)
+			r.settings(&chain, []*listener{l})
+			chains = append(chains, chain)
 		default:
 			chain := Chain{
 				Name: l.chainName(), ServerNames: serverNames(l.hostname), TLS: l.tls,

@@ -10,6 +10,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -28,8 +30,8 @@ func (c *checker) secret(secret *corev1.Secret) {
 		secret.Data[key] = []byte(value)
 	}
 	secret.StringData = nil
-	for key, value := range secret.Data {
-		if len(value) > maxSecretBytes {
+	for _, key := range slices.Sorted(maps.Keys(secret.Data)) {
+		if value := secret.Data[key]; len(value) > maxSecretBytes {
 			c.fail(CodeTooMany, keyField(key), "has %d bytes; the most is %d", len(value), maxSecretBytes)
 		}
 	}

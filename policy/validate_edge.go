@@ -14,7 +14,7 @@ import (
 func (c *checker) onlyGateways(targets []v1alpha1.TargetRef) {
 	for i, target := range targets {
 		if target.Kind != "Gateway" {
-			c.fail(CodeInvalid, fmt.Sprintf("spec.targetRefs[%d].kind", i), "%q: a %s is attached to Gateways and their listeners", string(target.Kind), c.object.Ref.Kind)
+			c.fail(CodeInvalid, fmt.Sprintf("spec.targetRefs[%d].kind", i), "%q: policies of kind %s are attached to Gateways and their listeners", string(target.Kind), c.object.Ref.Kind)
 		}
 	}
 }
@@ -69,14 +69,8 @@ func (c *checker) clientCertificates(at string, spec *v1alpha1.ClientCertificate
 	oneOf(c, field+".mode", spec.Mode, true, v1alpha1.ClientCertificateRequired, v1alpha1.ClientCertificateOptional)
 	c.count(field+".caCertificateRefs", len(spec.CACertificateRefs), 1, 8)
 	c.count(field+".crlRefs", len(spec.CRLRefs), 0, 8)
-	for list, refs := range map[string][]v1alpha1.PEMRef{"caCertificateRefs": spec.CACertificateRefs, "crlRefs": spec.CRLRefs} {
-		for i, ref := range refs {
-			part := fmt.Sprintf("%s.%s[%d]", field, list, i)
-			oneOf(c, part+".kind", ref.Kind, true, "ConfigMap", "Secret")
-			c.text(part+".name", ref.Name, true, 253)
-			c.text(part+".key", ref.Key, false, 253)
-		}
-	}
+	c.pemRefs(field+".caCertificateRefs", spec.CACertificateRefs)
+	c.pemRefs(field+".crlRefs", spec.CRLRefs)
 	c.count(field+".subjectAltNames", len(spec.SubjectAltNames), 0, 32)
 	if spec.Mode == v1alpha1.ClientCertificateOptional && len(spec.SubjectAltNames) > 0 {
 		c.fail(CodeInvalid, field+".subjectAltNames", "go with mode Required: Envoy demands a certificate where it matches names; write an authorization rule instead")
@@ -85,9 +79,9 @@ func (c *checker) clientCertificates(at string, spec *v1alpha1.ClientCertificate
 		part := fmt.Sprintf("%s.subjectAltNames[%d]", field, i)
 		oneOf(c, part+".type", name.Type, false, v1alpha1.SubjectAltNameDNS, v1alpha1.SubjectAltNameURI, v1alpha1.SubjectAltNameEmail, v1alpha1.SubjectAltNameIP)
 		set := 0
-		for key, value := range map[string]string{"exact": name.Exact, "prefix": name.Prefix, "suffix": name.Suffix} {
-			c.text(part+"."+key, value, false, 512)
-			if value != "" {
+		for _, pattern := range [][2]string{{"exact", name.Exact}, {"prefix", name.Prefix}, {"suffix", name.Suffix}} {
+			c.text(part+"."+pattern[0], pattern[1], false, 512)
+			if pattern[1] != "" {
 				set++
 			}
 		}
@@ -97,6 +91,15 @@ func (c *checker) clientCertificates(at string, spec *v1alpha1.ClientCertificate
 		if _, err := netip.ParseAddr(name.Exact); name.Type == v1alpha1.SubjectAltNameIP && name.Exact != "" && err != nil {
 			c.fail(CodeInvalid, part+".exact", "%q is not an IP address", name.Exact)
 		}
+	}
+}
+
+func (c *checker) pemRefs(list string, refs []v1alpha1.PEMRef) {
+	for i, ref := range refs {
+		part := fmt.Sprintf("%s[%d]", list, i)
+		oneOf(c, part+".kind", ref.Kind, true, "ConfigMap", "Secret")
+		c.text(part+".name", ref.Name, true, 253)
+		c.text(part+".key", ref.Key, false, 253)
 	}
 }
 
@@ -113,11 +116,12 @@ func (c *checker) headerSettings(at string, spec *v1alpha1.HeaderSettings, targe
 		c.fail(CodeRequired, at, "says nothing: set clientAddress, forwardedClientCert, server or security")
 	}
 	onlyRoutes := slices.ContainsFunc(targets, func(t v1alpha1.TargetRef) bool { return t.Kind != "Gateway" })
-	for field, set := range map[string]bool{
-		at + ".clientAddress": spec.ClientAddress != nil, at + ".forwardedClientCert": spec.ForwardedClientCert != nil, at + ".server": spec.Server != nil,
-	} {
-		if set && onlyRoutes {
-			c.fail(CodeInvalid, field, "is about connections: set it in a policy for Gateways and their listeners only")
+	for _, part := range []struct {
+		name string
+		set  bool
+	}{{"clientAddress", spec.ClientAddress != nil}, {"forwardedClientCert", spec.ForwardedClientCert != nil}, {"server", spec.Server != nil}} {
+		if part.set && onlyRoutes {
+			c.fail(CodeInvalid, at+"."+part.name, "is about connections: set it in a policy for Gateways and their listeners only")
 		}
 	}
 	if address := spec.ClientAddress; address != nil {

@@ -2,7 +2,6 @@ package envoy
 
 import (
 	"fmt"
-	"google.golang.org/protobuf/types/known/anypb"
 	"net/http"
 	"regexp"
 	"slices"
@@ -11,6 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"weir.dev/kit/rpcserver"
 	"weir.dev/policy"

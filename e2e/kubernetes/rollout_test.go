@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,10 +18,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/anypb"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"weir.dev/controlplane"
 	"weir.dev/controlplane/envoy"
+	"weir.dev/e2e/cluster"
+	"weir.dev/e2e/internal/harness"
 	"weir.dev/kit/adsclient"
 	"weir.dev/kit/certs"
 	"weir.dev/kit/daemon"
@@ -156,6 +161,32 @@ func routing() []string {
 	return []string{envoy.TypeCluster, envoy.TypeEndpoint, envoy.TypeListener, envoy.TypeRoute}
 }
 
+// restricted is a user that may do what charts/rbac.yaml says and nothing else.
+func restricted(t *testing.T, c *cluster.Cluster, root client.Client) (kubeconfig string) {
+	t.Helper()
+	roles, err := os.ReadFile(filepath.Join(harness.Root(t), "charts", "rbac.yaml"))
+	require.NoError(t, err)
+	for _, part := range strings.Split(string(roles), "\n---\n") {
+		role := object(t, part)
+		if role.GetKind() == "ClusterRole" {
+			role.SetNamespace("")
+		}
+		require.NoError(t, root.Create(t.Context(), role))
+	}
+	subject := []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "weir"}}
+	require.NoError(t, root.Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "weir"}, Subjects: subject,
+		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "weir-controlplane"},
+	}))
+	require.NoError(t, root.Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "weir", Namespace: "default"}, Subjects: subject,
+		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "weir-controlplane"},
+	}))
+	kubeconfig, err = c.Kubeconfig("weir")
+	require.NoError(t, err)
+	return kubeconfig
+}
+
 // From kubectl apply to a status that was earned, through the whole control
 // plane: Programmed after the acknowledgement, a rejection with its object, and
 // serving after a restart without the API server.
@@ -163,8 +194,7 @@ func TestSlowKubernetesRollout(t *testing.T) {
 	c := kubernetes(t)
 	installCRDs(t, c, weirCRDs(t), gatewayCRDs(t))
 	root := admin(t, c)
-	kubeconfig, err := c.Kubeconfig("weir", "system:masters")
-	require.NoError(t, err)
+	kubeconfig := restricted(t, c, root)
 	folder := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "b.yaml"), []byte(backendYAML("b", 8080)), 0o600))
 	f := &statusFixture{T: t, root: root}
@@ -196,9 +226,20 @@ func TestSlowKubernetesRollout(t *testing.T) {
 		remove(t, root, routeYAML("bad", ""))
 	})
 
-	t.Run("an object that a folder has too is named in both places", func(t *testing.T) {
-		apply(t, root, backendYAML("b", 1))
-		remove(t, root, backendYAML("b", 1))
+	t.Run("edits arrive soon", func(t *testing.T) {
+		var took []time.Duration
+		for i := range 20 {
+			path := fmt.Sprintf("/edit%d", i)
+			started := time.Now()
+			apply(t, root, routeYAML("good", path))
+			require.Eventually(t, func() bool { return strings.Contains(taken(), path) }, soon, time.Millisecond)
+			took = append(took, time.Since(started))
+			time.Sleep(50 * time.Millisecond) // Edits that follow at once are joined.
+		}
+		slices.Sort(took)
+		t.Logf("apply to proxy: p50 %s, most %s", took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
+		apply(t, root, routeYAML("good", "/good"))
+		require.Eventually(t, func() bool { return strings.Contains(taken(), "/good") }, soon, time.Millisecond)
 	})
 
 	t.Run("without the API server a restart serves what there was", func(t *testing.T) {

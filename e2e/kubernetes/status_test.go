@@ -319,7 +319,7 @@ func TestSlowKubernetesLeader(t *testing.T) {
 
 // Bug 11 of the notes: with many routes, status elsewhere takes minutes, lies or
 // vanishes.
-func TestSlowKubernetesStatusOfManyRoutes(t *testing.T) {
+func TestSlowBug11StatusOfManyRoutes(t *testing.T) {
 	const routes = 1000
 	f := newStatusFixture(t)
 	f.envoy.acknowledged.Store(true)
