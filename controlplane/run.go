@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"errors"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
@@ -12,6 +13,9 @@ import (
 	"weir.dev/kit/rpcserver"
 	"weir.dev/policy"
 )
+
+// stopSources bounds the wait for sources to end.
+const stopSources = 3 * time.Second
 
 // Run is controlplaned's work: it wires source, loop and server together.
 func Run(ctx context.Context, cfg *Config, runtime *daemon.Runtime) error {
@@ -48,9 +52,18 @@ func Run(ctx context.Context, cfg *Config, runtime *daemon.Runtime) error {
 		}
 	}()
 	defer context.AfterFunc(ctx, adsServer.Close)()
+	sourcesDone := make(chan struct{})
 	go func() {
+		defer close(sourcesDone)
 		if err := <-sourceEnded; err != nil && ctx.Err() == nil {
 			ended <- errSource(err)
+		}
+	}()
+	defer func() {
+		cancel()
+		select { // What is to serve after a restart is written to disk by then.
+		case <-sourcesDone:
+		case <-time.After(stopSources):
 		}
 	}()
 	if writer != nil {

@@ -215,6 +215,7 @@ func (c *checker) forwardHeaders(field string, forward *v1alpha1.ForwardHeaders)
 
 func (c *checker) attributes(field string, names []string) {
 	c.count(field, len(names), 0, 16)
+	distinct(c, field, names)
 	for i, name := range names {
 		if len(name) > 64 || !attributePattern.MatchString(name) {
 			c.fail(CodeInvalid, fmt.Sprintf("%s[%d]", field, i), "%q is not the name of one of Envoy's attributes, such as request.id", name)

@@ -74,6 +74,9 @@ type Source struct {
 	trouble map[string]trouble
 }
 
+// whatKinds is what is asked for first: which kinds there are.
+const whatKinds = "installed kinds"
+
 // trouble is why a request or watch did not work, and when that was logged.
 type trouble struct {
 	err  error
@@ -237,7 +240,8 @@ func (s *Source) watchError(ctx context.Context, reflector *toolscache.Reflector
 func (s *Source) troubled(ctx context.Context, what string, err error) {
 	s.mu.Lock()
 	before, now := s.trouble[what], time.Now()
-	say := before.err == nil || before.err.Error() != err.Error() || now.Sub(before.said) >= sayTroubleEvery
+	changed := before.err == nil || what != whatKinds && before.err.Error() != err.Error()
+	say := changed || now.Sub(before.said) >= sayTroubleEvery
 	if say {
 		before.said = now
 	}
@@ -303,7 +307,7 @@ func (s *Source) watchKinds(ctx context.Context, informers cache.Cache, mapper m
 			err = s.watch(ctx, mapping.GroupVersionKind, informers)
 		}
 		if err != nil {
-			s.troubled(ctx, kind.String(), err)
+			s.troubled(ctx, whatKinds, fmt.Errorf("%s: %w", kind, err))
 			return // The others would fail as well, each after a while.
 		}
 	}
@@ -371,7 +375,7 @@ func (s *Source) watch(ctx context.Context, gvk schema.GroupVersionKind, informe
 	}
 	s.watched[kind] = registration
 	delete(s.absent, kind)
-	delete(s.trouble, kind.String())
+	delete(s.trouble, whatKinds)
 	return nil
 }
 

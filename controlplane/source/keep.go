@@ -63,10 +63,9 @@ func (k *Keeper) Load(parser *policy.Parser) ([]*policy.Object, error) {
 	}
 	var objects []*policy.Object
 	for _, one := range documents {
-		for _, document := range parser.Parse(one.File, one.Document) {
-			if document.Object != nil {
-				objects = append(objects, document.Object)
-			}
+		// Lines are not kept: the file may have changed since.
+		if document := parser.ParseObject(one.File, one.Document); document.Object != nil {
+			objects = append(objects, document.Object)
 		}
 	}
 	return objects, nil

@@ -188,7 +188,8 @@ func run(log, binary string, args ...string) (*process, error) {
 		return nil, err
 	}
 	defer file.Close()
-	p := &process{command: exec.Command(binary, args...), log: log, ended: make(chan struct{})}
+	// It lives until stop, whatever becomes of the context that it was started in.
+	p := &process{command: exec.CommandContext(context.Background(), binary, args...), log: log, ended: make(chan struct{})}
 	p.command.Stdout, p.command.Stderr = file, file
 	// A test that is killed must not leave servers behind.
 	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -273,7 +274,7 @@ func freePort() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	address, ok := listener.Addr().(*net.TCPAddr)
 	if !ok {
 		return 0, errors.New("not a TCP address")
