@@ -34,6 +34,18 @@ type Config struct {
 	RateLimit PeerConfig    `yaml:"rateLimit"`
 	// OTLP is the collector that Envoy sends traces to; none by default.
 	OTLP PeerConfig `yaml:"otlp"`
+	// AdminAPI is for the commands and the portal.
+	AdminAPI AdminAPIConfig `yaml:"adminAPI"`
+}
+
+// AdminAPIConfig says who may use weir.admin.v1, which is served over gRPC
+// beside ADS.
+type AdminAPIConfig struct {
+	// Peers are SPIFFE ids. Default cli and portal.
+	Peers []string `yaml:"peers"`
+	// REST is the host:port where the same is served as JSON over HTTP/2, with the
+	// same certificates; none by default.
+	REST string `yaml:"rest"`
 }
 
 // IngressConfig says where Envoy's listeners bind.
@@ -59,6 +71,7 @@ func (c *Config) SetDefaults() {
 	c.Server.AllowedPeers = []string{certs.PeerID("ingress"), certs.PeerID("extauthz"), certs.PeerID("ratelimit")}
 	c.Sources.Kubernetes.SetDefaults()
 	c.Ingress.Address = "127.0.0.1"
+	c.AdminAPI.Peers = []string{certs.PeerID("cli"), certs.PeerID("portal")}
 	c.ExtAuthz.Peer = certs.PeerID("extauthz")
 	c.RateLimit.Peer = certs.PeerID("ratelimit")
 }
@@ -76,6 +89,11 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("%s.address: is required: a policy could not be enforced without it", peer.name))
 		case peer.address != "" && !isHostPort(peer.address):
 			errs = append(errs, fmt.Errorf("%s.address: %q is not host:port", peer.name, peer.address))
+		}
+	}
+	if c.AdminAPI.REST != "" {
+		if _, _, err := net.SplitHostPort(c.AdminAPI.REST); err != nil {
+			errs = append(errs, fmt.Errorf("adminAPI.rest: %q is not host:port", c.AdminAPI.REST))
 		}
 	}
 	errs = append(errs, c.Ingress.validate()...)

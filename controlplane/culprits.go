@@ -114,7 +114,7 @@ func (s *search) attempt(ctx context.Context, back map[policy.ObjectRef]bool) tr
 	if len(with) > 0 {
 		t.plan, _ = policy.Resolve(s.next.input.Substitute(with))
 	}
-	set, err := envoy.CompileFleet(t.plan, s.lane.options)
+	set, err := s.lane.compiled.CompileFleet(t.plan, s.lane.options)
 	if err == nil {
 		err = s.lane.group.Rollout(ctx, set)
 	}

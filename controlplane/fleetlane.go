@@ -19,6 +19,8 @@ type fleetLane struct {
 	options  envoy.Options
 	incoming chan *generation
 	state    laneState
+	// compiled is used by the lane's goroutine alone.
+	compiled envoy.Cache
 	// inForce is the digest of the plan that was acknowledged last.
 	inForce string
 	// accepted are the objects in force, nil before any were accepted; held are
@@ -138,7 +140,10 @@ func (f *fleetLane) end(next *generation, s *search, t trial) error {
 		}
 		err = quarantineError(err, s.blamed)
 	}
-	rules, rulesErr := envoy.CompileRules(t.plan)
+	rules, rulesErr := next.rules, error(nil)
+	if t.plan != next.plan {
+		rules, rulesErr = envoy.CompileRules(t.plan)
+	}
 	f.loop.mu.Lock()
 	defer f.loop.mu.Unlock()
 	state := &f.state

@@ -158,12 +158,16 @@ func (c *Config) validateFleets() []error {
 // peers are all that may connect.
 func (c *Config) peers() []string {
 	peers := slices.Clone(c.Server.AllowedPeers)
-	for _, fleet := range c.fleets() {
-		for _, peer := range fleet.Peers {
+	add := func(more []string) {
+		for _, peer := range more {
 			if !slices.Contains(peers, peer) {
 				peers = append(peers, peer)
 			}
 		}
+	}
+	add(c.AdminAPI.Peers)
+	for _, fleet := range c.fleets() {
+		add(fleet.Peers)
 	}
 	return peers
 }

@@ -37,6 +37,10 @@ type Loop struct {
 	said chan struct{}
 	// rulesReady is replaced whenever the rules lane is done with a generation.
 	rulesReady chan struct{}
+	// resolver and compiled remember the last update; only Run's goroutine uses
+	// them.
+	resolver policy.Resolver
+	compiled envoy.Cache
 	// noQuarantine is set by tests: what they claim of quarantine must fail then.
 	noQuarantine bool
 }
@@ -121,12 +125,12 @@ func (l *Loop) apply(update folder.Update) {
 	started := time.Now()
 	input := update.Input
 	input.FleetOf = fleetOf(l.Fleets, input.Objects)
-	plan, problems := policy.Resolve(input)
+	plan, problems := l.resolver.Resolve(input)
 	problems = slices.Concat(update.Problems, fleetless(input.FleetOf, input.Objects), problems)
 	problems.Sort()
 	l.tell(problems)
 	next := &generation{input: input, plan: plan, problems: problems, started: started}
-	next.rules, next.rulesErr = envoy.CompileRules(plan)
+	next.rules, next.rulesErr = l.compiled.CompileRules(plan)
 	l.mu.Lock()
 	if l.newest != nil {
 		next.number = l.newest.number + 1

@@ -12,6 +12,8 @@ import (
 type Outcome struct {
 	// Plan is what was resolved; its Statuses lack Programmed and Enforced.
 	Plan *policy.Plan
+	// Input is what it was resolved from.
+	Input policy.Input
 	// Problems of the sources, of resolving and of the rollout, sorted.
 	Problems policy.Problems
 	// Fleets by name; see policy.Port.Fleet.

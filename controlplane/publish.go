@@ -32,7 +32,9 @@ func (l *Loop) Outcome() Outcome {
 	if l.newest == nil {
 		return Outcome{}
 	}
-	outcome := Outcome{Plan: l.newest.plan, Fleets: map[string]FleetOutcome{}, FleetOf: l.newest.input.FleetOf, Time: time.Now()}
+	outcome := Outcome{
+		Plan: l.newest.plan, Input: l.newest.input, Fleets: map[string]FleetOutcome{}, FleetOf: l.newest.input.FleetOf, Time: time.Now(),
+	}
 	outcome.Problems = slices.Clone(l.newest.problems)
 	if l.rules != nil {
 		outcome.Problems = append(outcome.Problems, problemsOf(l.rules.state.quarantined)...)

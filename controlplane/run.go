@@ -39,9 +39,16 @@ func Run(ctx context.Context, cfg *Config, runtime *daemon.Runtime) error {
 	loop := &Loop{Server: adsServer, Options: cfg.options(), Fleets: cfg.fleets(), Logger: runtime.Logger}
 	runtime.Admin.HandleFunc("GET /status", loop.ServeStatus)
 	runtime.SetReady("plan", errors.New("the policy has not been read yet"))
+	ended := make(chan error, 3)
+	adminServer, err := cfg.adminServer(loop, parser, runtime.Logger)
+	if err != nil {
+		return err
+	}
+	if err := cfg.serveAdmin(ctx, server.GRPC(), adminServer, runtime.Logger, ended); err != nil {
+		return err
+	}
 
 	updates, sourceEnded := Follow(ctx, sources)
-	ended := make(chan error, 2)
 	go func() { ended <- loop.Run(ctx, updates) }()
 	go func() {
 		select {

@@ -2,6 +2,8 @@ package controlplane_test
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,4 +100,58 @@ func BenchmarkCompile5000(b *testing.B) {
 		_, err := envoy.Compile(plan, envoy.Options{ListenAddress: "127.0.0.1", ExtAuthzAddress: "127.0.0.1:1", RateLimitAddress: "127.0.0.1:2"})
 		require.NoError(b, err)
 	}
+}
+
+// BenchmarkIncremental5000 is from an update in which one route of 5,000 changed
+// to the set for Envoy and the rules.
+func BenchmarkIncremental5000(b *testing.B) {
+	parser, objects := scaleObjects(b, 5000)
+	options := envoy.Options{ListenAddress: "127.0.0.1", ExtAuthzAddress: "127.0.0.1:1", RateLimitAddress: "127.0.0.1:2"}
+	var resolver policy.Resolver
+	var fleet, rules envoy.Cache
+	compile := func(objects []*policy.Object) {
+		plan, _ := resolver.Resolve(policy.Input{Objects: objects})
+		_, err := fleet.CompileFleet(plan, options)
+		require.NoError(b, err)
+		_, err = rules.CompileRules(plan)
+		require.NoError(b, err)
+	}
+	compile(objects)
+	b.ReportAllocs()
+	for n := 1; b.Loop(); n++ {
+		b.StopTimer()
+		next := slices.Clone(objects)
+		i := len(objects) - 1 - n%1000
+		next[i] = parsed(b, parser, next[i].File, scaleRoute(4999-n%1000, n))[0]
+		objects = next
+		b.StartTimer()
+		compile(objects)
+	}
+	require.Equal(b, 1, resolver.Full)
+}
+
+// What is compiled with a cache is what is compiled without.
+func TestCacheIsFull(t *testing.T) {
+	parser, objects := scaleObjects(t, 200)
+	options := envoy.Options{ListenAddress: "127.0.0.1", ExtAuthzAddress: "127.0.0.1:1", RateLimitAddress: "127.0.0.1:2"}
+	var resolver policy.Resolver
+	var fleet, rules envoy.Cache
+	for n := range 20 {
+		if n > 0 {
+			objects = slices.Clone(objects)
+			i := len(objects) - 1 - n
+			objects[i] = parsed(t, parser, objects[i].File, scaleRoute(199-n, n))[0]
+		}
+		plan, _ := resolver.Resolve(policy.Input{Objects: objects})
+		set, err := fleet.CompileFleet(plan, options)
+		require.NoError(t, err)
+		ruleSet, err := rules.CompileRules(plan)
+		require.NoError(t, err)
+		maps.Copy(set, ruleSet)
+		fresh, _ := policy.Resolve(policy.Input{Objects: objects})
+		want, err := envoy.Compile(fresh, options)
+		require.NoError(t, err)
+		require.Equal(t, want, set)
+	}
+	require.Equal(t, 1, resolver.Full)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"weir.dev/controlplane/folder"
 	"weir.dev/controlplane/kube"
@@ -20,6 +21,9 @@ const kubernetesSuffix = ".kubernetes"
 type SourcesConfig struct {
 	// Folders of YAML files, read recursively and followed.
 	Folders []string `yaml:"folders"`
+	// Managed is the folder where objects are kept that come by the admin API
+	// (weir apply); it is followed, too. Empty refuses them.
+	Managed string `yaml:"managed"`
 	// Kubernetes is an API server whose objects are followed, and told their
 	// status.
 	Kubernetes kube.Config `yaml:"kubernetes"`
@@ -36,12 +40,20 @@ func (c *SourcesConfig) validate() []error {
 	return errs
 }
 
+// followed are all folders that are read.
+func (c *SourcesConfig) followed() []string {
+	if c.Managed == "" {
+		return c.Folders
+	}
+	return append(slices.Clone(c.Folders), c.Managed)
+}
+
 // open makes the sources as one; writer is nil without Kubernetes. What was kept
 // beside stateFile is read.
 func (c *SourcesConfig) open(parser *policy.Parser, stateFile string, logger *slog.Logger) (source.Source, *kube.Writer, error) {
 	var sources []source.Source
-	if len(c.Folders) > 0 {
-		folders, err := folder.New(folder.Config{Folders: c.Folders, KeepFile: stateFile, Logger: logger}, parser)
+	if followed := c.followed(); len(followed) > 0 {
+		folders, err := folder.New(folder.Config{Folders: followed, KeepFile: stateFile, Logger: logger}, parser)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -20,6 +20,7 @@ import (
 	"weir.dev/controlplane/envoy"
 	"weir.dev/controlplane/folder"
 	"weir.dev/policy"
+	"weir.dev/policy/v1alpha1"
 )
 
 // answeringByName has every route answer with its own name, so that what Envoy
@@ -89,19 +90,45 @@ func explained(plan *policy.Plan, q policy.Question) string {
 }
 
 // Explain chooses as Envoy does: hosts, paths in every form, methods, headers,
-// query parameters, preflights and gRPC.
+// query parameters, preflights and gRPC, and that whatever the edge's settings.
 func TestExplainChoosesAsEnvoyDoes(t *testing.T) {
 	p := startEnvoy(t)
 	p.options.ExtAuthzAddress, p.options.RateLimitAddress = "", "" // there are none to ask
-	plan := p.planOf(filepath.Join("testdata", "explain.yaml"))
-	set, err := envoy.Compile(plan, p.options)
-	require.NoError(t, err)
-	p.requireAccepted(answeringByName(t, set))
 	address := fmt.Sprintf("127.0.0.1:%d", p.ports[8080])
+	for name, change := range map[string]func(*policy.Edge){
+		"by default":          nil,
+		"slashes unescaped":   func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesForward },
+		"slashes redirected":  func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesRedirect },
+		"slashes kept":        func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesKeep },
+		"paths as they are":   func(e *policy.Edge) { e.NormalizePath, e.MergeSlashes = false, false },
+		"slashes not merged":  func(e *policy.Edge) { e.MergeSlashes = false },
+		"underscores allowed": func(e *policy.Edge) { e.Underscores = v1alpha1.UnderscoresAllow },
+		"underscores dropped": func(e *policy.Edge) { e.Underscores = v1alpha1.UnderscoresDrop },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p.t = t
+			plan, count := p.planOf(filepath.Join("testdata", "explain.yaml")), 3000
+			if change != nil {
+				edge := policy.DefaultEdge()
+				change(&edge)
+				plan.Ports[0].Chains[0].Edge, count = &edge, 800
+			}
+			set, err := envoy.Compile(plan, p.options)
+			require.NoError(t, err)
+			p.requireAccepted(answeringByName(t, set))
+			answers := requireSameAnswers(t, plan, address, count)
+			require.Greater(t, len(answers), 8, "the requests hardly differ: %v", answers)
+		})
+	}
+}
+
+// requireSameAnswers sends requests and returns how often each answer came.
+func requireSameAnswers(t *testing.T, plan *policy.Plan, address string, count int) map[string]int {
+	t.Helper()
 	random := rand.New(rand.NewSource(4))
 	answers := map[string]int{}
 	differ := 0
-	for i := range 6000 {
+	for i := range count {
 		q := question(random)
 		if i < len(oddPaths()) {
 			q = policy.Question{Method: "GET", Host: "api.example.com", Path: oddPaths()[i]}
@@ -110,15 +137,12 @@ func TestExplainChoosesAsEnvoyDoes(t *testing.T) {
 		got, want := explained(plan, q), ask(t, address, q)
 		if answers[want]++; got != want && !(want == "refused" && len(got) == 3) {
 			t.Errorf("%s %s%s %v: Explain says %q, Envoy %q", q.Method, q.Host, q.Path, q.Headers, got, want)
-			if differ++; differ == 40 {
+			if differ++; differ == 20 {
 				t.FailNow()
 			}
 		}
 	}
-	require.Greater(t, len(answers), 12, "the requests hardly differ")
-	for answer, count := range answers {
-		t.Logf("%5d %s", count, answer)
-	}
+	return answers
 }
 
 func (p *proxied) planOf(path string) *policy.Plan {

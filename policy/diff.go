@@ -27,6 +27,7 @@ const (
 	AboutAuth     = "auth"
 	AboutLimit    = "limit"
 	AboutConsumer = "consumer"
+	AboutSecret   = "secret"
 )
 
 // Change is one difference between two policies. Its JSON is that of
@@ -54,7 +55,7 @@ type FieldChange struct {
 }
 
 // Diff is what is served differently by two Plans: ports and hosts, routes, auth
-// rules, limits, consumers and backends, in this order, each sorted by name. Keys
+// rules, limits, consumers, backends and certificates, in this order, each sorted by name. Keys
 // and other secrets are named by hash or not at all. It is empty when the digests
 // are equal. Either Plan may be nil.
 func Diff(before, after *Plan) []Change {
@@ -66,6 +67,7 @@ func Diff(before, after *Plan) []Change {
 		compare(AboutLimit, limitItems(before), limitItems(after)),
 		compare(AboutConsumer, consumerItems(before), consumerItems(after)),
 		compare(AboutBackend, backendItems(before), backendItems(after)),
+		compare(AboutSecret, secretItems(before), secretItems(after)),
 	)
 }
 
@@ -175,7 +177,7 @@ func portItems(plan *Plan) map[string]item {
 	items := map[string]item{}
 	chains(plan, func(place string, port *Port, chain *Chain) {
 		bare, bones := *chain, *port
-		bare.Hosts, bare.Name, bones.Chains = nil, "", nil
+		bare.Hosts, bare.Name, bare.Policies, bare.Listeners, bones.Chains = nil, "", nil, nil, nil
 		items[place] = item{tree: func() any {
 			return map[string]any{"port": treeOf(bones), "chain": treeOf(bare)}
 		}}
@@ -339,6 +341,20 @@ func backendItems(plan *Plan) map[string]item {
 		backend := &plan.Backends[i]
 		origin := backend.Origin
 		items[backend.ID] = item{origin: &origin, tree: func() any { return treeOf(*backend) }}
+	}
+	return items
+}
+
+// secretItems are certificates and keys, which are named by hash.
+func secretItems(plan *Plan) map[string]item {
+	items := map[string]item{}
+	if plan == nil {
+		return items
+	}
+	for i := range plan.Secrets {
+		secret := &plan.Secrets[i]
+		origin := secret.Origin
+		items[secret.ID] = item{origin: &origin, tree: func() any { return treeOf(*secret) }}
 	}
 	return items
 }

@@ -15,9 +15,10 @@ import (
 // digestPlan hashes the content. Origins are left out: moving a document within
 // its file changes nothing that is served.
 func digestPlan(plan *Plan) string {
+	digestRoutes(plan.Ports)
 	hash := sha256.New()
 	for _, message := range plan.AuthRoutes {
-		fmt.Fprintln(hash, "auth", message.GetRouteId(), message.GetDigest())
+		_, _ = io.WriteString(hash, "auth "+message.GetRouteId()+" "+message.GetDigest()+"\n")
 	}
 	for _, message := range plan.Consumers {
 		fmt.Fprintln(hash, "consumer", message.GetName(), digestMessage(message))
@@ -31,6 +32,32 @@ func digestPlan(plan *Plan) string {
 	return hex.EncodeToString(hash.Sum(nil)[:16])
 }
 
+// digestRoutes fills in the digests that routes lack.
+func digestRoutes(ports []Port) {
+	w := sha256.New()
+	for i := range ports {
+		for j := range ports[i].Chains {
+			for k := range ports[i].Chains[j].Hosts {
+				routes := ports[i].Chains[j].Hosts[k].Routes
+				for n := range routes {
+					if routes[n].digest != ([16]byte{}) {
+						continue
+					}
+					w.Reset()
+					writeFields(w, reflect.ValueOf(&routes[n]).Elem())
+					copy(routes[n].digest[:], w.Sum(nil))
+				}
+			}
+		}
+	}
+}
+
+func writeFields(w hash.Hash, value reflect.Value) {
+	for i := range value.NumField() {
+		writeValue(w, value.Field(i))
+	}
+}
+
 // writeValue hashes plain data: structs, slices, maps, pointers, strings and
 // numbers, each with its length, so that no two values are written alike. What
 // only says where something comes from (Origin, PolicyUse) is passed over. Other
@@ -41,14 +68,18 @@ func writeValue(w hash.Hash, value reflect.Value) {
 		if value.Type() == reflect.TypeFor[Origin]() || value.Type() == reflect.TypeFor[PolicyUse]() {
 			return
 		}
-		for i := range value.NumField() {
-			writeValue(w, value.Field(i))
-		}
+		writeFields(w, value)
 	case reflect.Slice:
 		if value.Type().Elem() == reflect.TypeFor[PolicyUse]() {
 			return
 		}
 		writeNumber(w, value.Len())
+		if routes, ok := reflect.TypeAssert[[]Route](value); ok {
+			for i := range routes {
+				_, _ = w.Write(routes[i].digest[:])
+			}
+			return
+		}
 		if value.Type().Elem().Kind() == reflect.Uint8 {
 			_, _ = w.Write(value.Bytes())
 			return

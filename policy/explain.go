@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"weir.dev/policy/v1alpha1"
 )
 
 // Question is a request to Explain.
@@ -127,68 +129,92 @@ const maxCandidates = 64
 // use. Its choice of the route is that of Envoy with the configuration that the
 // Plan compiles to; a test compares the two.
 func Explain(plan *Plan, question Question) *Explanation {
-	e := &explainer{plan: plan, out: &Explanation{}}
-	e.request(question)
-	if e.out.Refused == nil && e.place() {
+	e := newExplainer(plan, question)
+	switch {
+	case !e.connect():
+	case e.chain.Forward != nil:
+		e.forward()
+	case e.request(question) && e.pickHost():
 		e.choose()
 	}
 	return e.out
 }
 
 type explainer struct {
-	plan     *Plan
-	out      *Explanation
-	match    matchRequest
-	explicit bool // the question named the port
-	sni      string
-	port     *Port
-	chain    *Chain
-	host     *Host
+	plan  *Plan
+	out   *Explanation
+	match matchRequest
+	sni   string
+	port  *Port
+	chain *Chain
+	host  *Host
 }
 
-// request makes the request what the edge compares.
-func (e *explainer) request(q Question) {
+func newExplainer(plan *Plan, q Question) *explainer {
 	host, port := splitHostPort(q.Host)
-	out := CanonicalRequest{
-		Method: cmp.Or(q.Method, "GET"), Host: strings.ToLower(host), Scheme: strings.ToLower(q.Scheme), Fleet: q.Fleet,
-		Port: cmp.Or(q.Port, port), SNI: strings.ToLower(cmp.Or(q.SNI, host)),
-	}
-	e.explicit, e.sni = out.Port != 0, out.SNI
-	canonical, query, refusal := CanonicalPath(cmp.Or(q.Path, "/"))
-	out.Path, out.Query = canonical, query
-	e.out.Request = out
-	if refusal == "" {
-		refusal = refusedHeader(q.Headers)
-	}
-	if refusal != "" {
-		e.out.Refused = &EdgeAnswer{Status: 400, Reason: refusal}
-		return
-	}
-	e.match = newMatchRequest(out.Method, out.Path, out.Query, q.Headers)
+	path, query, _ := strings.Cut(cmp.Or(q.Path, "/"), "?")
+	return &explainer{plan: plan, sni: strings.ToLower(cmp.Or(q.SNI, host)), out: &Explanation{Request: CanonicalRequest{
+		Method: cmp.Or(q.Method, "GET"), Host: strings.ToLower(host), Path: path, Query: query, Scheme: strings.ToLower(q.Scheme),
+		Fleet: q.Fleet, Port: cmp.Or(q.Port, port), SNI: strings.ToLower(cmp.Or(q.SNI, host)),
+	}}}
+}
+
+// request makes the request what the edge compares, and reports whether it is
+// one that gets that far.
+func (e *explainer) request(q Question) bool {
+	edge := e.chain.Settings()
+	canonical, query, refusal := canonicalPath(cmp.Or(q.Path, "/"), &edge)
+	e.out.Request.Path, e.out.Request.Query = canonical, query
+	headers := make([]Header, 0, len(q.Headers))
 	for _, header := range q.Headers {
-		if reservedHeader(strings.ToLower(header.Name)) {
-			e.note("%s is removed from every request at the edge, so no route sees it", strings.ToLower(header.Name))
+		lower := strings.ToLower(header.Name)
+		switch underscore := strings.Contains(lower, "_"); {
+		case underscore && edge.Underscores == v1alpha1.UnderscoresReject:
+			e.out.Refused = &EdgeAnswer{Status: 400, Reason: fmt.Sprintf("the header name %q has an underscore", header.Name)}
+			return false
+		case underscore && edge.Underscores == v1alpha1.UnderscoresDrop, reservedHeader(lower):
+			e.note("%s is removed from every request at the edge, so no route sees it", lower)
+		default:
+			headers = append(headers, header)
 		}
 	}
+	if refusal != nil {
+		e.out.Refused = refusal
+		return false
+	}
+	e.match = newMatchRequest(e.out.Request.Method, canonical, query, headers)
+	return true
 }
 
 func (e *explainer) note(format string, args ...any) {
 	e.out.Notes = append(e.out.Notes, fmt.Sprintf(format, args...))
 }
 
-// place finds port, chain and host, and reports whether there is one.
-func (e *explainer) place() bool {
+// connect finds port and chain, and reports whether there is one.
+func (e *explainer) connect() bool {
 	e.port = e.pickPort()
 	if e.port == nil {
 		return false
 	}
 	e.out.Request.Port = e.port.Number
 	e.chain = e.pickChain()
-	if e.chain == nil {
-		return false
+	return e.chain != nil
+}
+
+// forward explains a connection that is passed on without a look at its
+// requests.
+func (e *explainer) forward() {
+	e.out.Policies = explainPolicies(e.chain.Policies)
+	origin := e.chain.Forward.Origin
+	e.out.Origin = &origin
+	if !slices.ContainsFunc(e.chain.Forward.Backends, func(b WeightedBackend) bool { return b.Backend != "" }) {
+		e.out.Refused = &EdgeAnswer{Reason: "connections for this server name are closed: no backend resolves, or the listener's policy is broken"}
+		return
 	}
-	e.host = e.pickHost()
-	return e.host != nil
+	e.out.Destination = &Destination{
+		Action: "forward", Reason: "the connection is passed on as it is: its requests are not looked at", Backends: e.backends(e.chain.Forward.Backends),
+	}
+	e.out.Settings = chainSettings(e.chain)
 }
 
 func (e *explainer) pickPort() *Port {
@@ -313,7 +339,8 @@ func whyName(rank int, what string) string {
 	return "its wildcard is the longest that covers the " + what
 }
 
-func (e *explainer) pickHost() *Host {
+// pickHost finds the host, and reports whether there is one with routes.
+func (e *explainer) pickHost() bool {
 	name := e.out.Request.Host
 	best, rank := -1, 0
 	var names []string
@@ -332,10 +359,15 @@ func (e *explainer) pickHost() *Host {
 		}
 		e.out.Refused = &EdgeAnswer{Status: 404, Reason: fmt.Sprintf("no route serves the host %q on port %d; there are: %s%s",
 			name, e.port.Number, cmp.Or(strings.Join(names, ", "), "none"), more)}
-		return nil
+		return false
 	}
-	e.out.Host = &Choice{names[best], whyName(rank, "host")}
-	return &e.chain.Hosts[best]
+	e.host = &e.chain.Hosts[best]
+	e.out.Host = &Choice{e.host.Name, whyName(rank, "host")}
+	if e.host.Misdirected {
+		e.out.Refused = &EdgeAnswer{Status: 421, Reason: "another listener of the port serves this host: the client has to connect with its server name"}
+		return false
+	}
+	return true
 }
 
 // choose goes through the host's routes and explains the one that answers.

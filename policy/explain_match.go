@@ -31,9 +31,6 @@ func newMatchRequest(method, path, query string, headers []Header) matchRequest 
 	request := matchRequest{method: method, path: path, headers: map[string][]string{}, query: map[string]string{}}
 	for _, header := range headers {
 		name := strings.ToLower(header.Name)
-		if reservedHeader(name) {
-			continue
-		}
 		request.headers[name] = append(request.headers[name], strings.TrimSpace(header.Value))
 	}
 	for part := range strings.SplitSeq(query, "&") {
@@ -48,16 +45,6 @@ func newMatchRequest(method, path, query string, headers []Header) matchRequest 
 // reservedHeader reports whether the edge removes a client's header (kit/identity
 // has the prefix).
 func reservedHeader(lower string) bool { return strings.HasPrefix(lower, "x-weir-") }
-
-// refusedHeader says why the edge refuses a request for its headers.
-func refusedHeader(headers []Header) string {
-	for _, header := range headers {
-		if strings.Contains(header.Name, "_") {
-			return fmt.Sprintf("the header name %q has an underscore", header.Name)
-		}
-	}
-	return ""
-}
 
 // compare returns the first part of the route's match that does not hold, and
 // why; part is empty when all hold. preflight is set when it is the browser's

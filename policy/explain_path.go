@@ -3,31 +3,65 @@ package policy
 import (
 	"fmt"
 	"strings"
+
+	"weir.dev/policy/v1alpha1"
 )
 
-// CanonicalPath makes a request's path what the edge compares, as Envoy does
-// with normalize_path, merge_slashes and refused escaped slashes (RFC 3986
-// section 6.2.2): escapes of unreserved characters are decoded, backslashes
-// become slashes, dot segments are resolved and neighbouring slashes are one.
-// refusal says why the edge answers 400 instead; it is empty otherwise.
+// CanonicalPath makes a request's path what the edge compares, as DefaultEdge has
+// it: escapes of unreserved characters are decoded, backslashes become slashes,
+// dot segments are resolved and neighbouring slashes are one (RFC 3986 section
+// 6.2.2). refusal says why the edge answers 400 instead; it is empty otherwise.
 func CanonicalPath(path string) (canonical, query, refusal string) {
+	edge := DefaultEdge()
+	canonical, query, answer := canonicalPath(path, &edge)
+	if answer != nil {
+		refusal = answer.Reason
+	}
+	return canonical, query, refusal
+}
+
+// canonicalPath does as Envoy does with normalize_path, merge_slashes and
+// path_with_escaped_slashes_action. answer is set when the edge answers instead.
+func canonicalPath(path string, edge *Edge) (canonical, query string, answer *EdgeAnswer) {
 	canonical, query, _ = strings.Cut(path, "?")
-	switch lower := strings.ToLower(canonical); {
+	bad := func(reason string) (string, string, *EdgeAnswer) {
+		return canonical, query, &EdgeAnswer{Status: 400, Reason: reason}
+	}
+	switch {
 	case !strings.HasPrefix(path, "/"):
-		return canonical, query, "the path does not begin with a slash"
+		return bad("the path does not begin with a slash")
 	case strings.Contains(path, "#"):
-		return canonical, query, "the path has a fragment (#)"
-	case strings.Contains(lower, "%2f") || strings.Contains(lower, "%5c"):
-		return canonical, query, "the path has an escaped slash (%2F or %5C), which could mean one thing here and another one behind"
+		return bad("the path has a fragment (#)")
 	}
 	if at := strings.IndexFunc(path, func(r rune) bool { return r <= ' ' && r != '\t' || r >= 0x7f }); at >= 0 {
-		return canonical, query, fmt.Sprintf("the path has a character at %q that must be escaped", shorten(path[at:]))
+		return bad(fmt.Sprintf("the path has a character at %q that must be escaped", shorten(path[at:])))
 	}
-	unescaped, refusal := unescape(bareDots(canonical))
-	if refusal != "" {
-		return canonical, query, refusal
+	if decoded := unescapeSlashes(canonical); decoded != canonical {
+		switch edge.EscapedSlashes {
+		case v1alpha1.EscapedSlashesKeep:
+		case v1alpha1.EscapedSlashesForward:
+			canonical = decoded
+		case v1alpha1.EscapedSlashesRedirect:
+			return canonical, query, &EdgeAnswer{Status: 307, Reason: "escaped slashes (%2F or %5C) are redirected to the decoded path " + decoded}
+		default:
+			return bad("the path has an escaped slash (%2F or %5C), which could mean one thing here and another one behind")
+		}
 	}
-	return mergeSlashes(removeDots(unescaped)), query, ""
+	if edge.NormalizePath {
+		unescaped, refusal := unescape(bareDots(canonical))
+		if refusal != "" {
+			return bad(refusal)
+		}
+		canonical = removeDots(unescaped)
+	}
+	if edge.MergeSlashes {
+		canonical = mergeSlashes(canonical)
+	}
+	return canonical, query, nil
+}
+
+func unescapeSlashes(path string) string {
+	return strings.NewReplacer("%2f", "/", "%2F", "/", "%5c", `\`, "%5C", `\`).Replace(path)
 }
 
 // bareDots takes the parameter (RFC 3986 section 3.3) off dot segments written

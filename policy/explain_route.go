@@ -83,7 +83,7 @@ type BackendExplanation struct {
 }
 
 func (e *explainer) explainRoute(route *Route) {
-	e.out.Policies = explainPolicies(route.Policies)
+	e.out.Policies = explainPolicies(slices.Concat(route.Policies, e.chain.Policies))
 	e.out.Authentication = e.explainAuth(route)
 	for i := range route.Limits {
 		e.out.Limits = append(e.out.Limits, e.explainLimit(&route.Limits[i]))
@@ -92,7 +92,7 @@ func (e *explainer) explainRoute(route *Route) {
 		e.note("a preflight request is answered at the edge from the CORS settings, without authentication and limits")
 	}
 	e.out.Destination = e.destination(route)
-	e.out.Settings = otherSettings(route)
+	e.out.Settings = append(otherSettings(route), chainSettings(e.chain)...)
 }
 
 func explainPolicies(uses []PolicyUse) []PolicyExplanation {
@@ -216,7 +216,7 @@ func (e *explainer) destination(route *Route) *Destination {
 		return out
 	}
 	out.Action = "forward"
-	out.Backends = e.backends(route)
+	out.Backends = e.backends(route.Backends)
 	if rewrite := route.Rewrite; rewrite != nil {
 		out.Host = rewrite.Host
 		if rewrite.Path != nil {
@@ -238,13 +238,13 @@ func timeoutText(timeout time.Duration) string {
 	}
 }
 
-func (e *explainer) backends(route *Route) []BackendExplanation {
+func (e *explainer) backends(shares []WeightedBackend) []BackendExplanation {
 	total := uint64(0)
-	for _, share := range route.Backends {
+	for _, share := range shares {
 		total += uint64(share.Weight)
 	}
 	var out []BackendExplanation
-	for _, share := range route.Backends {
+	for _, share := range shares {
 		backend := BackendExplanation{Backend: share.Backend, Percent: 100}
 		if total > 0 {
 			backend.Percent = float64(share.Weight) * 100 / float64(total)
@@ -321,6 +321,26 @@ func otherSettings(route *Route) []Setting {
 	var settings []Setting
 	for _, leaf := range flatten(redact("", treeOf(rest))) {
 		settings = append(settings, Setting{Path: leaf.path, Value: leaf.value})
+	}
+	return settings
+}
+
+// chainSettings are what a connection's policies say, where they say anything.
+func chainSettings(chain *Chain) []Setting {
+	bare := Chain{TLS: chain.TLS, Security: chain.Security}
+	tree, _ := redact("", treeOf(bare)).(map[string]any)
+	if tree == nil {
+		tree = map[string]any{}
+	}
+	var settings []Setting
+	for _, leaf := range flatten(tree) {
+		settings = append(settings, Setting{Path: "listener." + leaf.path, Value: leaf.value})
+	}
+	if chain.Edge == nil {
+		return settings
+	}
+	for _, field := range compareTrees(treeOf(DefaultEdge()), treeOf(*chain.Edge)) {
+		settings = append(settings, Setting{Path: "listener.edge." + field.Path, Value: cmp.Or(field.New, "off")})
 	}
 	return settings
 }

@@ -99,7 +99,13 @@ type Route struct {
 	// Policies are all that reach the route, those in effect and those that lost,
 	// by kind and then in order of precedence. They are no part of Plan.Digest.
 	Policies []PolicyUse
+
+	digest [16]byte
 }
+
+// Digest identifies what the route says, apart from its Origins and Policies. It
+// is that of the zero value before Resolve has returned.
+func (r *Route) Digest() [16]byte { return r.digest }
 
 // PolicyUse says what became of a policy on one route.
 type PolicyUse struct {

@@ -95,6 +95,18 @@ func newPolicySet(targets [levelCount]*target) *policySet {
 func (t tie) use(at level) PolicyUse {
 	return PolicyUse{
 		Policy: t.loser.origin, Level: at.String(), Overrides: t.loser.overrides, Effect: PolicyOverridden, By: []Origin{t.by.origin},
-		Reason: loss{&layer{statement: t.by}, older}.reason(),
+		Reason: t.reason(),
 	}
+}
+
+func (t tie) reason() string {
+	return loss{&layer{statement: t.by}, sameTarget(t.loser, t.by)}.reason()
+}
+
+// why is the winner's right, as a clause after its name.
+func (t tie) why() string {
+	if sameTarget(t.loser, t.by) == stronger {
+		return "which overrides"
+	}
+	return "which comes first (the older, then the first by namespace and name)"
 }

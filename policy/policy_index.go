@@ -114,8 +114,8 @@ func (r *resolver) attachStatements(kind int, statements []*statement) {
 				lost := tie{key, s, standing[at]}
 				place.out[kind], s.ties = append(place.out[kind], lost), append(s.ties, lost)
 				if s.object != nil {
-					r.report(s.object.problem(CodeOverridden, fmt.Sprintf("spec.targetRefs[%d]", i), fmt.Sprintf("%s is already governed by %s, which comes first (the older, then the first by namespace and name): this policy does not apply there",
-						describeTarget(key), lost.by.origin.Object)))
+					r.report(s.object.problem(CodeOverridden, fmt.Sprintf("spec.targetRefs[%d]", i), fmt.Sprintf("%s is already governed by %s, %s: this policy does not apply there",
+						describeTarget(key), lost.by.origin.Object, lost.why())))
 				}
 				continue
 			}
@@ -127,7 +127,8 @@ func (r *resolver) attachStatements(kind int, statements []*statement) {
 
 func (s *statement) namespace() string { return s.origin.Object.Namespace }
 
-// comparePrecedenceOf is comparePrecedence, for closings too. One whose age is not
+// comparePrecedenceOf is comparePrecedence with overrides before defaults, which
+// they are stronger than at any age, and for closings too. One whose age is not
 // known counts as the oldest; but a good policy on the same target stays in effect
 // beside a broken one that would only have given defaults.
 func comparePrecedenceOf(a, b *statement) int {
@@ -137,8 +138,15 @@ func comparePrecedenceOf(a, b *statement) int {
 		}
 		return 0
 	}
+	defaults := func(s *statement) int {
+		if s.overrides {
+			return 0
+		}
+		return 1
+	}
 	return cmp.Or(
 		cmp.Compare(last(a), last(b)),
+		cmp.Compare(defaults(a), defaults(b)),
 		a.created().Compare(b.created()),
 		cmp.Compare(a.origin.Object.Namespace, b.origin.Object.Namespace),
 		cmp.Compare(a.origin.Object.Name, b.origin.Object.Name),

@@ -27,7 +27,16 @@ const (
 	moreSpecific cause = iota + 1
 	lessSpecific
 	older
+	stronger
 )
+
+// sameTarget is why one policy loses to another on its target.
+func sameTarget(loser, winner *statement) cause {
+	if winner.overrides && !loser.overrides {
+		return stronger
+	}
+	return older
+}
 
 // loss is to whom and why.
 type loss struct {
@@ -144,7 +153,7 @@ func (l *layer) onto(current []wonPiece, apart bool) []wonPiece {
 		case i < 0:
 			current = append(current, piece)
 		case current[i].from.level == l.level:
-			current[i].lose(l, older)
+			current[i].lose(l, sameTarget(current[i].from.statement, l.statement))
 			current[i] = piece
 		case l.overrides:
 			current[i].lose(l, lessSpecific)
@@ -227,6 +236,8 @@ func (l loss) reason() string {
 		return who + " overrides it from the " + l.by.level.String()
 	case older:
 		return who + " is on the same target and comes first (the older, then the first by namespace and name)"
+	case stronger:
+		return who + " is on the same target and overrides it"
 	default:
 		return who + " is attached more specifically, to the " + l.by.level.String()
 	}

@@ -84,9 +84,13 @@ func TestMerge(t *testing.T) {
 			want: "a=route b=gateway", effects: map[string]PolicyEffect{"r": PolicyApplied, "g": PolicyPartly},
 		},
 		"on one target the older wins and the younger adds": {
-			gateway: []*statement{said("old", defaults, merge, "a=old"), said("young", overrides, merge, "a=young", "b=young")},
+			gateway: []*statement{said("a-old", defaults, merge, "a=old"), said("young", defaults, merge, "a=young", "b=young", "d=young")},
 			route:   []*statement{said("r", defaults, atomic, "b=route", "c=route")},
-			want:    "b=young c=route a=old", effects: map[string]PolicyEffect{"old": PolicyApplied, "young": PolicyPartly, "r": PolicyPartly},
+			want:    "b=route c=route a=old d=young", effects: map[string]PolicyEffect{"a-old": PolicyApplied, "young": PolicyPartly, "r": PolicyApplied},
+		},
+		"on one target an override comes first, and leaves defaults the rest": {
+			gateway: []*statement{said("z", overrides, merge, "a=z"), said("a", defaults, atomic, "a=a", "b=a")},
+			want:    "a=z b=a", effects: map[string]PolicyEffect{"z": PolicyApplied, "a": PolicyPartly},
 		},
 		"an atomic override leaves nothing": {
 			rule: []*statement{said("r", overrides, merge, "a=rule", "b=rule")}, route: []*statement{said("s", defaults, merge, "c=route")},

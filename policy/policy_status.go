@@ -76,7 +76,7 @@ func (r *resolver) policyOutcome(s *statement) {
 		s.accept(r.status(s.object).parent(at.ref()), to)
 	}
 	for _, lost := range s.ties {
-		message := "on " + describeTarget(lost.target) + ", " + loss{&layer{statement: lost.by}, older}.reason()
+		message := "on " + describeTarget(lost.target) + ", " + lost.reason()
 		parent := r.status(s.object).parent(ancestor(lost.target).ref())
 		s.condition(parent, string(gatewayv1.PolicyConditionAccepted), false, string(gatewayv1.PolicyReasonConflicted), message)
 		s.condition(parent, ConditionOverridden, true, ReasonOverridden, message)

@@ -159,6 +159,36 @@ func BenchmarkResolve5000Routes(b *testing.B) {
 	}
 }
 
+// BenchmarkResolvePolicies has policies on every level: Gateway, listener, every
+// tenth route and every hundredth rule, of all that merge.
+func BenchmarkResolvePolicies5000Routes(b *testing.B) {
+	var text bytes.Buffer
+	text.Write(benchmarkYAML(5000))
+	add := func(kind, name, target, settings string) {
+		fmt.Fprintf(&text, "---\napiVersion: weir.dev/v1alpha1\nkind: %s\nmetadata: {name: %s}\nspec: {targetRefs: [{group: gateway.networking.k8s.io, %s}], %s}\n", kind, name, target, settings)
+	}
+	const gateway, listener = "kind: Gateway, name: g", "kind: Gateway, name: g, sectionName: http"
+	add("AuthPolicy", "guard", listener, `overrides: {strategy: merge, authorization: {rules: [{name: d, effect: Deny, when: "request.method == 'TRACE'"}]}}`)
+	add("RateLimitPolicy", "all", gateway, "defaults: {strategy: merge, limits: [{name: a, requests: 5, window: 1s, by: [{type: ClientIP}]}, {name: b, requests: 9, window: 1m}]}")
+	add("TrafficPolicy", "carry", gateway, "timeouts: {request: 5s}, retryBudget: {percent: 10}")
+	for i := 0; i < 5000; i += 10 {
+		route := fmt.Sprintf("kind: HTTPRoute, name: r%d", i)
+		add("RateLimitPolicy", fmt.Sprintf("l%d", i), route, "limits: [{name: a, requests: 7, window: 1s}]")
+		if i%100 == 0 {
+			add("AuthPolicy", fmt.Sprintf("p%d", i), route, "authentication: [{name: o, apiKey: {header: x-other}}]")
+		}
+	}
+	var input policy.Input
+	for _, document := range parser(b).Parse("bench.yaml", text.Bytes()) {
+		require.Empty(b, document.Problems.Errors())
+		input.Objects = append(input.Objects, document.Object)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		policy.Resolve(input)
+	}
+}
+
 // The rules of a route are named by what the route takes and does, so that those
 // of the version before stand until proxies have switched; a change of the policy
 // alone keeps the name.

@@ -60,6 +60,7 @@ const (
 	CodeNoAuthentication Code = "WEIR3302"
 	CodeTooManyMerged    Code = "WEIR3303"
 	CodeOpenRoute        Code = "WEIR4001"
+	CodeFollowed         Code = "WEIR5201"
 	CodeSourceDown       Code = "WEIR5001"
 	CodeRejected         Code = "WEIR5101"
 	CodeNoFleet          Code = "WEIR5102"
@@ -87,7 +88,7 @@ func Explanations() map[Code]string {
 		CodeRefNotFound:      "The object referred to does not exist, or lacks the key or section.",
 		CodeRefNotPermitted:  "A reference across namespaces needs a ReferenceGrant in the namespace referred to that names the kinds of both ends. Write one, or keep both in one namespace.",
 		CodeNotAttached:      "The route or policy attaches to nothing, so it has no effect.",
-		CodeOverridden:       "Another policy is attached to the same target and wins: the older one, then the first by namespace and name.",
+		CodeOverridden:       "Another policy is attached to the same target and wins: one that overrides, then the older one, then the first by namespace and name. Keep one of them, or let the winner have strategy merge.",
 		CodeListenerConflict: "Two listeners claim the same port and hostname.",
 		CodeRouteConflict:    "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
 		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
@@ -110,6 +111,7 @@ func Explanations() map[Code]string {
 		CodeNoEffect:         "Other policies are in effect everywhere that this one reaches, so it does nothing. Remove it, or change where or how they are attached; the message names them.",
 		CodeNoAuthentication: "AuthPolicies with strategy merge reach a route and none of them says how callers are identified, so every request is refused. Add authentication to one of them.",
 		CodeTooManyMerged:    "AuthPolicies merged on one route come to more ways or rules than are checked for a request. Merge fewer of them; until then every request is refused.",
+		CodeFollowed:         "weir apply keeps objects of its own and does not override those of a folder or a cluster that the control plane follows. Edit the object where it is defined, or give the new one another name.",
 		CodeOpenRoute:        "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
 	}
 }

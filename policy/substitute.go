@@ -57,7 +57,7 @@ type looseRef struct {
 }
 
 func (r looseRef) ref(from *Object) ObjectRef {
-	ref := ObjectRef{Kind: r.Kind, Namespace: r.Namespace, Name: r.Name}
+	ref := ObjectRef(r)
 	if ref.Namespace == "" {
 		ref.Namespace = from.Ref.Namespace
 	}

@@ -50,6 +50,19 @@ if [ "${1:-}" = --breaking ]; then
 fi
 echo "buf generate"
 buf generate --path proto/weir
+# REST for what is served without Envoy before it; beside its server, so that
+# the api module needs no gateway.
+cat > gen-gateway.yaml <<'Y'
+version: v2
+plugins:
+  - local: protoc-gen-grpc-gateway
+    out: gateway
+    opt: [paths=source_relative, standalone=true]
+Y
+buf generate --template gen-gateway.yaml --path proto/weir/admin
+rm -rf "$root/controlplane/admin/gen"
+mkdir -p "$root/controlplane/admin/gen/adminv1"
+cp gateway/weir/admin/v1/admin.pb.gw.go "$root/controlplane/admin/gen/adminv1/"
 rm -rf "$root/api/gen"
 cp -r "$work/gen" "$root/api/gen"
 for service in user data; do

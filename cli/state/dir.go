@@ -68,6 +68,9 @@ func (d Dir) ControlPlane() string {
 	return d.Path("controlplane")
 }
 
+// Applied holds the objects that weir apply sent.
+func (d Dir) Applied() string { return filepath.Join(d.ControlPlane(), "applied") }
+
 // SupervisorLog is where a detached supervisor writes.
 func (d Dir) SupervisorLog() string { return filepath.Join(d.Logs(), "weir.log") }
 

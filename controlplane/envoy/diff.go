@@ -67,6 +67,22 @@ func Diff(before, after Set, text bool) ([]ResourceChange, error) {
 	return changes, nil
 }
 
+// AddAll takes over the resources of a fleet; those of a named one are called
+// after it.
+func (s Set) AddAll(fleet string, other Set) {
+	for typeURL, resources := range other {
+		if s[typeURL] == nil {
+			s[typeURL] = map[string]Resource{}
+		}
+		for name, resource := range resources {
+			if fleet != "" && !strings.Contains(typeURL, "/weir.") {
+				name = fleet + ": " + name
+			}
+			s[typeURL][name] = resource
+		}
+	}
+}
+
 func diffResources(old, next Resource) (string, error) {
 	before, err := YAML(old)
 	if err != nil {

@@ -29,7 +29,7 @@ func (c *compiler) connectionManager(port *policy.Port, chain *policy.Chain) *hc
 			ConfigSource: adsSource(), RouteConfigName: chainName(port, chain),
 		}},
 		HttpFilters: c.httpFilters(chain),
-		AccessLog:   []*accesslogv3.AccessLog{accessLog()},
+		AccessLog:   []*accesslogv3.AccessLog{c.accessLog(port)},
 		Tracing:     c.tracing(),
 
 		NormalizePath:                wrapperspb.Bool(edge.NormalizePath),

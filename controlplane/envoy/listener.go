@@ -164,10 +164,10 @@ func (c *compiler) tracing() *hcmv3.HttpConnectionManager_Tracing {
 
 // accessLog writes one JSON line per request to standard output, the decision
 // included. Query strings are left out: they carry secrets too often.
-func accessLog() *accesslogv3.AccessLog {
+func (c *compiler) accessLog(port *policy.Port) *accesslogv3.AccessLog {
 	fields := map[string]string{
 		"time": "%START_TIME%", "log": "access", "request_id": "%REQ(X-REQUEST-ID)%", "trace_id": "%TRACE_ID%",
-		"method": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)%", "host": "%REQ(:AUTHORITY)%",
+		"method": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)%", "host": "%REQ(X-ENVOY-ORIGINAL-HOST?:AUTHORITY)%",
 		"path":     "%PATH(NQ:ORIG_OR_PATH)%",
 		"protocol": "%PROTOCOL%", "status": "%RESPONSE_CODE%", "grpc_status": "%GRPC_STATUS%",
 		"flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%",
@@ -177,6 +177,8 @@ func accessLog() *accesslogv3.AccessLog {
 		"decision": authMetadata("decision"), "reason": authMetadata("reason"), "policy": authMetadata("policy"),
 		"rule": authMetadata("rule"), "consumer": authMetadata("consumer"), "tenant": authMetadata("tenant"),
 		"limit": "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:limit)%",
+		// For replaying requests: where they came in, in the policy's own terms.
+		"port": itoa(int(port.Number)), "fleet": port.Fleet, "sni": "%REQUESTED_SERVER_NAME%",
 	}
 	return jsonLog(fields)
 }

@@ -83,6 +83,10 @@ func Compile(plan *policy.Plan, options Options) (Set, error) {
 
 // CompileFleet makes what the proxies of one fleet are served.
 func CompileFleet(plan *policy.Plan, options Options) (Set, error) {
+	return compileFleet(plan, options, nil)
+}
+
+func compileFleet(plan *policy.Plan, options Options, cache *Cache) (Set, error) {
 	b := builder{set: Set{}}
 	for _, typeURL := range []string{TypeListener, TypeRoute, TypeCluster, TypeEndpoint, TypeSecret} {
 		b.set[typeURL] = map[string]Resource{}
@@ -104,8 +108,7 @@ func CompileFleet(plan *policy.Plan, options Options) (Set, error) {
 			if port.Chains[j].Forward != nil {
 				continue
 			}
-			routes, err := compiler.routes(port, &port.Chains[j])
-			b.add(routes.GetName(), routes, err)
+			b.addRoutes(compiler, port, &port.Chains[j], cache)
 		}
 	}
 	for id, from := range fleetSecrets(plan, options.Fleet) {
@@ -128,16 +131,18 @@ func CompileFleet(plan *policy.Plan, options Options) (Set, error) {
 }
 
 // CompileRules makes what Weir's own servers are served: the rules of all fleets.
-func CompileRules(plan *policy.Plan) (Set, error) {
+func CompileRules(plan *policy.Plan) (Set, error) { return compileRules(plan, nil) }
+
+func compileRules(plan *policy.Plan, cache *Cache) (Set, error) {
 	b := builder{set: Set{}}
 	for _, rule := range plan.AuthRoutes {
-		b.add(rule.GetRouteId(), rule, nil)
+		b.addRule(rule.GetRouteId(), rule, cache)
 	}
 	for _, consumer := range plan.Consumers {
-		b.add(consumer.GetName(), consumer, nil)
+		b.addRule(consumer.GetName(), consumer, cache)
 	}
 	for _, rule := range plan.RateLimits {
-		b.add(rule.GetId(), rule, nil)
+		b.addRule(rule.GetId(), rule, cache)
 	}
 	return b.set, errors.Join(b.errs...)
 }

@@ -10,9 +10,9 @@ package v1alpha1
 //   - overrides, atomic: it replaces them;
 //   - overrides, merge: it replaces what it says too, and they keep the rest.
 //
-// On one target the older is less specific, then the first by namespace and name,
-// but what it says is never replaced by the younger, and with strategy atomic it
-// admits none beside it.
+// On one target overrides come first, then the older, then the first by namespace
+// and name. What the first says is never replaced by the others', and with strategy
+// atomic it admits none beside it.
 //
 // +kubebuilder:validation:Enum=atomic;merge
 type MergeStrategy string

@@ -116,7 +116,8 @@ func TestDiffAndPlanOffline(t *testing.T) {
 // Wrong usage is not to be taken for a difference.
 func TestDiffBadUsageIsNotADifference(t *testing.T) {
 	for want, args := range map[string][]string{
-		"needs an argument": {"diff", quickstart},
+		"needs an argument": {"diff"},
+		"is not running":    {"diff", quickstart},
 		"unknown flag":      {"diff", "--nothing", quickstart, quickstart},
 		"no such file":      {"diff", quickstart, filepath.Join(t.TempDir(), "none")},
 		"is not known":      {"plan", "-o", "xml", "--against", quickstart, quickstart},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	adminv1 "weir.dev/api/gen/weir/admin/v1"
 	"weir.dev/controlplane/envoy"
 	"weir.dev/policy"
 )
@@ -46,19 +47,24 @@ func (o *diffOptions) flags(c *cobra.Command) {
 
 func (a *App) diffCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "diff OLD NEW", Short: "Show how two policy folders differ: as documents, in what they serve, and as resources",
+		Use: "diff [OLD] NEW", Short: "Show how two policy folders, or what runs and a folder, differ",
 		Long: "Show how two policy folders or files differ: document by document, in what is served (ports, routes, who may\n" +
 			"call, how often, backends), and as resources sent to Envoy and Weir's servers. Secrets are not shown.\n" +
+			"With one path, what runs is compared with what it would be if the path's objects were applied.\n" +
 			"Exits with 0 when nothing differs, with 2 when something does, and with 1 when it cannot be told.",
-		Args: arguments(2, 2), Annotations: map[string]string{answersDiffer: "yes"},
+		Args: arguments(1, 2), Annotations: map[string]string{answersDiffer: "yes"},
 	}
 	var o diffOptions
 	o.flags(c)
-	c.RunE = func(_ *cobra.Command, args []string) error {
+	c.RunE = func(c *cobra.Command, args []string) error {
 		if err := checkFormat(*o.format); err != nil {
 			return err
 		}
-		found, err := diffPaths(args[0], []string{args[1]}, o)
+		next := planOptions{diffOptions: o}
+		if len(args) == 2 {
+			next.against = args[0]
+		}
+		found, err := a.proposed(c.Context(), args[len(args)-1:], next)
 		if err != nil {
 			return err
 		}
@@ -71,7 +77,8 @@ func (a *App) planCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "plan PATH...", Short: "Show what applying policy folders would change",
 		Long: "Show what applying policy folders or files would change: document by document, in what is served, and as\n" +
-			"resources. It is compared with what runs, or with the folder named by --against.\n" +
+			"resources. It is compared with what runs, where objects that are not in PATHs stay as they are, or with the\n" +
+			"whole folder named by --against. Errors that run already do not count.\n" +
 			"Exits with 0 when nothing would change, with 2 when something would, and with 1 when it cannot be told or\n" +
 			"the proposed policy has errors.",
 		Args: arguments(1, 100), Annotations: map[string]string{answersDiffer: "yes"},
@@ -79,6 +86,8 @@ func (a *App) planCommand() *cobra.Command {
 	var o planOptions
 	o.flags(c)
 	c.Flags().StringVar(&o.against, "against", "", "compare with this `folder` instead of what runs")
+	c.Flags().StringArrayVar(&o.prune, "prune", nil, "delete this `Kind/namespace/name`, too; may be given several times")
+	c.Flags().BoolVar(&o.whole, "whole", false, "take PATHs for all that is applied: other applied objects count as deleted")
 	c.RunE = func(c *cobra.Command, args []string) error { return a.plan(c.Context(), args, o) }
 	return c
 }
@@ -86,6 +95,8 @@ func (a *App) planCommand() *cobra.Command {
 type planOptions struct {
 	diffOptions
 	against string
+	prune   []string
+	whole   bool
 }
 
 func (a *App) plan(ctx context.Context, paths []string, o planOptions) error {
@@ -97,14 +108,25 @@ func (a *App) plan(ctx context.Context, paths []string, o planOptions) error {
 		return err
 	}
 	err = a.showDifference(found, *o.format)
-	if count := len(found.Problems.Errors()); count > 0 {
+	problems := found.NewProblems
+	if o.against != "" {
+		problems = found.Problems
+	}
+	if count := len(problems.Errors()); count > 0 {
 		return fmt.Errorf("the proposed policy has %s", plural(count, "error"))
 	}
 	return err
 }
 
-func (a *App) proposed(_ context.Context, paths []string, o planOptions) (*difference, error) {
-	return diffPaths(o.against, paths, o.diffOptions)
+func (a *App) proposed(ctx context.Context, paths []string, o planOptions) (*difference, error) {
+	if o.against != "" {
+		return diffPaths(o.against, paths, o.diffOptions)
+	}
+	files, err := documents(paths)
+	if err != nil {
+		return nil, err
+	}
+	return a.askDiff(ctx, &adminv1.DiffRequest{Documents: files, Prune: o.prune, Whole: o.whole, ResourceText: o.resources})
 }
 
 func diffPaths(before string, after []string, o diffOptions) (*difference, error) {
@@ -146,17 +168,7 @@ func compileAll(plan *policy.Plan) (envoy.Set, error) {
 		if err != nil {
 			return nil, err
 		}
-		for typeURL, resources := range set {
-			if all[typeURL] == nil {
-				all[typeURL] = map[string]envoy.Resource{}
-			}
-			for name, resource := range resources {
-				if fleet != "" {
-					name = fleet + ": " + name
-				}
-				all[typeURL][name] = resource
-			}
-		}
+		all.AddAll(fleet, set)
 	}
 	return all, nil
 }

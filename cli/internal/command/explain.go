@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -60,15 +59,15 @@ func (a *App) explain(ctx context.Context, request string, paths []string, o exp
 		return err
 	}
 	err = write(a.Stdout, *o.format, explanation, func(w io.Writer) { printExplanation(w, explanation) })
-	if err == nil && explanation.Route == "" {
+	if err == nil && explanation.Destination == nil {
 		err = silentError{}
 	}
 	return err
 }
 
-func (a *App) explanation(_ context.Context, question policy.Question, paths []string, alone bool) (*policy.Explanation, error) {
+func (a *App) explanation(ctx context.Context, question policy.Question, paths []string, alone bool) (*policy.Explanation, error) {
 	if len(paths) == 0 {
-		return nil, usageError{errors.New("name a policy folder")}
+		return a.askExplanation(ctx, question)
 	}
 	found, err := load(paths, alone)
 	if err != nil {
@@ -153,6 +152,8 @@ func printExplanation(w io.Writer, e *policy.Explanation) {
 	}
 	if e.Route != "" {
 		fmt.Fprintf(w, "  route %s\n        %s\n", e.Route, e.Origin)
+	}
+	if e.Destination != nil {
 		printDestination(w, e.Destination)
 	}
 	printAuthentication(w, e)
@@ -174,6 +175,10 @@ func printDestination(w io.Writer, d *policy.Destination) {
 	switch d.Action {
 	case "redirect":
 		fmt.Fprintf(w, "  answered with %d to %s\n", d.Status, d.Location)
+	case "forward":
+		if d.Reason != "" {
+			fmt.Fprintf(w, "  %s\n", d.Reason)
+		}
 	case "answer":
 		fmt.Fprintf(w, "  answered with %d: %s\n", d.Status, d.Reason)
 	}

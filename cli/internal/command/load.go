@@ -1,7 +1,10 @@
 package command
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"weir.dev/cli/development"
@@ -34,6 +37,34 @@ func newLoader(alone bool) (*loader, error) {
 	}
 	added, err := development.Placeholders()
 	return &loader{parser: parser, added: added}, err
+}
+
+// runningLoader has the development objects of the Weir that runs.
+func (a *App) runningLoader(alone bool) (*loader, error) {
+	parser, err := policy.NewParser()
+	if err != nil || alone {
+		return &loader{parser: parser}, err
+	}
+	dir, err := a.state()
+	if err != nil {
+		return nil, err
+	}
+	l := &loader{parser: parser}
+	entries, err := os.ReadDir(dir.Development())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	for _, entry := range entries {
+		if filepath.Ext(entry.Name()) != ".yaml" {
+			continue
+		}
+		content, err := os.ReadFile(filepath.Join(dir.Development(), entry.Name()))
+		if err != nil {
+			return nil, err
+		}
+		l.added = append(l.added, development.File{Name: entry.Name(), Content: content})
+	}
+	return l, nil
 }
 
 // load reads and resolves paths. What weir up adds counts as present unless

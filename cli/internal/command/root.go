@@ -119,7 +119,8 @@ func (a *App) root() *cobra.Command {
 	root.AddCommand(
 		a.upCommand(), a.downCommand(), a.statusCommand(), a.doctorCommand(), a.logsCommand(),
 		a.credentialsCommand(), a.callCommand(), a.versionCommand(),
-		a.validateCommand(), a.translateCommand(), a.planCommand(), a.diffCommand(), a.explainCommand(),
+		a.validateCommand(), a.translateCommand(), a.planCommand(), a.diffCommand(), a.explainCommand(), a.replayCommand(),
+		a.applyCommand(), a.getCommand(), a.describeCommand(), a.problemsCommand(),
 	)
 	return root
 }

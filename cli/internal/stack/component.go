@@ -78,7 +78,7 @@ func uses() []string {
 	for _, d := range daemons() {
 		all = append(all, d.name+useGRPC, d.name+useAdmin)
 	}
-	return all
+	return append(all, ControlPlane+useREST)
 }
 
 func peerIDs(identities []string) []string {

@@ -45,6 +45,7 @@ type daemonConfig struct {
 	ExtAuthz  *upstream `yaml:"extAuthz,omitempty"`
 	RateLimit *upstream `yaml:"rateLimit,omitempty"`
 	OTLP      *upstream `yaml:"otlp,omitempty"`
+	AdminAPI  *adminAPI `yaml:"adminAPI,omitempty"`
 	// Of its subscribers.
 	ControlPlane *controlPlane `yaml:"controlPlane,omitempty"`
 	// Of services.
@@ -63,10 +64,20 @@ type serverConfig struct {
 	Listen       string      `yaml:"listen"`
 	TLS          certs.Files `yaml:"tls"`
 	AllowedPeers []string    `yaml:"allowedPeers"`
+	// MaxMessageBytes is more than usual for policy that is sent to be applied.
+	MaxMessageBytes int `yaml:"maxMessageBytes,omitempty"`
+}
+
+// MaxPolicyBytes bounds the policy that one command sends.
+const MaxPolicyBytes = 32 << 20
+
+type adminAPI struct {
+	REST string `yaml:"rest"`
 }
 
 type sources struct {
 	Folders []string `yaml:"folders"`
+	Managed string   `yaml:"managed"`
 }
 
 type ingress struct {
@@ -104,6 +115,8 @@ type layout struct {
 func (l layout) grpc(name string) string  { return local(l.ports.Internal[name+useGRPC]) }
 func (l layout) admin(name string) string { return local(l.ports.Internal[name+useAdmin]) }
 
+func (l layout) rest() string { return local(l.ports.Internal[ControlPlane+useREST]) }
+
 func (l layout) configPath(name string) string {
 	return filepath.Join(l.dir.Run(), name+".yaml")
 }
@@ -123,7 +136,9 @@ func (l layout) config(d component) daemonConfig {
 	}
 	switch d.name {
 	case ControlPlane:
-		c.Sources = &sources{Folders: []string{l.policyDir, l.dir.Development()}}
+		c.Sources = &sources{Folders: []string{l.policyDir, l.dir.Development()}, Managed: l.dir.Applied()}
+		c.Server.MaxMessageBytes = MaxPolicyBytes
+		c.AdminAPI = &adminAPI{REST: l.rest()}
 		c.StateFile = filepath.Join(l.dir.ControlPlane(), "plan-cache")
 		c.Ingress = &ingress{Address: loopback, PortMap: l.shifted()}
 		c.ExtAuthz = &upstream{l.grpc(ExtAuthz)}

@@ -19,6 +19,7 @@ import (
 const (
 	useGRPC  = "/grpc"
 	useAdmin = "/admin"
+	useREST  = "/rest"
 )
 
 // How far ports may shift, and from where they are taken: below what systems

@@ -1,0 +1,131 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	adminv1 "weir.dev/api/gen/weir/admin/v1"
+	"weir.dev/cli/internal/term"
+	"weir.dev/policy"
+)
+
+type applyOptions struct {
+	prune  []string
+	dryRun bool
+	wait   time.Duration
+	format *string
+}
+
+// applied is the outcome of apply.
+type applied struct {
+	Objects  []policy.Change `json:"objects,omitempty"`
+	Problems policy.Problems `json:"problems,omitempty"`
+	Plan     string          `json:"plan"`
+	// Programmed is set once the proxies serve it; Waiting says why they don't.
+	Programmed bool   `json:"programmed"`
+	Waiting    string `json:"waiting,omitempty"`
+	DryRun     bool   `json:"dryRun,omitempty"`
+}
+
+func (a *App) applyCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "apply PATH...", Short: "Send policy to the running control plane, and wait until the proxies serve it",
+		Long: "Send the objects of policy folders or files to the running control plane. It checks all of them together with\n" +
+			"what runs, keeps all or none, and the command waits until every proxy has acknowledged them.\n" +
+			"Applied objects are kept beside the folder that weir up follows, and stay over restarts. An object that the\n" +
+			"followed folder defines is refused: edit it there. Nothing is deleted but what --prune names.\n" +
+			"Exits with 0 once it is served (or checked, with --dry-run), and with 1 when it is refused or not served in time.",
+		Args: arguments(0, 100),
+	}
+	var o applyOptions
+	c.Flags().StringArrayVar(&o.prune, "prune", nil, "delete this applied `Kind/namespace/name`; may be given several times")
+	c.Flags().BoolVar(&o.dryRun, "dry-run", false, "check everything and change nothing")
+	c.Flags().DurationVar(&o.wait, "wait", time.Minute, "how long to wait for the proxies; 0 for not at all, at most 5m")
+	o.format = formatFlag(c)
+	c.RunE = func(c *cobra.Command, paths []string) error { return a.apply(c.Context(), paths, o) }
+	return c
+}
+
+func (a *App) apply(ctx context.Context, paths []string, o applyOptions) error {
+	if err := checkFormat(*o.format); err != nil {
+		return err
+	}
+	switch {
+	case o.wait < 0 || o.wait > 5*time.Minute:
+		return usageError{fmt.Errorf("--wait %s is outside 0s to 5m", o.wait)}
+	case len(paths) == 0 && len(o.prune) == 0:
+		return usageError{errors.New("name a policy folder or file to apply, or something to --prune")}
+	}
+	request := &adminv1.ApplyRequest{Prune: o.prune, DryRun: o.dryRun, Wait: durationpb.New(o.wait)}
+	if len(paths) > 0 {
+		var err error
+		if request.Documents, err = documents(paths); err != nil {
+			return err
+		}
+	}
+	result := applied{DryRun: o.dryRun}
+	progress := term.NewProgress(a.Stderr)
+	progress.Set("waiting for the proxies")
+	err := a.ask(ctx, o.wait+askTimeout, func(ctx context.Context, client adminv1.AdminServiceClient) error {
+		stop := a.tellProgress(ctx, client, progress)
+		defer stop()
+		answer, err := client.Apply(ctx, request)
+		if err != nil {
+			return err
+		}
+		return fromMessage(answer, &result)
+	})
+	progress.Stop()
+	if err != nil {
+		return err
+	}
+	return a.showApplied(&result, o)
+}
+
+// tellEveryApply is how often the rollout is looked at meanwhile.
+const tellEveryApply = 500 * time.Millisecond
+
+// tellProgress shows what is waited for until stop is called.
+func (a *App) tellProgress(ctx context.Context, client adminv1.AdminServiceClient, progress *term.Progress) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		ticker := time.NewTicker(tellEveryApply)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			if status, err := client.GetStatus(ctx, &adminv1.GetStatusRequest{}); err == nil && status.GetWaiting() != "" {
+				progress.Set("waiting: " + status.GetWaiting())
+			}
+		}
+	}()
+	return cancel
+}
+
+func (a *App) showApplied(result *applied, o applyOptions) error {
+	err := write(a.Stdout, *o.format, result, func(w io.Writer) {
+		printChanges(w, "documents", result.Objects)
+		printProblems(w, "problems", result.Problems)
+		switch {
+		case result.DryRun:
+			fmt.Fprintf(w, "%s would be changed; nothing was\n", plural(len(result.Objects), "object"))
+		case result.Programmed:
+			fmt.Fprintf(w, "%s changed; every proxy serves it\n", plural(len(result.Objects), "object"))
+		default:
+			fmt.Fprintf(w, "%s changed; not served yet: %s\n", plural(len(result.Objects), "object"), result.Waiting)
+		}
+	})
+	if err == nil && (!result.DryRun && o.wait > 0 && !result.Programmed || len(result.Problems.Errors()) > 0) {
+		err = silentError{}
+	}
+	return err
+}

@@ -1,0 +1,108 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	adminv1 "weir.dev/api/gen/weir/admin/v1"
+	"weir.dev/policy"
+)
+
+// problemReport is what problems prints.
+type problemReport struct {
+	Problems policy.Problems `json:"problems"`
+	// Codes are the explanations of those that occur.
+	Codes map[policy.Code]string `json:"codes,omitempty"`
+}
+
+func (a *App) problemsCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "problems [CODE | PATH...]", Short: "List what is wrong with the policy, or explain a code",
+		Long: "List the problems of the policy that runs, those of rolling it out included, or of policy folders and files,\n" +
+			"each with how to mend it. With a code such as WEIR3004, explain that one; the reference lists all of them.\n" +
+			"Exits with 1 when there are errors.",
+		Example: "  weir problems\n  weir problems WEIR3004\n  weir problems ./policies",
+		Args:    arguments(0, 100),
+	}
+	format := formatFlag(c)
+	alone := c.Flags().Bool("alone", false, "with PATHs, leave out what weir up adds")
+	errorsOnly := c.Flags().Bool("errors", false, "leave out notices")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if err := checkFormat(*format); err != nil {
+			return err
+		}
+		if len(args) == 1 && regexp.MustCompile(`^WEIR[0-9]{4}$`).MatchString(args[0]) {
+			return a.explainCode(policy.Code(args[0]), *format)
+		}
+		problems, err := a.problems(c.Context(), args, *alone)
+		if err != nil {
+			return err
+		}
+		if *errorsOnly {
+			problems = problems.Errors()
+		}
+		return a.showProblems(problems, *format)
+	}
+	return c
+}
+
+func (a *App) problems(ctx context.Context, paths []string, alone bool) (policy.Problems, error) {
+	if len(paths) > 0 {
+		found, err := load(paths, alone)
+		if err != nil {
+			return nil, err
+		}
+		return found.problems, nil
+	}
+	var answer problemReport
+	err := a.ask(ctx, askTimeout, func(ctx context.Context, client adminv1.AdminServiceClient) error {
+		message, err := client.ListProblems(ctx, &adminv1.ListProblemsRequest{})
+		if err != nil {
+			return err
+		}
+		return fromMessage(message, &answer)
+	})
+	return answer.Problems, err
+}
+
+func (a *App) explainCode(code policy.Code, format string) error {
+	text, ok := policy.Explanations()[code]
+	if !ok {
+		return usageError{fmt.Errorf("there is no code %s", code)}
+	}
+	report := problemReport{Problems: policy.Problems{}, Codes: map[policy.Code]string{code: text}}
+	return write(a.Stdout, format, report, func(w io.Writer) { fmt.Fprintf(w, "%s: %s\n", code, text) })
+}
+
+func (a *App) showProblems(problems policy.Problems, format string) error {
+	report := problemReport{Problems: problems, Codes: map[policy.Code]string{}}
+	if report.Problems == nil {
+		report.Problems = policy.Problems{}
+	}
+	for _, problem := range problems {
+		report.Codes[problem.Code] = policy.Explanations()[problem.Code]
+	}
+	err := write(a.Stdout, format, report, func(w io.Writer) {
+		for _, problem := range report.Problems {
+			fmt.Fprintf(w, "%s: %s\n", problem.Severity, problem.Error())
+		}
+		if len(report.Problems) > 0 {
+			fmt.Fprintln(w)
+		}
+		for _, code := range slices.Sorted(maps.Keys(report.Codes)) {
+			fmt.Fprintf(w, "%s: %s\n", code, report.Codes[code])
+		}
+		count := len(report.Problems.Errors())
+		fmt.Fprintf(w, "%s, %s\n", plural(count, "error"), plural(len(report.Problems)-count, "notice"))
+	})
+	if err == nil && len(report.Problems.Errors()) > 0 {
+		err = silentError{}
+	}
+	return err
+}
