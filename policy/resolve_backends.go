@@ -144,6 +144,7 @@ func (r *resolver) follow(rule *ruleSource, field string, ref gatewayv1.BackendO
 	case state.backend == nil:
 		return fail(CodeRefNotFound, ".port", gatewayv1.RouteReasonBackendNotFound, "%s", state.broken)
 	case state.broken != "":
+		rule.blocked = append(rule.blocked, state)
 		return fail(CodeBackendUnusable, ".name", gatewayv1.RouteReasonUnsupportedProtocol, "%s cannot be used: %s", to, state.broken)
 	case !rule.grpc && !rule.stream && state.noREST != "":
 		return fail(CodeRefNotFound, ".name", gatewayv1.RouteReasonUnsupportedProtocol, "%s cannot serve REST: %s", to, state.noREST)
@@ -161,6 +162,9 @@ func (r *resolver) backends(route *Route, rule *ruleSource, l *listener, traffic
 		connection, spare = traffic.connection, traffic.spare
 	}
 	fallback := r.fallbackFor(rule, traffic)
+	for _, state := range rule.blocked {
+		r.use(state, l)
+	}
 	for _, share := range rule.backends.weighted {
 		backend := share.WeightedBackend
 		if share.state != nil {
@@ -197,6 +201,7 @@ func (r *resolver) use(state *backendState, l *listener) {
 	}
 	if state.policy != nil {
 		state.policy.gateways[l.gateway.Ref] = true
+		state.policy.inEffect = true
 	}
 }
 
