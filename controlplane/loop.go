@@ -28,7 +28,7 @@ type Loop struct {
 
 	mu       sync.Mutex
 	status   Status
-	told     []string
+	told     map[string]bool
 	watchers []func(Outcome)
 	newest   *generation
 	lanes    []*fleetLane

@@ -33,7 +33,7 @@ import (
 
 // rig is a loop and its ADS server, fed by the test instead of by a source.
 type rig struct {
-	t         *testing.T
+	t         testing.TB
 	authority *certs.Authority
 	address   string
 	loop      *controlplane.Loop
@@ -41,7 +41,7 @@ type rig struct {
 	updates   chan folder.Update
 }
 
-func newRig(t *testing.T, fleets ...controlplane.FleetConfig) *rig {
+func newRig(t testing.TB, fleets ...controlplane.FleetConfig) *rig {
 	t.Helper()
 	authority, err := certs.OpenAuthority(t.TempDir(), time.Now())
 	require.NoError(t, err)

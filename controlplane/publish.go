@@ -49,7 +49,9 @@ func (l *Loop) Outcome() Outcome {
 		fleet.Programmed = fleet.Waiting == ""
 		outcome.Fleets[lane.name] = fleet
 	}
-	outcome.Problems.Sort()
+	if len(outcome.Problems) > len(l.newest.problems) { // The others are sorted.
+		outcome.Problems.Sort()
+	}
 	outcome.Problems = slices.CompactFunc(outcome.Problems, func(a, b policy.Problem) bool { return a == b })
 	return outcome
 }

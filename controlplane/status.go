@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -50,11 +51,11 @@ func (l *Loop) ServeStatus(w http.ResponseWriter, _ *http.Request) {
 
 // tell logs problems that are new, so that a standing one is said once.
 func (l *Loop) tell(problems policy.Problems) {
-	var now []string
+	now := make(map[string]bool, len(problems))
 	for _, problem := range problems {
 		text := problem.Error()
-		now = append(now, text)
-		if slices.Contains(l.told, text) {
+		now[text] = true
+		if l.told[text] {
 			continue
 		}
 		level := slog.LevelError
@@ -67,8 +68,8 @@ func (l *Loop) tell(problems policy.Problems) {
 		l.Logger.Log(context.Background(), level, text, "code", string(problem.Code), "object", problem.Object.String(),
 			"field", problem.Field, "file", problem.File, "line", problem.Line)
 	}
-	for _, text := range l.told {
-		if !slices.Contains(now, text) {
+	for _, text := range slices.Sorted(maps.Keys(l.told)) {
+		if !now[text] {
 			l.Logger.Info("mended", "problem", text)
 		}
 	}

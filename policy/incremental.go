@@ -186,8 +186,9 @@ func others(ref ObjectRef, problems Problems) Problems {
 }
 
 func patchProblems(ref ObjectRef, problems, now Problems) Problems {
-	own := slices.DeleteFunc(slices.Clone(now), func(p Problem) bool { return p.Object != ref })
-	if len(own) == 0 && !slices.ContainsFunc(problems, func(p Problem) bool { return p.Object == ref }) {
+	ofOthers := func(p Problem) bool { return p.Object != ref }
+	own := slices.DeleteFunc(slices.Clone(now), ofOthers)
+	if slices.Equal(own, slices.DeleteFunc(slices.Clone(problems), ofOthers)) {
 		return problems
 	}
 	patched := append(others(ref, problems), own...)
