@@ -279,8 +279,19 @@ func (r *resolver) resolveBackend(namespace, name string) *backendState {
 		}
 		state.backend.Transcoding = transcoding
 	}
+	state.backend.ID += transport(state.backend)
 	r.states[id] = state
 	return state
+}
+
+// transport is what follows a Backend's name in its id when it is not plain
+// HTTP/1.1: with other TLS or another protocol it is another Backend, so that
+// endpoints which come with the change are never spoken to in the old way.
+func transport(backend *Backend) string {
+	if backend.TLS == nil && backend.Protocol == v1alpha1.ProtocolHTTP {
+		return ""
+	}
+	return "~" + digestOf([]any{backend.Protocol != v1alpha1.ProtocolHTTP, backend.TLS})
 }
 
 // backendTLS secures a Backend as it says itself, or as a BackendTLSPolicy does.
@@ -335,20 +346,22 @@ func (r *resolver) resolveService(ref ObjectRef, port int32, grpc bool) *backend
 		return &backendState{object: object, broken: fmt.Sprintf("%s has no TCP port %d", ref, port)}
 	}
 	spec := &service.Spec.Ports[i]
-	id := fmt.Sprintf("%s/%s:%d", ref.Namespace, ref.Name, port)
+	name := fmt.Sprintf("%s/%s:%d", ref.Namespace, ref.Name, port)
+	id := name
 	if grpc && spec.AppProtocol == nil {
 		id += "~grpc"
 	}
 	if state, ok := r.states[id]; ok {
 		return state
 	}
-	state := &backendState{object: object, backend: &Backend{ID: id, Origin: object.Origin(fmt.Sprintf("spec.ports[%d]", i))}}
+	state := &backendState{object: object, backend: &Backend{ID: name, Origin: object.Origin(fmt.Sprintf("spec.ports[%d]", i))}}
 	state.appProtocol(spec.AppProtocol, grpc)
 	r.policyTLS(state, spec.Name, false)
 	if state.backend.TLS == nil && spec.AppProtocol != nil && *spec.AppProtocol == "https" {
 		state.broken = "its appProtocol is https, and no BackendTLSPolicy says how to trust it"
 	}
 	state.backend.Endpoints = r.serviceEndpoints(ref, spec.Name)
+	state.backend.ID += transport(state.backend)
 	r.states[id] = state
 	return state
 }
