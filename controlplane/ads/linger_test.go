@@ -37,7 +37,9 @@ func TestWhatIsUnusedLingers(t *testing.T) {
 			require.Equal(t, lingering, len(target[typeURL]["old"].Name)+len(target[typeURL]["route~1"].Name) > 0, typeURL)
 		}
 		require.Contains(t, target[envoy.TypeCluster], "new")
-		require.Eventually(t, func() bool { return len(group.Target()[envoy.TypeCluster]) == 1 && len(group.Target()[typeAuthRoute]) == 0 },
+		require.Eventually(t, func() bool {
+			return len(group.Target()[envoy.TypeCluster]) == 1 && len(group.Target()[typeAuthRoute]) == 0
+		},
 			5*time.Second, 10*time.Millisecond)
 		require.Contains(t, group.Target()[envoy.TypeCluster], "new")
 	}
