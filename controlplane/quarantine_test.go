@@ -181,7 +181,7 @@ func TestQuarantineInTheFirstTarget(t *testing.T) {
 			require.Equal(t, "r2", outcome.Fleets[""].Quarantined[0].Origin.Object.Name)
 			require.False(t, outcome.Fleets[""].Quarantined[0].Kept)
 			require.True(t, p.serves("one-r0"))
-			require.False(t, p.serves("/r2"))
+			require.False(t, p.serves("httproute/default/r2"))
 		})
 	}
 }

@@ -145,3 +145,18 @@ data: {ca.crt: %s}
 	require.Positive(t, counts[http.StatusOK])
 	t.Logf("12 switches, %v", counts)
 }
+
+// Bug 10: what a change will do is shown before it is made, and showing it makes
+// nothing.
+func TestBug10PlanBeforeApply(t *testing.T) {
+	s, _ := edge(t, "")
+	change := policyFile(t, strings.TrimPrefix(routeYAML("new", "/new"), "---\n"))
+	planned := command(t, s, "plan", change)
+	require.Equal(t, 2, planned.code, planned.out+planned.errors)
+	require.Contains(t, planned.out, "+ HTTPRoute default/new")
+	require.Equal(t, http.StatusNotFound, s.Get("/new").Status, "a plan changes nothing")
+	applied := command(t, s, "apply", change)
+	require.Equal(t, 0, applied.code, applied.out+applied.errors)
+	require.Equal(t, http.StatusOK, s.Get("/new").Status, "in force once apply says so")
+	require.Equal(t, 0, command(t, s, "plan", change).code, "the control: nothing is left to show")
+}

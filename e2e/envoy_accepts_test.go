@@ -62,6 +62,8 @@ type proxied struct {
 	ports map[int32]int32
 	log   *bytes.Buffer
 	own   lockedLog
+	// zone is where Envoy is.
+	zone string
 	// access is the access log.
 	access lockedLog
 	// stateOfTheWorld has Envoy use that variant of the protocol.
@@ -102,7 +104,7 @@ func (p *proxied) written(dir string) (path string, server *rpcserver.Server) {
 	require.NoError(p.t, err)
 	raw, err := bootstrap.JSON(bootstrap.Config{
 		NodeID: "envoy-1", AdminAddress: "127.0.0.1:0", ControlPlaneAddress: server.Address(),
-		ControlPlanePeer: certs.PeerID("controlplane"), CertDir: filepath.Join(dir, "ingress"),
+		ControlPlanePeer: certs.PeerID("controlplane"), CertDir: filepath.Join(dir, "ingress"), Zone: p.zone,
 		StateOfTheWorld: p.stateOfTheWorld,
 	})
 	require.NoError(p.t, err)
@@ -118,7 +120,7 @@ func startEnvoy(t *testing.T) *proxied {
 
 func startEnvoyBy(t *testing.T, stateOfTheWorld bool) *proxied {
 	t.Helper()
-	p := &proxied{t: t, stateOfTheWorld: stateOfTheWorld, ports: map[int32]int32{8080: freePort(t), 8081: freePort(t), 8443: freePort(t), 80: freePort(t)}, log: &bytes.Buffer{}}
+	p := &proxied{t: t, zone: "here", stateOfTheWorld: stateOfTheWorld, ports: map[int32]int32{8080: freePort(t), 8081: freePort(t), 8443: freePort(t), 80: freePort(t)}, log: &bytes.Buffer{}}
 	p.options = envoy.Options{
 		ListenAddress: "127.0.0.1", PortMap: p.ports,
 		ExtAuthzAddress: "127.0.0.1:1", ExtAuthzPeer: certs.PeerID("extauthz"),

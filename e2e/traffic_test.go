@@ -440,3 +440,14 @@ func TestMovingEndpointsFailNoRequest(t *testing.T) {
 	require.Zero(t, count, "the first: %s", <-failures)
 	require.Equal(t, clusters, x.stats("cds.update_success"), "the clusters stood still")
 }
+
+func TestZonesThroughEnvoy(t *testing.T) {
+	x := startTraffic(t)
+	x.apply(rule("near", "zones")+rule("plain", "zones")+rule("away", "away"),
+		fmt.Sprintf("---\napiVersion: weir.dev/v1alpha1\nkind: Backend\nmetadata: {name: zones}\nspec: {endpoints: [{address: 127.0.0.1, port: %d, zone: here}, {address: 127.0.0.1, port: %d, zone: there}]}\n", x.a.port(), x.b.port()),
+		fmt.Sprintf("---\napiVersion: weir.dev/v1alpha1\nkind: Backend\nmetadata: {name: away}\nspec: {endpoints: [{address: 127.0.0.1, port: %d, zone: there}]}\n", x.b.port()),
+		trafficPolicy("near away", "loadBalancing: {locality: PreferZone}"))
+	require.Equal(t, map[string]int{x.a.URL: 50}, x.served(50, "/near"))
+	require.Len(t, x.served(50, "/plain"), 2, "the negative control")
+	require.Equal(t, map[string]int{x.b.URL: 10}, x.served(10, "/away"), "better far away than not at all")
+}

@@ -266,7 +266,14 @@ func routeItems(plan *Plan) map[string]item {
 			for j, name := range routeNames(host) {
 				route := &host.Routes[j]
 				origin := route.Origin
-				items[place+", host "+host.Name+": "+name] = item{origin: &origin, tree: func() any { return treeOf(*route) }}
+				items[place+", host "+host.Name+": "+name] = item{origin: &origin, tree: func() any {
+					bare := *route
+					if route.Auth != nil {
+						auth := *route.Auth
+						auth.RouteID, bare.Auth = withoutVersion(auth.RouteID), &auth
+					}
+					return treeOf(bare)
+				}}
 			}
 		}
 	})
@@ -281,6 +288,7 @@ func messageItems[M proto.Message](messages []M, name, digest func(M) string, or
 			tree := messageTree(message)
 			if fields, ok := tree.(map[string]any); ok {
 				delete(fields, "digest") // says no more than what differs
+				delete(fields, "routeId")
 			}
 			return tree
 		}}
@@ -300,7 +308,7 @@ func ruleOrigins(plan *Plan) map[string]Origin {
 			for j := range chain.Hosts[i].Routes {
 				route := &chain.Hosts[i].Routes[j]
 				if route.Auth != nil {
-					origins[route.Auth.RouteID] = route.Auth.Origin
+					origins[withoutVersion(route.Auth.RouteID)] = route.Auth.Origin
 				}
 				for k := range route.Limits {
 					origins[route.Limits[k].Rule] = route.Limits[k].Origin
@@ -311,11 +319,19 @@ func ruleOrigins(plan *Plan) map[string]Origin {
 	return origins
 }
 
+// withoutVersion is the id of a route's rules without what changes with their
+// content, so that a change of them is one.
+func withoutVersion(routeID string) string {
+	bare, _, _ := strings.Cut(routeID, "~")
+	return bare
+}
+
 func authItems(plan *Plan) map[string]item {
 	if plan == nil {
 		return nil
 	}
-	return messageItems(plan.AuthRoutes, (*authRoute).GetRouteId, (*authRoute).GetDigest, ruleOrigins(plan))
+	return messageItems(plan.AuthRoutes, func(r *authRoute) string { return withoutVersion(r.GetRouteId()) },
+		(*authRoute).GetDigest, ruleOrigins(plan))
 }
 
 func limitItems(plan *Plan) map[string]item {

@@ -30,7 +30,8 @@ type Mirror struct {
 // Backend is a resolved destination.
 type Backend struct {
 	// ID is "namespace/name" of a Backend, "namespace/name:port" of a Service.
-	// "~" and a digest follow where Connection differs from the defaults.
+	// "~" and a digest follow where it is not plain HTTP/1.1, and again where
+	// Connection differs from the defaults.
 	ID       string
 	Protocol v1alpha1.BackendProtocol
 	// Endpoints are sorted where their order has no meaning.

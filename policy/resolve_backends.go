@@ -144,6 +144,7 @@ func (r *resolver) follow(rule *ruleSource, field string, ref gatewayv1.BackendO
 	case state.backend == nil:
 		return fail(CodeRefNotFound, ".port", gatewayv1.RouteReasonBackendNotFound, "%s", state.broken)
 	case state.broken != "":
+		rule.blocked = append(rule.blocked, state)
 		return fail(CodeBackendUnusable, ".name", gatewayv1.RouteReasonUnsupportedProtocol, "%s cannot be used: %s", to, state.broken)
 	case !rule.grpc && !rule.stream && state.noREST != "":
 		return fail(CodeRefNotFound, ".name", gatewayv1.RouteReasonUnsupportedProtocol, "%s cannot serve REST: %s", to, state.noREST)
@@ -161,6 +162,9 @@ func (r *resolver) backends(route *Route, rule *ruleSource, l *listener, traffic
 		connection, spare = traffic.connection, traffic.spare
 	}
 	fallback := r.fallbackFor(rule, traffic)
+	for _, state := range rule.blocked {
+		r.use(state, l)
+	}
 	for _, share := range rule.backends.weighted {
 		backend := share.WeightedBackend
 		if share.state != nil {
@@ -197,6 +201,7 @@ func (r *resolver) use(state *backendState, l *listener) {
 	}
 	if state.policy != nil {
 		state.policy.gateways[l.gateway.Ref] = true
+		state.policy.inEffect = true
 	}
 }
 
@@ -274,8 +279,19 @@ func (r *resolver) resolveBackend(namespace, name string) *backendState {
 		}
 		state.backend.Transcoding = transcoding
 	}
+	state.backend.ID += transport(state.backend)
 	r.states[id] = state
 	return state
+}
+
+// transport is what follows a Backend's name in its id when it is not plain
+// HTTP/1.1: with other TLS or another protocol it is another Backend, so that
+// endpoints which come with the change are never spoken to in the old way.
+func transport(backend *Backend) string {
+	if backend.TLS == nil && backend.Protocol == v1alpha1.ProtocolHTTP {
+		return ""
+	}
+	return "~" + digestOf([]any{backend.Protocol != v1alpha1.ProtocolHTTP, backend.TLS})
 }
 
 // backendTLS secures a Backend as it says itself, or as a BackendTLSPolicy does.
@@ -330,20 +346,22 @@ func (r *resolver) resolveService(ref ObjectRef, port int32, grpc bool) *backend
 		return &backendState{object: object, broken: fmt.Sprintf("%s has no TCP port %d", ref, port)}
 	}
 	spec := &service.Spec.Ports[i]
-	id := fmt.Sprintf("%s/%s:%d", ref.Namespace, ref.Name, port)
+	name := fmt.Sprintf("%s/%s:%d", ref.Namespace, ref.Name, port)
+	id := name
 	if grpc && spec.AppProtocol == nil {
 		id += "~grpc"
 	}
 	if state, ok := r.states[id]; ok {
 		return state
 	}
-	state := &backendState{object: object, backend: &Backend{ID: id, Origin: object.Origin(fmt.Sprintf("spec.ports[%d]", i))}}
+	state := &backendState{object: object, backend: &Backend{ID: name, Origin: object.Origin(fmt.Sprintf("spec.ports[%d]", i))}}
 	state.appProtocol(spec.AppProtocol, grpc)
 	r.policyTLS(state, spec.Name, false)
 	if state.backend.TLS == nil && spec.AppProtocol != nil && *spec.AppProtocol == "https" {
 		state.broken = "its appProtocol is https, and no BackendTLSPolicy says how to trust it"
 	}
 	state.backend.Endpoints = r.serviceEndpoints(ref, spec.Name)
+	state.backend.ID += transport(state.backend)
 	r.states[id] = state
 	return state
 }

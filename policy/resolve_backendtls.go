@@ -31,8 +31,10 @@ type tlsPolicyState struct {
 	failure   error
 	reason    gatewayv1.PolicyConditionReason
 	noneValid bool
-	// lostTo is set for a target that another policy has.
-	lostTo string
+	// lostTo is set for a target that another policy has, inEffect when there is
+	// one that no other has.
+	lostTo   string
+	inEffect bool
 	// gateways are those that reach a target.
 	gateways map[ObjectRef]bool
 }
@@ -176,6 +178,8 @@ func (r *resolver) tlsPolicyStatuses() {
 			resolved.Status, resolved.Reason, resolved.Message = metav1.ConditionFalse, string(policy.reason), policy.failure.Error()
 		}
 		switch {
+		case policy.lostTo != "" && policy.inEffect:
+			accepted.Message = "one of the targets is already secured by " + policy.lostTo
 		case policy.lostTo != "":
 			accepted.Status, accepted.Reason = metav1.ConditionFalse, string(gatewayv1.PolicyReasonConflicted)
 			accepted.Message = "the target is already secured by " + policy.lostTo

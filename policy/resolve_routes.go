@@ -29,6 +29,8 @@ type ruleSource struct {
 	mirrors     []mirrorUse
 	// backends are the refs and mirrors, once they were looked up
 	backends *ruleBackends
+	// blocked are backends that it refers to and that cannot be used
+	blocked []*backendState
 }
 
 func (s *ruleSource) field() string { return fmt.Sprintf("spec.rules[%d]", s.index) }

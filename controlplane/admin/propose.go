@@ -207,7 +207,7 @@ func refuseBroken(p *proposal) error {
 	err := fault.New(codes.InvalidArgument, reasonNotApplied, "nothing was applied: the policy would have %d new errors, such as: %s", len(broken), broken[0].Error())
 	const most = 20
 	for _, problem := range broken[:min(len(broken), most)] {
-		err = err.WithField(problem.Origin.String(), fmt.Sprintf("%s [%s]", problem.Message, problem.Code))
+		err = err.WithField(problem.String(), fmt.Sprintf("%s [%s]", problem.Message, problem.Code))
 	}
 	return err
 }

@@ -9,5 +9,12 @@ func (s *Server) SetStepTimeout(timeout time.Duration) {
 	}
 }
 
+// SetLinger replaces how long what is unused stays; call it before any rollout.
+func (s *Server) SetLinger(linger time.Duration) {
+	for _, group := range s.groups {
+		group.linger = linger
+	}
+}
+
 // SetAtOnce is the negative control of the order of rollouts; call it before any.
 func (g *Group) SetAtOnce() { g.atOnce = true }

@@ -79,6 +79,7 @@ func newFixture(t testing.TB) *fixture {
 		certs.PeerID("ratelimit"): {Types: []string{limit}},
 	}, logger, f.registry)
 	f.ads.SetStepTimeout(patience)
+	f.ads.SetLinger(0)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server.GRPC(), f.ads)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -21,6 +21,8 @@ type Group struct {
 	metrics *metrics
 	// stepTimeout is how long one step of a rollout waits for acknowledgement.
 	stepTimeout time.Duration
+	// linger is how long what is unused stays, see there.
+	linger time.Duration
 	// closed ends every stream; first is called with the first target.
 	closed <-chan struct{}
 	first  func()
@@ -33,6 +35,10 @@ type Group struct {
 	ready    bool
 	changed  chan struct{}
 	sessions map[*session]struct{}
+	// unused is since when what lingers has been unused, by type and name; rolling
+	// is set while a rollout is under way.
+	unused  map[string]map[string]time.Time
+	rolling bool
 }
 
 // Rejection is a NACK.
@@ -48,8 +54,8 @@ type Rejection struct {
 
 func newGroup(name string, logger *slog.Logger, metrics *metrics, closed <-chan struct{}, first func()) *Group {
 	return &Group{
-		name: name, logger: logger, metrics: metrics, stepTimeout: stepTimeout, closed: closed, first: first,
-		target: envoy.Set{}, changed: make(chan struct{}), sessions: map[*session]struct{}{},
+		name: name, logger: logger, metrics: metrics, stepTimeout: stepTimeout, linger: linger, closed: closed, first: first,
+		target: envoy.Set{}, changed: make(chan struct{}), sessions: map[*session]struct{}{}, unused: map[string]map[string]time.Time{},
 	}
 }
 
@@ -73,6 +79,11 @@ func (g *Group) leave(session *session) {
 func (g *Group) set(target envoy.Set) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.setLocked(target)
+}
+
+// setLocked is set for a caller that holds mu.
+func (g *Group) setLocked(target envoy.Set) {
 	if !g.ready {
 		g.ready = true
 		g.first()

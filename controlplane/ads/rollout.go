@@ -36,7 +36,9 @@ func (g *Group) Rollout(ctx context.Context, next envoy.Set) error {
 	started := time.Now()
 	g.mu.Lock()
 	current, first := g.target, !g.ready
+	g.rolling = true
 	g.mu.Unlock()
+	defer g.rolled()
 	next = keepMaps(current, next)
 	_, _ = g.outOfSync(nil, nil) // Who has caught up by now is waited for again.
 	var partial PartialError
@@ -78,6 +80,16 @@ func (g *Group) Rollout(ctx context.Context, next envoy.Set) error {
 	return nil
 }
 
+// rolled ends a rollout, after which what lingers is looked at.
+func (g *Group) rolled() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rolling = false
+	if len(g.unused) > 0 {
+		time.AfterFunc(g.linger, g.sweep)
+	}
+}
+
 // standingRule is a rejection of rules that were in force before, such as one of
 // a server that has just connected. Such a server has none of its rules, so what
 // it blames is worth leaving out.
@@ -116,6 +128,7 @@ func (e *PartialError) Unwrap() error { return e.Rejections[0] }
 // walk goes through the steps from current to next.
 func (g *Group) walk(ctx context.Context, current, next envoy.Set, first bool) error {
 	todo, reached, base := steps(current, next), envoy.Set(nil), current
+	todo[len(todo)-1].target = g.remaining(current, next)
 	if g.atOnce {
 		todo = todo[len(todo)-1:]
 	}

@@ -56,6 +56,9 @@ type Config struct {
 	// MaxRequestsPerIOCycle is how many HTTP/2 and HTTP/3 requests of one connection
 	// are taken before other connections have their turn. Default 1.
 	MaxRequestsPerIOCycle uint32
+	// Zone is where this Envoy is, for TrafficPolicies that prefer endpoints of the
+	// proxy's own zone; empty means that none is preferred.
+	Zone string
 	// StateOfTheWorld has Envoy ask by that variant of the protocol, in which every
 	// response holds all of a type, instead of by the incremental one.
 	StateOfTheWorld bool
@@ -142,6 +145,7 @@ func JSON(config Config) ([]byte, error) {
 			})},
 		}}},
 	}
+	inZone(bootstrap, config.Zone, admin)
 	if err := errors.Join(packErrs...); err != nil {
 		return nil, err
 	}
