@@ -189,7 +189,7 @@ func (ps Problems) Errors() Problems {
 func (ps Problems) Sort() {
 	slices.SortStableFunc(ps, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line),
-			cmp.Compare(a.Object.String(), b.Object.String()), cmp.Compare(a.Field, b.Field),
+			compareRefs(a.Object, b.Object), cmp.Compare(a.Field, b.Field),
 			cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
 	})
 }

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -123,7 +124,7 @@ func (k *Keeper) write(objects []*policy.Object) {
 		documents = append(documents, kept{File: object.File, Document: object.JSON()})
 	}
 	slices.SortFunc(documents, func(a, b kept) int {
-		return cmp.Or(strings.Compare(a.File, b.File), strings.Compare(string(a.Document), string(b.Document)))
+		return cmp.Or(strings.Compare(a.File, b.File), bytes.Compare(a.Document, b.Document))
 	})
 	raw, err := json.Marshal(documents)
 	if err == nil {

@@ -83,19 +83,25 @@ func (p *prober) await(ctx context.Context, path string, most time.Duration) (ti
 	return most, false
 }
 
-// changes adds routes one by one and times each from its file's rename to its
-// first 200.
+// changes gives one route another path again and again, and times each change
+// from its file's rename to its first 200.
 func changes(ctx context.Context, d dialect, dir string, p *prober, name string, count int, most time.Duration) (*phase, error) {
 	result := &phase{}
+	file := "probe-" + name + ".yaml"
+	if err := save(dir, file, d.route("probe-"+name, "/probe/"+name+"/first")); err != nil {
+		return nil, err
+	}
+	if _, served := p.await(ctx, "/probe/"+name+"/first", 2*most); !served {
+		return nil, fmt.Errorf("the route to be changed is not served within %s", 2*most)
+	}
 	stop := make(chan struct{})
 	var group sync.WaitGroup
 	var requests, failed atomic.Int64
 	group.Go(func() { load(ctx, stop, p, &requests, &failed) })
 	defer func() { close(stop); group.Wait(); result.Requests, result.Failed = requests.Load(), failed.Load() }()
 	for i := range count {
-		route := fmt.Sprintf("%s-%03d", name, i)
 		path := "/probe/" + name + "/" + strconv.Itoa(i)
-		if err := save(dir, "probe-"+name+"-"+strconv.Itoa(i)+".yaml", d.route(route, path)); err != nil {
+		if err := save(dir, file, d.route("probe-"+name, path)); err != nil {
 			return nil, err
 		}
 		latency, served := p.await(ctx, path, most)
