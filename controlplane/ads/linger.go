@@ -33,7 +33,7 @@ func (g *Group) remaining(current, next envoy.Set) envoy.Set {
 			continue
 		}
 		for name := range resources {
-			if _, used := next[typeURL][name]; used {
+			if used(next, typeURL, name) {
 				delete(g.unused[typeURL], name)
 				continue
 			}
@@ -48,6 +48,16 @@ func (g *Group) remaining(current, next envoy.Set) envoy.Set {
 	return g.without(current, next, now)
 }
 
+// used reports whether a resource is in a set, or has no place there: a proxy
+// does not ask for the endpoints of a cluster that looks them up itself now.
+func used(set envoy.Set, typeURL, name string) bool {
+	_, there := set[typeURL][name]
+	if typeURL == envoy.TypeEndpoint && !there {
+		_, there = set[envoy.TypeCluster][name]
+	}
+	return there
+}
+
 // without is next with the unused of current that are not past their time. The
 // caller holds mu.
 func (g *Group) without(current, next envoy.Set, now time.Time) envoy.Set {
@@ -56,7 +66,7 @@ func (g *Group) without(current, next envoy.Set, now time.Time) envoy.Set {
 		var resources map[string]envoy.Resource
 		for name, since := range names {
 			resource, ok := current[typeURL][name]
-			if !ok || now.Sub(since) >= g.linger {
+			if !ok || used(next, typeURL, name) || now.Sub(since) >= g.linger {
 				continue
 			}
 			if resources == nil {
