@@ -2,9 +2,9 @@
 # make bench-gateways: how long a changed route takes to be served, in Weir and in
 # Envoy Gateway, which is built from its public Go module (about ten minutes the
 # first time on two cores; kept in the user's cache).
-#   ROUTES   routes in the comparison (default 100: Envoy Gateway's standalone
+#   ROUTES   routes in the comparison (default 20: Envoy Gateway's standalone
 #            mode reads every object anew on each change, some 0.2 s each)
-#   CHANGES  timed changes in each condition (default 20)
+#   CHANGES  timed changes in each condition (default 8)
 #   ALONE    routes of the second run, of Weir alone (default 5000)
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -23,7 +23,7 @@ gateways=$(mktemp)
 trap 'rm -f "$gateways"' EXIT
 go build -o "$gateways" ./bench/cmd/gateways
 envoy=${ENVOY_BIN:-$(command -v envoy || ls "$cache"/../envoy/*/envoy)}
-"$gateways" -weir bin/weir -envoy-gateway "$peer" -envoy "$envoy" -routes "${ROUTES:-100}" -changes "${CHANGES:-20}" \
+"$gateways" -weir bin/weir -envoy-gateway "$peer" -envoy "$envoy" -routes "${ROUTES:-20}" -changes "${CHANGES:-8}" \
   -table docs/bench/gateways.md -svg docs/bench/gateways.svg
 "$gateways" -weir bin/weir -envoy "$envoy" -routes "${ALONE:-5000}" -changes "${CHANGES_ALONE:-100}" \
   -table docs/bench/routes.md -svg docs/bench/routes.svg

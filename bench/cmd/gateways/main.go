@@ -122,7 +122,7 @@ func measure(ctx context.Context, o options, start func() (*product, error)) (ro
 	result := row{name: p.name, start: time.Since(began)}
 	progress("%s serves %d routes after %s", p.name, o.routes, result.start.Round(time.Millisecond))
 	_, before := memory(p.control)
-	if result.idle, err = changes(ctx, p.dialect, p.dir, prober, "idle", o.changes, o.most); err != nil {
+	if result.idle, err = changes(ctx, p.dialect, p.dir, prober, "idle", o.routes, o.changes, o.most); err != nil {
 		return row{}, err
 	}
 	_, after := memory(p.control)
@@ -130,7 +130,7 @@ func measure(ctx context.Context, o options, start func() (*product, error)) (ro
 	stop := make(chan struct{})
 	var group sync.WaitGroup
 	group.Go(func() { churn(p.dialect, p.dir, stop) })
-	result.churned, err = changes(ctx, p.dialect, p.dir, prober, "churn", o.changes, o.most)
+	result.churned, err = changes(ctx, p.dialect, p.dir, prober, "churn", o.routes, o.changes, o.most)
 	close(stop)
 	group.Wait()
 	result.memory, _ = memory(p.control)
@@ -177,7 +177,7 @@ func write(o options, rows []row, text string) error {
 	title, how := "Changed routes", "Made by `make bench`: routes from a folder through the real Envoy, with 200 requests a second on unchanged routes meanwhile."
 	if len(rows) > 1 {
 		title += ", beside Envoy Gateway"
-		how += " Both control planes run one after the other on one machine, each with the same Envoy and the same routes; Envoy Gateway in its standalone mode, built from its public Go module."
+		how += " Both control planes run one after the other on one machine, each with the same Envoy and the same routes; Envoy Gateway in its standalone mode, built from its public Go module; that mode stores every object anew on each change, and says nothing of its Kubernetes mode."
 	}
 	page := "# " + title + "\n\n" + how + " Compare within the table, not across machines.\n\n![changed routes](" + filepath.Base(o.svg) + ")\n\n" + text
 	if err := os.WriteFile(o.table, []byte(page), 0o644); err != nil { //nolint:gosec // documentation

@@ -85,7 +85,7 @@ func (p *prober) await(ctx context.Context, path string, most time.Duration) (ti
 
 // changes gives one route another path again and again, and times each change
 // from its file's rename to its first 200.
-func changes(ctx context.Context, d dialect, dir string, p *prober, name string, count int, most time.Duration) (*phase, error) {
+func changes(ctx context.Context, d dialect, dir string, p *prober, name string, routes, count int, most time.Duration) (*phase, error) {
 	result := &phase{}
 	file := "probe-" + name + ".yaml"
 	if err := save(dir, file, d.route("probe-"+name, "/probe/"+name+"/first")); err != nil {
@@ -97,7 +97,7 @@ func changes(ctx context.Context, d dialect, dir string, p *prober, name string,
 	stop := make(chan struct{})
 	var group sync.WaitGroup
 	var requests, failed atomic.Int64
-	group.Go(func() { load(ctx, stop, p, &requests, &failed) })
+	group.Go(func() { load(ctx, stop, p, min(routes, perFile), &requests, &failed) })
 	defer func() { close(stop); group.Wait(); result.Requests, result.Failed = requests.Load(), failed.Load() }()
 	for i := range count {
 		path := "/probe/" + name + "/" + strconv.Itoa(i)
@@ -121,7 +121,7 @@ func changes(ctx context.Context, d dialect, dir string, p *prober, name string,
 }
 
 // load asks unchanged routes at a steady pace.
-func load(ctx context.Context, stop <-chan struct{}, p *prober, requests, failed *atomic.Int64) {
+func load(ctx context.Context, stop <-chan struct{}, p *prober, routes int, requests, failed *atomic.Int64) {
 	ticker := time.NewTicker(loadEvery)
 	defer ticker.Stop()
 	for i := 0; ; i++ {
@@ -133,7 +133,7 @@ func load(ctx context.Context, stop <-chan struct{}, p *prober, requests, failed
 		case <-ticker.C:
 		}
 		requests.Add(1)
-		if !p.ok(ctx, fmt.Sprintf("/r/%05d", i%perFile)) {
+		if !p.ok(ctx, fmt.Sprintf("/r/%05d", i%routes)) {
 			failed.Add(1)
 		}
 	}
