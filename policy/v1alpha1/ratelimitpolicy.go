@@ -1,0 +1,176 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// RateLimitPolicy says how often. Of several that reach a rule of a route, the one
+// attached most specifically (rule, route, listener, gateway) is in effect; with
+// defaults and overrides it is as MergeStrategy says.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=wrate,categories=weir
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.ancestors[*].conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Enforced",type=string,JSONPath=`.status.ancestors[*].conditions[?(@.type=="Enforced")].status`
+// +kubebuilder:printcolumn:name="Target",type=string,JSONPath=`.spec.targetRefs[*].name`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type RateLimitPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              RateLimitPolicySpec `json:"spec"`
+	// Status is written by the control plane; in files it is not read.
+	//
+	// +optional
+	Status PolicyStatus `json:"status,omitempty"`
+}
+
+// RateLimitPolicySpec describes a RateLimitPolicy.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.limits), has(self.defaults), has(self.overrides)].filter(set, set).size() == 1",message="say the limits in exactly one place: the spec itself, defaults or overrides"
+type RateLimitPolicySpec struct {
+	// TargetRefs are 1 to 16 attachments.
+	//
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	// +kubebuilder:validation:XValidation:rule="self.all(t, t.group == 'gateway.networking.k8s.io' && t.kind in ['Gateway', 'HTTPRoute', 'GRPCRoute'])",message="targets are Gateways, HTTPRoutes and GRPCRoutes of group gateway.networking.k8s.io"
+	TargetRefs []TargetRef `json:"targetRefs"`
+	// What stands here beside targetRefs are defaults of strategy atomic.
+	RateLimitSettings `json:",inline"`
+	// Defaults hold where nothing more specific says otherwise.
+	Defaults *RateLimitBlock `json:"defaults,omitempty"`
+	// Overrides hold whatever more specific policies say.
+	Overrides *RateLimitBlock `json:"overrides,omitempty"`
+}
+
+// RateLimitBlock is what a RateLimitPolicy says under defaults or overrides.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.limits)",message="limits is required"
+type RateLimitBlock struct {
+	// Strategy is atomic (default) or merge, which joins limits by name.
+	Strategy          MergeStrategy `json:"strategy,omitempty"`
+	RateLimitSettings `json:",inline"`
+}
+
+// RateLimitSettings are what a RateLimitPolicy may say.
+type RateLimitSettings struct {
+	// Limits all apply; a request passes when every one admits it. 1 to 8.
+	//
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=map
+	// +listMapKey=name
+	Limits []Limit `json:"limits,omitempty"`
+}
+
+// Limit is one limit.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.burst) || self.burst == 0 || (has(self.algorithm) && self.algorithm == 'GCRA')",message="burst needs algorithm GCRA"
+// +kubebuilder:validation:XValidation:rule="!has(self.tiers) || (has(self.algorithm) && self.algorithm == 'GCRA') || self.tiers.all(t, !has(self.tiers[t].burst) || self.tiers[t].burst == 0)",message="the burst of a tier needs algorithm GCRA"
+type Limit struct {
+	// Name is unique within the policy; clients see it in RateLimit headers.
+	//
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Name string `json:"name"`
+	// Requests admitted per window. 0 refuses all.
+	//
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4294967295
+	// +kubebuilder:validation:Format=int64
+	Requests uint32 `json:"requests"`
+	// Window is 1s to 744h.
+	//
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('744h')",message="is 1s to 744h"
+	Window gatewayv1.Duration `json:"window"`
+	// Algorithm is FixedWindow (default) or GCRA.
+	Algorithm Algorithm `json:"algorithm,omitempty"`
+	// Burst, of GCRA: requests admitted at once after idleness. Default
+	// requests.
+	//
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4294967295
+	// +kubebuilder:validation:Format=int64
+	Burst uint32 `json:"burst,omitempty"`
+	// By lists what is counted separately; none counts all requests together.
+	// At most 4.
+	//
+	// +kubebuilder:validation:MaxItems=4
+	// +listType=atomic
+	By []CountBy `json:"by,omitempty"`
+	// Tiers replaces the numbers for consumers of a tier.
+	//
+	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(t, size(t) > 0 && size(t) <= 64)",message="names of tiers have 1 to 64 bytes"
+	Tiers map[string]TierLimit `json:"tiers,omitempty"`
+	// FailureMode says what happens when the limiter cannot answer: Open
+	// (default) lets requests through, Closed answers 503.
+	FailureMode FailureMode `json:"failureMode,omitempty"`
+	// Shadow counts and reports, and refuses nothing.
+	Shadow bool `json:"shadow,omitempty"`
+}
+
+// Algorithm is how requests are counted.
+//
+// +kubebuilder:validation:Enum=FixedWindow;GCRA
+type Algorithm string
+
+// Algorithms of a limit.
+const (
+	AlgorithmFixedWindow Algorithm = "FixedWindow"
+	AlgorithmGCRA        Algorithm = "GCRA"
+)
+
+// CountBy is one part of what is counted separately.
+//
+// +kubebuilder:validation:XValidation:rule="(self.type == 'Header') == has(self.header)",message="header is for type Header, which needs it"
+type CountBy struct {
+	// Type is Consumer (the verified caller; all anonymous ones are one),
+	// Route, ClientIP or Header.
+	Type CountByType `json:"type"`
+	// Header is the request header, with type Header; requests without it are
+	// not limited by this limit.
+	//
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9!#$%&'*+.^_\x60|~-]+$`
+	// +kubebuilder:validation:XValidation:rule="!self.lowerAscii().startsWith('x-weir-')",message="names that start with x-weir- are the edge's own"
+	Header string `json:"header,omitempty"`
+}
+
+// CountByType is what kind of value is counted by.
+//
+// +kubebuilder:validation:Enum=Consumer;Route;ClientIP;Header
+type CountByType string
+
+// Kinds of values to count by.
+const (
+	CountByConsumer CountByType = "Consumer"
+	CountByRoute    CountByType = "Route"
+	CountByClientIP CountByType = "ClientIP"
+	CountByHeader   CountByType = "Header"
+)
+
+// TierLimit replaces a limit's numbers.
+type TierLimit struct {
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4294967295
+	// +kubebuilder:validation:Format=int64
+	Requests uint32 `json:"requests"`
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4294967295
+	// +kubebuilder:validation:Format=int64
+	Burst uint32 `json:"burst,omitempty"`
+}
+
+// FailureMode is who wins when the limiter cannot answer.
+//
+// +kubebuilder:validation:Enum=Open;Closed
+type FailureMode string
+
+// Failure modes of a limit.
+const (
+	FailureModeOpen   FailureMode = "Open"
+	FailureModeClosed FailureMode = "Closed"
+)
