@@ -94,7 +94,7 @@ func (s *Server) GetObject(ctx context.Context, request *adminv1.GetObjectReques
 		out.Document = document.GetBody()
 		return out, nil
 	}
-	return nil, fault.New(codes.NotFound, reasonNotFound, "there is no %s", request.GetName())
+	return nil, fault.New(codes.NotFound, reasonNotFound, "there is no object named %s", request.GetName())
 }
 
 // conditionsOf are what Resolve says of an object, with Programmed of what is
