@@ -24,6 +24,7 @@ func Decide(ctx context.Context, now time.Time, rules *Rules, request *Request) 
 		return decision
 	}
 	decision.Policy, decision.Digest, decision.CredentialHeaders = route.policy, route.digest, route.credentialHeaders
+	decision.CredentialCookie = route.credentialCookie
 	path, query := splitTarget(request.Target)
 	if !canonicalPath(path) || strings.IndexByte(query, '#') >= 0 {
 		return decision.deny(ReasonPathNotCanonical, nil)
@@ -103,7 +104,11 @@ func (a *attempt) authenticate(decision *Decision) bool {
 		return true
 	}
 	decision.Challenge = a.route.challenge
-	return a.refuse(decision, ReasonCredentialsMissing)
+	a.refuse(decision, ReasonCredentialsMissing)
+	if a.route.invites {
+		a.invite(decision)
+	}
+	return false
 }
 
 func (a *attempt) refuse(decision *Decision, reason Reason) bool {
@@ -129,7 +134,7 @@ func (a *attempt) prove(authenticator *authenticator, decision *Decision) (ok, n
 		return false, authenticator.failsOver && known.Reason == ReasonProviderUnavailable
 	}
 	decision.Cause, decision.Challenge, decision.Answer = nil, "", nil
-	decision.ResponseHeaders = proof.ResponseHeaders
+	decision.ResponseHeaders, decision.UpstreamHeaders = proof.ResponseHeaders, proof.UpstreamHeaders
 	return a.identify(authenticator.name, proof, decision), false
 }
 

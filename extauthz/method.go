@@ -71,6 +71,9 @@ type Proof struct {
 	Consumer *Consumer
 	// ResponseHeaders are added to the client's answer, such as Set-Cookie.
 	ResponseHeaders []Header
+	// UpstreamHeaders are set on the request that the service gets, in the place
+	// of those of the client.
+	UpstreamHeaders []Header
 }
 
 // Builder makes the methods of one kind. Safe for concurrent use.
