@@ -72,7 +72,11 @@ func TestPolicyCommands(t *testing.T) {
 		described := command(t, s, "describe", "Consumer/quickstart")
 		require.Equal(t, 0, described.code, described.errors)
 		require.Contains(t, described.out, "sha256: (secret ")
-		require.Equal(t, 1, command(t, s, "describe", "httproute/nothing").code)
+		missing := command(t, s, "describe", "httproutes/nothing")
+		require.Equal(t, 1, missing.code)
+		require.Contains(t, missing.errors, "no httproute named nothing in namespace default runs; there is httproute/default/data-rest, httproute/default/user-rest")
+		require.Equal(t, 2, command(t, s, "describe", "nothing/nothing").code)
+		require.Contains(t, command(t, s, "get", "wauth").out, "authpolicy/default/callers")
 		require.Equal(t, 2, command(t, s, "describe", "httproute").code)
 	})
 	t.Run("explain", func(t *testing.T) {
