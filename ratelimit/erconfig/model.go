@@ -48,7 +48,10 @@ func (u Unit) String() string {
 // Duration is the length of the unit, 0 for none.
 func (u Unit) Duration() time.Duration {
 	const day = 24 * time.Hour
-	return [...]time.Duration{0, time.Second, time.Minute, time.Hour, day, 7 * day, 30 * day, 365 * day}[min(u, Year)]
+	if u > Year {
+		return 0
+	}
+	return [...]time.Duration{0, time.Second, time.Minute, time.Hour, day, 7 * day, 30 * day, 365 * day}[u]
 }
 
 func unitNamed(name string) (Unit, bool) {
@@ -124,13 +127,13 @@ type wildcard struct {
 
 // Problem is one mistake of a configuration.
 type Problem struct {
-	File string
+	File string `json:"file"`
 	// Line is 0 when the mistake has no line.
-	Line int
+	Line int `json:"line,omitempty"`
 	// Field is the path from the document's root, such as
 	// "descriptors[0].rate_limit.unit".
-	Field   string
-	Message string
+	Field   string `json:"field,omitempty"`
+	Message string `json:"message"`
 }
 
 // Error implements error.
