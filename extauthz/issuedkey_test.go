@@ -24,12 +24,11 @@ func (i *issuedKeys) Find(digest apikey.Digest, _ time.Time) (*extauthz.IssuedKe
 	return i.keys[digest], i.known
 }
 
-func (i *issuedKeys) issue(t *testing.T, key extauthz.IssuedKey) (secret string, kept *extauthz.IssuedKey) {
+func (i *issuedKeys) issue(t *testing.T, kept *extauthz.IssuedKey) (secret string, _ *extauthz.IssuedKey) {
 	t.Helper()
-	key.ID = "x0abcdefgh"
-	secret, err := keyformat.New(key.ID)
+	kept.ID = "x0abcdefgh"
+	secret, err := keyformat.New(kept.ID)
 	require.NoError(t, err)
-	kept = &key
 	i.keys[sha256.Sum256([]byte(secret))] = kept
 	return secret, kept
 }
@@ -47,10 +46,9 @@ func TestIssuedKeys(t *testing.T) {
 		r.Route = "r"
 		return extauthz.Decide(t.Context(), authtest.Now(), extauthz.NewRules(routes, consumers), r)
 	}
-	good := extauthz.IssuedKey{Tenant: "acme", Consumer: "default/shop", Scopes: []string{"write"}}
-	with := func(change func(*extauthz.IssuedKey)) extauthz.IssuedKey {
-		k := extauthz.IssuedKey{Tenant: good.Tenant, Consumer: good.Consumer, Scopes: good.Scopes}
-		change(&k)
+	with := func(change func(*extauthz.IssuedKey)) *extauthz.IssuedKey {
+		k := &extauthz.IssuedKey{Tenant: "acme", Consumer: "default/shop", Scopes: []string{"write"}}
+		change(k)
 		return k
 	}
 

@@ -1,6 +1,7 @@
 package livekeys
 
 import (
+	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,8 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"crypto/subtle"
 
 	keysv1 "weir.dev/api/gen/weir/keys/v1"
 	"weir.dev/extauthz"
