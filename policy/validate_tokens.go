@@ -147,7 +147,6 @@ func (c *checker) sameTokens(list string, ways []v1alpha1.Authentication) {
 		case way.JWT != nil:
 			issuer, field = way.JWT.Issuer, "jwt"
 		case way.Introspection != nil:
-			field = "introspection"
 			if opaque != "" {
 				c.notice(CodeSameTokens, fmt.Sprintf("%s[%d].introspection", list, i), "opaque tokens go to %q, which stands before this way; nothing in such a token tells whom it is of", opaque)
 			} else {

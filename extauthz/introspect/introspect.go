@@ -204,7 +204,8 @@ func token68(token string) bool {
 	body := strings.TrimRight(token, "=")
 	for i := range len(body) {
 		c := body[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~+/", c) >= 0) {
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !letter && strings.IndexByte("-._~+/", c) < 0 {
 			return false
 		}
 	}

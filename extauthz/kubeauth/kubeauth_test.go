@@ -1,6 +1,9 @@
 package kubeauth_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -117,7 +120,9 @@ func accountToken(t *testing.T, changes map[string]any) string {
 			delete(claims, name)
 		}
 	}
-	return authtest.NewRing(t).EC.Token(t, nil, claims)
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	return authtest.Key{ID: "k", Algorithm: "ES256", Private: private}.Token(t, nil, claims)
 }
 
 func call(token string, after time.Duration) *extauthz.Call {
