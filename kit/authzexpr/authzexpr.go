@@ -59,7 +59,7 @@ type Program struct {
 	// fast is nil where only cel-go knows what the expression means.
 	fast       truth
 	program    cel.Program
-	loops      bool
+	counted    bool
 	references []string
 }
 
@@ -87,14 +87,14 @@ func (e *Environment) Compile(expression string) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Program{program: program, references: references(checked), loops: counted}
+	p := &Program{program: program, references: references(checked), counted: counted}
 	compiler := fastCompiler{variables: &e.variables, checked: checked.NativeRep()}
 	p.fast, _ = compiler.truth(checked.NativeRep().Expr())
 	return p, nil
 }
 
 // check parses and checks the types, the bounds and the cost.
-func (e *Environment) check(expression string, want *types.Type) (*cel.Ast, error) {
+func (e *Environment) check(expression string, want ...*types.Type) (*cel.Ast, error) {
 	if len(expression) > MaxExpressionBytes {
 		return nil, fmt.Errorf("is %d bytes long; the most is %d", len(expression), MaxExpressionBytes)
 	}
@@ -108,8 +108,8 @@ func (e *Environment) check(expression string, want *types.Type) (*cel.Ast, erro
 		}
 		return nil, errors.New(strings.Join(mistakes, "; "))
 	}
-	if !checked.OutputType().IsExactType(want) {
-		return nil, fmt.Errorf("is of type %s; it must be %s%s", checked.OutputType(), want, resultHint(checked, want))
+	if !slices.ContainsFunc(want, checked.OutputType().IsExactType) {
+		return nil, fmt.Errorf("is of type %s; it must be %s%s", checked.OutputType(), want[0], resultHint(checked, want[0]))
 	}
 	if err := checkGrowth(checked.NativeRep()); err != nil {
 		return nil, err
@@ -179,15 +179,7 @@ func (p *Program) Eval(ctx context.Context, input *Input) (bool, error) {
 }
 
 func (p *Program) slow(ctx context.Context, input *Input) (bool, error) {
-	var out any
-	var err error
-	if p.loops {
-		value, _, failed := p.program.ContextEval(ctx, (*activation)(input))
-		out, err = value, failed
-	} else {
-		value, _, failed := p.program.Eval((*activation)(input))
-		out, err = value, failed
-	}
+	out, err := evaluate(ctx, p.program, p.counted, input)
 	if err != nil {
 		return false, err
 	}
