@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+	"weir.dev/extauthz/jose"
 )
 
 // Defaults and bounds of a provider, as auth.proto documents them.
@@ -149,7 +150,7 @@ func (v *Verifiers) make(provider *rulesv1.JwtAuthenticator, digest [sha256.Size
 		errs = append(errs, errors.New("algorithms: at least one is required"))
 	}
 	for i, algorithm := range made.algorithms {
-		if method(algorithm) == nil {
+		if !jose.Asymmetric(algorithm) {
 			errs = append(errs, fmt.Errorf("algorithms[%d]: %q is not an asymmetric signature algorithm (RS, PS or ES with 256, 384 or 512, or EdDSA)", i, algorithm))
 		}
 	}
@@ -172,7 +173,7 @@ func (v *Verifiers) make(provider *rulesv1.JwtAuthenticator, digest [sha256.Size
 func (v *Verifiers) keys(provider *rulesv1.JwtAuthenticator) (keySource, error) {
 	switch source := provider.GetJwks().(type) {
 	case *rulesv1.JwtAuthenticator_InlineJwks:
-		set, err := parseKeySet([]byte(source.InlineJwks))
+		set, err := jose.ParseKeySet([]byte(source.InlineJwks))
 		if err != nil {
 			return nil, fmt.Errorf("inline_jwks: %w", err)
 		}
