@@ -20,8 +20,7 @@ func (a *attempt) authorize(decision *Decision, view view) {
 	}
 	input, err := a.input(decision, view)
 	if err != nil {
-		known := refusal(err)
-		*decision = decision.deny(known.Reason, err)
+		*decision = decision.deny(refusal(err).Reason, err)
 		return
 	}
 	var nearly *rule // the first ALLOW rule that only its requirements kept from holding
@@ -31,11 +30,11 @@ func (a *attempt) authorize(decision *Decision, view view) {
 		matched, err := a.holds(rule, input)
 		if err != nil {
 			decision.Rule = rule.name
-			known := refusal(err)
-			if known.Reason == ReasonInternal {
-				known.Reason = ReasonRuleError
+			reason := refusal(err).Reason
+			if reason == ReasonInternal {
+				reason = ReasonRuleError
 			}
-			*decision = decision.deny(known.Reason, fmt.Errorf("rule %q: %w", rule.name, err))
+			*decision = decision.deny(reason, fmt.Errorf("rule %q: %w", rule.name, err))
 			return
 		}
 		if !matched {

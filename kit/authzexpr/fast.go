@@ -152,6 +152,9 @@ func (c *fastCompiler) equal(left, right ast.Expr, want bool) (truth, bool) {
 			}, true
 		}
 	}
+	if same, ok := c.address(left, right, want); ok {
+		return same, true
+	}
 	value, ok := c.dynamic(left)
 	literal := right
 	if !ok {
@@ -166,6 +169,25 @@ func (c *fastCompiler) equal(left, right ast.Expr, want bool) (truth, bool) {
 		found, err := value(in)
 		return err == nil && same(found) == want, err
 	}, ok
+}
+
+// address is source.address == ip("literal").
+func (c *fastCompiler) address(left, right ast.Expr, want bool) (truth, bool) {
+	if c.isAddress(right) {
+		left, right = right, left
+	}
+	if !c.isAddress(left) || right.Kind() != ast.CallKind || right.AsCall().FunctionName() != "ip" || right.AsCall().IsMemberFunction() {
+		return nil, false
+	}
+	text, ok := literalText(right.AsCall().Args()[0])
+	if !ok {
+		return nil, false
+	}
+	other, err := netip.ParseAddr(text)
+	return func(in *Input) (bool, error) {
+		address, err := in.ip()
+		return err == nil && (address == other) == want, err
+	}, err == nil
 }
 
 // sameAs compares a JSON value to a literal: values of different types are not

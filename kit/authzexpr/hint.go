@@ -24,6 +24,8 @@ func (e *Environment) hint(message string) string {
 		return " (there are request, identity, consumer, route, source, time and metadata)"
 	case strings.Contains(message, "(list(string), string)"):
 		return ` (the left side is a list: write "x" in list, or request.header("name") and request.param("name") for the only value)`
+	case strings.Contains(message, "(map(string, list(string)), string)"):
+		return ` (request.param("name") is one parameter, request.header("name") one header, request.raw_query the query as sent)`
 	case strings.Contains(message, "(net.IP, string)") || strings.Contains(message, "(string, net.IP)"):
 		return ` (an address is compared with ip("192.0.2.1"), a network is cidr("192.0.2.0/24").containsIP(source.address))`
 	case strings.Contains(message, "no matching overload for '_==_'"), strings.Contains(message, "no matching overload for '_in_'"):

@@ -207,3 +207,14 @@ func (in *Input) Check() error {
 	}
 	return nil
 }
+
+// SetMetadata adds what a source said; nil is null.
+func (in *Input) SetMetadata(name string, value *structpb.Value) {
+	if in.Metadata == nil {
+		in.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	}
+	if value == nil {
+		value = structpb.NewNullValue()
+	}
+	in.Metadata.Fields[name] = value
+}

@@ -90,6 +90,9 @@ func (g generator) truth(depth int) string {
 	case 8:
 		return "identity." + g.of("hasScope(", "hasRole(") + g.word() + ")"
 	case 9:
+		if g.IntN(2) == 0 {
+			return "source.address" + g.of(" == ", " != ") + `ip("` + g.of("10.0.0.1", "2001:db8::1") + `")`
+		}
 		return `cidr("` + g.of("10.0.0.0/8", "10.0.0.1/32", "2001:db8::/32") + `").containsIP(source.address)`
 	default:
 		return g.of("true", "false")
