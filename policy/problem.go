@@ -56,6 +56,7 @@ const (
 	CodeManyFallbacks    Code = "WEIR3204"
 	CodeManyBlocks       Code = "WEIR2301"
 	CodeReservedKind     Code = "WEIR2302"
+	CodeNotProvided      Code = "WEIR2480"
 	CodeNoEffect         Code = "WEIR3301"
 	CodeNoAuthentication Code = "WEIR3302"
 	CodeTooManyMerged    Code = "WEIR3303"
@@ -108,6 +109,7 @@ func Explanations() map[Code]string {
 		CodeRolledBack:       "A proxy rejected the configuration, and what of the changes is to blame could not be told: the fleet keeps what it last accepted. Undo the changes one by one, or read the proxy's log.",
 		CodeManyBlocks:       "A policy says its settings in more than one place. Write them in exactly one: the spec itself, spec.defaults or spec.overrides (GEP-713 allows one merge strategy a policy).",
 		CodeReservedKind:     "The kind belongs to a later version of Weir. Remove the object: what it asks for does not happen.",
+		CodeNotProvided:      "A rule reads what its policy does not provide: a source of metadata, the request's body, or a relationship store. Add it under authorization, beside the rules. Where policies are merged and the one that provides it is not in effect, every request is refused.",
 		CodeNoEffect:         "Other policies are in effect everywhere that this one reaches, so it does nothing. Remove it, or change where or how they are attached; the message names them.",
 		CodeNoAuthentication: "AuthPolicies with strategy merge reach a route and none of them says how callers are identified, so every request is refused. Add authentication to one of them.",
 		CodeTooManyMerged:    "AuthPolicies merged on one route come to more ways or rules than are checked for a request. Merge fewer of them; until then every request is refused.",

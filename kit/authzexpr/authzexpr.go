@@ -89,7 +89,9 @@ func (e *Environment) Compile(expression string) (*Program, error) {
 	}
 	p := &Program{program: program, references: references(checked), counted: counted}
 	compiler := fastCompiler{variables: &e.variables, checked: checked.NativeRep()}
-	p.fast, _ = compiler.truth(checked.NativeRep().Expr())
+	if fast, ok := compiler.truth(checked.NativeRep().Expr()); ok {
+		p.fast = fast
+	}
 	return p, nil
 }
 

@@ -199,6 +199,11 @@ func sameAs(literal ast.Expr) (func(*structpb.Value) bool, bool) {
 			text, ok := v.GetKind().(*structpb.Value_StringValue)
 			return ok && text.StringValue == string(want)
 		}, true
+	case types.Null:
+		return func(v *structpb.Value) bool {
+			_, null := v.GetKind().(*structpb.Value_NullValue)
+			return null || v.GetKind() == nil
+		}, true
 	case types.Bool:
 		return func(v *structpb.Value) bool {
 			value, ok := v.GetKind().(*structpb.Value_BoolValue)

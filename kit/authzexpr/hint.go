@@ -44,7 +44,7 @@ func between(text, before, after string) string {
 func (e *Environment) nearest(name string, field bool) string {
 	best, found := 3, ""
 	consider := func(candidate, shown string) {
-		if d := distance(name, candidate); d < best && d < len(candidate)-1 {
+		if d := distance(name, candidate); d < best && d*3 <= len(candidate)+1 {
 			best, found = d, shown
 		}
 	}
