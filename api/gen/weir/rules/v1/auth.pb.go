@@ -134,7 +134,7 @@ func (x AuthorizationRule_Effect) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthorizationRule_Effect.Descriptor instead.
 func (AuthorizationRule_Effect) EnumDescriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7, 0}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6, 0}
 }
 
 // AuthRoute is a resource: everything extauthzd needs to decide about one
@@ -282,6 +282,8 @@ type Authenticator struct {
 	//	*Authenticator_ApiKey
 	//	*Authenticator_Jwt
 	//	*Authenticator_Anonymous
+	//	*Authenticator_Introspection
+	//	*Authenticator_Kubernetes
 	Method isAuthenticator_Method `protobuf_oneof:"method"`
 	// Deadline of one proof, at most 30 s. Unset leaves it to the method's own
 	// and the check's deadline.
@@ -362,6 +364,24 @@ func (x *Authenticator) GetAnonymous() *AnonymousAuthenticator {
 	return nil
 }
 
+func (x *Authenticator) GetIntrospection() *IntrospectionAuthenticator {
+	if x != nil {
+		if x, ok := x.Method.(*Authenticator_Introspection); ok {
+			return x.Introspection
+		}
+	}
+	return nil
+}
+
+func (x *Authenticator) GetKubernetes() *KubernetesAuthenticator {
+	if x != nil {
+		if x, ok := x.Method.(*Authenticator_Kubernetes); ok {
+			return x.Kubernetes
+		}
+	}
+	return nil
+}
+
 func (x *Authenticator) GetTimeout() *durationpb.Duration {
 	if x != nil {
 		return x.Timeout
@@ -392,11 +412,23 @@ type Authenticator_Anonymous struct {
 	Anonymous *AnonymousAuthenticator `protobuf:"bytes,4,opt,name=anonymous,proto3,oneof"`
 }
 
+type Authenticator_Introspection struct {
+	Introspection *IntrospectionAuthenticator `protobuf:"bytes,5,opt,name=introspection,proto3,oneof"`
+}
+
+type Authenticator_Kubernetes struct {
+	Kubernetes *KubernetesAuthenticator `protobuf:"bytes,9,opt,name=kubernetes,proto3,oneof"`
+}
+
 func (*Authenticator_ApiKey) isAuthenticator_Method() {}
 
 func (*Authenticator_Jwt) isAuthenticator_Method() {}
 
 func (*Authenticator_Anonymous) isAuthenticator_Method() {}
+
+func (*Authenticator_Introspection) isAuthenticator_Method() {}
+
+func (*Authenticator_Kubernetes) isAuthenticator_Method() {}
 
 // ApiKeyAuthenticator accepts the API key of any Consumer.
 type ApiKeyAuthenticator struct {
@@ -460,11 +492,13 @@ type JwtAuthenticator struct {
 	//
 	//	*JwtAuthenticator_InlineJwks
 	//	*JwtAuthenticator_RemoteJwks
+	//	*JwtAuthenticator_DiscoveredJwks
 	Jwks   isJwtAuthenticator_Jwks `protobuf_oneof:"jwks"`
 	Claims *ClaimMapping           `protobuf:"bytes,7,opt,name=claims,proto3" json:"claims,omitempty"`
 	// Accepted "typ" header values, compared without case and without an
 	// "application/" prefix. Empty accepts "JWT", "at+jwt" and an absent typ.
-	Types         []string `protobuf:"bytes,8,rep,name=types,proto3" json:"types,omitempty"`
+	Types         []string    `protobuf:"bytes,8,rep,name=types,proto3" json:"types,omitempty"`
+	Cache         *TokenCache `protobuf:"bytes,10,opt,name=cache,proto3" json:"cache,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -552,6 +586,15 @@ func (x *JwtAuthenticator) GetRemoteJwks() *RemoteJwks {
 	return nil
 }
 
+func (x *JwtAuthenticator) GetDiscoveredJwks() *DiscoveredJwks {
+	if x != nil {
+		if x, ok := x.Jwks.(*JwtAuthenticator_DiscoveredJwks); ok {
+			return x.DiscoveredJwks
+		}
+	}
+	return nil
+}
+
 func (x *JwtAuthenticator) GetClaims() *ClaimMapping {
 	if x != nil {
 		return x.Claims
@@ -562,6 +605,13 @@ func (x *JwtAuthenticator) GetClaims() *ClaimMapping {
 func (x *JwtAuthenticator) GetTypes() []string {
 	if x != nil {
 		return x.Types
+	}
+	return nil
+}
+
+func (x *JwtAuthenticator) GetCache() *TokenCache {
+	if x != nil {
+		return x.Cache
 	}
 	return nil
 }
@@ -579,9 +629,15 @@ type JwtAuthenticator_RemoteJwks struct {
 	RemoteJwks *RemoteJwks `protobuf:"bytes,6,opt,name=remote_jwks,json=remoteJwks,proto3,oneof"`
 }
 
+type JwtAuthenticator_DiscoveredJwks struct {
+	DiscoveredJwks *DiscoveredJwks `protobuf:"bytes,9,opt,name=discovered_jwks,json=discoveredJwks,proto3,oneof"`
+}
+
 func (*JwtAuthenticator_InlineJwks) isJwtAuthenticator_Jwks() {}
 
 func (*JwtAuthenticator_RemoteJwks) isJwtAuthenticator_Jwks() {}
+
+func (*JwtAuthenticator_DiscoveredJwks) isJwtAuthenticator_Jwks() {}
 
 // RemoteJwks is a key set that is fetched over HTTP.
 type RemoteJwks struct {
@@ -656,72 +712,6 @@ func (x *RemoteJwks) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
-// ClaimMapping names the claims that become parts of the identity. A name may
-// be a dotted path into nested objects.
-type ClaimMapping struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty means "sub".
-	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
-	// Claim holding the tenant; empty means no tenant is taken from the token.
-	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	// Claim holding scopes, as a space-separated string or a list. Empty means
-	// "scope".
-	Scopes        string `protobuf:"bytes,3,opt,name=scopes,proto3" json:"scopes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ClaimMapping) Reset() {
-	*x = ClaimMapping{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ClaimMapping) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ClaimMapping) ProtoMessage() {}
-
-func (x *ClaimMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ClaimMapping.ProtoReflect.Descriptor instead.
-func (*ClaimMapping) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *ClaimMapping) GetSubject() string {
-	if x != nil {
-		return x.Subject
-	}
-	return ""
-}
-
-func (x *ClaimMapping) GetTenant() string {
-	if x != nil {
-		return x.Tenant
-	}
-	return ""
-}
-
-func (x *ClaimMapping) GetScopes() string {
-	if x != nil {
-		return x.Scopes
-	}
-	return ""
-}
-
 // AnonymousAuthenticator lets a request without credentials through, with no
 // identity. A request that carries a credential which is wrong is refused
 // before this is reached.
@@ -733,7 +723,7 @@ type AnonymousAuthenticator struct {
 
 func (x *AnonymousAuthenticator) Reset() {
 	*x = AnonymousAuthenticator{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +735,7 @@ func (x *AnonymousAuthenticator) String() string {
 func (*AnonymousAuthenticator) ProtoMessage() {}
 
 func (x *AnonymousAuthenticator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +748,7 @@ func (x *AnonymousAuthenticator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnonymousAuthenticator.ProtoReflect.Descriptor instead.
 func (*AnonymousAuthenticator) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{5}
 }
 
 // AuthorizationRule is one allow or deny rule.
@@ -778,7 +768,7 @@ type AuthorizationRule struct {
 
 func (x *AuthorizationRule) Reset() {
 	*x = AuthorizationRule{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -790,7 +780,7 @@ func (x *AuthorizationRule) String() string {
 func (*AuthorizationRule) ProtoMessage() {}
 
 func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -803,7 +793,7 @@ func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationRule.ProtoReflect.Descriptor instead.
 func (*AuthorizationRule) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AuthorizationRule) GetName() string {
@@ -853,7 +843,7 @@ type Consumer struct {
 
 func (x *Consumer) Reset() {
 	*x = Consumer{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +855,7 @@ func (x *Consumer) String() string {
 func (*Consumer) ProtoMessage() {}
 
 func (x *Consumer) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +868,7 @@ func (x *Consumer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consumer.ProtoReflect.Descriptor instead.
 func (*Consumer) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{8}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Consumer) GetName() string {
@@ -932,7 +922,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -944,7 +934,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -957,7 +947,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{9}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ApiKey) GetName() string {
@@ -999,7 +989,7 @@ type TokenSubject struct {
 
 func (x *TokenSubject) Reset() {
 	*x = TokenSubject{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1001,7 @@ func (x *TokenSubject) String() string {
 func (*TokenSubject) ProtoMessage() {}
 
 func (x *TokenSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1014,7 @@ func (x *TokenSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenSubject.ProtoReflect.Descriptor instead.
 func (*TokenSubject) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{10}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TokenSubject) GetIssuer() string {
@@ -1063,7 +1053,7 @@ type AuthzInput struct {
 
 func (x *AuthzInput) Reset() {
 	*x = AuthzInput{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1065,7 @@ func (x *AuthzInput) String() string {
 func (*AuthzInput) ProtoMessage() {}
 
 func (x *AuthzInput) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1078,7 @@ func (x *AuthzInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthzInput.ProtoReflect.Descriptor instead.
 func (*AuthzInput) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{11}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AuthzInput) GetRequest() *RequestAttributes {
@@ -1150,7 +1140,7 @@ type Values struct {
 
 func (x *Values) Reset() {
 	*x = Values{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1152,7 @@ func (x *Values) String() string {
 func (*Values) ProtoMessage() {}
 
 func (x *Values) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1165,7 @@ func (x *Values) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Values.ProtoReflect.Descriptor instead.
 func (*Values) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{12}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Values) GetValues() []string {
@@ -1213,7 +1203,7 @@ type RequestAttributes struct {
 
 func (x *RequestAttributes) Reset() {
 	*x = RequestAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1215,7 @@ func (x *RequestAttributes) String() string {
 func (*RequestAttributes) ProtoMessage() {}
 
 func (x *RequestAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1228,7 @@ func (x *RequestAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestAttributes.ProtoReflect.Descriptor instead.
 func (*RequestAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{13}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RequestAttributes) GetMethod() string {
@@ -1326,7 +1316,7 @@ type IdentityAttributes struct {
 
 func (x *IdentityAttributes) Reset() {
 	*x = IdentityAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1328,7 @@ func (x *IdentityAttributes) String() string {
 func (*IdentityAttributes) ProtoMessage() {}
 
 func (x *IdentityAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1341,7 @@ func (x *IdentityAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityAttributes.ProtoReflect.Descriptor instead.
 func (*IdentityAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{14}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *IdentityAttributes) GetConsumer() string {
@@ -1431,7 +1421,7 @@ type ConsumerAttributes struct {
 
 func (x *ConsumerAttributes) Reset() {
 	*x = ConsumerAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1433,7 @@ func (x *ConsumerAttributes) String() string {
 func (*ConsumerAttributes) ProtoMessage() {}
 
 func (x *ConsumerAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1446,7 @@ func (x *ConsumerAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerAttributes.ProtoReflect.Descriptor instead.
 func (*ConsumerAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{15}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConsumerAttributes) GetName() string {
@@ -1496,7 +1486,7 @@ type RouteAttributes struct {
 
 func (x *RouteAttributes) Reset() {
 	*x = RouteAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1498,7 @@ func (x *RouteAttributes) String() string {
 func (*RouteAttributes) ProtoMessage() {}
 
 func (x *RouteAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1511,7 @@ func (x *RouteAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteAttributes.ProtoReflect.Descriptor instead.
 func (*RouteAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{16}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RouteAttributes) GetId() string {
@@ -1576,7 +1566,7 @@ type SourceAttributes struct {
 
 func (x *SourceAttributes) Reset() {
 	*x = SourceAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[17]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1578,7 @@ func (x *SourceAttributes) String() string {
 func (*SourceAttributes) ProtoMessage() {}
 
 func (x *SourceAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[17]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1591,7 @@ func (x *SourceAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceAttributes.ProtoReflect.Descriptor instead.
 func (*SourceAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{17}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SourceAttributes) GetAddress() string {
@@ -1629,7 +1619,7 @@ var File_weir_rules_v1_auth_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&weir/rules/v1/auth_authorization.proto\"\xca\x03\n" +
+	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&weir/rules/v1/auth_authorization.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xca\x03\n" +
 	"\tAuthRoute\x12\x19\n" +
 	"\broute_id\x18\x01 \x01(\tR\arouteId\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x16\n" +
@@ -1641,12 +1631,16 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\bmetadata\x18\n" +
 	" \x03(\v2\x1d.weir.rules.v1.MetadataSourceR\bmetadata\x12,\n" +
 	"\x04body\x18\v \x01(\v2\x18.weir.rules.v1.BodyInputR\x04body\x12@\n" +
-	"\bsettings\x18\x14 \x01(\v2$.weir.rules.v1.AuthorizationSettingsR\bsettings\"\xc5\x03\n" +
+	"\bsettings\x18\x14 \x01(\v2$.weir.rules.v1.AuthorizationSettingsR\bsettings\"\xe2\x04\n" +
 	"\rAuthenticator\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
 	"\aapi_key\x18\x02 \x01(\v2\".weir.rules.v1.ApiKeyAuthenticatorH\x00R\x06apiKey\x123\n" +
 	"\x03jwt\x18\x03 \x01(\v2\x1f.weir.rules.v1.JwtAuthenticatorH\x00R\x03jwt\x12E\n" +
-	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x123\n" +
+	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x12Q\n" +
+	"\rintrospection\x18\x05 \x01(\v2).weir.rules.v1.IntrospectionAuthenticatorH\x00R\rintrospection\x12H\n" +
+	"\n" +
+	"kubernetes\x18\t \x01(\v2&.weir.rules.v1.KubernetesAuthenticatorH\x00R\n" +
+	"kubernetes\x123\n" +
 	"\atimeout\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12K\n" +
 	"\ffailure_mode\x18\x15 \x01(\x0e2(.weir.rules.v1.Authenticator.FailureModeR\vfailureMode\"Y\n" +
 	"\vFailureMode\x12\x1c\n" +
@@ -1655,7 +1649,7 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x11FAILURE_MODE_NEXT\x10\x02B\b\n" +
 	"\x06method\"-\n" +
 	"\x13ApiKeyAuthenticator\x12\x16\n" +
-	"\x06header\x18\x01 \x01(\tR\x06header\"\xcf\x02\n" +
+	"\x06header\x18\x01 \x01(\tR\x06header\"\xca\x03\n" +
 	"\x10JwtAuthenticator\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x1c\n" +
 	"\taudiences\x18\x02 \x03(\tR\taudiences\x12\x1e\n" +
@@ -1666,20 +1660,19 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\vinline_jwks\x18\x05 \x01(\tH\x00R\n" +
 	"inlineJwks\x12<\n" +
 	"\vremote_jwks\x18\x06 \x01(\v2\x19.weir.rules.v1.RemoteJwksH\x00R\n" +
-	"remoteJwks\x123\n" +
+	"remoteJwks\x12H\n" +
+	"\x0fdiscovered_jwks\x18\t \x01(\v2\x1d.weir.rules.v1.DiscoveredJwksH\x00R\x0ediscoveredJwks\x123\n" +
 	"\x06claims\x18\a \x01(\v2\x1b.weir.rules.v1.ClaimMappingR\x06claims\x12\x14\n" +
-	"\x05types\x18\b \x03(\tR\x05typesB\x06\n" +
+	"\x05types\x18\b \x03(\tR\x05types\x12/\n" +
+	"\x05cache\x18\n" +
+	" \x01(\v2\x19.weir.rules.v1.TokenCacheR\x05cacheB\x06\n" +
 	"\x04jwks\"\xcd\x01\n" +
 	"\n" +
 	"RemoteJwks\x12\x10\n" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12@\n" +
 	"\x0ecache_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rcacheDuration\x126\n" +
 	"\tmax_stale\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bmaxStale\x123\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"X\n" +
-	"\fClaimMapping\x12\x18\n" +
-	"\asubject\x18\x01 \x01(\tR\asubject\x12\x16\n" +
-	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x16\n" +
-	"\x06scopes\x18\x03 \x01(\tR\x06scopes\"\x18\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x18\n" +
 	"\x16AnonymousAuthenticator\"\xa2\x02\n" +
 	"\x11AuthorizationRule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12?\n" +
@@ -1775,81 +1768,89 @@ func file_weir_rules_v1_auth_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_weir_rules_v1_auth_proto_goTypes = []any{
-	(Authenticator_FailureMode)(0), // 0: weir.rules.v1.Authenticator.FailureMode
-	(AuthorizationRule_Effect)(0),  // 1: weir.rules.v1.AuthorizationRule.Effect
-	(*AuthRoute)(nil),              // 2: weir.rules.v1.AuthRoute
-	(*Authenticator)(nil),          // 3: weir.rules.v1.Authenticator
-	(*ApiKeyAuthenticator)(nil),    // 4: weir.rules.v1.ApiKeyAuthenticator
-	(*JwtAuthenticator)(nil),       // 5: weir.rules.v1.JwtAuthenticator
-	(*RemoteJwks)(nil),             // 6: weir.rules.v1.RemoteJwks
-	(*ClaimMapping)(nil),           // 7: weir.rules.v1.ClaimMapping
-	(*AnonymousAuthenticator)(nil), // 8: weir.rules.v1.AnonymousAuthenticator
-	(*AuthorizationRule)(nil),      // 9: weir.rules.v1.AuthorizationRule
-	(*Consumer)(nil),               // 10: weir.rules.v1.Consumer
-	(*ApiKey)(nil),                 // 11: weir.rules.v1.ApiKey
-	(*TokenSubject)(nil),           // 12: weir.rules.v1.TokenSubject
-	(*AuthzInput)(nil),             // 13: weir.rules.v1.AuthzInput
-	(*Values)(nil),                 // 14: weir.rules.v1.Values
-	(*RequestAttributes)(nil),      // 15: weir.rules.v1.RequestAttributes
-	(*IdentityAttributes)(nil),     // 16: weir.rules.v1.IdentityAttributes
-	(*ConsumerAttributes)(nil),     // 17: weir.rules.v1.ConsumerAttributes
-	(*RouteAttributes)(nil),        // 18: weir.rules.v1.RouteAttributes
-	(*SourceAttributes)(nil),       // 19: weir.rules.v1.SourceAttributes
-	nil,                            // 20: weir.rules.v1.RequestAttributes.QueryEntry
-	nil,                            // 21: weir.rules.v1.RequestAttributes.HeadersEntry
-	(*Upstream)(nil),               // 22: weir.rules.v1.Upstream
-	(*MetadataSource)(nil),         // 23: weir.rules.v1.MetadataSource
-	(*BodyInput)(nil),              // 24: weir.rules.v1.BodyInput
-	(*AuthorizationSettings)(nil),  // 25: weir.rules.v1.AuthorizationSettings
-	(*durationpb.Duration)(nil),    // 26: google.protobuf.Duration
-	(*Requirements)(nil),           // 27: weir.rules.v1.Requirements
-	(*timestamppb.Timestamp)(nil),  // 28: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),        // 29: google.protobuf.Struct
-	(*structpb.Value)(nil),         // 30: google.protobuf.Value
+	(Authenticator_FailureMode)(0),     // 0: weir.rules.v1.Authenticator.FailureMode
+	(AuthorizationRule_Effect)(0),      // 1: weir.rules.v1.AuthorizationRule.Effect
+	(*AuthRoute)(nil),                  // 2: weir.rules.v1.AuthRoute
+	(*Authenticator)(nil),              // 3: weir.rules.v1.Authenticator
+	(*ApiKeyAuthenticator)(nil),        // 4: weir.rules.v1.ApiKeyAuthenticator
+	(*JwtAuthenticator)(nil),           // 5: weir.rules.v1.JwtAuthenticator
+	(*RemoteJwks)(nil),                 // 6: weir.rules.v1.RemoteJwks
+	(*AnonymousAuthenticator)(nil),     // 7: weir.rules.v1.AnonymousAuthenticator
+	(*AuthorizationRule)(nil),          // 8: weir.rules.v1.AuthorizationRule
+	(*Consumer)(nil),                   // 9: weir.rules.v1.Consumer
+	(*ApiKey)(nil),                     // 10: weir.rules.v1.ApiKey
+	(*TokenSubject)(nil),               // 11: weir.rules.v1.TokenSubject
+	(*AuthzInput)(nil),                 // 12: weir.rules.v1.AuthzInput
+	(*Values)(nil),                     // 13: weir.rules.v1.Values
+	(*RequestAttributes)(nil),          // 14: weir.rules.v1.RequestAttributes
+	(*IdentityAttributes)(nil),         // 15: weir.rules.v1.IdentityAttributes
+	(*ConsumerAttributes)(nil),         // 16: weir.rules.v1.ConsumerAttributes
+	(*RouteAttributes)(nil),            // 17: weir.rules.v1.RouteAttributes
+	(*SourceAttributes)(nil),           // 18: weir.rules.v1.SourceAttributes
+	nil,                                // 19: weir.rules.v1.RequestAttributes.QueryEntry
+	nil,                                // 20: weir.rules.v1.RequestAttributes.HeadersEntry
+	(*Upstream)(nil),                   // 21: weir.rules.v1.Upstream
+	(*MetadataSource)(nil),             // 22: weir.rules.v1.MetadataSource
+	(*BodyInput)(nil),                  // 23: weir.rules.v1.BodyInput
+	(*AuthorizationSettings)(nil),      // 24: weir.rules.v1.AuthorizationSettings
+	(*IntrospectionAuthenticator)(nil), // 25: weir.rules.v1.IntrospectionAuthenticator
+	(*KubernetesAuthenticator)(nil),    // 26: weir.rules.v1.KubernetesAuthenticator
+	(*durationpb.Duration)(nil),        // 27: google.protobuf.Duration
+	(*DiscoveredJwks)(nil),             // 28: weir.rules.v1.DiscoveredJwks
+	(*ClaimMapping)(nil),               // 29: weir.rules.v1.ClaimMapping
+	(*TokenCache)(nil),                 // 30: weir.rules.v1.TokenCache
+	(*Requirements)(nil),               // 31: weir.rules.v1.Requirements
+	(*timestamppb.Timestamp)(nil),      // 32: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),            // 33: google.protobuf.Struct
+	(*structpb.Value)(nil),             // 34: google.protobuf.Value
 }
 var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	3,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
-	9,  // 1: weir.rules.v1.AuthRoute.rules:type_name -> weir.rules.v1.AuthorizationRule
-	22, // 2: weir.rules.v1.AuthRoute.upstream:type_name -> weir.rules.v1.Upstream
-	23, // 3: weir.rules.v1.AuthRoute.metadata:type_name -> weir.rules.v1.MetadataSource
-	24, // 4: weir.rules.v1.AuthRoute.body:type_name -> weir.rules.v1.BodyInput
-	25, // 5: weir.rules.v1.AuthRoute.settings:type_name -> weir.rules.v1.AuthorizationSettings
+	8,  // 1: weir.rules.v1.AuthRoute.rules:type_name -> weir.rules.v1.AuthorizationRule
+	21, // 2: weir.rules.v1.AuthRoute.upstream:type_name -> weir.rules.v1.Upstream
+	22, // 3: weir.rules.v1.AuthRoute.metadata:type_name -> weir.rules.v1.MetadataSource
+	23, // 4: weir.rules.v1.AuthRoute.body:type_name -> weir.rules.v1.BodyInput
+	24, // 5: weir.rules.v1.AuthRoute.settings:type_name -> weir.rules.v1.AuthorizationSettings
 	4,  // 6: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
 	5,  // 7: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
-	8,  // 8: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
-	26, // 9: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
-	0,  // 10: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
-	26, // 11: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
-	6,  // 12: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
-	7,  // 13: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	26, // 14: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
-	26, // 15: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
-	26, // 16: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
-	1,  // 17: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
-	27, // 18: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
-	11, // 19: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
-	12, // 20: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
-	28, // 21: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	15, // 22: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
-	16, // 23: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
-	18, // 24: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
-	19, // 25: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
-	17, // 26: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
-	28, // 27: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
-	29, // 28: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
-	20, // 29: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
-	21, // 30: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
-	30, // 31: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
-	29, // 32: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
-	14, // 33: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
-	14, // 34: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	7,  // 8: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
+	25, // 9: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
+	26, // 10: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
+	27, // 11: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
+	0,  // 12: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
+	27, // 13: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
+	6,  // 14: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
+	28, // 15: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
+	29, // 16: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	30, // 17: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
+	27, // 18: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
+	27, // 19: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
+	27, // 20: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
+	1,  // 21: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
+	31, // 22: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
+	10, // 23: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
+	11, // 24: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
+	32, // 25: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	14, // 26: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
+	15, // 27: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
+	17, // 28: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
+	18, // 29: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
+	16, // 30: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
+	32, // 31: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
+	33, // 32: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
+	19, // 33: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
+	20, // 34: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
+	34, // 35: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
+	33, // 36: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
+	13, // 37: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
+	13, // 38: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proto_init() }
@@ -1858,14 +1859,18 @@ func file_weir_rules_v1_auth_proto_init() {
 		return
 	}
 	file_weir_rules_v1_auth_authorization_proto_init()
+	file_weir_rules_v1_auth_tokens_proto_init()
 	file_weir_rules_v1_auth_proto_msgTypes[1].OneofWrappers = []any{
 		(*Authenticator_ApiKey)(nil),
 		(*Authenticator_Jwt)(nil),
 		(*Authenticator_Anonymous)(nil),
+		(*Authenticator_Introspection)(nil),
+		(*Authenticator_Kubernetes)(nil),
 	}
 	file_weir_rules_v1_auth_proto_msgTypes[3].OneofWrappers = []any{
 		(*JwtAuthenticator_InlineJwks)(nil),
 		(*JwtAuthenticator_RemoteJwks)(nil),
+		(*JwtAuthenticator_DiscoveredJwks)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1873,7 +1878,7 @@ func file_weir_rules_v1_auth_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_auth_proto_rawDesc), len(file_weir_rules_v1_auth_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   20,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
