@@ -56,8 +56,12 @@ func TestRequirements(t *testing.T) {
 		"any scope of several": {bearer(nil), []*rulesv1.AuthorizationRule{need("n", "", &rulesv1.Requirements{
 			Scopes: &rulesv1.TextRequirement{AnyOf: []string{"admin", "write"}},
 		})}, extauthz.ReasonAllowed, ""},
-		"an allow rule that lacks": {bearer(nil), []*rulesv1.AuthorizationRule{narrowed}, extauthz.ReasonInsufficientScope,
-			`Bearer realm="edge", error="insufficient_scope", error_description="the request needs a scope that the caller does not have", scope="admin"`},
+		"an allow rule that lacks": {
+			bearer(nil),
+			[]*rulesv1.AuthorizationRule{narrowed},
+			extauthz.ReasonInsufficientScope,
+			`Bearer realm="edge", error="insufficient_scope", error_description="the request needs a scope that the caller does not have", scope="admin"`,
+		},
 		"an allow rule after it":  {bearer(nil), []*rulesv1.AuthorizationRule{narrowed, authtest.Allow("a", "true")}, extauthz.ReasonAllowed, ""},
 		"role in a list":          {bearer(map[string]any{"roles": []any{"dev", "ops"}}), []*rulesv1.AuthorizationRule{need("n", "", roles("ops"))}, extauthz.ReasonAllowed, ""},
 		"role as a text":          {bearer(map[string]any{"roles": "ops"}), []*rulesv1.AuthorizationRule{need("n", "", roles("ops"))}, extauthz.ReasonAllowed, ""},

@@ -116,7 +116,7 @@ func (r *resolver) surrounding(compiled *compiledAuth, won wonPiece) {
 		compiled.settings.Relationships = store
 	case *v1alpha1.RuleBody:
 		compiled.auth.BodyBytes = max(compiled.auth.BodyBytes, uint32(deref(value.MaxBytes, defaultBodyBytes))) //nolint:gosec // validated
-		compiled.body = &rulesv1.BodyInput{MaxBytes: uint32(deref(value.MaxBytes, defaultBodyBytes))} //nolint:gosec // validated
+		compiled.body = &rulesv1.BodyInput{MaxBytes: uint32(deref(value.MaxBytes, defaultBodyBytes))}           //nolint:gosec // validated
 		if ref := value.DescriptorSetRef; ref != nil {
 			compiled.body.DescriptorSet, err = r.descriptorSet(won.from.object, *ref)
 		}

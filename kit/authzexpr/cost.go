@@ -80,7 +80,7 @@ func growth(e ast.Expr) int {
 	for _, argument := range args {
 		most = max(most, growth(argument))
 	}
-	put := ast.Expr(nil)
+	var put ast.Expr
 	switch {
 	case call.FunctionName() == "replace" && len(args) >= 2:
 		put = args[1]

@@ -48,8 +48,8 @@ type activation Input
 // ResolveName implements cel.Activation.
 func (a *activation) ResolveName(name string) (any, bool) {
 	in := (*Input)(a)
-	index := 0
-	typeName := ""
+	var index int
+	var typeName string
 	switch name {
 	case "request":
 		index, typeName = request, "weir.rules.v1.RequestAttributes"
