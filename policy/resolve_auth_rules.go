@@ -12,8 +12,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	corev1 "k8s.io/api/core/v1"
-
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/kit/authzexpr"
 	"weir.dev/policy/v1alpha1"
@@ -171,18 +169,6 @@ func (r *resolver) optionalSecret(object *Object, ref *v1alpha1.SecretKeyRef) (s
 	}
 	value, err := r.secretValue(object.Ref.Namespace, *ref)
 	return strings.TrimSpace(string(value)), err
-}
-
-// secretValue reads a key of a Secret. Errors hold nothing of its data.
-func (r *resolver) secretValue(namespace string, ref v1alpha1.SecretKeyRef) ([]byte, error) {
-	object, ok := r.byRef[ObjectRef{Kind: "Secret", Namespace: namespace, Name: ref.Name}]
-	if !ok {
-		return nil, fmt.Errorf("there is no Secret %s/%s", namespace, ref.Name)
-	}
-	if secret, ok := object.Value.(*corev1.Secret); ok && len(secret.Data[ref.Key]) > 0 {
-		return secret.Data[ref.Key], nil
-	}
-	return nil, fmt.Errorf("Secret %s/%s has no key %q", namespace, ref.Name, ref.Key) //nolint:staticcheck // a kind's name
 }
 
 func (r *resolver) descriptorSet(object *Object, ref v1alpha1.ConfigMapKeyRef) ([]byte, error) {

@@ -259,14 +259,6 @@ func (c *checker) endpoint(field, address string, query bool) {
 	}
 }
 
-func (c *checker) secretKeyRef(field string, ref *v1alpha1.SecretKeyRef) {
-	if ref == nil {
-		return
-	}
-	c.text(field+".name", ref.Name, true, 253)
-	c.text(field+".key", ref.Key, true, 253)
-}
-
 // upstream checks what the service is told.
 func (c *checker) upstream(at string, upstream *v1alpha1.Upstream) {
 	if upstream == nil {

@@ -4,16 +4,6 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// SecretKeyRef is one key of a Secret in the same namespace.
-type SecretKeyRef struct {
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	Name string `json:"name"`
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	Key string `json:"key"`
-}
-
 // Requirements are what a rule asks a caller to have, all that are set. They go
 // with the effects Require and Allow.
 type Requirements struct {
