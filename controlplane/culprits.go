@@ -210,7 +210,7 @@ func (s *search) trace(t trial) []policy.Origin {
 	}
 	var origins []policy.Origin
 	for _, name := range names {
-		for _, origin := range envoy.Trace(t.plan, s.lane.options, t.rejection.TypeURL, name, t.rejection.Message) {
+		for _, origin := range s.lane.compiled.Trace(t.plan, s.lane.options, t.rejection.TypeURL, name, t.rejection.Message) {
 			_, blamed := s.blamed[origin.Object]
 			if !blamed && (len(s.changed) == 0 || slices.Contains(s.changed, origin.Object)) {
 				origins = append(origins, origin)
