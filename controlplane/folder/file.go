@@ -105,8 +105,8 @@ func (s *Source) missing(path string, known *file, documents []policy.Document, 
 		there[document.Ref] = true
 	}
 	leaving := map[policy.ObjectRef]time.Time{}
-	for _, ref := range s.goodIn[path] {
-		if there[ref] {
+	for ref, object := range s.good {
+		if object.File != path || there[ref] {
 			continue
 		}
 		leaving[ref] = now

@@ -57,10 +57,8 @@ type Source struct {
 	parser *policy.Parser
 	keeper *source.Keeper
 	files  map[string]*file
-	// good are the objects in use since the last build, goodIn their names by
-	// file.
-	good   map[policy.ObjectRef]*policy.Object
-	goodIn map[string][]policy.ObjectRef
+	// good are the objects in use since the last build.
+	good map[policy.ObjectRef]*policy.Object
 	// down names the folders, or folders within them, that could not be read at
 	// the last scan.
 	down map[string]error
