@@ -1,12 +1,19 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"math/rand"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -148,4 +155,93 @@ func (p *proxied) planOfText(text string) *policy.Plan {
 	path := filepath.Join(p.t.TempDir(), "p.yaml")
 	require.NoError(p.t, os.WriteFile(path, []byte(text), 0o600))
 	return p.planOf(path)
+}
+
+// rollOut brings Envoy to a policy by way of shards, as a control plane does, and
+// returns how many there are.
+func (p *proxied) rollOut(cache *envoy.Cache, text string) int {
+	p.t.Helper()
+	set, err := cache.CompileFleet(p.planOfText(text), p.options)
+	require.NoError(p.t, err)
+	require.NoError(p.t, p.ads.Rollout(p.t.Context(), set))
+	return len(set[envoy.TypeScope])
+}
+
+// While a chain grows from one configuration to many shards, and those are made
+// anew, no request fails, on connections new and old, and what is acknowledged
+// is served.
+func TestShardsAreMadeUnderLoad(t *testing.T) {
+	p := startEnvoy(t)
+	p.options.ExtAuthzAddress, p.options.RateLimitAddress, p.options.ShardAbove = "", "", 20
+	var seen sync.Map
+	upstream := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		for name := range r.Header {
+			seen.Store(strings.ToLower(name), true)
+		}
+	}))
+	defer upstream.Close()
+	policyOf := func(from, routes int) string {
+		text := strings.Replace(shardsGateway, "port: 9}", "port: "+upstream.URL[strings.LastIndexByte(upstream.URL, ':')+1:]+"}", 1)
+		for i := range routes {
+			if i < 10 || i >= from {
+				text += shardsRoute(fmt.Sprintf("r%04d", i), "", "PathPrefix", fmt.Sprintf("/r/%04d", i))
+			}
+		}
+		return text
+	}
+	var cache envoy.Cache
+	require.Zero(t, p.rollOut(&cache, policyOf(0, 10)))
+	base := fmt.Sprintf("http://127.0.0.1:%d", p.ports[8080])
+	p.listening(8080)
+	get := func(client *http.Client, path string) int {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+path, nil)
+		if err != nil {
+			return 0
+		}
+		request.Header.Set("X-Weir-Shard", "nowhere")
+		response, err := client.Do(request)
+		if err != nil {
+			return 0
+		}
+		_, _ = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
+		return response.StatusCode
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wait sync.WaitGroup
+	var asked, failed atomic.Int64
+	for i := range 4 {
+		client := &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second}
+		wait.Go(func() {
+			for n := i; ctx.Err() == nil; n++ {
+				if asked.Add(1); get(client, fmt.Sprintf("/r/%04d", n%10)) != http.StatusOK {
+					failed.Add(1)
+				}
+				if i == 0 { // a connection that is mostly idle
+					time.Sleep(20 * time.Millisecond)
+				}
+			}
+		})
+	}
+	shards := 0
+	client := &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second}
+	for _, step := range []struct{ from, routes int }{{0, 15}, {0, 30}, {0, 31}, {0, 60}, {0, 120}, {0, 400}, {200, 400}, {390, 400}, {0, 401}} {
+		now := p.rollOut(&cache, policyOf(step.from, step.routes))
+		shards = max(shards, now)
+		require.Equal(t, step.routes > 20, now > 0, "%v", step)
+		for i := range step.routes {
+			if i < 10 || i >= step.from {
+				require.Equal(t, http.StatusOK, get(client, fmt.Sprintf("/r/%04d/x", i)), "%v", step)
+			} else {
+				require.Equal(t, http.StatusNotFound, get(client, fmt.Sprintf("/r/%04d/x", i)), "%v", step)
+			}
+		}
+	}
+	cancel()
+	wait.Wait()
+	require.Greater(t, shards, 60)
+	require.Greater(t, asked.Load(), int64(500))
+	require.Zero(t, failed.Load(), "of %d", asked.Load())
+	_, there := seen.Load("x-weir-shard")
+	require.False(t, there, "the key of the shard reaches the backend")
 }
