@@ -205,10 +205,13 @@ func between(a, b string) string {
 // isPlain reports whether a text may stand in an expression within a format
 // string without being escaped in either, and in a character class.
 func isPlain(text string, host bool) bool {
+	signs := "-."
+	if !host {
+		signs = "-./_~ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	}
 	for i := range len(text) {
 		c := text[i]
-		plain := 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '.' || c == '-'
-		if !plain && (host || !('A' <= c && c <= 'Z' || c == '/' || c == '_' || c == '~')) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && strings.IndexByte(signs, c) < 0 {
 			return false
 		}
 	}
