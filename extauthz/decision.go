@@ -50,6 +50,11 @@ type Decision struct {
 	Identity Identity
 	// Challenge is the value of WWW-Authenticate, empty when none applies.
 	Challenge string
+	// ResponseHeaders are added to the client's answer, whatever the outcome.
+	ResponseHeaders []Header
+	// Answer, if not nil, is what a refused client gets instead of the problem
+	// details of Reason.
+	Answer *Answer
 	// CredentialHeaders are the lower-case names of headers that carry
 	// credentials on this route and must not reach the service. Shared: never
 	// changed.

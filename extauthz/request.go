@@ -34,18 +34,20 @@ type Request struct {
 	GRPC bool
 }
 
-// header returns the first value of a header and how many there are. name is
+// Credential returns the first value of a header that may be there once, and
+// whether it is Absent, Present or, given several times, Ambiguous. name is
 // lower-case.
-func (r *Request) header(name string) (value string, count int) {
+func (r *Request) Credential(name string) (value string, presence Presence) {
 	for i := range r.Headers {
-		if r.Headers[i].Name == name {
-			if count == 0 {
-				value = r.Headers[i].Value
-			}
-			count++
+		if r.Headers[i].Name != name {
+			continue
 		}
+		if presence != Absent {
+			return value, Ambiguous
+		}
+		value, presence = r.Headers[i].Value, Present
 	}
-	return value, count
+	return value, presence
 }
 
 // splitTarget cuts the query off a request target.

@@ -26,10 +26,12 @@ type Verifier struct {
 	events     Events
 }
 
-// Verify implements extauthz.TokenVerifier. The keys in effect are looked at
+// Verify returns what a token says if its signature, issuer, audience and times
+// hold at now. Every error is a refusal; one that wraps an *extauthz.Refusal
+// carries its reason. Only fetching keys may wait, never past ctx. The keys in effect are looked at
 // before the cache, so that a token is not accepted on the strength of keys that
 // may no longer be used.
-func (v *Verifier) Verify(ctx context.Context, now time.Time, token string) (*extauthz.Token, error) {
+func (v *Verifier) Verify(ctx context.Context, now time.Time, token string) (*extauthz.Proof, error) {
 	if len(token) > MaxTokenBytes {
 		return nil, invalid("the token is %d bytes long; the most is %d", len(token), MaxTokenBytes)
 	}
@@ -60,7 +62,7 @@ func sum(token string) [sha256.Size]byte {
 	return sha256.Sum256([]byte(token))
 }
 
-func (v *Verifier) verify(ctx context.Context, now time.Time, token string, set *keySet, key cacheKey) (*extauthz.Token, error) {
+func (v *Verifier) verify(ctx context.Context, now time.Time, token string, set *keySet, key cacheKey) (*extauthz.Proof, error) {
 	parsed, err := parse(token)
 	if err == nil {
 		err = v.checkHeader(parsed.header)

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
-	"weir.dev/extauthz"
 )
 
 // Defaults and bounds of a provider, as auth.proto documents them.
@@ -102,18 +101,9 @@ type noEvents struct{}
 func (noEvents) TokenCache(string) {}
 func (noEvents) KeySetFetch(error) {}
 
-// Issuer implements extauthz.TokenVerifiers.
-func (v *Verifiers) Issuer(token string) (string, error) {
-	parsed, err := parse(token)
-	if err != nil {
-		return "", invalid("%w", err)
-	}
-	issuer, _ := parsed.claims["iss"].(string)
-	return issuer, nil
-}
-
-// Verifier implements extauthz.TokenVerifiers.
-func (v *Verifiers) Verifier(provider *rulesv1.JwtAuthenticator) (extauthz.TokenVerifier, error) {
+// Verifier returns the verifier of a provider. Equal providers share what they
+// have fetched. The error names the field of provider at fault.
+func (v *Verifiers) Verifier(provider *rulesv1.JwtAuthenticator) (*Verifier, error) {
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(provider)
 	if err != nil {
 		return nil, fmt.Errorf("jwt: %w", err)
