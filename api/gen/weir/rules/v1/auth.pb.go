@@ -242,13 +242,18 @@ type Authenticator struct {
 	//	*Authenticator_ApiKey
 	//	*Authenticator_Jwt
 	//	*Authenticator_Anonymous
+	//	*Authenticator_ClientCertificate
+	//	*Authenticator_HttpSignature
 	Method isAuthenticator_Method `protobuf_oneof:"method"`
 	// Deadline of one proof, at most 30 s. Unset leaves it to the method's own
 	// and the check's deadline.
-	Timeout       *durationpb.Duration      `protobuf:"bytes,20,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	FailureMode   Authenticator_FailureMode `protobuf:"varint,21,opt,name=failure_mode,json=failureMode,proto3,enum=weir.rules.v1.Authenticator_FailureMode" json:"failure_mode,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Timeout     *durationpb.Duration      `protobuf:"bytes,20,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	FailureMode Authenticator_FailureMode `protobuf:"varint,21,opt,name=failure_mode,json=failureMode,proto3,enum=weir.rules.v1.Authenticator_FailureMode" json:"failure_mode,omitempty"`
+	// What the bearer of a token has to prove beside it; for methods that take
+	// tokens only.
+	SenderConstraint *SenderConstraint `protobuf:"bytes,22,opt,name=sender_constraint,json=senderConstraint,proto3" json:"sender_constraint,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Authenticator) Reset() {
@@ -322,6 +327,24 @@ func (x *Authenticator) GetAnonymous() *AnonymousAuthenticator {
 	return nil
 }
 
+func (x *Authenticator) GetClientCertificate() *ClientCertificateAuthenticator {
+	if x != nil {
+		if x, ok := x.Method.(*Authenticator_ClientCertificate); ok {
+			return x.ClientCertificate
+		}
+	}
+	return nil
+}
+
+func (x *Authenticator) GetHttpSignature() *HttpSignatureAuthenticator {
+	if x != nil {
+		if x, ok := x.Method.(*Authenticator_HttpSignature); ok {
+			return x.HttpSignature
+		}
+	}
+	return nil
+}
+
 func (x *Authenticator) GetTimeout() *durationpb.Duration {
 	if x != nil {
 		return x.Timeout
@@ -334,6 +357,13 @@ func (x *Authenticator) GetFailureMode() Authenticator_FailureMode {
 		return x.FailureMode
 	}
 	return Authenticator_FAILURE_MODE_UNSPECIFIED
+}
+
+func (x *Authenticator) GetSenderConstraint() *SenderConstraint {
+	if x != nil {
+		return x.SenderConstraint
+	}
+	return nil
 }
 
 type isAuthenticator_Method interface {
@@ -352,11 +382,23 @@ type Authenticator_Anonymous struct {
 	Anonymous *AnonymousAuthenticator `protobuf:"bytes,4,opt,name=anonymous,proto3,oneof"`
 }
 
+type Authenticator_ClientCertificate struct {
+	ClientCertificate *ClientCertificateAuthenticator `protobuf:"bytes,6,opt,name=client_certificate,json=clientCertificate,proto3,oneof"`
+}
+
+type Authenticator_HttpSignature struct {
+	HttpSignature *HttpSignatureAuthenticator `protobuf:"bytes,8,opt,name=http_signature,json=httpSignature,proto3,oneof"`
+}
+
 func (*Authenticator_ApiKey) isAuthenticator_Method() {}
 
 func (*Authenticator_Jwt) isAuthenticator_Method() {}
 
 func (*Authenticator_Anonymous) isAuthenticator_Method() {}
+
+func (*Authenticator_ClientCertificate) isAuthenticator_Method() {}
+
+func (*Authenticator_HttpSignature) isAuthenticator_Method() {}
 
 // ApiKeyAuthenticator accepts the API key of any Consumer.
 type ApiKeyAuthenticator struct {
@@ -797,6 +839,8 @@ type Consumer struct {
 	ApiKeys []*ApiKey `protobuf:"bytes,4,rep,name=api_keys,json=apiKeys,proto3" json:"api_keys,omitempty"`
 	// Token subjects that are this consumer.
 	TokenSubjects []*TokenSubject `protobuf:"bytes,5,rep,name=token_subjects,json=tokenSubjects,proto3" json:"token_subjects,omitempty"`
+	// Keys by which the consumer signs requests.
+	SignatureKeys []*SignatureKey `protobuf:"bytes,20,rep,name=signature_keys,json=signatureKeys,proto3" json:"signature_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -862,6 +906,13 @@ func (x *Consumer) GetApiKeys() []*ApiKey {
 func (x *Consumer) GetTokenSubjects() []*TokenSubject {
 	if x != nil {
 		return x.TokenSubjects
+	}
+	return nil
+}
+
+func (x *Consumer) GetSignatureKeys() []*SignatureKey {
+	if x != nil {
+		return x.SignatureKeys
 	}
 	return nil
 }
@@ -1165,7 +1216,9 @@ type IdentityAttributes struct {
 	Authenticator string `protobuf:"bytes,6,opt,name=authenticator,proto3" json:"authenticator,omitempty"`
 	Issuer        string `protobuf:"bytes,7,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	// Claims of the token; empty for other methods.
-	Claims        *structpb.Struct `protobuf:"bytes,8,opt,name=claims,proto3" json:"claims,omitempty"`
+	Claims *structpb.Struct `protobuf:"bytes,8,opt,name=claims,proto3" json:"claims,omitempty"`
+	// The client certificate that identified the caller; empty for other methods.
+	Certificate   *CertificateAttributes `protobuf:"bytes,9,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1252,6 +1305,13 @@ func (x *IdentityAttributes) GetIssuer() string {
 func (x *IdentityAttributes) GetClaims() *structpb.Struct {
 	if x != nil {
 		return x.Claims
+	}
+	return nil
+}
+
+func (x *IdentityAttributes) GetCertificate() *CertificateAttributes {
+	if x != nil {
+		return x.Certificate
 	}
 	return nil
 }
@@ -1351,21 +1411,24 @@ var File_weir_rules_v1_auth_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x01\n" +
+	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eweir/rules/v1/auth_proof.proto\"\xea\x01\n" +
 	"\tAuthRoute\x12\x19\n" +
 	"\broute_id\x18\x01 \x01(\tR\arouteId\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\x12D\n" +
 	"\x0eauthenticators\x18\x04 \x03(\v2\x1c.weir.rules.v1.AuthenticatorR\x0eauthenticators\x126\n" +
 	"\x05rules\x18\x05 \x03(\v2 .weir.rules.v1.AuthorizationRuleR\x05rules\x12\x14\n" +
-	"\x05realm\x18\x06 \x01(\tR\x05realm\"\xc5\x03\n" +
+	"\x05realm\x18\x06 \x01(\tR\x05realm\"\xc7\x05\n" +
 	"\rAuthenticator\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
 	"\aapi_key\x18\x02 \x01(\v2\".weir.rules.v1.ApiKeyAuthenticatorH\x00R\x06apiKey\x123\n" +
 	"\x03jwt\x18\x03 \x01(\v2\x1f.weir.rules.v1.JwtAuthenticatorH\x00R\x03jwt\x12E\n" +
-	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x123\n" +
+	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x12^\n" +
+	"\x12client_certificate\x18\x06 \x01(\v2-.weir.rules.v1.ClientCertificateAuthenticatorH\x00R\x11clientCertificate\x12R\n" +
+	"\x0ehttp_signature\x18\b \x01(\v2).weir.rules.v1.HttpSignatureAuthenticatorH\x00R\rhttpSignature\x123\n" +
 	"\atimeout\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12K\n" +
-	"\ffailure_mode\x18\x15 \x01(\x0e2(.weir.rules.v1.Authenticator.FailureModeR\vfailureMode\"Y\n" +
+	"\ffailure_mode\x18\x15 \x01(\x0e2(.weir.rules.v1.Authenticator.FailureModeR\vfailureMode\x12L\n" +
+	"\x11sender_constraint\x18\x16 \x01(\v2\x1f.weir.rules.v1.SenderConstraintR\x10senderConstraint\"Y\n" +
 	"\vFailureMode\x12\x1c\n" +
 	"\x18FAILURE_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11FAILURE_MODE_DENY\x10\x01\x12\x15\n" +
@@ -1407,13 +1470,14 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x06Effect\x12\x16\n" +
 	"\x12EFFECT_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fEFFECT_ALLOW\x10\x01\x12\x0f\n" +
-	"\vEFFECT_DENY\x10\x02\"\xc0\x01\n" +
+	"\vEFFECT_DENY\x10\x02\"\x84\x02\n" +
 	"\bConsumer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04tier\x18\x03 \x01(\tR\x04tier\x120\n" +
 	"\bapi_keys\x18\x04 \x03(\v2\x15.weir.rules.v1.ApiKeyR\aapiKeys\x12B\n" +
-	"\x0etoken_subjects\x18\x05 \x03(\v2\x1b.weir.rules.v1.TokenSubjectR\rtokenSubjects\"\x89\x01\n" +
+	"\x0etoken_subjects\x18\x05 \x03(\v2\x1b.weir.rules.v1.TokenSubjectR\rtokenSubjects\x12B\n" +
+	"\x0esignature_keys\x18\x14 \x03(\v2\x1b.weir.rules.v1.SignatureKeyR\rsignatureKeys\"\x89\x01\n" +
 	"\x06ApiKey\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12;\n" +
@@ -1438,7 +1502,7 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfd\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc5\x02\n" +
 	"\x12IdentityAttributes\x12\x1a\n" +
 	"\bconsumer\x18\x01 \x01(\tR\bconsumer\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x16\n" +
@@ -1447,7 +1511,8 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x06scopes\x18\x05 \x03(\tR\x06scopes\x12$\n" +
 	"\rauthenticator\x18\x06 \x01(\tR\rauthenticator\x12\x16\n" +
 	"\x06issuer\x18\a \x01(\tR\x06issuer\x12/\n" +
-	"\x06claims\x18\b \x01(\v2\x17.google.protobuf.StructR\x06claims\"!\n" +
+	"\x06claims\x18\b \x01(\v2\x17.google.protobuf.StructR\x06claims\x12F\n" +
+	"\vcertificate\x18\t \x01(\v2$.weir.rules.v1.CertificateAttributesR\vcertificate\"!\n" +
 	"\x0fRouteAttributes\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\",\n" +
 	"\x10SourceAttributes\x12\x18\n" +
@@ -1468,28 +1533,33 @@ func file_weir_rules_v1_auth_proto_rawDescGZIP() []byte {
 var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_weir_rules_v1_auth_proto_goTypes = []any{
-	(Authenticator_FailureMode)(0), // 0: weir.rules.v1.Authenticator.FailureMode
-	(AuthorizationRule_Effect)(0),  // 1: weir.rules.v1.AuthorizationRule.Effect
-	(*AuthRoute)(nil),              // 2: weir.rules.v1.AuthRoute
-	(*Authenticator)(nil),          // 3: weir.rules.v1.Authenticator
-	(*ApiKeyAuthenticator)(nil),    // 4: weir.rules.v1.ApiKeyAuthenticator
-	(*JwtAuthenticator)(nil),       // 5: weir.rules.v1.JwtAuthenticator
-	(*RemoteJwks)(nil),             // 6: weir.rules.v1.RemoteJwks
-	(*ClaimMapping)(nil),           // 7: weir.rules.v1.ClaimMapping
-	(*AnonymousAuthenticator)(nil), // 8: weir.rules.v1.AnonymousAuthenticator
-	(*AuthorizationRule)(nil),      // 9: weir.rules.v1.AuthorizationRule
-	(*Consumer)(nil),               // 10: weir.rules.v1.Consumer
-	(*ApiKey)(nil),                 // 11: weir.rules.v1.ApiKey
-	(*TokenSubject)(nil),           // 12: weir.rules.v1.TokenSubject
-	(*AuthzInput)(nil),             // 13: weir.rules.v1.AuthzInput
-	(*RequestAttributes)(nil),      // 14: weir.rules.v1.RequestAttributes
-	(*IdentityAttributes)(nil),     // 15: weir.rules.v1.IdentityAttributes
-	(*RouteAttributes)(nil),        // 16: weir.rules.v1.RouteAttributes
-	(*SourceAttributes)(nil),       // 17: weir.rules.v1.SourceAttributes
-	nil,                            // 18: weir.rules.v1.RequestAttributes.HeadersEntry
-	(*durationpb.Duration)(nil),    // 19: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 20: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),        // 21: google.protobuf.Struct
+	(Authenticator_FailureMode)(0),         // 0: weir.rules.v1.Authenticator.FailureMode
+	(AuthorizationRule_Effect)(0),          // 1: weir.rules.v1.AuthorizationRule.Effect
+	(*AuthRoute)(nil),                      // 2: weir.rules.v1.AuthRoute
+	(*Authenticator)(nil),                  // 3: weir.rules.v1.Authenticator
+	(*ApiKeyAuthenticator)(nil),            // 4: weir.rules.v1.ApiKeyAuthenticator
+	(*JwtAuthenticator)(nil),               // 5: weir.rules.v1.JwtAuthenticator
+	(*RemoteJwks)(nil),                     // 6: weir.rules.v1.RemoteJwks
+	(*ClaimMapping)(nil),                   // 7: weir.rules.v1.ClaimMapping
+	(*AnonymousAuthenticator)(nil),         // 8: weir.rules.v1.AnonymousAuthenticator
+	(*AuthorizationRule)(nil),              // 9: weir.rules.v1.AuthorizationRule
+	(*Consumer)(nil),                       // 10: weir.rules.v1.Consumer
+	(*ApiKey)(nil),                         // 11: weir.rules.v1.ApiKey
+	(*TokenSubject)(nil),                   // 12: weir.rules.v1.TokenSubject
+	(*AuthzInput)(nil),                     // 13: weir.rules.v1.AuthzInput
+	(*RequestAttributes)(nil),              // 14: weir.rules.v1.RequestAttributes
+	(*IdentityAttributes)(nil),             // 15: weir.rules.v1.IdentityAttributes
+	(*RouteAttributes)(nil),                // 16: weir.rules.v1.RouteAttributes
+	(*SourceAttributes)(nil),               // 17: weir.rules.v1.SourceAttributes
+	nil,                                    // 18: weir.rules.v1.RequestAttributes.HeadersEntry
+	(*ClientCertificateAuthenticator)(nil), // 19: weir.rules.v1.ClientCertificateAuthenticator
+	(*HttpSignatureAuthenticator)(nil),     // 20: weir.rules.v1.HttpSignatureAuthenticator
+	(*durationpb.Duration)(nil),            // 21: google.protobuf.Duration
+	(*SenderConstraint)(nil),               // 22: weir.rules.v1.SenderConstraint
+	(*SignatureKey)(nil),                   // 23: weir.rules.v1.SignatureKey
+	(*timestamppb.Timestamp)(nil),          // 24: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),                // 25: google.protobuf.Struct
+	(*CertificateAttributes)(nil),          // 26: weir.rules.v1.CertificateAttributes
 }
 var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	3,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
@@ -1497,29 +1567,34 @@ var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	4,  // 2: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
 	5,  // 3: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
 	8,  // 4: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
-	19, // 5: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
-	0,  // 6: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
-	19, // 7: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
-	6,  // 8: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
-	7,  // 9: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	19, // 10: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
-	19, // 11: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
-	19, // 12: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
-	1,  // 13: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
-	11, // 14: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
-	12, // 15: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
-	20, // 16: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	14, // 17: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
-	15, // 18: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
-	16, // 19: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
-	17, // 20: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
-	18, // 21: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
-	21, // 22: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	19, // 5: weir.rules.v1.Authenticator.client_certificate:type_name -> weir.rules.v1.ClientCertificateAuthenticator
+	20, // 6: weir.rules.v1.Authenticator.http_signature:type_name -> weir.rules.v1.HttpSignatureAuthenticator
+	21, // 7: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
+	0,  // 8: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
+	22, // 9: weir.rules.v1.Authenticator.sender_constraint:type_name -> weir.rules.v1.SenderConstraint
+	21, // 10: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
+	6,  // 11: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
+	7,  // 12: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	21, // 13: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
+	21, // 14: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
+	21, // 15: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
+	1,  // 16: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
+	11, // 17: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
+	12, // 18: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
+	23, // 19: weir.rules.v1.Consumer.signature_keys:type_name -> weir.rules.v1.SignatureKey
+	24, // 20: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	14, // 21: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
+	15, // 22: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
+	16, // 23: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
+	17, // 24: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
+	18, // 25: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
+	25, // 26: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
+	26, // 27: weir.rules.v1.IdentityAttributes.certificate:type_name -> weir.rules.v1.CertificateAttributes
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proto_init() }
@@ -1527,10 +1602,13 @@ func file_weir_rules_v1_auth_proto_init() {
 	if File_weir_rules_v1_auth_proto != nil {
 		return
 	}
+	file_weir_rules_v1_auth_proof_proto_init()
 	file_weir_rules_v1_auth_proto_msgTypes[1].OneofWrappers = []any{
 		(*Authenticator_ApiKey)(nil),
 		(*Authenticator_Jwt)(nil),
 		(*Authenticator_Anonymous)(nil),
+		(*Authenticator_ClientCertificate)(nil),
+		(*Authenticator_HttpSignature)(nil),
 	}
 	file_weir_rules_v1_auth_proto_msgTypes[3].OneofWrappers = []any{
 		(*JwtAuthenticator_InlineJwks)(nil),
