@@ -65,6 +65,7 @@ func (a *attempt) input(decision *Decision, view view) *rulesv1.AuthzInput {
 		Identity: &rulesv1.IdentityAttributes{
 			Consumer: caller.Consumer, Subject: caller.Subject, Tenant: caller.Tenant, Tier: caller.Tier,
 			Scopes: caller.Scopes, Authenticator: caller.Authenticator, Issuer: caller.Issuer, Claims: caller.Claims,
+			Certificate: caller.Certificate,
 		},
 		Route:  &rulesv1.RouteAttributes{Id: routeID(a.route.id)},
 		Source: &rulesv1.SourceAttributes{Address: a.request.Source},

@@ -176,6 +176,10 @@ func (c *Compiler) authenticator(field string, source *rulesv1.Authenticator, pl
 	if compiled.method == nil && source.GetAnonymous() == nil {
 		return compiled, fmt.Errorf("%s: names no method that this server knows", field)
 	}
+	_, compiled.bound = compiled.method.(Bound)
+	if source.GetSenderConstraint() != nil && !compiled.bound {
+		return compiled, fmt.Errorf("%s.sender_constraint: is for methods that take tokens", field)
+	}
 	return compiled, nil
 }
 

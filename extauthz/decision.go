@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
+	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/kit/identity"
 )
 
@@ -16,6 +17,9 @@ type Identity struct {
 	Issuer string
 	// Claims of the token; nil for other methods. Shared: never changed.
 	Claims *structpb.Struct
+	// Certificate is the client certificate; nil for other methods. Shared: never
+	// changed.
+	Certificate *rulesv1.CertificateAttributes
 }
 
 // principalAnonymous is the principal of a caller that nothing identifies.

@@ -69,9 +69,24 @@ type Proof struct {
 	// Consumer is the owner of the credential. When it is nil, the consumer with
 	// this issuer and subject is taken, if there is one.
 	Consumer *Consumer
+	// Certificate is the client certificate that identified the caller, nil for
+	// other methods.
+	Certificate *rulesv1.CertificateAttributes
 	// ResponseHeaders are added to the client's answer, such as Set-Cookie.
 	ResponseHeaders []Header
 }
+
+// Bound marks a method that holds the bearer of a token to what the token is
+// bound to (its claim "cnf"). The proofs of others may not have that claim, and
+// they cannot have a sender constraint.
+type Bound interface {
+	Method
+	// Bound does nothing.
+	Bound()
+}
+
+// claimConfirmation binds a token to a key (RFC 7800 section 3.1).
+const claimConfirmation = "cnf"
 
 // Builder makes the methods of one kind. Safe for concurrent use.
 type Builder interface {

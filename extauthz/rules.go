@@ -55,6 +55,8 @@ type authenticator struct {
 	timeout time.Duration
 	// failsOver leaves a request whose provider cannot be asked to the next one.
 	failsOver bool
+	// bound says that the method looks at what a token is bound to.
+	bound bool
 }
 
 type rule struct {

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"sync"
+
+	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 )
 
 // Bounds of what a request may tell about certificates.
@@ -29,6 +32,9 @@ type Evidence struct {
 	SPIFFE string
 
 	digest [sha256.Size]byte // of leaf and intermediates
+
+	once      sync.Once
+	described *rulesv1.CertificateAttributes
 }
 
 func newEvidence(certificates []*x509.Certificate) *Evidence {
@@ -76,6 +82,18 @@ func parsePEM(raw []byte, most int) ([]*x509.Certificate, error) {
 	}
 	if len(certificates) == 0 {
 		return nil, errors.New("it holds no certificate in PEM")
+	}
+	return certificates, nil
+}
+
+// parseDER reads certificates that follow one another.
+func parseDER(raw []byte) ([]*x509.Certificate, error) {
+	certificates, err := x509.ParseCertificates(raw)
+	if err != nil || len(certificates) == 0 {
+		return nil, errors.New("it holds a certificate that cannot be read")
+	}
+	if len(certificates) > maxChain {
+		return nil, fmt.Errorf("it holds more than %d certificates", maxChain)
 	}
 	return certificates, nil
 }

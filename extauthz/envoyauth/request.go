@@ -29,6 +29,8 @@ func toRequest(check *authv3.CheckRequest) *extauthz.Request {
 		Protocol:  http.GetProtocol(),
 		Source:    attributes.GetSource().GetAddress().GetSocketAddress().GetAddress(),
 		Headers:   headers(http),
+
+		Certificate: attributes.GetSource().GetCertificate(),
 	}
 	for i := range request.Headers {
 		switch header := &request.Headers[i]; header.Name {

@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-
 )
 
 // JWS is a JWS in compact form with a JSON object for its payload, taken apart
@@ -72,4 +71,3 @@ func ParseJWK(object map[string]any, algorithm string) (public crypto.PublicKey,
 	sum := sha256.Sum256([]byte(canonical))
 	return parsed.public, base64.RawURLEncoding.EncodeToString(sum[:]), nil
 }
-

@@ -83,8 +83,9 @@ func (b *bearer) Prove(ctx context.Context, call *extauthz.Call) (*extauthz.Proo
 func bearerToken(value string) (string, error) {
 	scheme, text, _ := strings.Cut(value, " ")
 	text = strings.TrimLeft(text, " ")
-	if !strings.EqualFold(scheme, "bearer") || text == "" {
-		return "", errors.New("the authorization header is not of the form Bearer TOKEN")
+	// What the scheme DPoP promises is demanded by package proof.
+	if !strings.EqualFold(scheme, "bearer") && !strings.EqualFold(scheme, "dpop") || text == "" {
+		return "", errors.New("the authorization header is not of the form Bearer TOKEN or DPoP TOKEN")
 	}
 	return text, nil
 }
