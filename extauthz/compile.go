@@ -136,6 +136,8 @@ func (r *route) derive() {
 			}
 		}
 	}
+	r.credentialCookie = holdsCookie(r.authenticators)
+	r.invites = slices.ContainsFunc(r.authenticators, func(a authenticator) bool { _, ok := a.method.(Inviter); return ok })
 	r.challenge = offers(r)
 	r.allowsByScope = true
 	for i := range r.rules {

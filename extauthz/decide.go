@@ -1,6 +1,7 @@
 package extauthz
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -24,6 +25,7 @@ func Decide(ctx context.Context, now time.Time, rules *Rules, request *Request) 
 		return decision
 	}
 	decision.Policy, decision.Digest, decision.CredentialHeaders = route.policy, route.digest, route.credentialHeaders
+	decision.CredentialCookie = route.credentialCookie
 	path, query := splitTarget(request.Target)
 	if !canonicalPath(path) || strings.IndexByte(query, '#') >= 0 {
 		return decision.deny(ReasonPathNotCanonical, nil)
@@ -103,7 +105,11 @@ func (a *attempt) authenticate(decision *Decision) bool {
 		return true
 	}
 	decision.Challenge = a.route.challenge
-	return a.refuse(decision, ReasonCredentialsMissing)
+	a.refuse(decision, ReasonCredentialsMissing)
+	if a.route.invites {
+		a.invite(decision)
+	}
+	return false
 }
 
 func (a *attempt) refuse(decision *Decision, reason Reason) bool {
@@ -133,7 +139,7 @@ func (a *attempt) prove(authenticator *authenticator, decision *Decision) (ok, n
 		return false, false
 	}
 	decision.Cause, decision.Challenge, decision.Answer = nil, "", nil
-	decision.ResponseHeaders = proof.ResponseHeaders
+	decision.ResponseHeaders, decision.UpstreamHeaders = proof.ResponseHeaders, proof.UpstreamHeaders
 	return a.identify(authenticator.name, proof, decision), false
 }
 
@@ -144,7 +150,7 @@ func (a *attempt) identify(authenticator string, proof *Proof, decision *Decisio
 	}
 	owner := proof.Consumer
 	if owner == nil {
-		owner = a.call.Consumers.BySubject(proof.Issuer, proof.Subject)
+		owner = a.call.Consumers.BySubject(proof.Issuer, cmp.Or(proof.Client, proof.Subject))
 	}
 	if owner != nil {
 		if proof.Tenant != "" && proof.Tenant != owner.Tenant {

@@ -63,6 +63,12 @@ type Decision struct {
 	// credentials on this route and must not reach the service. Shared: never
 	// changed.
 	CredentialHeaders []string
+	// CredentialCookie reports, by name, which cookies carry credentials and must
+	// not reach the service; nil for none. Shared.
+	CredentialCookie func(name string) bool
+	// UpstreamHeaders are set on the request that the service gets, when it is
+	// allowed, even where CredentialHeaders names them.
+	UpstreamHeaders []Header
 	// Cause is for logs, nil when there is nothing to add. It holds no secret.
 	Cause error
 }

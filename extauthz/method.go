@@ -66,14 +66,20 @@ type Proof struct {
 	Tenant string
 	Scopes []string
 	Claims *structpb.Struct
+	// Client is who the credential was issued to, where that is another than the
+	// subject and stands for the consumer; empty otherwise.
+	Client string
 	// Consumer is the owner of the credential. When it is nil, the consumer with
-	// this issuer and subject is taken, if there is one.
+	// this issuer and client, else subject, is taken, if there is one.
 	Consumer *Consumer
 	// Certificate is the client certificate that identified the caller, nil for
 	// other methods.
 	Certificate *rulesv1.CertificateAttributes
 	// ResponseHeaders are added to the client's answer, such as Set-Cookie.
 	ResponseHeaders []Header
+	// UpstreamHeaders are set on the request that the service gets, in the place
+	// of those of the client.
+	UpstreamHeaders []Header
 }
 
 // Bound marks a method that holds the bearer of a token to what the token is

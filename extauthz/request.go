@@ -23,6 +23,8 @@ type Request struct {
 	Authority string
 	// Protocol is "HTTP/1.1", "HTTP/2", ...
 	Protocol string
+	// Scheme is "https" or "http", as the proxy in front sees it.
+	Scheme string
 	// Source is the client's IP address without port.
 	Source string
 	// Certificate is the client certificate of the connection in PEM, URL-encoded
@@ -31,6 +33,9 @@ type Request struct {
 	Certificate string
 	// Headers are in the order received, each value on its own.
 	Headers []Header
+	// Body is the request's, whole, where the route asks for it, and empty
+	// elsewhere. It is not valid text, nor of any type, unless checked.
+	Body []byte
 	// ID is the request id for logs and answers; empty when it is absent or
 	// not fit to be repeated.
 	ID string

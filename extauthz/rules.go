@@ -43,6 +43,10 @@ type route struct {
 	needsHeaders  bool
 	// credentialHeaders are removed from what the service sees.
 	credentialHeaders []string
+	// credentialCookie tells the cookies that are removed; nil for none.
+	credentialCookie func(name string) bool
+	// invites says that a method is an Inviter.
+	invites bool
 	// challenge offers every scheme; sent when no credential was.
 	challenge string
 }

@@ -56,6 +56,10 @@ func allowed(request *extauthz.Request, decision *extauthz.Decision) *authv3.Che
 		}
 	}
 	ok.HeadersToRemove = append(ok.HeadersToRemove, decision.CredentialHeaders...)
+	if decision.CredentialCookie != nil {
+		withoutCookies(ok, request, decision.CredentialCookie)
+	}
+	upstream(ok, decision.UpstreamHeaders)
 	for i := range request.Headers {
 		if name := request.Headers[i].Name; looksReserved(name) && !isSet(name) && !contains(ok.HeadersToRemove, name) {
 			ok.HeadersToRemove = append(ok.HeadersToRemove, name)

@@ -11,7 +11,7 @@ import (
 	"slices"
 	"time"
 
-	"weir.dev/extauthz/token"
+	"weir.dev/extauthz/jose"
 )
 
 // Bounds of a proof.
@@ -23,7 +23,7 @@ const (
 // dpopProof is a DPoP proof JWT with a shape as RFC 9449 section 4.2 has it.
 // Its signature is not verified yet.
 type dpopProof struct {
-	jws        *token.JWS
+	compact    jose.Compact
 	algorithm  string
 	public     crypto.PublicKey
 	thumbprint string
@@ -38,44 +38,53 @@ func parseProof(text string, algorithms []string) (*dpopProof, error) {
 	if len(text) > maxProofBytes {
 		return nil, fmt.Errorf("it has %d bytes; the most is %d", len(text), maxProofBytes)
 	}
-	jws, err := token.ParseJWS(text)
+	compact, err := jose.Split(text)
 	if err != nil {
 		return nil, err
 	}
-	p := &dpopProof{jws: jws}
-	if err := p.header(algorithms); err != nil {
+	header, err := compact.Header()
+	if err != nil {
 		return nil, err
 	}
-	return p, p.claims()
+	p := &dpopProof{compact: compact}
+	if err := p.header(header, algorithms); err != nil {
+		return nil, err
+	}
+	claims, err := jose.ParseObject(compact.Payload)
+	if err != nil {
+		return nil, fmt.Errorf("its payload %w", err)
+	}
+	return p, p.claims(claims)
 }
 
-func (p *dpopProof) header(algorithms []string) error {
-	if p.jws.Header["typ"] != "dpop+jwt" {
+func (p *dpopProof) header(header map[string]any, algorithms []string) error {
+	if header["typ"] != "dpop+jwt" {
 		return errors.New("its typ is not dpop+jwt")
 	}
-	p.algorithm, _ = p.jws.Header["alg"].(string)
+	p.algorithm, _ = header["alg"].(string)
 	if !slices.Contains(algorithms, p.algorithm) {
 		return errors.New("its alg is not one that the policy accepts")
 	}
-	for _, name := range []string{"crit", "b64", "zip", "enc", "cty"} {
-		if _, set := p.jws.Header[name]; set {
-			return errors.New("its header has " + name + ", which is not supported")
-		}
+	if err := jose.CheckHeader(header); err != nil {
+		return err
 	}
-	jwk, ok := p.jws.Header["jwk"].(map[string]any)
+	jwk, ok := header["jwk"].(map[string]any)
 	if !ok {
 		return errors.New("its header has no jwk")
 	}
+	if only, set := jwk["alg"]; set && only != p.algorithm {
+		return errors.New("its jwk is for another alg")
+	}
 	var err error
-	if p.public, p.thumbprint, err = token.ParseJWK(jwk, p.algorithm); err != nil {
+	if p.public, p.thumbprint, err = ParseJWK(jwk); err != nil {
 		return fmt.Errorf("its jwk %w", err)
 	}
 	return nil
 }
 
-func (p *dpopProof) claims() error {
+func (p *dpopProof) claims(claims map[string]any) error {
 	for name, into := range map[string]*string{"jti": &p.id, "htm": &p.method, "htu": &p.target} {
-		value, ok := p.jws.Claims[name].(string)
+		value, ok := claims[name].(string)
 		if !ok || value == "" {
 			return errors.New("its " + name + " is absent or not text")
 		}
@@ -84,13 +93,13 @@ func (p *dpopProof) claims() error {
 	if len(p.id) > maxIDBytes {
 		return fmt.Errorf("its jti has %d bytes; the most is %d", len(p.id), maxIDBytes)
 	}
-	seconds, ok := p.jws.Claims["iat"].(float64)
+	seconds, ok := claims["iat"].(float64)
 	if !ok || seconds < 0 || seconds > maxDate || math.IsNaN(seconds) {
 		return errors.New("its iat is absent or not a date")
 	}
 	p.issued = time.Unix(int64(seconds), 0)
 	for name, into := range map[string]*string{"ath": &p.tokenHash, "nonce": &p.nonce} {
-		if value, set := p.jws.Claims[name]; set {
+		if value, set := claims[name]; set {
 			if *into, ok = value.(string); !ok {
 				return errors.New("its " + name + " is not text")
 			}
@@ -101,6 +110,14 @@ func (p *dpopProof) claims() error {
 
 // maxDate is the last second of the year 9999.
 const maxDate = 253402300799
+
+// verify reports whether the proof is signed by the key that it brings.
+func (p *dpopProof) verify() error {
+	if jose.Verify(p.algorithm, p.public, p.compact.SigningInput, p.compact.Signature) != nil {
+		return errors.New("its signature is wrong")
+	}
+	return nil
+}
 
 // isFor reports what keeps a proof from being one for a request with a token
 // (RFC 9449 section 4.3, checks 8, 9 and 12).

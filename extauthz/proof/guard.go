@@ -12,8 +12,8 @@ import (
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/extauthz"
 	"weir.dev/extauthz/certauth"
+	"weir.dev/extauthz/jose"
 	"weir.dev/extauthz/replay"
-	"weir.dev/extauthz/token"
 )
 
 const (
@@ -98,7 +98,7 @@ func (g *Guard) terms(source *rulesv1.SenderConstraint) (*terms, error) {
 		t.algorithms = []string{"ES256", "ES384", "EdDSA", "PS256"}
 	}
 	for i, name := range t.algorithms {
-		if !token.Algorithm(name) {
+		if !jose.Asymmetric(name) {
 			return nil, fmt.Errorf("dpop.algorithms[%d]: %q is not an asymmetric signature algorithm", i, name)
 		}
 	}
@@ -261,7 +261,7 @@ func (t *terms) dpop(ctx context.Context, call *extauthz.Call, bound confirmatio
 	if err := proof.isFor(method, target, accessToken); err != nil {
 		return nil, t.refuseProof(call, extauthz.ReasonDPoPInvalid, err)
 	}
-	if err := proof.jws.Verify(proof.algorithm, proof.public); err != nil {
+	if err := proof.verify(); err != nil {
 		return nil, t.refuseProof(call, extauthz.ReasonDPoPInvalid, err)
 	}
 	return t.fresh(ctx, call, proof)

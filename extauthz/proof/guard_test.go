@@ -81,7 +81,7 @@ func (f *fixture) token(cnf any) string {
 
 func thumbprint(t testing.TB, key authtest.Key) string {
 	t.Helper()
-	_, jkt, err := token.ParseJWK(key.JWK(t), key.Algorithm)
+	_, jkt, err := proof.ParseJWK(key.JWK(t))
 	require.NoError(t, err)
 	return jkt
 }
