@@ -43,7 +43,12 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	if err != nil {
 		return err
 	}
-	compiler, err := extauthz.NewCompiler(verifiers)
+	proofs, err := newProofs(&cfg.Proofs)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = proofs.close() }()
+	compiler, err := extauthz.NewCompiler(append(proofs.builders(), proofs.guard(verifiers))...)
 	if err != nil {
 		return err
 	}
