@@ -14,6 +14,7 @@ import (
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/extauthz"
+	"weir.dev/kit/certname"
 )
 
 // maxPatterns bounds the names of one authenticator.
@@ -56,7 +57,7 @@ func (b *Builder) build(source *rulesv1.ClientCertificateAuthenticator) (*method
 	if m.kind == 0 {
 		return nil, fmt.Errorf("name: %s is not known", source.GetName())
 	}
-	if m.issuer == "" && m.kind != NameSPIFFE {
+	if m.issuer == "" && m.kind != certname.SPIFFE {
 		return nil, errors.New("issuer: is required, but for SPIFFE IDs, whose trust domain it is")
 	}
 	if m.issuer != "" && !extauthz.ValidHeaderValue(m.issuer) {
@@ -66,7 +67,7 @@ func (b *Builder) build(source *rulesv1.ClientCertificateAuthenticator) (*method
 		return nil, fmt.Errorf("names: there are %d; 1 to %d are accepted", n, maxPatterns)
 	}
 	for i, text := range source.GetNames() {
-		p, err := parsePattern(m.kind, text)
+		p, err := certname.Parse(m.kind, text)
 		if err != nil {
 			return nil, fmt.Errorf("names[%d]: %q %w", i, text, err)
 		}
@@ -88,24 +89,24 @@ func (m *method) checkUnverified(source *rulesv1.ClientCertificateAuthenticator)
 		return errors.New("revocation_lists: need authorities")
 	case m.source.from == rulesv1.ClientCertificateSource_FROM_CLIENT_CERT:
 		return errors.New("authorities: are required where a hop tells of certificates in Client-Cert")
-	case m.source.told() && m.kind != NameSPIFFE:
+	case m.source.told() && m.kind != certname.SPIFFE:
 		return errors.New("authorities: are required where a hop tells of names other than SPIFFE IDs")
 	}
 	return nil
 }
 
-func nameKind(name rulesv1.ClientCertificateAuthenticator_Name) NameKind {
+func nameKind(name rulesv1.ClientCertificateAuthenticator_Name) certname.Kind {
 	switch name {
 	case rulesv1.ClientCertificateAuthenticator_NAME_SPIFFE:
-		return NameSPIFFE
+		return certname.SPIFFE
 	case rulesv1.ClientCertificateAuthenticator_NAME_DNS:
-		return NameDNS
+		return certname.DNS
 	case rulesv1.ClientCertificateAuthenticator_NAME_EMAIL:
-		return NameEmail
+		return certname.Email
 	case rulesv1.ClientCertificateAuthenticator_NAME_COMMON_NAME:
-		return NameCommonName
+		return certname.CommonName
 	case rulesv1.ClientCertificateAuthenticator_NAME_SUBJECT:
-		return NameSubject
+		return certname.Subject
 	}
 	return 0
 }
@@ -137,8 +138,8 @@ func (b *Builder) trust(authorities, lists []byte) (*Trust, error) {
 // method identifies by one certificate.
 type method struct {
 	source   *Source
-	kind     NameKind
-	patterns []pattern
+	kind     certname.Kind
+	patterns []certname.Pattern
 	issuer   string
 	// trust is nil where the proxy or a hop has verified the certificate.
 	trust *Trust
@@ -160,7 +161,7 @@ func (m *method) Prove(_ context.Context, call *extauthz.Call) (*extauthz.Proof,
 	}
 	names := []string{evidence.SPIFFE}
 	if evidence.Leaf != nil {
-		if names, err = namesOf(m.kind, evidence.Leaf); err != nil {
+		if names, err = certname.Of(m.kind, evidence.Leaf); err != nil {
 			return nil, extauthz.Refuse(extauthz.ReasonCertificateName, err)
 		}
 	}
@@ -170,7 +171,7 @@ func (m *method) Prove(_ context.Context, call *extauthz.Call) (*extauthz.Proof,
 	}
 	proof := &extauthz.Proof{Issuer: m.issuer, Subject: name, Certificate: evidence.attributes()}
 	if proof.Issuer == "" {
-		proof.Issuer = trustDomain(name)
+		proof.Issuer = certname.TrustDomain(name)
 	}
 	return proof, nil
 }
@@ -182,7 +183,7 @@ func (m *method) verify(evidence *Evidence, now time.Time) error {
 		return m.trust.Verify(evidence, now)
 	}
 	if evidence.Leaf == nil {
-		if m.kind != NameSPIFFE || evidence.SPIFFE == "" {
+		if m.kind != certname.SPIFFE || evidence.SPIFFE == "" {
 			return extauthz.Refuse(extauthz.ReasonCertificateInvalid, errors.New("no certificate was told"))
 		}
 		return nil
@@ -194,7 +195,7 @@ func (m *method) verify(evidence *Evidence, now time.Time) error {
 func (m *method) choose(names []string) string {
 	for i := range m.patterns {
 		for _, name := range names {
-			if name != "" && m.patterns[i].matches(name) {
+			if name != "" && m.patterns[i].Matches(name) {
 				return name
 			}
 		}
@@ -225,8 +226,8 @@ func (e *Evidence) describe() *rulesv1.CertificateAttributes {
 		return described
 	}
 	// Names that cannot be read are left out; they identify nobody.
-	described.Subject, _ = distinguishedName(e.Leaf.RawSubject)
-	described.Issuer, _ = distinguishedName(e.Leaf.RawIssuer)
+	described.Subject, _ = certname.DistinguishedName(e.Leaf.RawSubject)
+	described.Issuer, _ = certname.DistinguishedName(e.Leaf.RawIssuer)
 	described.Serial = e.Leaf.SerialNumber.Text(16)
 	described.NotAfter = timestamppb.New(e.Leaf.NotAfter)
 	for _, uri := range e.Leaf.URIs {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"weir.dev/kit/certname"
 )
 
 // HeaderXFCC is the header in which Envoy tells of client certificates.
@@ -172,7 +174,7 @@ func (e *xfccElement) names() (*Evidence, error) {
 	if len(e.uris) != 1 {
 		return nil, fmt.Errorf("it holds no Cert, and %d URIs instead of one", len(e.uris))
 	}
-	if err := checkSPIFFE(e.uris[0]); err != nil {
+	if err := certname.CheckSPIFFE(e.uris[0]); err != nil {
 		return nil, fmt.Errorf("its URI %w", err)
 	}
 	evidence := &Evidence{SPIFFE: e.uris[0]}

@@ -1,4 +1,4 @@
-package certauth
+package certname
 
 import (
 	"crypto/x509"
@@ -13,54 +13,54 @@ import (
 // does.
 const maxNameBytes = 2048
 
-// NameKind says which name of a certificate is the caller's.
-type NameKind uint8
+// Kind says which name of a certificate is the caller's.
+type Kind uint8
 
 // Kinds of names; the zero value is none of them.
 const (
-	// NameSPIFFE is the one URI SAN, which must be a SPIFFE ID (SPIFFE
+	// SPIFFE is the one URI SAN, which must be a SPIFFE ID (SPIFFE
 	// X509-SVID, section 2).
-	NameSPIFFE NameKind = iota + 1
-	// NameDNS is a DNS SAN, compared without case.
-	NameDNS
-	// NameEmail is an rfc822Name SAN.
-	NameEmail
-	// NameCommonName is the only common name of the subject.
-	NameCommonName
-	// NameSubject is the whole subject as text (RFC 4514).
-	NameSubject
+	SPIFFE Kind = iota + 1
+	// DNS is a DNS SAN, compared without case.
+	DNS
+	// Email is an rfc822Name SAN.
+	Email
+	// CommonName is the only common name of the subject.
+	CommonName
+	// Subject is the whole subject as text (RFC 4514).
+	Subject
 )
 
-// pattern matches whole names. It is no regular expression: every character
-// but the stars described at parsePattern stands for itself.
-type pattern struct {
-	kind     NameKind
+// Pattern matches whole names. It is no regular expression: every character
+// but the stars described at Parse stands for itself.
+type Pattern struct {
+	kind     Kind
 	text     string
-	any      bool
+	all      bool
 	segments []string // of SPIFFE patterns with stars, trust domain first
 }
 
-// parsePattern reads a pattern. In a SPIFFE pattern "*" stands for one whole
+// Parse reads a pattern. In a SPIFFE pattern "*" stands for one whole
 // path segment, and "**" as the last segment for one or more; the trust domain
 // is always spelled out. "*.example.com" stands for one label before the
 // domain, "*@example.com" for every mailbox of it. A lone "*" takes every name,
 // except SPIFFE's.
-func parsePattern(kind NameKind, text string) (pattern, error) {
-	p := pattern{kind: kind, text: text}
+func Parse(kind Kind, text string) (Pattern, error) {
+	p := Pattern{kind: kind, text: text}
 	switch {
 	case text == "" || len(text) > maxNameBytes:
 		return p, fmt.Errorf("has %d bytes; 1 to %d are accepted", len(text), maxNameBytes)
-	case kind == NameSPIFFE:
+	case kind == SPIFFE:
 		return p.spiffe()
 	case text == "*":
-		p.any = true
+		p.all = true
 		return p, nil
-	case kind == NameDNS:
+	case kind == DNS:
 		p.text = strings.ToLower(text)
 		if strings.Contains(strings.TrimPrefix(text, "*."), "*") || strings.HasSuffix(text, ".") {
 			return p, errors.New(`is neither a DNS name nor "*." and one`)
 		}
-	case kind == NameEmail:
+	case kind == Email:
 		if strings.Contains(strings.TrimPrefix(text, "*@"), "*") || strings.Count(text, "@") != 1 {
 			return p, errors.New(`is neither an email address nor "*@" and a domain`)
 		}
@@ -68,7 +68,7 @@ func parsePattern(kind NameKind, text string) (pattern, error) {
 	return p, nil
 }
 
-func (p pattern) spiffe() (pattern, error) {
+func (p Pattern) spiffe() (Pattern, error) {
 	rest, ok := strings.CutPrefix(p.text, spiffeScheme)
 	if !ok {
 		return p, errors.New("does not begin with spiffe://")
@@ -86,22 +86,23 @@ func (p pattern) spiffe() (pattern, error) {
 			return p, errors.New(`has a star that is not a whole path segment: "*" stands for one, "**" at the end for the rest`)
 		}
 	}
-	if err := checkSPIFFE(spiffeScheme + strings.Join(segments, "/")); err != nil {
+	if err := CheckSPIFFE(spiffeScheme + strings.Join(segments, "/")); err != nil {
 		return p, err
 	}
 	return p, nil
 }
 
-func (p *pattern) matches(name string) bool {
+// Matches reports whether a name, as Of returns it, is one that the pattern takes.
+func (p *Pattern) Matches(name string) bool {
 	switch {
-	case p.any:
+	case p.all:
 		return true
 	case p.segments != nil:
 		return matchSegments(p.segments, strings.TrimPrefix(name, spiffeScheme))
-	case p.kind == NameDNS && strings.HasPrefix(p.text, "*."):
+	case p.kind == DNS && strings.HasPrefix(p.text, "*."):
 		label, domain, ok := strings.Cut(name, ".")
 		return ok && label != "" && label != "*" && domain == p.text[2:]
-	case p.kind == NameEmail && strings.HasPrefix(p.text, "*@"):
+	case p.kind == Email && strings.HasPrefix(p.text, "*@"):
 		at := strings.LastIndexByte(name, '@')
 		return at > 0 && strings.EqualFold(name[at+1:], p.text[2:])
 	}
@@ -128,9 +129,9 @@ func matchSegments(wanted []string, name string) bool {
 
 const spiffeScheme = "spiffe://"
 
-// checkSPIFFE holds a SPIFFE ID to its specification (section 2), which leaves
+// CheckSPIFFE holds a SPIFFE ID to its specification (section 2), which leaves
 // one spelling of each.
-func checkSPIFFE(id string) error {
+func CheckSPIFFE(id string) error {
 	rest, ok := strings.CutPrefix(id, spiffeScheme)
 	if !ok || len(id) > maxNameBytes {
 		return errors.New("is not a SPIFFE ID")
@@ -164,38 +165,38 @@ func spiffeChar(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '-' || c == '_'
 }
 
-// trustDomain is "spiffe://" and the trust domain of a checked SPIFFE ID.
-func trustDomain(id string) string {
+// TrustDomain is "spiffe://" and the trust domain of a checked SPIFFE ID.
+func TrustDomain(id string) string {
 	domain, _, _ := strings.Cut(strings.TrimPrefix(id, spiffeScheme), "/")
 	return spiffeScheme + domain
 }
 
-// namesOf are the names of a kind that a certificate holds, as they are to be
+// Of are the names of a kind that a certificate holds, as they are to be
 // compared. None is an error: a certificate that has no such name is not wrong
 // in itself, but names nobody.
-func namesOf(kind NameKind, certificate *x509.Certificate) ([]string, error) {
+func Of(kind Kind, certificate *x509.Certificate) ([]string, error) {
 	switch kind {
-	case NameSPIFFE:
+	case SPIFFE:
 		if len(certificate.URIs) != 1 {
 			return nil, fmt.Errorf("it holds %d URI names; a SPIFFE certificate holds one", len(certificate.URIs))
 		}
 		id := certificate.URIs[0].String()
-		if err := checkSPIFFE(id); err != nil {
+		if err := CheckSPIFFE(id); err != nil {
 			return nil, fmt.Errorf("its URI name %w", err)
 		}
 		return []string{id}, nil
-	case NameDNS:
+	case DNS:
 		names := make([]string, 0, len(certificate.DNSNames))
 		for _, name := range certificate.DNSNames {
 			names = append(names, strings.ToLower(name))
 		}
 		return names, nil
-	case NameEmail:
+	case Email:
 		return certificate.EmailAddresses, nil
-	case NameCommonName:
+	case CommonName:
 		return commonName(certificate.Subject)
-	case NameSubject:
-		subject, err := distinguishedName(certificate.RawSubject)
+	case Subject:
+		subject, err := DistinguishedName(certificate.RawSubject)
 		if err != nil || subject == "" {
 			return nil, errors.New("its subject is empty or cannot be read")
 		}
@@ -222,9 +223,9 @@ func commonName(subject pkix.Name) ([]string, error) {
 	return names, nil
 }
 
-// distinguishedName is a subject or issuer as text (RFC 4514), most specific
+// DistinguishedName is a subject or issuer as text (RFC 4514), most specific
 // part first.
-func distinguishedName(raw []byte) (string, error) {
+func DistinguishedName(raw []byte) (string, error) {
 	var sequence pkix.RDNSequence
 	rest, err := asn1.Unmarshal(raw, &sequence)
 	if err != nil || len(rest) > 0 {
