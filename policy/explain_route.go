@@ -152,8 +152,9 @@ func explainWay(way *rulesv1.Authenticator) AuthWay {
 	case *rulesv1.Authenticator_Anonymous:
 		out.Method, out.Detail = "anonymous", "callers without credentials"
 	default:
-		out.Method = "other"
+		explainProof(&out, way)
 	}
+	explainConstraint(&out, way.GetSenderConstraint())
 	return out
 }
 

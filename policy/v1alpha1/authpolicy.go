@@ -83,7 +83,8 @@ type AuthSettings struct {
 
 // Authentication is one accepted way. Exactly one of the methods is set.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.apiKey), has(self.jwt), has(self.anonymous)].filter(set, set).size() == 1",message="set exactly one of apiKey, jwt and anonymous"
+// +kubebuilder:validation:XValidation:rule="[has(self.apiKey), has(self.jwt), has(self.clientCertificate), has(self.httpSignature), has(self.anonymous)].filter(set, set).size() == 1",message="set exactly one of apiKey, jwt, clientCertificate, httpSignature and anonymous"
+// +kubebuilder:validation:XValidation:rule="!has(self.senderConstraint) || has(self.jwt)",message="senderConstraint goes with jwt"
 type Authentication struct {
 	// Name is unique within the policy.
 	//
@@ -93,6 +94,14 @@ type Authentication struct {
 	APIKey    *APIKeyWay `json:"apiKey,omitempty"`
 	JWT       *JWT       `json:"jwt,omitempty"`
 	Anonymous *Anonymous `json:"anonymous,omitempty"`
+
+	ClientCertificate *ClientCertificateWay `json:"clientCertificate,omitempty"`
+	HTTPSignature     *HTTPSignatureWay     `json:"httpSignature,omitempty"`
+	// SenderConstraint says what the bearer of a token has to prove beside it; for
+	// methods that take tokens.
+	//
+	// +optional
+	SenderConstraint *SenderConstraint `json:"senderConstraint,omitempty"`
 }
 
 // APIKeyWay accepts the keys of Consumers.
