@@ -293,6 +293,7 @@ func (s *ConsumerSet) add(keys []apikey.Key[Proof], name string, source *rulesv1
 		}
 		s.subjects[id] = owner
 	}
+	errs = append(errs, s.addSigners(owner, source.GetSignatureKeys()))
 	return keys, errors.Join(errs...)
 }
 

@@ -76,6 +76,8 @@ type ConsumerSet struct {
 	keys     *apikey.Index[Proof]
 	subjects map[tokenSubject]*Consumer
 	count    int
+	// signers are the keys of signed requests by id.
+	signers map[string]*Signer
 }
 
 // Len is the number of consumers.

@@ -152,6 +152,20 @@ func (m *method) Presence(request *extauthz.Request) extauthz.Presence {
 
 // Prove implements extauthz.Method.
 func (m *method) Prove(_ context.Context, call *extauthz.Call) (*extauthz.Proof, error) {
+	proof, err := m.prove(call)
+	if err == nil {
+		return proof, nil
+	}
+	var known *extauthz.Refusal
+	if !errors.As(err, &known) {
+		return nil, err
+	}
+	told := *known // what a trust remembers is shared
+	told.Challenge = m.Challenge(call.Realm)
+	return nil, &told
+}
+
+func (m *method) prove(call *extauthz.Call) (*extauthz.Proof, error) {
 	evidence, err := m.source.Read(call.Request)
 	if err != nil {
 		return nil, err
@@ -203,9 +217,10 @@ func (m *method) choose(names []string) string {
 	return ""
 }
 
-// Challenge implements extauthz.Method. TLS asks for certificates, HTTP does
-// not.
-func (m *method) Challenge(string) string { return "" }
+// Challenge implements extauthz.Method. TLS asks for certificates and HTTP has no
+// scheme for them, but a 401 without a challenge is none (RFC 9110 section
+// 15.5.2).
+func (m *method) Challenge(realm string) string { return `ClientCertificate realm="` + realm + `"` }
 
 // CredentialHeaders implements extauthz.Method.
 func (m *method) CredentialHeaders() []string { return m.source.Headers() }

@@ -19,8 +19,9 @@ type Redis struct {
 	timeout time.Duration
 }
 
-// NewRedis uses a client that the caller closes. Keys begin with prefix;
-// timeout bounds each question, zero means DefaultTimeout.
+// NewRedis uses a client that the caller closes, and whose option
+// ContextTimeoutEnabled is set. Keys begin with prefix; timeout bounds each
+// question, zero means DefaultTimeout.
 func NewRedis(client redis.UniversalClient, prefix string, timeout time.Duration) *Redis {
 	if timeout <= 0 {
 		timeout = DefaultTimeout

@@ -26,7 +26,7 @@ func redisServer(t *testing.T) (*redis.Client, *os.Process) {
 	socket := filepath.Join(dir, "s")
 	command := exec.CommandContext(context.Background(), binary, "--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no", "--dir", dir)
 	require.NoError(t, command.Start())
-	client := redis.NewClient(&redis.Options{Network: "unix", Addr: socket})
+	client := redis.NewClient(&redis.Options{Network: "unix", Addr: socket, ContextTimeoutEnabled: true})
 	t.Cleanup(func() {
 		_ = client.Close()
 		_ = command.Process.Kill()

@@ -11,6 +11,7 @@ import (
 
 	"weir.dev/extauthz"
 	"weir.dev/extauthz/certauth"
+	"weir.dev/extauthz/httpsig"
 	"weir.dev/extauthz/proof"
 	"weir.dev/extauthz/replay"
 	"weir.dev/kit/config"
@@ -86,6 +87,8 @@ func newProofs(settings *proofSettings) (*proofParts, error) {
 	if err != nil { // it may quote a password
 		return nil, fmt.Errorf("proofs.redisUrlFile: %s does not hold a URL such as rediss://user:password@host:6379/0", settings.RedisURLFile)
 	}
+	// Deadlines of requests have to end questions to a Redis that hangs.
+	options.ContextTimeoutEnabled = true
 	client := redis.NewClient(options)
 	parts.used, parts.close = replay.NewRedis(client, "weir:extauthz:used:", settings.RedisTimeout.Std()), client.Close
 	return parts, nil
@@ -98,5 +101,5 @@ func (p *proofParts) guard(tokens extauthz.Builder) extauthz.Builder {
 
 // builders are the methods by proof.
 func (p *proofParts) builders() []extauthz.Builder {
-	return []extauthz.Builder{certauth.NewBuilder(p.certificates)}
+	return []extauthz.Builder{certauth.NewBuilder(p.certificates), httpsig.NewBuilder(p.used)}
 }
