@@ -19,6 +19,7 @@ type settings struct {
 	ControlPlane  controlPlaneSetting `yaml:"controlPlane"`
 	Tokens        tokenSettings       `yaml:"tokens"`
 	Proofs        proofSettings       `yaml:"proofs"`
+	Keys          keySettings         `yaml:"keys"`
 }
 
 // controlPlaneSetting says where the rules come from. The client certificate is
@@ -48,12 +49,13 @@ func (s *settings) SetDefaults() {
 	s.Server.AllowedPeers = []string{certs.PeerID("ingress")}
 	s.ControlPlane = controlPlaneSetting{Peer: certs.PeerID("controlplane"), NodeID: "extauthzd"}
 	s.Proofs.setDefaults()
+	s.Keys.setDefaults()
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
 }
 
 // Validate reports every mistake.
 func (s *settings) Validate() error {
-	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Proofs.validate()}
+	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Proofs.validate(), s.Keys.validate()}
 	if _, port, err := net.SplitHostPort(s.ControlPlane.Address); err != nil || port == "" {
 		errs = append(errs, fmt.Errorf("controlPlane.address: %q is not host:port", s.ControlPlane.Address))
 	}
