@@ -21,14 +21,16 @@ func (c *checker) proofs(field string, way *v1alpha1.Authentication) {
 	}
 	if way.SenderConstraint != nil {
 		if !takesTokens(way) {
-			c.fail(CodeInvalid, field+".senderConstraint", "goes with ways that take tokens: jwt")
+			c.fail(CodeInvalid, field+".senderConstraint", "goes with ways that take tokens: jwt and introspection")
 		}
 		c.senderConstraint(field+".senderConstraint", way.SenderConstraint)
 	}
 }
 
 // takesTokens reports whether a way takes tokens, which may be bound to a key.
-func takesTokens(way *v1alpha1.Authentication) bool { return way.JWT != nil }
+func takesTokens(way *v1alpha1.Authentication) bool {
+	return way.JWT != nil || way.Introspection != nil
+}
 
 func (c *checker) clientCertificate(field string, way *v1alpha1.ClientCertificateWay) {
 	c.certificateSource(field+".source", way.Source)

@@ -19,6 +19,7 @@ type settings struct {
 	ControlPlane  controlPlaneSetting `yaml:"controlPlane"`
 	Tokens        tokenSettings       `yaml:"tokens"`
 	Proofs        proofSettings       `yaml:"proofs"`
+	Kubernetes    kubernetesSetting   `yaml:"kubernetes"`
 	Keys          keySettings         `yaml:"keys"`
 }
 
@@ -35,10 +36,11 @@ type controlPlaneSetting struct {
 
 // tokenSettings bounds what is remembered of tokens.
 type tokenSettings struct {
-	// CacheBytes bounds the cache of verified tokens, approximately. Default 64
-	// MiB.
+	// CacheBytes bounds what is remembered of tokens, approximately, whichever
+	// method proved them. Default 64 MiB.
 	CacheBytes uint64 `yaml:"cacheBytes"`
-	// CacheTTL bounds how long one verification is remembered. Default 5m.
+	// CacheTTL bounds how long one proof is remembered, whatever a policy says.
+	// Default 5m.
 	CacheTTL config.Duration `yaml:"cacheTtl"`
 }
 
@@ -51,6 +53,7 @@ func (s *settings) SetDefaults() {
 	s.Proofs.setDefaults()
 	s.Keys.setDefaults()
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
+	s.Kubernetes.setDefaults()
 }
 
 // Validate reports every mistake.
@@ -71,5 +74,6 @@ func (s *settings) Validate() error {
 	if ttl := s.Tokens.CacheTTL.Std(); ttl <= 0 || ttl.Hours() > 1 {
 		errs = append(errs, fmt.Errorf("tokens.cacheTtl: %s is outside 0s to 1h", ttl))
 	}
+	errs = append(errs, s.Kubernetes.validate())
 	return errors.Join(errs...)
 }

@@ -16,7 +16,6 @@ import (
 	"weir.dev/extauthz/envoyauth"
 	"weir.dev/extauthz/rules"
 	"weir.dev/extauthz/telemetry"
-	"weir.dev/extauthz/token"
 	"weir.dev/kit/adsclient"
 	"weir.dev/kit/daemon"
 	"weir.dev/kit/rpcserver"
@@ -37,9 +36,7 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	if err != nil {
 		return err
 	}
-	verifiers, err := token.NewVerifiers(token.Options{
-		CacheBytes: cfg.Tokens.CacheBytes, CacheTTL: cfg.Tokens.CacheTTL.Std(), Events: metrics,
-	})
+	tokens, err := tokenBuilders(cfg, runtime, metrics)
 	if err != nil {
 		return err
 	}
@@ -48,7 +45,7 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 		return err
 	}
 	defer func() { _ = proofs.close() }()
-	compiler, err := extauthz.NewCompiler(append(proofs.builders(), proofs.guard(verifiers))...)
+	compiler, err := extauthz.NewCompiler(proofs.builders(tokens)...)
 	if err != nil {
 		return err
 	}

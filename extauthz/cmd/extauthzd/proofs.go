@@ -94,12 +94,12 @@ func newProofs(settings *proofSettings) (*proofParts, error) {
 	return parts, nil
 }
 
-// guard holds the bearers of tokens to what the tokens are bound to.
-func (p *proofParts) guard(tokens extauthz.Builder) extauthz.Builder {
-	return proof.NewGuard(tokens, proof.Options{Certificates: p.certificates, Nonces: p.nonces, Used: p.used})
-}
-
-// builders are the methods by proof.
-func (p *proofParts) builders() []extauthz.Builder {
-	return []extauthz.Builder{certauth.NewBuilder(p.certificates), httpsig.NewBuilder(p.used)}
+// builders are the methods by proof, and those that take tokens, held to what the
+// tokens are bound to.
+func (p *proofParts) builders(tokens []extauthz.Builder) []extauthz.Builder {
+	all := []extauthz.Builder{certauth.NewBuilder(p.certificates), httpsig.NewBuilder(p.used)}
+	for _, builder := range tokens {
+		all = append(all, proof.NewGuard(builder, proof.Options{Certificates: p.certificates, Nonces: p.nonces, Used: p.used}))
+	}
+	return all
 }
