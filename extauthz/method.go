@@ -72,9 +72,9 @@ type Proof struct {
 	// Consumer is the owner of the credential. When it is nil, the consumer with
 	// this issuer and client, else subject, is taken, if there is one.
 	Consumer *Consumer
-	// Certificate is the client certificate that identified the caller, nil for
-	// other methods.
-	Certificate *rulesv1.CertificateAttributes
+	// Certificate describes the client certificate that identified the caller, as
+	// AuthzInput has it; nil for other methods.
+	Certificate *structpb.Struct
 	// ResponseHeaders are added to the client's answer, such as Set-Cookie.
 	ResponseHeaders []Header
 	// UpstreamHeaders are set on the request that the service gets, in the place

@@ -9,7 +9,7 @@ import (
 	"net/url"
 	"sync"
 
-	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // Bounds of what a request may tell about certificates.
@@ -34,7 +34,7 @@ type Evidence struct {
 	digest [sha256.Size]byte // of leaf and intermediates
 
 	once      sync.Once
-	described *rulesv1.CertificateAttributes
+	described *structpb.Struct
 }
 
 func newEvidence(certificates []*x509.Certificate) *Evidence {

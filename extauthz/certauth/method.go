@@ -6,11 +6,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 	"weak"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/extauthz"
@@ -226,28 +227,42 @@ func (m *method) Challenge(realm string) string { return `ClientCertificate real
 func (m *method) CredentialHeaders() []string { return m.source.Headers() }
 
 // attributes are what authorization expressions may ask about.
-func (e *Evidence) attributes() *rulesv1.CertificateAttributes {
+func (e *Evidence) attributes() *structpb.Struct {
 	e.once.Do(func() { e.described = e.describe() })
 	return e.described
 }
 
-func (e *Evidence) describe() *rulesv1.CertificateAttributes {
-	described := &rulesv1.CertificateAttributes{}
+// describe fills in every member, so that an expression finds each.
+func (e *Evidence) describe() *structpb.Struct {
+	text := map[string]string{"sha256": "", "subject": "", "issuer": "", "serial": "", "not_after": ""}
+	lists := map[string][]string{"uris": {}, "dns_names": {}, "emails": {}}
 	if e.Thumbprint != [sha256.Size]byte{} {
-		described.Sha256 = hex.EncodeToString(e.Thumbprint[:])
+		text["sha256"] = hex.EncodeToString(e.Thumbprint[:])
 	}
 	if e.Leaf == nil {
-		described.Uris = []string{e.SPIFFE}
-		return described
+		lists["uris"] = []string{e.SPIFFE}
+	} else {
+		// Names that cannot be read are left out; they identify nobody.
+		text["subject"], _ = certname.DistinguishedName(e.Leaf.RawSubject)
+		text["issuer"], _ = certname.DistinguishedName(e.Leaf.RawIssuer)
+		text["serial"] = e.Leaf.SerialNumber.Text(16)
+		text["not_after"] = e.Leaf.NotAfter.UTC().Format(time.RFC3339)
+		for _, uri := range e.Leaf.URIs {
+			lists["uris"] = append(lists["uris"], uri.String())
+		}
+		lists["dns_names"], lists["emails"] = e.Leaf.DNSNames, e.Leaf.EmailAddresses
 	}
-	// Names that cannot be read are left out; they identify nobody.
-	described.Subject, _ = certname.DistinguishedName(e.Leaf.RawSubject)
-	described.Issuer, _ = certname.DistinguishedName(e.Leaf.RawIssuer)
-	described.Serial = e.Leaf.SerialNumber.Text(16)
-	described.NotAfter = timestamppb.New(e.Leaf.NotAfter)
-	for _, uri := range e.Leaf.URIs {
-		described.Uris = append(described.Uris, uri.String())
+	described := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	value := func(text string) *structpb.Value { return structpb.NewStringValue(strings.ToValidUTF8(text, "\uFFFD")) }
+	for name, member := range text {
+		described.Fields[name] = value(member)
 	}
-	described.DnsNames, described.Emails = e.Leaf.DNSNames, e.Leaf.EmailAddresses
+	for name, members := range lists {
+		list := &structpb.ListValue{}
+		for _, member := range members {
+			list.Values = append(list.Values, value(member))
+		}
+		described.Fields[name] = structpb.NewListValue(list)
+	}
 	return described
 }

@@ -153,7 +153,7 @@ func TestCertificates(t *testing.T) {
 				if proof != nil {
 					require.Equal(t, test.subject, proof.Subject)
 					require.Equal(t, test.issuer, proof.Issuer)
-					require.Len(t, proof.Certificate.GetSha256(), 64)
+					require.Len(t, proof.Certificate.GetFields()["sha256"].GetStringValue(), 64)
 				}
 			}
 			require.Equal(t, extauthz.Absent, method.Presence(&extauthz.Request{}))

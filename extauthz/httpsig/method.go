@@ -202,7 +202,34 @@ func (m *method) prove(ctx context.Context, call *extauthz.Call) (*extauthz.Sign
 	if err := verify(signer, base, s.signature); err != nil {
 		return nil, err
 	}
+	if err := checkBody(s, call.Request); err != nil {
+		return nil, extauthz.Refuse(extauthz.ReasonContentDigest, err)
+	}
 	return signer, m.once(ctx, call.Now, s)
+}
+
+// checkBody holds a body to its signed digest where the proxy has sent the body
+// here, which it does where rules read it. Elsewhere the digest is signed and the
+// service has to compare it.
+func checkBody(s *signed, request *extauthz.Request) error {
+	header, presence := request.Credential(headerContentDigest)
+	if !s.covers(headerContentDigest) || presence == extauthz.Absent || len(request.Body) == 0 {
+		return nil
+	}
+	if presence == extauthz.Ambiguous {
+		return errors.New("there are several content-digest headers")
+	}
+	return checkDigest(header, request.Body)
+}
+
+// covers reports whether a component is covered, as it is.
+func (s *signed) covers(name string) bool {
+	for i := range s.input.items {
+		if s.input.items[i].value == name && len(s.input.items[i].parameters) == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // once takes a nonce once, whether or not one is demanded.
@@ -316,24 +343,16 @@ func (m *method) checkTimes(s *signed, now time.Time) error {
 // checkCoverage demands what the policy does: @target-uri stands for all of its
 // parts, and a body needs its digest.
 func (m *method) checkCoverage(s *signed, request *extauthz.Request) error {
-	covered := func(name string) bool {
-		for i := range s.input.items {
-			if s.input.items[i].value == name && len(s.input.items[i].parameters) == 0 {
-				return true
-			}
-		}
-		return false
-	}
 	for _, name := range m.components {
 		part := name == "@scheme" || name == "@authority" || name == "@path" || name == "@query"
-		if !covered(name) && (!part || !covered("@target-uri")) {
+		if !s.covers(name) && (!part || !s.covers("@target-uri")) {
 			return errors.New("it does not cover " + name)
 		}
 	}
 	if m.requireNonce && s.nonce == "" {
 		return errors.New("it has no nonce and the policy demands one")
 	}
-	if !m.bodyUnsigned && hasBody(request) && !covered(headerContentDigest) {
+	if !m.bodyUnsigned && hasBody(request) && !s.covers(headerContentDigest) {
 		return errors.New("the request has a body and the signature does not cover content-digest")
 	}
 	return nil

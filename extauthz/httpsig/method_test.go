@@ -305,6 +305,26 @@ func TestSignatures(t *testing.T) {
 	}
 }
 
+// A body that is here is held to the digest that was signed.
+func TestBodies(t *testing.T) {
+	k := newKeys(t)
+	consumers := k.consumers(t)
+	sum := sha256.Sum256([]byte("body"))
+	digest := "sha-256=:" + base64.StdEncoding.EncodeToString(sum[:]) + ":"
+	components := append([]string{`"@method": POST`}, append(usual()[1:], `"content-digest": `+digest)...)
+	r := request(append(k.headers(plan{components, goodParameters("hmac-sha256"), "hmac-sha256", ""}), "content-digest", digest, "content-length", "4")...)
+	r.Method = "POST"
+	for body, reason := range map[string]extauthz.Reason{"": "", "body": "", "Body": extauthz.ReasonContentDigest} {
+		r.Body = []byte(body)
+		_, refusal := prove(build(t, &terms{}, nil), consumers, r, authtest.Now())
+		if reason == "" {
+			require.Nil(t, refusal, body)
+			continue
+		}
+		require.Equal(t, reason, refusal.Reason)
+	}
+}
+
 func TestNoncesAreTakenOnce(t *testing.T) {
 	k := newKeys(t)
 	consumers := k.consumers(t)

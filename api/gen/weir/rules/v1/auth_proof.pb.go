@@ -729,111 +729,6 @@ func (*SignatureKey_Secret) isSignatureKey_Key() {}
 
 func (*SignatureKey_PublicKey) isSignatureKey_Key() {}
 
-// CertificateAttributes describe the client certificate that the caller was
-// identified by; all empty for other methods.
-type CertificateAttributes struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// SHA-256 of the certificate in DER, lower-case hex.
-	Sha256 string `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
-	// Subject and issuer as text (RFC 4514).
-	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
-	Issuer  string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
-	// Serial number, lower-case hex.
-	Serial        string                 `protobuf:"bytes,4,opt,name=serial,proto3" json:"serial,omitempty"`
-	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
-	Uris          []string               `protobuf:"bytes,6,rep,name=uris,proto3" json:"uris,omitempty"`
-	DnsNames      []string               `protobuf:"bytes,7,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
-	Emails        []string               `protobuf:"bytes,8,rep,name=emails,proto3" json:"emails,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *CertificateAttributes) Reset() {
-	*x = CertificateAttributes{}
-	mi := &file_weir_rules_v1_auth_proof_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CertificateAttributes) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CertificateAttributes) ProtoMessage() {}
-
-func (x *CertificateAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proof_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CertificateAttributes.ProtoReflect.Descriptor instead.
-func (*CertificateAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proof_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *CertificateAttributes) GetSha256() string {
-	if x != nil {
-		return x.Sha256
-	}
-	return ""
-}
-
-func (x *CertificateAttributes) GetSubject() string {
-	if x != nil {
-		return x.Subject
-	}
-	return ""
-}
-
-func (x *CertificateAttributes) GetIssuer() string {
-	if x != nil {
-		return x.Issuer
-	}
-	return ""
-}
-
-func (x *CertificateAttributes) GetSerial() string {
-	if x != nil {
-		return x.Serial
-	}
-	return ""
-}
-
-func (x *CertificateAttributes) GetNotAfter() *timestamppb.Timestamp {
-	if x != nil {
-		return x.NotAfter
-	}
-	return nil
-}
-
-func (x *CertificateAttributes) GetUris() []string {
-	if x != nil {
-		return x.Uris
-	}
-	return nil
-}
-
-func (x *CertificateAttributes) GetDnsNames() []string {
-	if x != nil {
-		return x.DnsNames
-	}
-	return nil
-}
-
-func (x *CertificateAttributes) GetEmails() []string {
-	if x != nil {
-		return x.Emails
-	}
-	return nil
-}
-
 var File_weir_rules_v1_auth_proof_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_proof_proto_rawDesc = "" +
@@ -901,16 +796,7 @@ const file_weir_rules_v1_auth_proof_proto_rawDesc = "" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x16\n" +
 	"\x06scopes\x18\a \x03(\tR\x06scopesB\x05\n" +
-	"\x03key\"\xfb\x01\n" +
-	"\x15CertificateAttributes\x12\x16\n" +
-	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x18\n" +
-	"\asubject\x18\x02 \x01(\tR\asubject\x12\x16\n" +
-	"\x06issuer\x18\x03 \x01(\tR\x06issuer\x12\x16\n" +
-	"\x06serial\x18\x04 \x01(\tR\x06serial\x127\n" +
-	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x12\n" +
-	"\x04uris\x18\x06 \x03(\tR\x04uris\x12\x1b\n" +
-	"\tdns_names\x18\a \x03(\tR\bdnsNames\x12\x16\n" +
-	"\x06emails\x18\b \x03(\tR\x06emailsB(Z&weir.dev/api/gen/weir/rules/v1;rulesv1b\x06proto3"
+	"\x03keyB(Z&weir.dev/api/gen/weir/rules/v1;rulesv1b\x06proto3"
 
 var (
 	file_weir_rules_v1_auth_proof_proto_rawDescOnce sync.Once
@@ -925,7 +811,7 @@ func file_weir_rules_v1_auth_proof_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_rules_v1_auth_proof_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_weir_rules_v1_auth_proof_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_weir_rules_v1_auth_proof_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_weir_rules_v1_auth_proof_proto_goTypes = []any{
 	(ClientCertificateAuthenticator_Name)(0), // 0: weir.rules.v1.ClientCertificateAuthenticator.Name
 	(ClientCertificateSource_From)(0),        // 1: weir.rules.v1.ClientCertificateSource.From
@@ -936,9 +822,8 @@ var file_weir_rules_v1_auth_proof_proto_goTypes = []any{
 	(*DpopTerms)(nil),                        // 6: weir.rules.v1.DpopTerms
 	(*HttpSignatureAuthenticator)(nil),       // 7: weir.rules.v1.HttpSignatureAuthenticator
 	(*SignatureKey)(nil),                     // 8: weir.rules.v1.SignatureKey
-	(*CertificateAttributes)(nil),            // 9: weir.rules.v1.CertificateAttributes
-	(*durationpb.Duration)(nil),              // 10: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),            // 11: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),              // 9: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),            // 10: google.protobuf.Timestamp
 }
 var file_weir_rules_v1_auth_proof_proto_depIdxs = []int32{
 	4,  // 0: weir.rules.v1.ClientCertificateAuthenticator.source:type_name -> weir.rules.v1.ClientCertificateSource
@@ -947,15 +832,14 @@ var file_weir_rules_v1_auth_proof_proto_depIdxs = []int32{
 	2,  // 3: weir.rules.v1.SenderConstraint.require:type_name -> weir.rules.v1.SenderConstraint.Require
 	4,  // 4: weir.rules.v1.SenderConstraint.certificate:type_name -> weir.rules.v1.ClientCertificateSource
 	6,  // 5: weir.rules.v1.SenderConstraint.dpop:type_name -> weir.rules.v1.DpopTerms
-	10, // 6: weir.rules.v1.DpopTerms.max_age:type_name -> google.protobuf.Duration
-	10, // 7: weir.rules.v1.HttpSignatureAuthenticator.max_age:type_name -> google.protobuf.Duration
-	11, // 8: weir.rules.v1.SignatureKey.expire_time:type_name -> google.protobuf.Timestamp
-	11, // 9: weir.rules.v1.CertificateAttributes.not_after:type_name -> google.protobuf.Timestamp
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	9,  // 6: weir.rules.v1.DpopTerms.max_age:type_name -> google.protobuf.Duration
+	9,  // 7: weir.rules.v1.HttpSignatureAuthenticator.max_age:type_name -> google.protobuf.Duration
+	10, // 8: weir.rules.v1.SignatureKey.expire_time:type_name -> google.protobuf.Timestamp
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proof_proto_init() }
@@ -973,7 +857,7 @@ func file_weir_rules_v1_auth_proof_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_auth_proof_proto_rawDesc), len(file_weir_rules_v1_auth_proof_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   7,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
