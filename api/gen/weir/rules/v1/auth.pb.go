@@ -242,6 +242,7 @@ type Authenticator struct {
 	//	*Authenticator_ApiKey
 	//	*Authenticator_Jwt
 	//	*Authenticator_Anonymous
+	//	*Authenticator_Login
 	Method isAuthenticator_Method `protobuf_oneof:"method"`
 	// Deadline of one proof, at most 30 s. Unset leaves it to the method's own
 	// and the check's deadline.
@@ -322,6 +323,15 @@ func (x *Authenticator) GetAnonymous() *AnonymousAuthenticator {
 	return nil
 }
 
+func (x *Authenticator) GetLogin() *LoginAuthenticator {
+	if x != nil {
+		if x, ok := x.Method.(*Authenticator_Login); ok {
+			return x.Login
+		}
+	}
+	return nil
+}
+
 func (x *Authenticator) GetTimeout() *durationpb.Duration {
 	if x != nil {
 		return x.Timeout
@@ -352,11 +362,17 @@ type Authenticator_Anonymous struct {
 	Anonymous *AnonymousAuthenticator `protobuf:"bytes,4,opt,name=anonymous,proto3,oneof"`
 }
 
+type Authenticator_Login struct {
+	Login *LoginAuthenticator `protobuf:"bytes,7,opt,name=login,proto3,oneof"`
+}
+
 func (*Authenticator_ApiKey) isAuthenticator_Method() {}
 
 func (*Authenticator_Jwt) isAuthenticator_Method() {}
 
 func (*Authenticator_Anonymous) isAuthenticator_Method() {}
+
+func (*Authenticator_Login) isAuthenticator_Method() {}
 
 // ApiKeyAuthenticator accepts the API key of any Consumer.
 type ApiKeyAuthenticator struct {
@@ -1351,19 +1367,20 @@ var File_weir_rules_v1_auth_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x01\n" +
+	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eweir/rules/v1/auth_login.proto\"\xea\x01\n" +
 	"\tAuthRoute\x12\x19\n" +
 	"\broute_id\x18\x01 \x01(\tR\arouteId\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\x12D\n" +
 	"\x0eauthenticators\x18\x04 \x03(\v2\x1c.weir.rules.v1.AuthenticatorR\x0eauthenticators\x126\n" +
 	"\x05rules\x18\x05 \x03(\v2 .weir.rules.v1.AuthorizationRuleR\x05rules\x12\x14\n" +
-	"\x05realm\x18\x06 \x01(\tR\x05realm\"\xc5\x03\n" +
+	"\x05realm\x18\x06 \x01(\tR\x05realm\"\x80\x04\n" +
 	"\rAuthenticator\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
 	"\aapi_key\x18\x02 \x01(\v2\".weir.rules.v1.ApiKeyAuthenticatorH\x00R\x06apiKey\x123\n" +
 	"\x03jwt\x18\x03 \x01(\v2\x1f.weir.rules.v1.JwtAuthenticatorH\x00R\x03jwt\x12E\n" +
-	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x123\n" +
+	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x129\n" +
+	"\x05login\x18\a \x01(\v2!.weir.rules.v1.LoginAuthenticatorH\x00R\x05login\x123\n" +
 	"\atimeout\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12K\n" +
 	"\ffailure_mode\x18\x15 \x01(\x0e2(.weir.rules.v1.Authenticator.FailureModeR\vfailureMode\"Y\n" +
 	"\vFailureMode\x12\x1c\n" +
@@ -1487,9 +1504,10 @@ var file_weir_rules_v1_auth_proto_goTypes = []any{
 	(*RouteAttributes)(nil),        // 16: weir.rules.v1.RouteAttributes
 	(*SourceAttributes)(nil),       // 17: weir.rules.v1.SourceAttributes
 	nil,                            // 18: weir.rules.v1.RequestAttributes.HeadersEntry
-	(*durationpb.Duration)(nil),    // 19: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 20: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),        // 21: google.protobuf.Struct
+	(*LoginAuthenticator)(nil),     // 19: weir.rules.v1.LoginAuthenticator
+	(*durationpb.Duration)(nil),    // 20: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 21: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),        // 22: google.protobuf.Struct
 }
 var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	3,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
@@ -1497,29 +1515,30 @@ var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	4,  // 2: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
 	5,  // 3: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
 	8,  // 4: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
-	19, // 5: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
-	0,  // 6: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
-	19, // 7: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
-	6,  // 8: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
-	7,  // 9: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	19, // 10: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
-	19, // 11: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
-	19, // 12: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
-	1,  // 13: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
-	11, // 14: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
-	12, // 15: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
-	20, // 16: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	14, // 17: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
-	15, // 18: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
-	16, // 19: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
-	17, // 20: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
-	18, // 21: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
-	21, // 22: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	19, // 5: weir.rules.v1.Authenticator.login:type_name -> weir.rules.v1.LoginAuthenticator
+	20, // 6: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
+	0,  // 7: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
+	20, // 8: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
+	6,  // 9: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
+	7,  // 10: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	20, // 11: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
+	20, // 12: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
+	20, // 13: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
+	1,  // 14: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
+	11, // 15: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
+	12, // 16: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
+	21, // 17: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	14, // 18: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
+	15, // 19: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
+	16, // 20: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
+	17, // 21: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
+	18, // 22: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
+	22, // 23: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proto_init() }
@@ -1527,10 +1546,12 @@ func file_weir_rules_v1_auth_proto_init() {
 	if File_weir_rules_v1_auth_proto != nil {
 		return
 	}
+	file_weir_rules_v1_auth_login_proto_init()
 	file_weir_rules_v1_auth_proto_msgTypes[1].OneofWrappers = []any{
 		(*Authenticator_ApiKey)(nil),
 		(*Authenticator_Jwt)(nil),
 		(*Authenticator_Anonymous)(nil),
+		(*Authenticator_Login)(nil),
 	}
 	file_weir_rules_v1_auth_proto_msgTypes[3].OneofWrappers = []any{
 		(*JwtAuthenticator_InlineJwks)(nil),
