@@ -50,7 +50,7 @@ type world struct {
 
 // replica is one extauthz.
 type replica struct {
-	w       *world
+	w        *world
 	builder  *login.Builder
 	compiler *extauthz.Compiler
 	others   []*rulesv1.Authenticator
@@ -63,7 +63,7 @@ func newWorld(t *testing.T, store rulesv1.LoginSession_Store) *world {
 		w.redis = login.NewMemory(10_000, w.clock.now, nil)
 	}
 	w.rules = &rulesv1.LoginAuthenticator{
-		Issuer: w.op.server.URL, ClientId: "weir-app", ClientSecret: "s3cret", Scopes: []string{"profile"}, TenantClaim: "tenant",
+		Issuer: w.op.server.URL, ClientId: "weir-app", ClientSecret: "s3cret", Scopes: []string{"profile"}, Claims: &rulesv1.ClaimMapping{Tenant: "tenant"},
 		Algorithms: []string{"RS256"},
 		Paths: &rulesv1.LoginPaths{
 			Callback: "/oauth2/callback", Login: "/oauth2/login", Logout: "/oauth2/logout", BackchannelLogout: "/oauth2/backchannel-logout", AfterLogout: "/bye",

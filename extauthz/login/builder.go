@@ -20,6 +20,7 @@ import (
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/extauthz"
+	"weir.dev/extauthz/internal/claims"
 )
 
 // Bounds of what one process remembers of all logins together.
@@ -103,8 +104,7 @@ func (b *Builder) Build(source *rulesv1.Authenticator, _ extauthz.Place) (extaut
 func (b *Builder) login(rules *rulesv1.LoginAuthenticator) (*Login, error) {
 	l := &Login{
 		issuer: rules.GetIssuer(), clientID: rules.GetClientId(),
-		subjectClaim: rules.GetSubjectClaim(), tenantClaim: rules.GetTenantClaim(), scopesClaim: rules.GetScopesClaim(),
-		userinfo: rules.GetUserinfo(), forward: rules.GetForwardAccessToken(), trusted: map[string]bool{},
+		claims: claims.NewMapping(rules.GetClaims()), userinfo: rules.GetUserinfo(), forward: rules.GetForwardAccessToken(), trusted: map[string]bool{},
 		paths: paths{
 			callback: rules.GetPaths().GetCallback(), login: rules.GetPaths().GetLogin(), logout: rules.GetPaths().GetLogout(),
 			backchannel: rules.GetPaths().GetBackchannelLogout(), after: rules.GetPaths().GetAfterLogout(),

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"weir.dev/extauthz"
+	"weir.dev/extauthz/internal/claims"
 )
 
 // Defaults and bounds, as auth_login.proto documents them.
@@ -43,13 +44,13 @@ type Events interface {
 
 // Login is an extauthz.Method. Use Builder. Safe for concurrent use.
 type Login struct {
-	issuer, clientID                       string
-	subjectClaim, tenantClaim, scopesClaim string
-	parameters                             []oauth2.AuthCodeOption
-	userinfo, forward, redis               bool
-	paths                                  paths
-	trusted                                map[string]bool
-	lifetime, refresh, timeout             time.Duration
+	issuer, clientID           string
+	claims                     claims.Mapping
+	parameters                 []oauth2.AuthCodeOption
+	userinfo, forward, redis   bool
+	paths                      paths
+	trusted                    map[string]bool
+	lifetime, refresh, timeout time.Duration
 
 	jar      jar
 	ring     *keyring

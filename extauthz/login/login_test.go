@@ -480,4 +480,3 @@ func TestNothingSecretIsSaid(t *testing.T) {
 		}
 	})
 }
-

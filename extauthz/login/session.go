@@ -8,9 +8,7 @@ import (
 
 	"golang.org/x/oauth2"
 
-	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/extauthz"
-	"weir.dev/extauthz/token"
 )
 
 // session is what is known of a person who logged in. It is stored sealed, and
@@ -104,11 +102,10 @@ func (l *Login) proof(s *session) (*extauthz.Proof, error) {
 	if _, known := claims["scope"]; !known && s.Scope != "" {
 		claims["scope"] = s.Scope
 	}
-	proof, err := token.Identify(claims, &rulesv1.ClaimMapping{Subject: l.subjectClaim, Tenant: l.tenantClaim, Scopes: l.scopesClaim})
+	proof, err := l.claims.Proof(l.issuer, claims)
 	if err != nil {
 		return nil, err
 	}
-	proof.Issuer = l.issuer
 	if l.forward && s.Access != "" {
 		proof.UpstreamHeaders = []extauthz.Header{{Name: "authorization", Value: "Bearer " + s.Access}}
 	}

@@ -139,26 +139,24 @@ type LoginAuthenticator struct {
 	ClientAuthentication LoginAuthenticator_ClientAuthentication `protobuf:"varint,4,opt,name=client_authentication,json=clientAuthentication,proto3,enum=weir.rules.v1.LoginAuthenticator_ClientAuthentication" json:"client_authentication,omitempty"`
 	// Asked for beside "openid".
 	Scopes []string `protobuf:"bytes,5,rep,name=scopes,proto3" json:"scopes,omitempty"`
-	// Claims that become parts of the identity, dotted paths into nested objects.
-	// Empty means "sub", no tenant, and "scope".
-	SubjectClaim string `protobuf:"bytes,6,opt,name=subject_claim,json=subjectClaim,proto3" json:"subject_claim,omitempty"`
-	TenantClaim  string `protobuf:"bytes,7,opt,name=tenant_claim,json=tenantClaim,proto3" json:"tenant_claim,omitempty"`
-	ScopesClaim  string `protobuf:"bytes,8,opt,name=scopes_claim,json=scopesClaim,proto3" json:"scopes_claim,omitempty"`
+	// Of the ID token, and of userinfo where that is asked for. "scope" is what
+	// the provider granted, when it is no claim.
+	Claims *ClaimMapping `protobuf:"bytes,6,opt,name=claims,proto3" json:"claims,omitempty"`
 	// Accepted "alg" of ID and logout tokens, asymmetric only. Never empty.
-	Algorithms []string `protobuf:"bytes,9,rep,name=algorithms,proto3" json:"algorithms,omitempty"`
+	Algorithms []string `protobuf:"bytes,7,rep,name=algorithms,proto3" json:"algorithms,omitempty"`
 	// Whether claims of the userinfo endpoint are added to those of the ID token.
-	Userinfo bool `protobuf:"varint,10,opt,name=userinfo,proto3" json:"userinfo,omitempty"`
+	Userinfo bool `protobuf:"varint,8,opt,name=userinfo,proto3" json:"userinfo,omitempty"`
 	// Added to the authorization request, such as "acr_values".
-	AuthorizationParameters map[string]string `protobuf:"bytes,11,rep,name=authorization_parameters,json=authorizationParameters,proto3" json:"authorization_parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Paths                   *LoginPaths       `protobuf:"bytes,12,opt,name=paths,proto3" json:"paths,omitempty"`
-	Session                 *LoginSession     `protobuf:"bytes,13,opt,name=session,proto3" json:"session,omitempty"`
+	AuthorizationParameters map[string]string `protobuf:"bytes,9,rep,name=authorization_parameters,json=authorizationParameters,proto3" json:"authorization_parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Paths                   *LoginPaths       `protobuf:"bytes,10,opt,name=paths,proto3" json:"paths,omitempty"`
+	Session                 *LoginSession     `protobuf:"bytes,11,opt,name=session,proto3" json:"session,omitempty"`
 	// "host" or "host:port" that a browser may be sent to after login beside the
 	// request's own, and whose pages may make changes with the session.
-	TrustedHosts []string `protobuf:"bytes,14,rep,name=trusted_hosts,json=trustedHosts,proto3" json:"trusted_hosts,omitempty"`
+	TrustedHosts []string `protobuf:"bytes,12,rep,name=trusted_hosts,json=trustedHosts,proto3" json:"trusted_hosts,omitempty"`
 	// Whether the service gets the access token as a Bearer token.
-	ForwardAccessToken bool `protobuf:"varint,15,opt,name=forward_access_token,json=forwardAccessToken,proto3" json:"forward_access_token,omitempty"`
+	ForwardAccessToken bool `protobuf:"varint,13,opt,name=forward_access_token,json=forwardAccessToken,proto3" json:"forward_access_token,omitempty"`
 	// Deadline of one call of the provider. Zero means 5 s; at most 10 s.
-	Timeout       *durationpb.Duration `protobuf:"bytes,16,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Timeout       *durationpb.Duration `protobuf:"bytes,14,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -228,25 +226,11 @@ func (x *LoginAuthenticator) GetScopes() []string {
 	return nil
 }
 
-func (x *LoginAuthenticator) GetSubjectClaim() string {
+func (x *LoginAuthenticator) GetClaims() *ClaimMapping {
 	if x != nil {
-		return x.SubjectClaim
+		return x.Claims
 	}
-	return ""
-}
-
-func (x *LoginAuthenticator) GetTenantClaim() string {
-	if x != nil {
-		return x.TenantClaim
-	}
-	return ""
-}
-
-func (x *LoginAuthenticator) GetScopesClaim() string {
-	if x != nil {
-		return x.ScopesClaim
-	}
-	return ""
+	return nil
 }
 
 func (x *LoginAuthenticator) GetAlgorithms() []string {
@@ -484,27 +468,25 @@ var File_weir_rules_v1_auth_login_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_login_proto_rawDesc = "" +
 	"\n" +
-	"\x1eweir/rules/v1/auth_login.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\"\xda\a\n" +
+	"\x1eweir/rules/v1/auth_login.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xa4\a\n" +
 	"\x12LoginAuthenticator\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12(\n" +
 	"\rclient_secret\x18\x03 \x01(\tB\x03\x80\x01\x01R\fclientSecret\x12k\n" +
 	"\x15client_authentication\x18\x04 \x01(\x0e26.weir.rules.v1.LoginAuthenticator.ClientAuthenticationR\x14clientAuthentication\x12\x16\n" +
-	"\x06scopes\x18\x05 \x03(\tR\x06scopes\x12#\n" +
-	"\rsubject_claim\x18\x06 \x01(\tR\fsubjectClaim\x12!\n" +
-	"\ftenant_claim\x18\a \x01(\tR\vtenantClaim\x12!\n" +
-	"\fscopes_claim\x18\b \x01(\tR\vscopesClaim\x12\x1e\n" +
+	"\x06scopes\x18\x05 \x03(\tR\x06scopes\x123\n" +
+	"\x06claims\x18\x06 \x01(\v2\x1b.weir.rules.v1.ClaimMappingR\x06claims\x12\x1e\n" +
 	"\n" +
-	"algorithms\x18\t \x03(\tR\n" +
+	"algorithms\x18\a \x03(\tR\n" +
 	"algorithms\x12\x1a\n" +
-	"\buserinfo\x18\n" +
-	" \x01(\bR\buserinfo\x12y\n" +
-	"\x18authorization_parameters\x18\v \x03(\v2>.weir.rules.v1.LoginAuthenticator.AuthorizationParametersEntryR\x17authorizationParameters\x12/\n" +
-	"\x05paths\x18\f \x01(\v2\x19.weir.rules.v1.LoginPathsR\x05paths\x125\n" +
-	"\asession\x18\r \x01(\v2\x1b.weir.rules.v1.LoginSessionR\asession\x12#\n" +
-	"\rtrusted_hosts\x18\x0e \x03(\tR\ftrustedHosts\x120\n" +
-	"\x14forward_access_token\x18\x0f \x01(\bR\x12forwardAccessToken\x123\n" +
-	"\atimeout\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x1aJ\n" +
+	"\buserinfo\x18\b \x01(\bR\buserinfo\x12y\n" +
+	"\x18authorization_parameters\x18\t \x03(\v2>.weir.rules.v1.LoginAuthenticator.AuthorizationParametersEntryR\x17authorizationParameters\x12/\n" +
+	"\x05paths\x18\n" +
+	" \x01(\v2\x19.weir.rules.v1.LoginPathsR\x05paths\x125\n" +
+	"\asession\x18\v \x01(\v2\x1b.weir.rules.v1.LoginSessionR\asession\x12#\n" +
+	"\rtrusted_hosts\x18\f \x03(\tR\ftrustedHosts\x120\n" +
+	"\x14forward_access_token\x18\r \x01(\bR\x12forwardAccessToken\x123\n" +
+	"\atimeout\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\atimeout\x1aJ\n" +
 	"\x1cAuthorizationParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"~\n" +
@@ -553,22 +535,24 @@ var file_weir_rules_v1_auth_login_proto_goTypes = []any{
 	(*LoginPaths)(nil),                           // 3: weir.rules.v1.LoginPaths
 	(*LoginSession)(nil),                         // 4: weir.rules.v1.LoginSession
 	nil,                                          // 5: weir.rules.v1.LoginAuthenticator.AuthorizationParametersEntry
-	(*durationpb.Duration)(nil),                  // 6: google.protobuf.Duration
+	(*ClaimMapping)(nil),                         // 6: weir.rules.v1.ClaimMapping
+	(*durationpb.Duration)(nil),                  // 7: google.protobuf.Duration
 }
 var file_weir_rules_v1_auth_login_proto_depIdxs = []int32{
 	0, // 0: weir.rules.v1.LoginAuthenticator.client_authentication:type_name -> weir.rules.v1.LoginAuthenticator.ClientAuthentication
-	5, // 1: weir.rules.v1.LoginAuthenticator.authorization_parameters:type_name -> weir.rules.v1.LoginAuthenticator.AuthorizationParametersEntry
-	3, // 2: weir.rules.v1.LoginAuthenticator.paths:type_name -> weir.rules.v1.LoginPaths
-	4, // 3: weir.rules.v1.LoginAuthenticator.session:type_name -> weir.rules.v1.LoginSession
-	6, // 4: weir.rules.v1.LoginAuthenticator.timeout:type_name -> google.protobuf.Duration
-	1, // 5: weir.rules.v1.LoginSession.store:type_name -> weir.rules.v1.LoginSession.Store
-	6, // 6: weir.rules.v1.LoginSession.lifetime:type_name -> google.protobuf.Duration
-	6, // 7: weir.rules.v1.LoginSession.refresh:type_name -> google.protobuf.Duration
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	6, // 1: weir.rules.v1.LoginAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	5, // 2: weir.rules.v1.LoginAuthenticator.authorization_parameters:type_name -> weir.rules.v1.LoginAuthenticator.AuthorizationParametersEntry
+	3, // 3: weir.rules.v1.LoginAuthenticator.paths:type_name -> weir.rules.v1.LoginPaths
+	4, // 4: weir.rules.v1.LoginAuthenticator.session:type_name -> weir.rules.v1.LoginSession
+	7, // 5: weir.rules.v1.LoginAuthenticator.timeout:type_name -> google.protobuf.Duration
+	1, // 6: weir.rules.v1.LoginSession.store:type_name -> weir.rules.v1.LoginSession.Store
+	7, // 7: weir.rules.v1.LoginSession.lifetime:type_name -> google.protobuf.Duration
+	7, // 8: weir.rules.v1.LoginSession.refresh:type_name -> google.protobuf.Duration
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_login_proto_init() }
@@ -576,6 +560,7 @@ func file_weir_rules_v1_auth_login_proto_init() {
 	if File_weir_rules_v1_auth_login_proto != nil {
 		return
 	}
+	file_weir_rules_v1_auth_tokens_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
