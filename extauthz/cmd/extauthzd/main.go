@@ -43,7 +43,12 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	if err != nil {
 		return err
 	}
-	compiler, err := extauthz.NewCompiler(verifiers)
+	logins, closeLogins, err := newLogins(&cfg.Sessions, runtime)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = closeLogins() }()
+	compiler, err := extauthz.NewCompiler(verifiers, logins)
 	if err != nil {
 		return err
 	}
