@@ -149,6 +149,8 @@ func explainWay(way *rulesv1.Authenticator) AuthWay {
 		out.Method = "jwt"
 		out.Detail = fmt.Sprintf("a bearer token of %s for %s, signed with %s", method.Jwt.GetIssuer(),
 			strings.Join(method.Jwt.GetAudiences(), " or "), strings.Join(method.Jwt.GetAlgorithms(), ", "))
+	case *rulesv1.Authenticator_Login:
+		out.Method, out.Detail = "login", explainLogin(method.Login)
 	case *rulesv1.Authenticator_Anonymous:
 		out.Method, out.Detail = "anonymous", "callers without credentials"
 	default:

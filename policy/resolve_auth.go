@@ -37,6 +37,7 @@ type compiledAuth struct {
 	policy         string
 	authenticators []*rulesv1.Authenticator
 	rules          []*rulesv1.AuthorizationRule
+	logins         []*loginWay
 }
 
 // authFor decides what protects a rule. open is set when no policy says anything
@@ -61,6 +62,9 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 		})
 		auth := compiled.auth
 		auth.RouteID = routeID
+		if len(compiled.logins) > 0 {
+			r.logins[routeID], auth.CheckTimeout = compiled.logins, loginVisitTimeout
+		}
 		return &auth, false
 	}
 	for i := range r.closings {
@@ -87,6 +91,12 @@ func (r *resolver) compileAuth(e *effective) *compiledAuth {
 			}
 			authenticator, err := r.authenticator(won, value)
 			if err == nil {
+				if value.Login != nil {
+					compiled.logins = append(compiled.logins, &loginWay{
+						authenticator: authenticator, origin: won.origin, paths: pathsOf(value.Login),
+						policy: won.from.namespace() + "/" + won.from.object.Ref.Name,
+					})
+				}
 				compiled.authenticators = append(compiled.authenticators, authenticator)
 				compiled.auth.Authenticators = append(compiled.auth.Authenticators, AuthPart{Name: value.Name, Origin: won.origin})
 			}
@@ -200,6 +210,12 @@ func (r *resolver) authenticator(from wonPiece, way *v1alpha1.Authentication) (*
 			message.Jwks = &rulesv1.JwtAuthenticator_InlineJwks{InlineJwks: keys}
 		}
 		authenticator.Method = &rulesv1.Authenticator_Jwt{Jwt: message}
+	case way.Login != nil:
+		login, err := r.login(from, way.Login)
+		if err != nil {
+			return nil, err
+		}
+		authenticator.Method = &rulesv1.Authenticator_Login{Login: login}
 	default:
 		authenticator.Method = &rulesv1.Authenticator_Anonymous{Anonymous: &rulesv1.AnonymousAuthenticator{}}
 	}

@@ -48,9 +48,14 @@ func extAuthzPerRoute(route *policy.Route) *extauthzv3.ExtAuthzPerRoute {
 	if route.Auth == nil || route.Auth.Refuse {
 		return &extauthzv3.ExtAuthzPerRoute{Override: &extauthzv3.ExtAuthzPerRoute_Disabled{Disabled: true}}
 	}
-	return &extauthzv3.ExtAuthzPerRoute{Override: &extauthzv3.ExtAuthzPerRoute_CheckSettings{
-		CheckSettings: &extauthzv3.CheckSettings{ContextExtensions: map[string]string{contextRoute: route.Auth.RouteID}},
-	}}
+	settings := &extauthzv3.CheckSettings{ContextExtensions: map[string]string{contextRoute: route.Auth.RouteID}}
+	if route.Auth.BodyBytes > 0 {
+		settings.WithRequestBody = &extauthzv3.BufferSettings{MaxRequestBytes: route.Auth.BodyBytes, PackAsBytes: true}
+	}
+	if route.Auth.CheckTimeout > 0 {
+		settings.ServiceOverride = &extauthzv3.CheckSettings_GrpcService{GrpcService: grpcService(clusterExtAuthz, route.Auth.CheckTimeout)}
+	}
+	return &extauthzv3.ExtAuthzPerRoute{Override: &extauthzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: settings}}
 }
 
 // transcoding turns REST into gRPC.

@@ -83,7 +83,7 @@ type AuthSettings struct {
 
 // Authentication is one accepted way. Exactly one of the methods is set.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.apiKey), has(self.jwt), has(self.anonymous)].filter(set, set).size() == 1",message="set exactly one of apiKey, jwt and anonymous"
+// +kubebuilder:validation:XValidation:rule="[has(self.apiKey), has(self.jwt), has(self.login), has(self.anonymous)].filter(set, set).size() == 1",message="set exactly one of apiKey, jwt, login and anonymous"
 type Authentication struct {
 	// Name is unique within the policy.
 	//
@@ -92,6 +92,7 @@ type Authentication struct {
 	Name      string     `json:"name"`
 	APIKey    *APIKeyWay `json:"apiKey,omitempty"`
 	JWT       *JWT       `json:"jwt,omitempty"`
+	Login     *Login     `json:"login,omitempty"`
 	Anonymous *Anonymous `json:"anonymous,omitempty"`
 }
 
