@@ -24,7 +24,7 @@ func (c *checker) login(field string, login *v1alpha1.Login) {
 			c.fail(CodeInvalid, fmt.Sprintf("%s.scopes[%d]", field, i), "%q is not a scope (RFC 6749 section 3.3)", scope)
 		}
 	}
-	c.unique(field+".scopes", login.Scopes)
+	c.once(field+".scopes", login.Scopes)
 	for name, claim := range map[string]string{"subject": login.Claims.Subject, "tenant": login.Claims.Tenant, "scopes": login.Claims.Scopes} {
 		c.text(field+".claims."+name, claim, false, 256)
 	}
@@ -32,7 +32,7 @@ func (c *checker) login(field string, login *v1alpha1.Login) {
 	for i, algorithm := range login.Algorithms {
 		oneOf(c, fmt.Sprintf("%s.algorithms[%d]", field, i), algorithm, false, algorithms()...)
 	}
-	c.unique(field+".algorithms", login.Algorithms)
+	c.once(field+".algorithms", login.Algorithms)
 	c.count(field+".authorizationParameters", len(login.AuthorizationParameters), 0, 16)
 	for _, name := range slices.Sorted(maps.Keys(login.AuthorizationParameters)) {
 		if slices.Contains(ownParameters(), name) || name == "" {
@@ -51,8 +51,17 @@ func (c *checker) login(field string, login *v1alpha1.Login) {
 			c.fail(CodeInvalid, at, "%q is not host or host:port", host)
 		}
 	}
-	c.unique(field+".trustedHosts", login.TrustedHosts)
+	c.once(field+".trustedHosts", login.TrustedHosts)
 	c.duration(field+".timeout", login.Timeout, 100*time.Millisecond, 10*time.Second)
+}
+
+// once refuses values that are there twice.
+func (c *checker) once(field string, values []string) {
+	for i, value := range values {
+		if slices.Contains(values[:i], value) {
+			c.fail(CodeDuplicateName, fmt.Sprintf("%s[%d]", field, i), "%q is there twice", value)
+		}
+	}
 }
 
 // ownParameters of the authorization request are the login's.
@@ -95,7 +104,7 @@ func (c *checker) loginPaths(field string, login *v1alpha1.Login) {
 	for _, path := range pathsOf(login).all() {
 		switch other := taken[path.value]; {
 		case len(path.value) > 256 || !plainPath(path.value):
-			c.fail(CodeInvalid, field+"."+path.name, "%q is not a path of letters, digits, '.', '_', '~' and '-' between slashes", path.value)
+			c.fail(CodeInvalid, field+"."+path.name, "%q is not a path of letters, digits, '.', '_', '~' and '-' between slashes, none of which a dot follows", path.value)
 		case other != "":
 			c.fail(CodeInvalid, field+"."+path.name, "%q is the path of %s, too", path.value, other)
 		}
@@ -106,7 +115,7 @@ func (c *checker) loginPaths(field string, login *v1alpha1.Login) {
 		c.fail(CodeInvalid, field+".afterLogout", "%q is the path of %s", after, other)
 	}
 	if after != "/" && (len(after) > 256 || !plainPath(strings.TrimSuffix(after, "/"))) {
-		c.fail(CodeInvalid, field+".afterLogout", "%q is not a path of letters, digits, '.', '_', '~' and '-' between slashes", after)
+		c.fail(CodeInvalid, field+".afterLogout", "%q is not a path of letters, digits, '.', '_', '~' and '-' between slashes, none of which a dot follows", after)
 	}
 }
 
@@ -116,7 +125,7 @@ func plainPath(path string) bool {
 		return false
 	}
 	for segment := range strings.SplitSeq(path[1:], "/") {
-		if segment == "" || segment == "." || segment == ".." || strings.ContainsFunc(segment, func(r rune) bool {
+		if segment == "" || segment[0] == '.' || strings.ContainsFunc(segment, func(r rune) bool {
 			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._~-", r)
 		}) {
 			return false

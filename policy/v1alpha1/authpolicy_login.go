@@ -106,30 +106,30 @@ type LoginPaths struct {
 	// there as https://HOST plus this path. Default /oauth2/callback.
 	//
 	// +kubebuilder:validation:MaxLength=256
-	// +kubebuilder:validation:Pattern=`^(/[A-Za-z0-9._~-]+)+$`
+	// +kubebuilder:validation:Pattern=`^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$`
 	Callback string `json:"callback,omitempty"`
 	// Login begins a login; "return_to" in the query says where it leads. Default
 	// /oauth2/login.
 	//
 	// +kubebuilder:validation:MaxLength=256
-	// +kubebuilder:validation:Pattern=`^(/[A-Za-z0-9._~-]+)+$`
+	// +kubebuilder:validation:Pattern=`^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$`
 	Login string `json:"login,omitempty"`
 	// Logout ends the session here and at the provider. Default /oauth2/logout.
 	//
 	// +kubebuilder:validation:MaxLength=256
-	// +kubebuilder:validation:Pattern=`^(/[A-Za-z0-9._~-]+)+$`
+	// +kubebuilder:validation:Pattern=`^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$`
 	Logout string `json:"logout,omitempty"`
 	// BackchannelLogout is where the provider ends sessions. Default
 	// /oauth2/backchannel-logout.
 	//
 	// +kubebuilder:validation:MaxLength=256
-	// +kubebuilder:validation:Pattern=`^(/[A-Za-z0-9._~-]+)+$`
+	// +kubebuilder:validation:Pattern=`^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$`
 	BackchannelLogout string `json:"backchannelLogout,omitempty"`
 	// AfterLogout is the service's page to which the provider sends browsers after
 	// a logout; it is registered there, too. Default /.
 	//
 	// +kubebuilder:validation:MaxLength=256
-	// +kubebuilder:validation:Pattern=`^/$|^(/[A-Za-z0-9._~-]+)+/?$`
+	// +kubebuilder:validation:Pattern=`^/$|^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?$`
 	AfterLogout string `json:"afterLogout,omitempty"`
 }
 
