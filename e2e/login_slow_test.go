@@ -58,13 +58,13 @@ spec:
       login:
         issuer: ISSUER
         clientID: shop
-        clientSecretRef: {name: shop-login}
+        clientSecretRef: {name: shop-login, key: clientSecret}
         scopes: [profile, offline_access]
         claims: {tenant: tenant}
         paths: {afterLogout: /open/bye}
         session:
           store: STORE
-          keysRef: {name: shop-login}
+          keysRef: {name: shop-login, key: keys}
 `
 
 // browserModules is where scripts/browser.sh put what the tests in browser/ need.

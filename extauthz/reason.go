@@ -27,6 +27,14 @@ const (
 	// API_KEY_INVALID: that a key once existed is not the bearer's to learn.
 	ReasonAPIKeyExpired Reason = "API_KEY_EXPIRED"
 
+	// ReasonAPIKeyRevoked and ReasonAPIKeyConsumer, a key whose consumer is not
+	// there or of another tenant, are told as API_KEY_INVALID, too.
+	ReasonAPIKeyRevoked  Reason = "API_KEY_REVOKED"
+	ReasonAPIKeyConsumer Reason = "API_KEY_CONSUMER_UNKNOWN"
+	// ReasonKeysUnavailable is a key that may have been issued, while the issued
+	// keys are not known, or known too long ago.
+	ReasonKeysUnavailable Reason = "API_KEYS_UNAVAILABLE"
+
 	ReasonTokenInvalid     Reason = "TOKEN_INVALID"
 	ReasonTokenExpired     Reason = "TOKEN_EXPIRED"
 	ReasonTokenNotYetValid Reason = "TOKEN_NOT_YET_VALID"
@@ -41,8 +49,22 @@ const (
 	// PERMISSION_DENIED.
 	ReasonRuleError Reason = "RULE_ERROR"
 
+	// ReasonInsufficientAuthentication asks for a fresh or a stronger login
+	// (RFC 9470).
+	ReasonInsufficientAuthentication Reason = "INSUFFICIENT_AUTHENTICATION"
+	// ReasonBodyInvalid is a body that rules have to read and cannot.
+	ReasonBodyInvalid Reason = "REQUEST_BODY_INVALID"
+
 	ReasonProviderUnavailable Reason = "IDENTITY_PROVIDER_UNAVAILABLE"
-	ReasonInternal            Reason = "INTERNAL"
+	// ReasonSourceUnavailable is a source of metadata, a relationship store or a
+	// token exchange that gave no answer.
+	ReasonSourceUnavailable Reason = "AUTHORIZATION_SOURCE_UNAVAILABLE"
+	ReasonInternal          Reason = "INTERNAL"
+	// ReasonOverloaded is a check that was not begun: too many were under way.
+	ReasonOverloaded Reason = "OVERLOADED"
+	// ReasonSelfTest is any check while the proxy in front is not known to read
+	// requests as this server does.
+	ReasonSelfTest Reason = "SELF_TEST_FAILED"
 )
 
 // Fault is the answer that a client gets for a denial with this reason: a code
@@ -62,7 +84,13 @@ func (r Reason) Fault() *fault.Error {
 		return fault.New(codes.InvalidArgument, string(r), "a credential is present more than once; send it once")
 	case ReasonCredentialsMissing:
 		return fault.New(codes.Unauthenticated, string(r), "credentials are required")
-	case ReasonAPIKeyInvalid, ReasonAPIKeyExpired:
+	case ReasonKeysUnavailable:
+		return fault.New(codes.Unavailable, string(r), "API keys cannot be checked at the moment; retry shortly")
+	case ReasonOverloaded:
+		return fault.New(codes.Unavailable, string(r), "too many requests are being authorized; retry shortly")
+	case ReasonSelfTest:
+		return fault.New(codes.Unavailable, string(r), "the request could not be authorized; retry shortly")
+	case ReasonAPIKeyInvalid, ReasonAPIKeyExpired, ReasonAPIKeyRevoked, ReasonAPIKeyConsumer:
 		return fault.New(codes.Unauthenticated, string(ReasonAPIKeyInvalid), "the API key is not valid")
 	case ReasonTokenInvalid:
 		return fault.New(codes.Unauthenticated, string(r), "the token is not valid")
@@ -82,6 +110,12 @@ func (r Reason) Fault() *fault.Error {
 		return fault.New(codes.PermissionDenied, string(r), "the request needs a scope that the caller does not have")
 	case ReasonPermissionDenied, ReasonRuleError, ReasonNoAuthenticator:
 		return fault.New(codes.PermissionDenied, string(ReasonPermissionDenied), "the caller may not do this")
+	case ReasonInsufficientAuthentication:
+		return fault.New(codes.Unauthenticated, string(r), "the request needs a more recent or a stronger login")
+	case ReasonBodyInvalid:
+		return fault.New(codes.InvalidArgument, string(r), "the request's body cannot be read by the access rules")
+	case ReasonSourceUnavailable:
+		return fault.New(codes.Unavailable, string(r), "what the request's authorization depends on cannot be reached; retry shortly")
 	case ReasonProviderUnavailable:
 		return fault.New(codes.Unavailable, string(r), "the identity provider cannot be reached; retry shortly")
 	default:

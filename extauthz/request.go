@@ -25,8 +25,19 @@ type Request struct {
 	Protocol string
 	// Scheme is "https" or "http", as the proxy in front sees it.
 	Scheme string
+	// Port is the one that the client connected to, as the proxy knows it; 0 when it
+	// is not known.
+	Port uint32
 	// Source is the client's IP address without port.
 	Source string
+	// SourcePort is the client's port, 0 when it is not known.
+	SourcePort uint32
+	// SourcePrincipal is the identity of the client's certificate, empty without
+	// one.
+	SourcePrincipal string
+	// Size is the length of the body that the headers declare, in bytes, -1 when
+	// they declare none; Received is what has arrived of it.
+	Size, Received int64
 	// Headers are in the order received, each value on its own.
 	Headers []Header
 	// Body is the request's, whole, where the route asks for it, and empty

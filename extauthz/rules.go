@@ -40,7 +40,15 @@ type route struct {
 	hasAllow       bool
 	// allowsByScope says that every ALLOW rule is about scopes alone.
 	allowsByScope bool
-	needsHeaders  bool
+	// attributes are what expressions read of the route.
+	attributes authzexpr.Route
+	roleClaims []string
+	readsRoles bool
+	sources    []*metadataSource
+	// relationships, body and upstream are nil when the policy has none.
+	relationships Relationships
+	body          *bodyReader
+	upstream      *upstream
 	// credentialHeaders are removed from what the service sees.
 	credentialHeaders []string
 	// credentialCookie tells the cookies that are removed; nil for none.
@@ -62,9 +70,14 @@ type authenticator struct {
 }
 
 type rule struct {
-	name    string
-	allow   bool
+	name   string
+	effect effect
+	// program is nil where the rule always holds.
 	program *authzexpr.Program
+	// sources are what the expression reads as metadata.
+	sources []*metadataSource
+	// requirements is nil when there are none.
+	requirements *requirements
 	// aboutScope says that the expression reads nothing but the scopes.
 	aboutScope bool
 }
@@ -73,11 +86,11 @@ type rule struct {
 type ConsumerSet struct {
 	keys     *apikey.Index[Proof]
 	subjects map[tokenSubject]*Consumer
-	count    int
+	names    map[string]*Consumer
 }
 
 // Len is the number of consumers.
-func (s *ConsumerSet) Len() int { return s.count }
+func (s *ConsumerSet) Len() int { return len(s.names) }
 
 // Keys is the number of API keys.
 func (s *ConsumerSet) Keys() int { return s.keys.Len() }
@@ -89,6 +102,9 @@ type Consumer struct {
 	// Tenant and Tier are empty when it has none.
 	Tenant, Tier string
 }
+
+// ByName returns the consumer of a name, nil if there is none.
+func (s *ConsumerSet) ByName(name string) *Consumer { return s.names[name] }
 
 // BySubject returns the consumer that an issuer's subject stands for, nil if
 // there is none.

@@ -9,16 +9,9 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
-	corev1 "k8s.io/api/core/v1"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/policy/v1alpha1"
-)
-
-// Keys of Secrets that references of a login name when they name none.
-const (
-	clientSecretKey = "clientSecret"
-	sessionKeysKey  = "keys"
 )
 
 // Bounds of what a login's checks may take.
@@ -69,7 +62,7 @@ func (r *resolver) login(from wonPiece, login *v1alpha1.Login) (*rulesv1.LoginAu
 	namespace, field := from.from.object.Ref.Namespace, from.origin.Field+".login"
 	message := &rulesv1.LoginAuthenticator{
 		Issuer: login.Issuer, ClientId: login.ClientID, Scopes: login.Scopes,
-		Claims:     &rulesv1.ClaimMapping{Subject: login.Claims.Subject, Tenant: login.Claims.Tenant, Scopes: login.Claims.Scopes},
+		Claims:     claimMapping(&login.Claims),
 		Algorithms: login.Algorithms, Userinfo: login.Userinfo, AuthorizationParameters: login.AuthorizationParameters,
 		TrustedHosts: login.TrustedHosts, ForwardAccessToken: login.ForwardAccessToken,
 		Timeout: durationpb.New(durationOr(login.Timeout, loginTimeout)),
@@ -79,6 +72,9 @@ func (r *resolver) login(from wonPiece, login *v1alpha1.Login) (*rulesv1.LoginAu
 			Lifetime: durationpb.New(durationOr(login.Session.Lifetime, 12*time.Hour)),
 			Refresh:  durationpb.New(durationOr(login.Session.Refresh, 0)), CrossSite: login.Session.SameSite == v1alpha1.SameSiteNone,
 		},
+	}
+	if login.PublicPort != nil {
+		message.Port = uint32(*login.PublicPort) //nolint:gosec // validated
 	}
 	paths := pathsOf(login)
 	message.Paths = &rulesv1.LoginPaths{
@@ -90,7 +86,7 @@ func (r *resolver) login(from wonPiece, login *v1alpha1.Login) (*rulesv1.LoginAu
 	if login.Session.Store == v1alpha1.SessionRedis {
 		message.Session.Store = rulesv1.LoginSession_STORE_REDIS
 	}
-	if login.ClientAuthentication == v1alpha1.ClientAuthenticationPost {
+	if login.ClientAuthentication == v1alpha1.ClientPost {
 		message.ClientAuthentication = rulesv1.LoginAuthenticator_CLIENT_AUTHENTICATION_POST
 	}
 	fail := func(code Code, field string, err error) error {
@@ -99,13 +95,13 @@ func (r *resolver) login(from wonPiece, login *v1alpha1.Login) (*rulesv1.LoginAu
 		return err
 	}
 	if ref := login.ClientSecretRef; ref != nil {
-		secret, err := r.loginSecret(namespace, *ref, clientSecretKey)
+		secret, err := r.secretValue(namespace, *ref)
 		if err != nil {
 			return nil, fail(CodeRefNotFound, field+".clientSecretRef", err)
 		}
 		message.ClientSecret = string(bytes.TrimRight(secret, "\r\n"))
 	}
-	raw, err := r.loginSecret(namespace, login.Session.KeysRef, sessionKeysKey)
+	raw, err := r.secretValue(namespace, login.Session.KeysRef)
 	if err != nil {
 		return nil, fail(CodeRefNotFound, field+".session.keysRef", err)
 	}
@@ -115,17 +111,14 @@ func (r *resolver) login(from wonPiece, login *v1alpha1.Login) (*rulesv1.LoginAu
 	return message, nil
 }
 
-// loginSecret reads a key of a Secret. Errors hold nothing of its data.
-func (r *resolver) loginSecret(namespace string, ref v1alpha1.LoginSecretRef, otherwise string) ([]byte, error) {
-	object, ok := r.byRef[ObjectRef{Kind: "Secret", Namespace: namespace, Name: ref.Name}]
-	if !ok {
-		return nil, fmt.Errorf("there is no Secret %s/%s", namespace, ref.Name)
+// reachedOn fills in the port that browsers know, where the policy does not name
+// it.
+func (c *compiledAuth) reachedOn(l *listener) {
+	for _, way := range c.logins {
+		if login := way.authenticator.GetLogin(); login.GetPort() == 0 && l.overTLS() && l.port != 443 {
+			login.Port = uint32(l.port) //nolint:gosec // validated
+		}
 	}
-	key := cmp.Or(ref.Key, otherwise)
-	if secret, ok := object.Value.(*corev1.Secret); ok && len(secret.Data[key]) > 0 {
-		return secret.Data[key], nil
-	}
-	return nil, fmt.Errorf("Secret %s/%s has no key %q", namespace, ref.Name, key) //nolint:staticcheck // a kind's name
 }
 
 // sessionKeys reads one key a line.

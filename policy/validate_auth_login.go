@@ -14,10 +14,11 @@ import (
 func (c *checker) login(field string, login *v1alpha1.Login) {
 	c.issuerURL(field+".issuer", login.Issuer)
 	c.text(field+".clientID", login.ClientID, true, 512)
-	if login.ClientSecretRef != nil {
-		c.loginSecretRef(field+".clientSecretRef", *login.ClientSecretRef)
+	c.secretKeyRef(field+".clientSecretRef", login.ClientSecretRef)
+	oneOf(c, field+".clientAuthentication", login.ClientAuthentication, true, v1alpha1.ClientBasic, v1alpha1.ClientPost, v1alpha1.ClientPrivateKeyJWT)
+	if login.ClientAuthentication == v1alpha1.ClientPrivateKeyJWT {
+		c.fail(CodeUnsupported, field+".clientAuthentication", "PrivateKeyJWT is not implemented for logins; write Basic or Post")
 	}
-	oneOf(c, field+".clientAuthentication", login.ClientAuthentication, true, v1alpha1.ClientAuthenticationBasic, v1alpha1.ClientAuthenticationPost)
 	c.count(field+".scopes", len(login.Scopes), 0, 16)
 	for i, scope := range login.Scopes {
 		if !scopeToken(scope) {
@@ -41,6 +42,9 @@ func (c *checker) login(field string, login *v1alpha1.Login) {
 		c.text(field+".authorizationParameters."+name, login.AuthorizationParameters[name], false, 1024)
 	}
 	c.loginPaths(field+".paths", login)
+	if login.PublicPort != nil {
+		c.port(field+".publicPort", *login.PublicPort)
+	}
 	c.loginSession(field+".session", &login.Session)
 	c.count(field+".trustedHosts", len(login.TrustedHosts), 0, 16)
 	for i, host := range login.TrustedHosts {
@@ -94,11 +98,6 @@ func (c *checker) issuerURL(field, issuer string) {
 	}
 }
 
-func (c *checker) loginSecretRef(field string, ref v1alpha1.LoginSecretRef) {
-	c.text(field+".name", ref.Name, true, 253)
-	c.text(field+".key", ref.Key, false, 253)
-}
-
 func (c *checker) loginPaths(field string, login *v1alpha1.Login) {
 	taken := map[string]string{}
 	for _, path := range pathsOf(login).all() {
@@ -136,7 +135,7 @@ func plainPath(path string) bool {
 
 func (c *checker) loginSession(field string, session *v1alpha1.LoginSession) {
 	oneOf(c, field+".store", session.Store, true, v1alpha1.SessionCookie, v1alpha1.SessionRedis)
-	c.loginSecretRef(field+".keysRef", session.KeysRef)
+	c.secretKeyRef(field+".keysRef", &session.KeysRef)
 	if name := session.CookieName; len(name) > 64 || strings.ContainsFunc(name, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-'
 	}) {

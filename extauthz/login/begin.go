@@ -85,7 +85,7 @@ func (l *Login) begin(ctx context.Context, call *extauthz.Call, location string)
 }
 
 func (l *Login) callbackURL(request *extauthz.Request) string {
-	return origin(request) + l.paths.callback
+	return l.origin(request) + l.paths.callback
 }
 
 // tooMany removes the oldest logins under way, so that one more finds room, and

@@ -104,7 +104,7 @@ func (b *Builder) Build(source *rulesv1.Authenticator, _ extauthz.Place) (extaut
 func (b *Builder) login(rules *rulesv1.LoginAuthenticator) (*Login, error) {
 	l := &Login{
 		issuer: rules.GetIssuer(), clientID: rules.GetClientId(),
-		claims: claims.NewMapping(rules.GetClaims()), userinfo: rules.GetUserinfo(), forward: rules.GetForwardAccessToken(), trusted: map[string]bool{},
+		claims: claims.NewMapping(rules.GetClaims()), userinfo: rules.GetUserinfo(), forward: rules.GetForwardAccessToken(), trusted: map[string]bool{}, port: rules.GetPort(),
 		paths: paths{
 			callback: rules.GetPaths().GetCallback(), login: rules.GetPaths().GetLogin(), logout: rules.GetPaths().GetLogout(),
 			backchannel: rules.GetPaths().GetBackchannelLogout(), after: rules.GetPaths().GetAfterLogout(),

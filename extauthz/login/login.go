@@ -50,6 +50,7 @@ type Login struct {
 	userinfo, forward, redis   bool
 	paths                      paths
 	trusted                    map[string]bool
+	port                       uint32
 	lifetime, refresh, timeout time.Duration
 
 	jar      jar

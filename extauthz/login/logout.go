@@ -48,7 +48,7 @@ func (l *Login) logout(ctx context.Context, call *extauthz.Call) error {
 }
 
 func (l *Login) endURL(call *extauthz.Call, d *described, old *held) string {
-	query := url.Values{"client_id": {l.clientID}, "post_logout_redirect_uri": {origin(call.Request) + l.paths.after}}
+	query := url.Values{"client_id": {l.clientID}, "post_logout_redirect_uri": {l.origin(call.Request) + l.paths.after}}
 	if old != nil {
 		query.Set("id_token_hint", old.session.IDToken)
 	}

@@ -3,6 +3,7 @@ package login
 import (
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"weir.dev/extauthz"
@@ -33,13 +34,25 @@ func hostOf(authority string) string {
 }
 
 // origin is the request's own, as the browser sees it: https but on loopback
-// addresses, whatever a header says, since cookies need it.
-func origin(request *extauthz.Request) string {
-	scheme := "https"
-	if request.Scheme == "http" && loopback(request.Authority) {
-		scheme = "http"
+// addresses, whatever a header says, since cookies need it. Proxies may strip the
+// port from the authority; it is then the rules' or, on loopback addresses, the
+// one connected to.
+func (l *Login) origin(request *extauthz.Request) string {
+	scheme, port, usual := "https", l.port, uint32(443)
+	if loopback(request.Authority) {
+		port = request.Port
+		if request.Scheme == "http" {
+			scheme, usual = "http", 80
+		}
 	}
-	return scheme + "://" + strings.ToLower(request.Authority)
+	text := scheme + "://" + strings.ToLower(request.Authority)
+	if colon := strings.LastIndexByte(text, ':'); colon > strings.LastIndexByte(text, ']') && colon > len(scheme) {
+		return text
+	}
+	if port == 0 || port == usual {
+		return text
+	}
+	return text + ":" + strconv.FormatUint(uint64(port), 10)
 }
 
 // pathOf is a target without its query.
@@ -76,7 +89,7 @@ func (l *Login) returnTo(request *extauthz.Request, wanted string) (location str
 		return "", false
 	}
 	host := strings.ToLower(parsed.Host)
-	switch own := origin(request); {
+	switch own := l.origin(request); {
 	case strings.ToLower(parsed.Scheme+"://"+host) == own:
 		if l.paths.own(parsed.Path) {
 			return "", false
@@ -91,7 +104,7 @@ func (l *Login) returnTo(request *extauthz.Request, wanted string) (location str
 
 // trustedOrigin reports whether pages of an origin may use sessions here.
 func (l *Login) trustedOrigin(request *extauthz.Request, text string) bool {
-	if strings.ToLower(text) == origin(request) {
+	if strings.ToLower(text) == l.origin(request) {
 		return true
 	}
 	parsed, err := url.Parse(text)

@@ -103,12 +103,22 @@ func TestLoopback(t *testing.T) {
 }
 
 func TestOriginIsHTTPS(t *testing.T) {
-	for want, request := range map[string]*extauthz.Request{
-		"https://shop.example":      {Authority: "Shop.Example", Scheme: "http"},
-		"https://shop.example:8443": {Authority: "shop.example:8443", Scheme: "https"},
-		"http://localhost:8080":     {Authority: "localhost:8080", Scheme: "http"},
-		"https://localhost:8443":    {Authority: "localhost:8443", Scheme: "https"},
+	for _, c := range []struct {
+		want    string
+		port    uint32
+		request extauthz.Request
+	}{
+		{"https://shop.example", 0, extauthz.Request{Authority: "Shop.Example", Scheme: "http", Port: 8080}},
+		{"https://shop.example", 443, extauthz.Request{Authority: "shop.example", Scheme: "https", Port: 10443}},
+		{"https://shop.example:8443", 8443, extauthz.Request{Authority: "shop.example", Scheme: "https", Port: 10443}},
+		{"https://shop.example:9443", 8443, extauthz.Request{Authority: "shop.example:9443", Scheme: "https"}},
+		{"http://localhost:8081", 8443, extauthz.Request{Authority: "localhost", Scheme: "http", Port: 8081}},
+		{"http://localhost", 0, extauthz.Request{Authority: "localhost", Scheme: "http", Port: 80}},
+		{"http://localhost:8080", 0, extauthz.Request{Authority: "localhost:8080", Scheme: "http", Port: 1}},
+		{"https://localhost:8443", 0, extauthz.Request{Authority: "localhost", Scheme: "https", Port: 8443}},
+		{"http://[::1]:8081", 0, extauthz.Request{Authority: "[::1]", Scheme: "http", Port: 8081}},
 	} {
-		require.Equal(t, want, origin(request))
+		l := &Login{port: c.port}
+		require.Equal(t, c.want, l.origin(&c.request))
 	}
 }

@@ -23,11 +23,13 @@ type Login struct {
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`
 	ClientID string `json:"clientID"`
-	// ClientSecretRef is what Weir proves itself with at the provider; its key
-	// defaults to "clientSecret". Without it the client is a public one.
-	ClientSecretRef *LoginSecretRef `json:"clientSecretRef,omitempty"`
+	// ClientSecretRef is what Weir proves itself with at the provider. Without it
+	// the client is a public one.
+	ClientSecretRef *SecretKeyRef `json:"clientSecretRef,omitempty"`
 	// ClientAuthentication is Basic (default: the Authorization header) or Post
-	// (the form).
+	// (the form). PrivateKeyJWT is not implemented for logins.
+	//
+	// +kubebuilder:validation:XValidation:rule="self != 'PrivateKeyJWT'",message="is Basic or Post"
 	ClientAuthentication ClientAuthentication `json:"clientAuthentication,omitempty"`
 	// Scopes asked for beside "openid", such as profile, email and
 	// offline_access. At most 16.
@@ -58,6 +60,13 @@ type Login struct {
 	Paths LoginPaths `json:"paths,omitempty"`
 	// Session says how sessions are kept.
 	Session LoginSession `json:"session"`
+	// PublicPort is the port by which browsers reach this service over https. The
+	// default is the listener's for listeners of protocol HTTPS, and 443 for others,
+	// where something in front ends TLS. It is part of the callback's URL.
+	//
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	PublicPort *int32 `json:"publicPort,omitempty"`
 	// TrustedHosts are "host" or "host:port" that browsers may be sent to after a
 	// login beside the request's own host, and whose pages may make changes with
 	// the session. At most 16.
@@ -76,34 +85,11 @@ type Login struct {
 	Timeout *gatewayv1.Duration `json:"timeout,omitempty"`
 }
 
-// LoginSecretRef is one key of a Secret of the same namespace.
-type LoginSecretRef struct {
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	Name string `json:"name"`
-	// Key has a default that the field which holds the reference names.
-	//
-	// +optional
-	// +kubebuilder:validation:MaxLength=253
-	Key string `json:"key,omitempty"`
-}
-
-// ClientAuthentication is how a client proves itself at a token endpoint.
-//
-// +kubebuilder:validation:Enum=Basic;Post
-type ClientAuthentication string
-
-// Ways for a client to prove itself.
-const (
-	ClientAuthenticationBasic ClientAuthentication = "Basic"
-	ClientAuthenticationPost  ClientAuthentication = "Post"
-)
-
 // LoginPaths are paths that a login answers in place of the service, whatever
 // routes there are. All differ.
 type LoginPaths struct {
 	// Callback is where the provider sends browsers back to; it is registered
-	// there as https://HOST plus this path. Default /oauth2/callback.
+	// there as https://HOST[:PORT] plus this path. Default /oauth2/callback.
 	//
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$`
@@ -139,10 +125,10 @@ type LoginSession struct {
 	// Redis, which several servers of Weir share: refreshes happen once and logouts
 	// reach all of them.
 	Store SessionStore `json:"store,omitempty"`
-	// KeysRef are keys to seal sessions with, one a line, each 32 bytes in base64;
-	// its key defaults to "keys". The first seals, all open: to rotate, put a new
+	// KeysRef are keys to seal sessions with, one a line, each 32 bytes in base64.
+	// The first seals, all open: to rotate, put a new
 	// one first and remove the old one when the lifetime is over. At most 8.
-	KeysRef LoginSecretRef `json:"keysRef"`
+	KeysRef SecretKeyRef `json:"keysRef"`
 	// CookieName is the cookie's name after "__Host-". The default follows from
 	// issuer and clientID.
 	//

@@ -45,6 +45,9 @@ func (u Unit) String() string {
 	return units()[u-1]
 }
 
+// MarshalText implements encoding.TextMarshaler.
+func (u Unit) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
+
 // Duration is the length of the unit, 0 for none.
 func (u Unit) Duration() time.Duration {
 	const day = 24 * time.Hour
@@ -67,26 +70,26 @@ func unitNamed(name string) (Unit, bool) {
 // is shared and never changed.
 type Limit struct {
 	// Name is for Replaces and for answers; may be empty.
-	Name string
+	Name string `json:"name,omitempty"`
 	// RequestsPerUnit is admitted per Unit. Both are zero when Unlimited.
-	RequestsPerUnit uint32
-	Unit            Unit
-	Unlimited       bool
+	RequestsPerUnit uint32 `json:"requestsPerUnit"`
+	Unit            Unit   `json:"unit"`
+	Unlimited       bool   `json:"unlimited,omitempty"`
 	// Shadow limits are counted and never refuse.
-	Shadow bool
+	Shadow bool `json:"shadow,omitempty"`
 	// Quota limits refuse only when every quota limit of a request is exhausted.
-	Quota bool
+	Quota bool `json:"quota,omitempty"`
 	// Replaces are the names of limits that do not apply where this one does.
-	Replaces []string
+	Replaces []string `json:"replaces,omitempty"`
 	// Metadata is returned for descriptors that pass; nil for none.
-	Metadata map[string]any
+	Metadata map[string]any `json:"metadata,omitempty"`
 	// DetailedMetric has the metrics named by the request's own values.
-	DetailedMetric bool
+	DetailedMetric bool `json:"detailedMetric,omitempty"`
 	// Path is the limit's place: domain and descriptors, joined by dots.
-	Path string
+	Path string `json:"path"`
 	// File and Line say where the descriptor is written.
-	File string
-	Line int
+	File string `json:"file"`
+	Line int    `json:"line"`
 }
 
 // Config is a whole configuration. It is immutable.

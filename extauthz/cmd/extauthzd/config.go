@@ -18,6 +18,8 @@ type settings struct {
 	Server        rpcserver.Config    `yaml:"server"`
 	ControlPlane  controlPlaneSetting `yaml:"controlPlane"`
 	Tokens        tokenSettings       `yaml:"tokens"`
+	Kubernetes    kubernetesSetting   `yaml:"kubernetes"`
+	Keys          keySettings         `yaml:"keys"`
 	Sessions      sessionSettings     `yaml:"sessions"`
 }
 
@@ -34,10 +36,11 @@ type controlPlaneSetting struct {
 
 // tokenSettings bounds what is remembered of tokens.
 type tokenSettings struct {
-	// CacheBytes bounds the cache of verified tokens, approximately. Default 64
-	// MiB.
+	// CacheBytes bounds what is remembered of tokens, approximately, whichever
+	// method proved them. Default 64 MiB.
 	CacheBytes uint64 `yaml:"cacheBytes"`
-	// CacheTTL bounds how long one verification is remembered. Default 5m.
+	// CacheTTL bounds how long one proof is remembered, whatever a policy says.
+	// Default 5m.
 	CacheTTL config.Duration `yaml:"cacheTtl"`
 }
 
@@ -47,13 +50,15 @@ func (s *settings) SetDefaults() {
 	s.Server.SetDefaults()
 	s.Server.AllowedPeers = []string{certs.PeerID("ingress")}
 	s.ControlPlane = controlPlaneSetting{Peer: certs.PeerID("controlplane"), NodeID: "extauthzd"}
+	s.Keys.setDefaults()
 	s.Sessions.setDefaults()
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
+	s.Kubernetes.setDefaults()
 }
 
 // Validate reports every mistake.
 func (s *settings) Validate() error {
-	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Sessions.validate()}
+	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Keys.validate(), s.Sessions.validate()}
 	if _, port, err := net.SplitHostPort(s.ControlPlane.Address); err != nil || port == "" {
 		errs = append(errs, fmt.Errorf("controlPlane.address: %q is not host:port", s.ControlPlane.Address))
 	}
@@ -69,5 +74,6 @@ func (s *settings) Validate() error {
 	if ttl := s.Tokens.CacheTTL.Std(); ttl <= 0 || ttl.Hours() > 1 {
 		errs = append(errs, fmt.Errorf("tokens.cacheTtl: %s is outside 0s to 1h", ttl))
 	}
+	errs = append(errs, s.Kubernetes.validate())
 	return errors.Join(errs...)
 }

@@ -16,7 +16,6 @@ import (
 	"weir.dev/extauthz/envoyauth"
 	"weir.dev/extauthz/rules"
 	"weir.dev/extauthz/telemetry"
-	"weir.dev/extauthz/token"
 	"weir.dev/kit/adsclient"
 	"weir.dev/kit/daemon"
 	"weir.dev/kit/rpcserver"
@@ -37,9 +36,7 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	if err != nil {
 		return err
 	}
-	verifiers, err := token.NewVerifiers(token.Options{
-		CacheBytes: cfg.Tokens.CacheBytes, CacheTTL: cfg.Tokens.CacheTTL.Std(), Events: metrics,
-	})
+	builders, err := tokenBuilders(cfg, runtime, metrics)
 	if err != nil {
 		return err
 	}
@@ -48,9 +45,16 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 		return err
 	}
 	defer func() { _ = closeLogins() }()
-	compiler, err := extauthz.NewCompiler(verifiers, logins)
+	compiler, err := extauthz.NewCompiler(append(builders, logins)...)
 	if err != nil {
 		return err
+	}
+	store, keys, err := issuedKeys(cfg, runtime)
+	if err != nil {
+		return err
+	}
+	if store != nil {
+		compiler.UseIssuedKeys(store)
 	}
 	server, err := rpcserver.New(cfg.Server, rpcserver.Options{
 		Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Quiet: true,
@@ -75,6 +79,9 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Run(ctx) })
 	group.Go(func() error { return client.Run(ctx) })
+	if keys != nil {
+		group.Go(func() error { return keys.Run(ctx) })
+	}
 	return group.Wait()
 }
 

@@ -156,7 +156,10 @@ type LoginAuthenticator struct {
 	// Whether the service gets the access token as a Bearer token.
 	ForwardAccessToken bool `protobuf:"varint,13,opt,name=forward_access_token,json=forwardAccessToken,proto3" json:"forward_access_token,omitempty"`
 	// Deadline of one call of the provider. Zero means 5 s; at most 10 s.
-	Timeout       *durationpb.Duration `protobuf:"bytes,14,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Timeout *durationpb.Duration `protobuf:"bytes,14,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Port in https URLs of this service, as browsers know it; 0 and 443 name none.
+	// On loopback addresses it is the one that the client connected to.
+	Port          uint32 `protobuf:"varint,15,opt,name=port,proto3" json:"port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -287,6 +290,13 @@ func (x *LoginAuthenticator) GetTimeout() *durationpb.Duration {
 		return x.Timeout
 	}
 	return nil
+}
+
+func (x *LoginAuthenticator) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
 }
 
 // LoginPaths are what is answered in place of the service. Each is an absolute
@@ -468,7 +478,7 @@ var File_weir_rules_v1_auth_login_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_login_proto_rawDesc = "" +
 	"\n" +
-	"\x1eweir/rules/v1/auth_login.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xa4\a\n" +
+	"\x1eweir/rules/v1/auth_login.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xb8\a\n" +
 	"\x12LoginAuthenticator\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12(\n" +
@@ -486,7 +496,8 @@ const file_weir_rules_v1_auth_login_proto_rawDesc = "" +
 	"\asession\x18\v \x01(\v2\x1b.weir.rules.v1.LoginSessionR\asession\x12#\n" +
 	"\rtrusted_hosts\x18\f \x03(\tR\ftrustedHosts\x120\n" +
 	"\x14forward_access_token\x18\r \x01(\bR\x12forwardAccessToken\x123\n" +
-	"\atimeout\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\atimeout\x1aJ\n" +
+	"\atimeout\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x12\n" +
+	"\x04port\x18\x0f \x01(\rR\x04port\x1aJ\n" +
 	"\x1cAuthorizationParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"~\n" +
