@@ -27,10 +27,15 @@ async function startProvider(port = 0) {
     env: { ...process.env, PORT: String(port), ACCESS_TOKEN_SECONDS: String(accessTokenSeconds), NODE_NO_WARNINGS: '1' },
     stdio: ['pipe', 'pipe', process.env.VERBOSE ? 'inherit' : 'ignore'],
   });
-  for await (const chunk of provider.stdout) {
-    ({ issuer } = JSON.parse(String(chunk)));
-    break;
-  }
+  issuer = await new Promise((resolve, reject) => {
+    let text = '';
+    provider.once('exit', () => reject(new Error('the provider ended')));
+    provider.stdout.setEncoding('utf8').on('data', (chunk) => {
+      text += chunk;
+      const line = text.split('\n').find((one) => one.startsWith('{'));
+      if (line) resolve(JSON.parse(line).issuer);
+    });
+  });
 }
 
 async function stopProvider() {
@@ -99,7 +104,7 @@ const fetched = (page, target = '/shop/api') => page.evaluate(async (at) => {
   return { status: response.status, body: await response.text(), url: response.url };
 }, target);
 
-const newContext = () => browser.newContext();
+const newContext = async () => { const context = await browser.newContext(); context.setDefaultTimeout(15000); return context; };
 
 before(async () => {
   await startProvider();

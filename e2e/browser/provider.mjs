@@ -47,6 +47,8 @@ const provider = new Provider(issuer, {
   },
   interactions: { policy: interactionPolicy.base() },
   ttl: { AccessToken: accessTokenSeconds, IdToken: 3600, RefreshToken: 86400, Session: 86400, Grant: 86400, Interaction: 600 },
+  // By itself it calls no loopback address, as is right elsewhere.
+  fetch: (url, options) => globalThis.fetch(url, { ...options, dispatcher: undefined }),
 });
 
 const counts = { refresh: 0, code: 0, refused: 0, backchannel: 0, backchannelFailed: 0 };
