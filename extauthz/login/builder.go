@@ -262,6 +262,7 @@ func (missing) Put(context.Context, string, []byte, time.Duration) error { retur
 func (missing) Add(context.Context, string, []byte, time.Duration) (bool, error) {
 	return false, errMissing
 }
+
 func (missing) Replace(context.Context, string, []byte, time.Duration) (bool, error) {
 	return false, errMissing
 }

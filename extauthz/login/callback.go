@@ -183,9 +183,11 @@ func (l *Login) failed(call *extauthz.Call, reason extauthz.Reason, cause error)
 	refusal.Answer = &extauthz.Answer{
 		Status: status,
 		Headers: []extauthz.Header{
-			{Name: "content-type", Value: "text/html; charset=utf-8"}, {Name: "cache-control", Value: "no-store"},
+			{Name: "content-type", Value: "text/html; charset=utf-8"},
+			{Name: "cache-control", Value: "no-store"},
 			{Name: "content-security-policy", Value: "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"},
-			{Name: "x-content-type-options", Value: "nosniff"}, {Name: "referrer-policy", Value: "no-referrer"},
+			{Name: "x-content-type-options", Value: "nosniff"},
+			{Name: "referrer-policy", Value: "no-referrer"},
 		},
 		Body: page(answer.Message, answer.Reason, call.Request.ID, l.paths.login),
 	}

@@ -64,7 +64,8 @@ func (l *Login) confirm() *extauthz.Refusal {
 	return &extauthz.Refusal{Reason: extauthz.ReasonCrossOrigin, Answer: &extauthz.Answer{
 		Status: http.StatusOK,
 		Headers: []extauthz.Header{
-			{Name: "content-type", Value: "text/html; charset=utf-8"}, {Name: "cache-control", Value: "no-store"},
+			{Name: "content-type", Value: "text/html; charset=utf-8"},
+			{Name: "cache-control", Value: "no-store"},
 			{Name: "content-security-policy", Value: "default-src 'none'; frame-ancestors 'none'"},
 			{Name: "x-content-type-options", Value: "nosniff"},
 		},

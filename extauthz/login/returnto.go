@@ -1,6 +1,7 @@
 package login
 
 import (
+	"net/http"
 	"net/netip"
 	"net/url"
 	"strconv"
@@ -120,7 +121,7 @@ func (l *Login) trustedOrigin(request *extauthz.Request, text string) bool {
 // Sec-Fetch-Site, older ones in Origin; programs send neither.
 func (l *Login) sameOrigin(request *extauthz.Request) bool {
 	upgrade := header(request, "upgrade") != ""
-	if (request.Method == "GET" || request.Method == "HEAD" || request.Method == "OPTIONS") && !upgrade {
+	if (request.Method == http.MethodGet || request.Method == http.MethodHead || request.Method == http.MethodOptions) && !upgrade {
 		return true
 	}
 	return l.fromHere(request)
@@ -141,7 +142,7 @@ func (l *Login) fromHere(request *extauthz.Request) bool {
 // navigates reports whether a person's browser asks for a page: all else gets an
 // answer that programs understand.
 func navigates(request *extauthz.Request) bool {
-	if request.Method != "GET" || header(request, "upgrade") != "" || request.GRPC {
+	if request.Method != http.MethodGet || header(request, "upgrade") != "" || request.GRPC {
 		return false
 	}
 	if mode := header(request, "sec-fetch-mode"); mode != "" && mode != "navigate" {
