@@ -122,6 +122,9 @@ func (r Reason) Fault() *fault.Error {
 		if known := r.loginFault(); known != nil {
 			return known
 		}
+		if known := r.proofFault(); known != nil {
+			return known
+		}
 		return fault.New(codes.Unavailable, string(ReasonInternal), "the request could not be authorized")
 	}
 }

@@ -10,9 +10,9 @@ type stack struct {
 // policySet is what the policies of every kind come to in one place. It is shared
 // by the routes of a stack.
 type policySet struct {
-	listener *listener
 	kinds    [policyKindCount]effective
 	uses     []PolicyUse
+	listener *listener
 	// what is compiled from kinds, made when first asked for
 	auth    *compiledAuth
 	limits  []Limit

@@ -48,7 +48,7 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 		}
 	}
 	if set.auth == nil {
-		set.auth = r.compileAuth(&set.kinds[kindAuth])
+		set.auth = r.compileAuth(&set.kinds[kindAuth], set.listener)
 		set.auth.reachedOn(set.listener)
 	}
 	switch compiled := set.auth; {
@@ -78,7 +78,7 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 // compileAuth turns the pieces in effect into rules. An authenticator that cannot
 // be used is left out, so that it does not work and the others still do; with none
 // left every request is refused.
-func (r *resolver) compileAuth(e *effective) *compiledAuth {
+func (r *resolver) compileAuth(e *effective, l *listener) *compiledAuth {
 	compiled := &compiledAuth{}
 	var policies []string
 	ways, anonymous := 0, 0
@@ -89,7 +89,7 @@ func (r *resolver) compileAuth(e *effective) *compiledAuth {
 			if value.Anonymous != nil {
 				anonymous++
 			}
-			authenticator, err := r.authenticator(won, value)
+			authenticator, err := r.authenticator(won, value, l)
 			if err == nil {
 				if value.Login != nil {
 					compiled.logins = append(compiled.logins, &loginWay{
@@ -180,8 +180,8 @@ func (r *resolver) addAuthRoute(route *authRoute) {
 	r.authRoutes = append(r.authRoutes, route)
 }
 
-func (r *resolver) authenticator(from wonPiece, way *v1alpha1.Authentication) (*rulesv1.Authenticator, error) {
-	authenticator := &rulesv1.Authenticator{Name: way.Name}
+func (r *resolver) authenticator(from wonPiece, way *v1alpha1.Authentication, l *listener) (*rulesv1.Authenticator, error) {
+	authenticator := &rulesv1.Authenticator{Name: way.Name, SenderConstraint: senderConstraint(way.SenderConstraint)}
 	settleWay(authenticator, way)
 	switch {
 	case way.APIKey != nil:
@@ -200,6 +200,14 @@ func (r *resolver) authenticator(from wonPiece, way *v1alpha1.Authentication) (*
 			return nil, err
 		}
 		authenticator.Method = &rulesv1.Authenticator_Login{Login: login}
+	case way.ClientCertificate != nil:
+		message, err := r.clientCertificate(from, way.ClientCertificate, l)
+		if err != nil {
+			return nil, err
+		}
+		authenticator.Method = &rulesv1.Authenticator_ClientCertificate{ClientCertificate: message}
+	case way.HTTPSignature != nil:
+		authenticator.Method = &rulesv1.Authenticator_HttpSignature{HttpSignature: httpSignature(way.HTTPSignature)}
 	case way.Introspection != nil:
 		message, err := r.introspection(from, way)
 		if err != nil {

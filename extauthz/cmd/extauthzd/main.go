@@ -36,7 +36,7 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	if err != nil {
 		return err
 	}
-	builders, err := tokenBuilders(cfg, runtime, metrics)
+	tokens, err := tokenBuilders(cfg, runtime, metrics)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,12 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 		return err
 	}
 	defer func() { _ = closeLogins() }()
-	compiler, err := extauthz.NewCompiler(append(builders, logins)...)
+	proofs, err := newProofs(&cfg.Proofs)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = proofs.close() }()
+	compiler, err := extauthz.NewCompiler(append(proofs.builders(tokens), logins)...)
 	if err != nil {
 		return err
 	}
