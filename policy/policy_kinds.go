@@ -216,7 +216,7 @@ func authPieces(object *Object, field string, settings *v1alpha1.AuthSettings) [
 		}
 	}
 	if settings.CORS != nil {
-		pieces = append(pieces, piece{key: "cors", value: settings.CORS, origin: object.Origin(field + ".cors"), apart: true})
+		pieces = append(pieces, piece{key: "cors", value: settings.CORS.Filter(), origin: object.Origin(field + ".cors"), apart: true})
 	}
 	return pieces
 }

@@ -74,7 +74,7 @@ func (c *checker) authSettings(at string, settings *v1alpha1.AuthSettings, merge
 	c.unique(at+".authentication", names)
 	c.authorization(at+".authorization.rules", settings.Authorization)
 	if settings.CORS != nil {
-		c.cors(at+".cors", settings.CORS)
+		c.cors(at+".cors", settings.CORS.Filter())
 	}
 }
 
