@@ -7,9 +7,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
-
 	"weir.dev/extauthz"
+	"weir.dev/extauthz/internal/claims"
+	"weir.dev/extauthz/internal/proofs"
+	"weir.dev/extauthz/jose"
 )
 
 // Verifier verifies the tokens of one provider. Safe for concurrent use.
@@ -20,25 +21,29 @@ type Verifier struct {
 	algorithms []string
 	types      []string
 	leeway     time.Duration
-	claims     mapping
+	claims     claims.Mapping
 	keys       keySource
-	cache      *cache
+	cache      *proofs.Cache
+	ttl        time.Duration
+	refusalTTL time.Duration
 	events     Events
 }
 
-// Verify implements extauthz.TokenVerifier. The keys in effect are looked at
-// before the cache, so that a token is not accepted on the strength of keys that
-// may no longer be used.
-func (v *Verifier) Verify(ctx context.Context, now time.Time, token string) (*extauthz.Token, error) {
-	if len(token) > MaxTokenBytes {
-		return nil, invalid("the token is %d bytes long; the most is %d", len(token), MaxTokenBytes)
+// Verify returns what a token says if its signature, issuer, audience and times
+// hold at now. Every error is a refusal; one that wraps an *extauthz.Refusal
+// carries its reason. Only fetching keys may wait, never past ctx. The keys in
+// effect are looked at before the cache, so that a token is not accepted on the
+// strength of keys that may no longer be used.
+func (v *Verifier) Verify(ctx context.Context, now time.Time, token string) (*extauthz.Proof, error) {
+	if len(token) > jose.MaxTokenBytes {
+		return nil, invalid("the token is %d bytes long; the most is %d", len(token), jose.MaxTokenBytes)
 	}
 	set, generation, err := v.keys.current(ctx, now)
 	if err != nil {
 		return nil, extauthz.Refuse(extauthz.ReasonProviderUnavailable, err)
 	}
-	key := cacheKey{token: sum(token), provider: v.digest, generation: generation}
-	known, err := v.cache.find(key, now)
+	key := proofs.Key{Credential: proofs.Sum(token), Terms: v.digest, Generation: generation}
+	known, err := v.cache.Find(&key, now)
 	switch {
 	case known != nil:
 		v.events.TokenCache("hit")
@@ -51,16 +56,7 @@ func (v *Verifier) Verify(ctx context.Context, now time.Time, token string) (*ex
 	return v.verify(ctx, now, token, set, key)
 }
 
-// sum is SHA-256 without a copy on the heap for tokens of usual size.
-func sum(token string) [sha256.Size]byte {
-	var buffer [4 << 10]byte
-	if len(token) <= len(buffer) {
-		return sha256.Sum256(buffer[:copy(buffer[:], token)])
-	}
-	return sha256.Sum256([]byte(token))
-}
-
-func (v *Verifier) verify(ctx context.Context, now time.Time, token string, set *keySet, key cacheKey) (*extauthz.Token, error) {
+func (v *Verifier) verify(ctx context.Context, now time.Time, token string, set *keys, key proofs.Key) (*extauthz.Proof, error) {
 	parsed, err := parse(token)
 	if err == nil {
 		err = v.checkHeader(parsed.header)
@@ -73,24 +69,23 @@ func (v *Verifier) verify(ctx context.Context, now time.Time, token string, set 
 	if err := v.checkParties(parsed.claims); err != nil {
 		return nil, v.refuse(key, err, now)
 	}
-	if key.generation, err = v.checkSignature(ctx, now, parsed, set, key); err != nil {
+	if key.Generation, err = v.checkSignature(ctx, now, parsed, set, key); err != nil {
 		return nil, err
 	}
 	expires, err := v.checkTimes(parsed.claims, now)
 	if err != nil {
 		return nil, err
 	}
-	identified, err := v.claims.token(parsed.claims)
+	identified, err := v.claims.Proof(v.issuer, parsed.claims)
 	if err != nil {
 		return nil, v.refuse(key, invalid("%w", err), now)
 	}
-	identified.Issuer = v.issuer
-	v.cache.keep(key, identified, len(token), now, expires)
+	v.cache.Keep(&key, identified, len(parsed.Payload), proofs.Life{Now: now, TTL: v.ttl, Expires: expires})
 	return identified, nil
 }
 
-func (v *Verifier) refuse(key cacheKey, err error, now time.Time) error {
-	v.cache.keepRefusal(key, err, now)
+func (v *Verifier) refuse(key proofs.Key, err error, now time.Time) error {
+	v.cache.Refuse(&key, err, proofs.Life{Now: now, TTL: v.refusalTTL})
 	return err
 }
 
@@ -99,18 +94,8 @@ func (v *Verifier) checkHeader(header map[string]any) error {
 	if !slices.Contains(v.algorithms, algorithm) {
 		return errors.New(`token header: "alg" is not one that the policy accepts`)
 	}
-	for _, name := range []string{"crit", "b64", "zip", "enc"} {
-		if _, set := header[name]; set {
-			return errors.New("token header: " + name + " is not supported")
-		}
-	}
-	if _, nested := header["cty"]; nested {
-		return errors.New("token header: cty is set; nested tokens are not supported")
-	}
-	if id, set := header["kid"]; set {
-		if text, ok := id.(string); !ok || text == "" || len(text) > 256 {
-			return errors.New("token header: kid is not a string of 1 to 256 bytes")
-		}
+	if err := jose.CheckHeader(header); err != nil {
+		return err
 	}
 	return v.checkType(header)
 }
@@ -154,58 +139,27 @@ func (v *Verifier) checkParties(claims map[string]any) error {
 }
 
 // checkSignature returns the generation of the keys that it used.
-func (v *Verifier) checkSignature(ctx context.Context, now time.Time, token *parsed, set *keySet, key cacheKey) (uint64, error) {
+func (v *Verifier) checkSignature(ctx context.Context, now time.Time, token *parsed, set *keys, key proofs.Key) (uint64, error) {
 	algorithm, _ := token.header["alg"].(string)
 	id, _ := token.header["kid"].(string)
-	keys, known := set.candidates(id, algorithm)
+	public, known := set.find(id, algorithm)
 	if !known {
 		var err error
-		set, key.generation, err = v.keys.refresh(ctx, now)
+		set, key.Generation, err = v.keys.refresh(ctx, now)
 		if err != nil {
 			return 0, extauthz.Refuse(extauthz.ReasonProviderUnavailable, err)
 		}
-		if keys, known = set.candidates(id, algorithm); !known {
+		if public, known = set.find(id, algorithm); !known {
 			return 0, invalid("the token's kid is not in the key set") // not remembered: it may be there soon
 		}
 	}
-	if len(keys) == 0 {
+	if public == nil {
 		return 0, v.refuse(key, invalid("no single key of the set fits the token's kid and alg"), now)
 	}
-	verify := method(algorithm)
-	for _, public := range keys {
-		if verify.Verify(token.signed, token.signature, public) == nil {
-			return key.generation, nil
-		}
+	if err := jose.Verify(algorithm, public, token.SigningInput, token.Signature); err != nil {
+		return 0, v.refuse(key, invalid("%w", err), now)
 	}
-	return 0, v.refuse(key, invalid("the signature is wrong"), now)
-}
-
-// method is the algorithm by name, nil for any that is not asymmetric. The list
-// is closed here on purpose: what a library registers is not what is accepted.
-func method(algorithm string) jwt.SigningMethod {
-	switch algorithm {
-	case "RS256":
-		return jwt.SigningMethodRS256
-	case "RS384":
-		return jwt.SigningMethodRS384
-	case "RS512":
-		return jwt.SigningMethodRS512
-	case "PS256":
-		return jwt.SigningMethodPS256
-	case "PS384":
-		return jwt.SigningMethodPS384
-	case "PS512":
-		return jwt.SigningMethodPS512
-	case "ES256":
-		return jwt.SigningMethodES256
-	case "ES384":
-		return jwt.SigningMethodES384
-	case "ES512":
-		return jwt.SigningMethodES512
-	case "EdDSA":
-		return jwt.SigningMethodEdDSA
-	}
-	return nil
+	return key.Generation, nil
 }
 
 // checkTimes applies exp (required), nbf and iat with the provider's leeway and

@@ -29,6 +29,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// FailureMode says what follows when whom the method has to ask, such as a
+// key set or an introspection endpoint, cannot be asked.
+type Authenticator_FailureMode int32
+
+const (
+	// Means FAILURE_MODE_DENY.
+	Authenticator_FAILURE_MODE_UNSPECIFIED Authenticator_FailureMode = 0
+	Authenticator_FAILURE_MODE_DENY        Authenticator_FailureMode = 1
+	// The next authenticator whose credential is present decides; when there is
+	// none, the request is refused.
+	Authenticator_FAILURE_MODE_NEXT Authenticator_FailureMode = 2
+)
+
+// Enum value maps for Authenticator_FailureMode.
+var (
+	Authenticator_FailureMode_name = map[int32]string{
+		0: "FAILURE_MODE_UNSPECIFIED",
+		1: "FAILURE_MODE_DENY",
+		2: "FAILURE_MODE_NEXT",
+	}
+	Authenticator_FailureMode_value = map[string]int32{
+		"FAILURE_MODE_UNSPECIFIED": 0,
+		"FAILURE_MODE_DENY":        1,
+		"FAILURE_MODE_NEXT":        2,
+	}
+)
+
+func (x Authenticator_FailureMode) Enum() *Authenticator_FailureMode {
+	p := new(Authenticator_FailureMode)
+	*p = x
+	return p
+}
+
+func (x Authenticator_FailureMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Authenticator_FailureMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_rules_v1_auth_proto_enumTypes[0].Descriptor()
+}
+
+func (Authenticator_FailureMode) Type() protoreflect.EnumType {
+	return &file_weir_rules_v1_auth_proto_enumTypes[0]
+}
+
+func (x Authenticator_FailureMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Authenticator_FailureMode.Descriptor instead.
+func (Authenticator_FailureMode) EnumDescriptor() ([]byte, []int) {
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{1, 0}
+}
+
 type AuthorizationRule_Effect int32
 
 const (
@@ -62,11 +116,11 @@ func (x AuthorizationRule_Effect) String() string {
 }
 
 func (AuthorizationRule_Effect) Descriptor() protoreflect.EnumDescriptor {
-	return file_weir_rules_v1_auth_proto_enumTypes[0].Descriptor()
+	return file_weir_rules_v1_auth_proto_enumTypes[1].Descriptor()
 }
 
 func (AuthorizationRule_Effect) Type() protoreflect.EnumType {
-	return &file_weir_rules_v1_auth_proto_enumTypes[0]
+	return &file_weir_rules_v1_auth_proto_enumTypes[1]
 }
 
 func (x AuthorizationRule_Effect) Number() protoreflect.EnumNumber {
@@ -75,7 +129,7 @@ func (x AuthorizationRule_Effect) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthorizationRule_Effect.Descriptor instead.
 func (AuthorizationRule_Effect) EnumDescriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7, 0}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6, 0}
 }
 
 // AuthRoute is a resource: everything extauthzd needs to decide about one
@@ -188,7 +242,13 @@ type Authenticator struct {
 	//	*Authenticator_ApiKey
 	//	*Authenticator_Jwt
 	//	*Authenticator_Anonymous
-	Method        isAuthenticator_Method `protobuf_oneof:"method"`
+	//	*Authenticator_Introspection
+	//	*Authenticator_Kubernetes
+	Method isAuthenticator_Method `protobuf_oneof:"method"`
+	// Deadline of one proof, at most 30 s. Unset leaves it to the method's own
+	// and the check's deadline.
+	Timeout       *durationpb.Duration      `protobuf:"bytes,20,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	FailureMode   Authenticator_FailureMode `protobuf:"varint,21,opt,name=failure_mode,json=failureMode,proto3,enum=weir.rules.v1.Authenticator_FailureMode" json:"failure_mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,6 +324,38 @@ func (x *Authenticator) GetAnonymous() *AnonymousAuthenticator {
 	return nil
 }
 
+func (x *Authenticator) GetIntrospection() *IntrospectionAuthenticator {
+	if x != nil {
+		if x, ok := x.Method.(*Authenticator_Introspection); ok {
+			return x.Introspection
+		}
+	}
+	return nil
+}
+
+func (x *Authenticator) GetKubernetes() *KubernetesAuthenticator {
+	if x != nil {
+		if x, ok := x.Method.(*Authenticator_Kubernetes); ok {
+			return x.Kubernetes
+		}
+	}
+	return nil
+}
+
+func (x *Authenticator) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *Authenticator) GetFailureMode() Authenticator_FailureMode {
+	if x != nil {
+		return x.FailureMode
+	}
+	return Authenticator_FAILURE_MODE_UNSPECIFIED
+}
+
 type isAuthenticator_Method interface {
 	isAuthenticator_Method()
 }
@@ -280,11 +372,23 @@ type Authenticator_Anonymous struct {
 	Anonymous *AnonymousAuthenticator `protobuf:"bytes,4,opt,name=anonymous,proto3,oneof"`
 }
 
+type Authenticator_Introspection struct {
+	Introspection *IntrospectionAuthenticator `protobuf:"bytes,5,opt,name=introspection,proto3,oneof"`
+}
+
+type Authenticator_Kubernetes struct {
+	Kubernetes *KubernetesAuthenticator `protobuf:"bytes,9,opt,name=kubernetes,proto3,oneof"`
+}
+
 func (*Authenticator_ApiKey) isAuthenticator_Method() {}
 
 func (*Authenticator_Jwt) isAuthenticator_Method() {}
 
 func (*Authenticator_Anonymous) isAuthenticator_Method() {}
+
+func (*Authenticator_Introspection) isAuthenticator_Method() {}
+
+func (*Authenticator_Kubernetes) isAuthenticator_Method() {}
 
 // ApiKeyAuthenticator accepts the API key of any Consumer.
 type ApiKeyAuthenticator struct {
@@ -348,11 +452,13 @@ type JwtAuthenticator struct {
 	//
 	//	*JwtAuthenticator_InlineJwks
 	//	*JwtAuthenticator_RemoteJwks
+	//	*JwtAuthenticator_DiscoveredJwks
 	Jwks   isJwtAuthenticator_Jwks `protobuf_oneof:"jwks"`
 	Claims *ClaimMapping           `protobuf:"bytes,7,opt,name=claims,proto3" json:"claims,omitempty"`
 	// Accepted "typ" header values, compared without case and without an
 	// "application/" prefix. Empty accepts "JWT", "at+jwt" and an absent typ.
-	Types         []string `protobuf:"bytes,8,rep,name=types,proto3" json:"types,omitempty"`
+	Types         []string    `protobuf:"bytes,8,rep,name=types,proto3" json:"types,omitempty"`
+	Cache         *TokenCache `protobuf:"bytes,10,opt,name=cache,proto3" json:"cache,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -440,6 +546,15 @@ func (x *JwtAuthenticator) GetRemoteJwks() *RemoteJwks {
 	return nil
 }
 
+func (x *JwtAuthenticator) GetDiscoveredJwks() *DiscoveredJwks {
+	if x != nil {
+		if x, ok := x.Jwks.(*JwtAuthenticator_DiscoveredJwks); ok {
+			return x.DiscoveredJwks
+		}
+	}
+	return nil
+}
+
 func (x *JwtAuthenticator) GetClaims() *ClaimMapping {
 	if x != nil {
 		return x.Claims
@@ -450,6 +565,13 @@ func (x *JwtAuthenticator) GetClaims() *ClaimMapping {
 func (x *JwtAuthenticator) GetTypes() []string {
 	if x != nil {
 		return x.Types
+	}
+	return nil
+}
+
+func (x *JwtAuthenticator) GetCache() *TokenCache {
+	if x != nil {
+		return x.Cache
 	}
 	return nil
 }
@@ -467,9 +589,15 @@ type JwtAuthenticator_RemoteJwks struct {
 	RemoteJwks *RemoteJwks `protobuf:"bytes,6,opt,name=remote_jwks,json=remoteJwks,proto3,oneof"`
 }
 
+type JwtAuthenticator_DiscoveredJwks struct {
+	DiscoveredJwks *DiscoveredJwks `protobuf:"bytes,9,opt,name=discovered_jwks,json=discoveredJwks,proto3,oneof"`
+}
+
 func (*JwtAuthenticator_InlineJwks) isJwtAuthenticator_Jwks() {}
 
 func (*JwtAuthenticator_RemoteJwks) isJwtAuthenticator_Jwks() {}
+
+func (*JwtAuthenticator_DiscoveredJwks) isJwtAuthenticator_Jwks() {}
 
 // RemoteJwks is a key set that is fetched over HTTP.
 type RemoteJwks struct {
@@ -544,72 +672,6 @@ func (x *RemoteJwks) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
-// ClaimMapping names the claims that become parts of the identity. A name may
-// be a dotted path into nested objects.
-type ClaimMapping struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty means "sub".
-	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
-	// Claim holding the tenant; empty means no tenant is taken from the token.
-	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	// Claim holding scopes, as a space-separated string or a list. Empty means
-	// "scope".
-	Scopes        string `protobuf:"bytes,3,opt,name=scopes,proto3" json:"scopes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ClaimMapping) Reset() {
-	*x = ClaimMapping{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ClaimMapping) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ClaimMapping) ProtoMessage() {}
-
-func (x *ClaimMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ClaimMapping.ProtoReflect.Descriptor instead.
-func (*ClaimMapping) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *ClaimMapping) GetSubject() string {
-	if x != nil {
-		return x.Subject
-	}
-	return ""
-}
-
-func (x *ClaimMapping) GetTenant() string {
-	if x != nil {
-		return x.Tenant
-	}
-	return ""
-}
-
-func (x *ClaimMapping) GetScopes() string {
-	if x != nil {
-		return x.Scopes
-	}
-	return ""
-}
-
 // AnonymousAuthenticator lets a request without credentials through, with no
 // identity. A request that carries a credential which is wrong is refused
 // before this is reached.
@@ -621,7 +683,7 @@ type AnonymousAuthenticator struct {
 
 func (x *AnonymousAuthenticator) Reset() {
 	*x = AnonymousAuthenticator{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +695,7 @@ func (x *AnonymousAuthenticator) String() string {
 func (*AnonymousAuthenticator) ProtoMessage() {}
 
 func (x *AnonymousAuthenticator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +708,7 @@ func (x *AnonymousAuthenticator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnonymousAuthenticator.ProtoReflect.Descriptor instead.
 func (*AnonymousAuthenticator) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{5}
 }
 
 // AuthorizationRule is one allow or deny rule.
@@ -663,7 +725,7 @@ type AuthorizationRule struct {
 
 func (x *AuthorizationRule) Reset() {
 	*x = AuthorizationRule{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +737,7 @@ func (x *AuthorizationRule) String() string {
 func (*AuthorizationRule) ProtoMessage() {}
 
 func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +750,7 @@ func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationRule.ProtoReflect.Descriptor instead.
 func (*AuthorizationRule) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AuthorizationRule) GetName() string {
@@ -731,7 +793,7 @@ type Consumer struct {
 
 func (x *Consumer) Reset() {
 	*x = Consumer{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -743,7 +805,7 @@ func (x *Consumer) String() string {
 func (*Consumer) ProtoMessage() {}
 
 func (x *Consumer) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -756,7 +818,7 @@ func (x *Consumer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consumer.ProtoReflect.Descriptor instead.
 func (*Consumer) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{8}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Consumer) GetName() string {
@@ -810,7 +872,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +884,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +897,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{9}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ApiKey) GetName() string {
@@ -877,7 +939,7 @@ type TokenSubject struct {
 
 func (x *TokenSubject) Reset() {
 	*x = TokenSubject{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +951,7 @@ func (x *TokenSubject) String() string {
 func (*TokenSubject) ProtoMessage() {}
 
 func (x *TokenSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +964,7 @@ func (x *TokenSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenSubject.ProtoReflect.Descriptor instead.
 func (*TokenSubject) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{10}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TokenSubject) GetIssuer() string {
@@ -933,7 +995,7 @@ type AuthzInput struct {
 
 func (x *AuthzInput) Reset() {
 	*x = AuthzInput{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1007,7 @@ func (x *AuthzInput) String() string {
 func (*AuthzInput) ProtoMessage() {}
 
 func (x *AuthzInput) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1020,7 @@ func (x *AuthzInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthzInput.ProtoReflect.Descriptor instead.
 func (*AuthzInput) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{11}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AuthzInput) GetRequest() *RequestAttributes {
@@ -1010,7 +1072,7 @@ type RequestAttributes struct {
 
 func (x *RequestAttributes) Reset() {
 	*x = RequestAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1084,7 @@ func (x *RequestAttributes) String() string {
 func (*RequestAttributes) ProtoMessage() {}
 
 func (x *RequestAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1097,7 @@ func (x *RequestAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestAttributes.ProtoReflect.Descriptor instead.
 func (*RequestAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{12}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RequestAttributes) GetMethod() string {
@@ -1100,7 +1162,7 @@ type IdentityAttributes struct {
 
 func (x *IdentityAttributes) Reset() {
 	*x = IdentityAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1174,7 @@ func (x *IdentityAttributes) String() string {
 func (*IdentityAttributes) ProtoMessage() {}
 
 func (x *IdentityAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1187,7 @@ func (x *IdentityAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityAttributes.ProtoReflect.Descriptor instead.
 func (*IdentityAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{13}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *IdentityAttributes) GetConsumer() string {
@@ -1194,7 +1256,7 @@ type RouteAttributes struct {
 
 func (x *RouteAttributes) Reset() {
 	*x = RouteAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1268,7 @@ func (x *RouteAttributes) String() string {
 func (*RouteAttributes) ProtoMessage() {}
 
 func (x *RouteAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1281,7 @@ func (x *RouteAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteAttributes.ProtoReflect.Descriptor instead.
 func (*RouteAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{14}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RouteAttributes) GetId() string {
@@ -1240,7 +1302,7 @@ type SourceAttributes struct {
 
 func (x *SourceAttributes) Reset() {
 	*x = SourceAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1314,7 @@ func (x *SourceAttributes) String() string {
 func (*SourceAttributes) ProtoMessage() {}
 
 func (x *SourceAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1327,7 @@ func (x *SourceAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceAttributes.ProtoReflect.Descriptor instead.
 func (*SourceAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{15}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SourceAttributes) GetAddress() string {
@@ -1279,22 +1341,32 @@ var File_weir_rules_v1_auth_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x01\n" +
+	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xea\x01\n" +
 	"\tAuthRoute\x12\x19\n" +
 	"\broute_id\x18\x01 \x01(\tR\arouteId\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\x12D\n" +
 	"\x0eauthenticators\x18\x04 \x03(\v2\x1c.weir.rules.v1.AuthenticatorR\x0eauthenticators\x126\n" +
 	"\x05rules\x18\x05 \x03(\v2 .weir.rules.v1.AuthorizationRuleR\x05rules\x12\x14\n" +
-	"\x05realm\x18\x06 \x01(\tR\x05realm\"\xe8\x01\n" +
+	"\x05realm\x18\x06 \x01(\tR\x05realm\"\xe2\x04\n" +
 	"\rAuthenticator\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
 	"\aapi_key\x18\x02 \x01(\v2\".weir.rules.v1.ApiKeyAuthenticatorH\x00R\x06apiKey\x123\n" +
 	"\x03jwt\x18\x03 \x01(\v2\x1f.weir.rules.v1.JwtAuthenticatorH\x00R\x03jwt\x12E\n" +
-	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymousB\b\n" +
+	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x12Q\n" +
+	"\rintrospection\x18\x05 \x01(\v2).weir.rules.v1.IntrospectionAuthenticatorH\x00R\rintrospection\x12H\n" +
+	"\n" +
+	"kubernetes\x18\t \x01(\v2&.weir.rules.v1.KubernetesAuthenticatorH\x00R\n" +
+	"kubernetes\x123\n" +
+	"\atimeout\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12K\n" +
+	"\ffailure_mode\x18\x15 \x01(\x0e2(.weir.rules.v1.Authenticator.FailureModeR\vfailureMode\"Y\n" +
+	"\vFailureMode\x12\x1c\n" +
+	"\x18FAILURE_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11FAILURE_MODE_DENY\x10\x01\x12\x15\n" +
+	"\x11FAILURE_MODE_NEXT\x10\x02B\b\n" +
 	"\x06method\"-\n" +
 	"\x13ApiKeyAuthenticator\x12\x16\n" +
-	"\x06header\x18\x01 \x01(\tR\x06header\"\xcf\x02\n" +
+	"\x06header\x18\x01 \x01(\tR\x06header\"\xca\x03\n" +
 	"\x10JwtAuthenticator\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x1c\n" +
 	"\taudiences\x18\x02 \x03(\tR\taudiences\x12\x1e\n" +
@@ -1305,20 +1377,19 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\vinline_jwks\x18\x05 \x01(\tH\x00R\n" +
 	"inlineJwks\x12<\n" +
 	"\vremote_jwks\x18\x06 \x01(\v2\x19.weir.rules.v1.RemoteJwksH\x00R\n" +
-	"remoteJwks\x123\n" +
+	"remoteJwks\x12H\n" +
+	"\x0fdiscovered_jwks\x18\t \x01(\v2\x1d.weir.rules.v1.DiscoveredJwksH\x00R\x0ediscoveredJwks\x123\n" +
 	"\x06claims\x18\a \x01(\v2\x1b.weir.rules.v1.ClaimMappingR\x06claims\x12\x14\n" +
-	"\x05types\x18\b \x03(\tR\x05typesB\x06\n" +
+	"\x05types\x18\b \x03(\tR\x05types\x12/\n" +
+	"\x05cache\x18\n" +
+	" \x01(\v2\x19.weir.rules.v1.TokenCacheR\x05cacheB\x06\n" +
 	"\x04jwks\"\xcd\x01\n" +
 	"\n" +
 	"RemoteJwks\x12\x10\n" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12@\n" +
 	"\x0ecache_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rcacheDuration\x126\n" +
 	"\tmax_stale\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bmaxStale\x123\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"X\n" +
-	"\fClaimMapping\x12\x18\n" +
-	"\asubject\x18\x01 \x01(\tR\asubject\x12\x16\n" +
-	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x16\n" +
-	"\x06scopes\x18\x03 \x01(\tR\x06scopes\"\x18\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x18\n" +
 	"\x16AnonymousAuthenticator\"\xcd\x01\n" +
 	"\x11AuthorizationRule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12?\n" +
@@ -1387,58 +1458,69 @@ func file_weir_rules_v1_auth_proto_rawDescGZIP() []byte {
 	return file_weir_rules_v1_auth_proto_rawDescData
 }
 
-var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_weir_rules_v1_auth_proto_goTypes = []any{
-	(AuthorizationRule_Effect)(0),  // 0: weir.rules.v1.AuthorizationRule.Effect
-	(*AuthRoute)(nil),              // 1: weir.rules.v1.AuthRoute
-	(*Authenticator)(nil),          // 2: weir.rules.v1.Authenticator
-	(*ApiKeyAuthenticator)(nil),    // 3: weir.rules.v1.ApiKeyAuthenticator
-	(*JwtAuthenticator)(nil),       // 4: weir.rules.v1.JwtAuthenticator
-	(*RemoteJwks)(nil),             // 5: weir.rules.v1.RemoteJwks
-	(*ClaimMapping)(nil),           // 6: weir.rules.v1.ClaimMapping
-	(*AnonymousAuthenticator)(nil), // 7: weir.rules.v1.AnonymousAuthenticator
-	(*AuthorizationRule)(nil),      // 8: weir.rules.v1.AuthorizationRule
-	(*Consumer)(nil),               // 9: weir.rules.v1.Consumer
-	(*ApiKey)(nil),                 // 10: weir.rules.v1.ApiKey
-	(*TokenSubject)(nil),           // 11: weir.rules.v1.TokenSubject
-	(*AuthzInput)(nil),             // 12: weir.rules.v1.AuthzInput
-	(*RequestAttributes)(nil),      // 13: weir.rules.v1.RequestAttributes
-	(*IdentityAttributes)(nil),     // 14: weir.rules.v1.IdentityAttributes
-	(*RouteAttributes)(nil),        // 15: weir.rules.v1.RouteAttributes
-	(*SourceAttributes)(nil),       // 16: weir.rules.v1.SourceAttributes
-	nil,                            // 17: weir.rules.v1.RequestAttributes.HeadersEntry
-	(*durationpb.Duration)(nil),    // 18: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 19: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),        // 20: google.protobuf.Struct
+	(Authenticator_FailureMode)(0),     // 0: weir.rules.v1.Authenticator.FailureMode
+	(AuthorizationRule_Effect)(0),      // 1: weir.rules.v1.AuthorizationRule.Effect
+	(*AuthRoute)(nil),                  // 2: weir.rules.v1.AuthRoute
+	(*Authenticator)(nil),              // 3: weir.rules.v1.Authenticator
+	(*ApiKeyAuthenticator)(nil),        // 4: weir.rules.v1.ApiKeyAuthenticator
+	(*JwtAuthenticator)(nil),           // 5: weir.rules.v1.JwtAuthenticator
+	(*RemoteJwks)(nil),                 // 6: weir.rules.v1.RemoteJwks
+	(*AnonymousAuthenticator)(nil),     // 7: weir.rules.v1.AnonymousAuthenticator
+	(*AuthorizationRule)(nil),          // 8: weir.rules.v1.AuthorizationRule
+	(*Consumer)(nil),                   // 9: weir.rules.v1.Consumer
+	(*ApiKey)(nil),                     // 10: weir.rules.v1.ApiKey
+	(*TokenSubject)(nil),               // 11: weir.rules.v1.TokenSubject
+	(*AuthzInput)(nil),                 // 12: weir.rules.v1.AuthzInput
+	(*RequestAttributes)(nil),          // 13: weir.rules.v1.RequestAttributes
+	(*IdentityAttributes)(nil),         // 14: weir.rules.v1.IdentityAttributes
+	(*RouteAttributes)(nil),            // 15: weir.rules.v1.RouteAttributes
+	(*SourceAttributes)(nil),           // 16: weir.rules.v1.SourceAttributes
+	nil,                                // 17: weir.rules.v1.RequestAttributes.HeadersEntry
+	(*IntrospectionAuthenticator)(nil), // 18: weir.rules.v1.IntrospectionAuthenticator
+	(*KubernetesAuthenticator)(nil),    // 19: weir.rules.v1.KubernetesAuthenticator
+	(*durationpb.Duration)(nil),        // 20: google.protobuf.Duration
+	(*DiscoveredJwks)(nil),             // 21: weir.rules.v1.DiscoveredJwks
+	(*ClaimMapping)(nil),               // 22: weir.rules.v1.ClaimMapping
+	(*TokenCache)(nil),                 // 23: weir.rules.v1.TokenCache
+	(*timestamppb.Timestamp)(nil),      // 24: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),            // 25: google.protobuf.Struct
 }
 var file_weir_rules_v1_auth_proto_depIdxs = []int32{
-	2,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
+	3,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
 	8,  // 1: weir.rules.v1.AuthRoute.rules:type_name -> weir.rules.v1.AuthorizationRule
-	3,  // 2: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
-	4,  // 3: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
+	4,  // 2: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
+	5,  // 3: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
 	7,  // 4: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
-	18, // 5: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
-	5,  // 6: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
-	6,  // 7: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	18, // 8: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
-	18, // 9: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
-	18, // 10: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
-	0,  // 11: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
-	10, // 12: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
-	11, // 13: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
-	19, // 14: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	13, // 15: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
-	14, // 16: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
-	15, // 17: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
-	16, // 18: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
-	17, // 19: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
-	20, // 20: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	18, // 5: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
+	19, // 6: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
+	20, // 7: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
+	0,  // 8: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
+	20, // 9: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
+	6,  // 10: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
+	21, // 11: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
+	22, // 12: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	23, // 13: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
+	20, // 14: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
+	20, // 15: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
+	20, // 16: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
+	1,  // 17: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
+	10, // 18: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
+	11, // 19: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
+	24, // 20: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	13, // 21: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
+	14, // 22: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
+	15, // 23: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
+	16, // 24: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
+	17, // 25: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
+	25, // 26: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proto_init() }
@@ -1446,22 +1528,26 @@ func file_weir_rules_v1_auth_proto_init() {
 	if File_weir_rules_v1_auth_proto != nil {
 		return
 	}
+	file_weir_rules_v1_auth_tokens_proto_init()
 	file_weir_rules_v1_auth_proto_msgTypes[1].OneofWrappers = []any{
 		(*Authenticator_ApiKey)(nil),
 		(*Authenticator_Jwt)(nil),
 		(*Authenticator_Anonymous)(nil),
+		(*Authenticator_Introspection)(nil),
+		(*Authenticator_Kubernetes)(nil),
 	}
 	file_weir_rules_v1_auth_proto_msgTypes[3].OneofWrappers = []any{
 		(*JwtAuthenticator_InlineJwks)(nil),
 		(*JwtAuthenticator_RemoteJwks)(nil),
+		(*JwtAuthenticator_DiscoveredJwks)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_auth_proto_rawDesc), len(file_weir_rules_v1_auth_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   17,
+			NumEnums:      2,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
