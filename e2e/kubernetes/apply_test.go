@@ -4,6 +4,7 @@ package kubernetes_test
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,7 +44,8 @@ func (a *applier) run(arguments ...string) (output string, ok bool) {
 	command.Env = append(os.Environ(), "WEIR_STATE_DIR="+a.t.TempDir())
 	stdout, err := command.Output()
 	output = string(stdout)
-	if exit, failed := err.(*exec.ExitError); failed {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
 		output += string(exit.Stderr)
 	}
 	a.t.Logf("weir apply %s\n%s", strings.Join(arguments, " "), output)

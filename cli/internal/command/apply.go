@@ -70,7 +70,7 @@ func (a *App) apply(ctx context.Context, paths []string, o applyOptions) error {
 	case len(paths) == 0 && len(o.prune) == 0 && !o.pruneSet:
 		return usageError{errors.New("name a policy folder or file to apply, or something to --prune")}
 	}
-	if err := o.kubernetesOptions.validate(); err != nil {
+	if err := o.validate(); err != nil {
 		return usageError{err}
 	}
 	if o.kubernetes {
