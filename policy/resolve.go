@@ -96,7 +96,9 @@ type resolver struct {
 	allListeners []*listener
 	secrets      map[string]*Secret
 	tlsClosings  []Closing
-	problems     Problems
+	// backendClosings are broken BackendTLSPolicies.
+	backendClosings []Closing
+	problems        Problems
 	// reported are those of reportOnce.
 	reported map[Problem]bool
 }
