@@ -29,6 +29,9 @@ type Options struct {
 	// Quiet leaves successful calls out of the log; for servers that answer one
 	// call per request that the edge logs anyway.
 	Quiet bool
+	// Reserved are full names of services that only Config.ReservedPeers may
+	// call. One that no peer is named for answers nobody.
+	Reserved []string
 }
 
 // Server is one listening gRPC server.
@@ -47,7 +50,8 @@ func New(cfg Config, options Options) (*Server, error) {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	tlsConfig, err := cfg.TLS.ServerConfig(cfg.AllowedPeers)
+	admission := newAdmission(cfg, options.Reserved)
+	tlsConfig, err := cfg.TLS.ServerConfig(admission.peers())
 	if err != nil {
 		return nil, fmt.Errorf("server certificate: %w", err)
 	}
@@ -62,7 +66,7 @@ func New(cfg Config, options Options) (*Server, error) {
 			return nil, errors.Join(err, listener.Close())
 		}
 	}
-	guard := &guard{logger: options.Logger, quiet: options.Quiet}
+	guard := &guard{logger: options.Logger, quiet: options.Quiet, admission: admission}
 	server := &Server{
 		config: cfg, logger: options.Logger, listener: listener, metrics: metrics,
 		health: health.NewServer(),
