@@ -60,8 +60,11 @@ func (c *checker) backend(spec *v1alpha1.BackendSpec) {
 		case tls.Hostname != "":
 			c.hostname("spec.tls.hostname", tls.Hostname, false)
 		}
-		if tls.Hostname == "" && (tls.CACertificateRef != nil || len(tls.SubjectAltNames) > 0) {
-			c.fail(CodeInvalid, "spec.tls", "caCertificateRef and subjectAltNames need hostname")
+		if tls.Hostname == "" && (tls.CACertificateRef != nil || len(tls.SubjectAltNames) > 0 || tls.ClientCertificateRef != nil) {
+			c.fail(CodeInvalid, "spec.tls", "caCertificateRef, subjectAltNames and clientCertificateRef need hostname")
+		}
+		if tls.ClientCertificateRef != nil {
+			c.text("spec.tls.clientCertificateRef.name", tls.ClientCertificateRef.Name, true, 253)
 		}
 		if tls.CACertificateRef != nil {
 			c.configMapRef("spec.tls.caCertificateRef", *tls.CACertificateRef)

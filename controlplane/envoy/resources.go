@@ -111,7 +111,7 @@ func compileFleet(plan *policy.Plan, options Options, cache *Cache) (Set, error)
 			b.addRoutes(compiler, port, &port.Chains[j], cache)
 		}
 	}
-	for id, from := range fleetSecrets(plan, options.Fleet) {
+	for id, from := range fleetSecrets(plan, options.Fleet, used) {
 		b.add(id, secret(from), nil)
 	}
 	for i := range plan.Backends {

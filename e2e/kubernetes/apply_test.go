@@ -257,7 +257,7 @@ const notLate = `apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
 metadata: {name: late}
 spec:
-  matchConstraints: {resourceRules: [{apiGroups: ["*"], apiVersions: ["*"], operations: ["*"], resources: [httproutes]}]}
+  matchConstraints: {resourceRules: [{apiGroups: ["*"], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [httproutes]}]}
   validations: [{expression: "request.dryRun == true || object.metadata.name != 'late'", message: not so late}]
 ---
 apiVersion: admissionregistration.k8s.io/v1
