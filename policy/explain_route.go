@@ -22,6 +22,10 @@ type AuthExplanation struct {
 	Rules []AuthRule `json:"rules,omitempty"`
 	// Otherwise is what happens when no rule holds: Allow or Deny.
 	Otherwise string `json:"otherwise,omitempty"`
+	// Reads are what rules ask beside the request, in words; Upstream is what the
+	// service is told when it is not the identity headers alone.
+	Reads    []string `json:"reads,omitempty"`
+	Upstream []string `json:"upstream,omitempty"`
 }
 
 // AuthWay is one accepted way.
@@ -36,7 +40,10 @@ type AuthWay struct {
 type AuthRule struct {
 	Name   string `json:"name"`
 	Effect string `json:"effect"`
-	When   string `json:"when"`
+	// When is empty for a rule that always holds.
+	When string `json:"when,omitempty"`
+	// Requires is what the caller has to have, in words.
+	Requires []string `json:"requires,omitempty"`
 }
 
 // LimitExplanation is one rate limit on a route.
@@ -119,16 +126,25 @@ func (e *explainer) explainAuth(route *Route) *AuthExplanation {
 		out.Ways = append(out.Ways, explainWay(way))
 	}
 	for _, rule := range rules.GetRules() {
-		effect := string(v1alpha1.EffectDeny)
-		if rule.GetEffect() == rulesv1.AuthorizationRule_EFFECT_ALLOW {
-			effect = string(v1alpha1.EffectAllow)
-		}
-		out.Rules = append(out.Rules, AuthRule{Name: rule.GetName(), Effect: effect, When: rule.GetExpression()})
+		out.Rules = append(out.Rules, explainRule(rule))
 	}
+	out.Reads, out.Upstream = explainReads(rules), explainUpstream(rules.GetUpstream())
 	out.Otherwise = string(v1alpha1.EffectAllow)
 	if slices.ContainsFunc(out.Rules, func(r AuthRule) bool { return r.Effect == string(v1alpha1.EffectAllow) }) {
 		out.Otherwise = string(v1alpha1.EffectDeny)
 	}
+	return out
+}
+
+func explainRule(rule *rulesv1.AuthorizationRule) AuthRule {
+	out := AuthRule{Name: rule.GetName(), Effect: string(v1alpha1.EffectDeny), When: rule.GetExpression()}
+	switch rule.GetEffect() {
+	case rulesv1.AuthorizationRule_EFFECT_ALLOW:
+		out.Effect = string(v1alpha1.EffectAllow)
+	case rulesv1.AuthorizationRule_EFFECT_REQUIRE:
+		out.Effect = string(v1alpha1.EffectRequire)
+	}
+	out.Requires = explainRequirements(rule.GetRequirements())
 	return out
 }
 
@@ -146,13 +162,18 @@ func explainWay(way *rulesv1.Authenticator) AuthWay {
 	case *rulesv1.Authenticator_ApiKey:
 		out.Method, out.Detail = "apiKey", "a Consumer's key in header "+method.ApiKey.GetHeader()
 	case *rulesv1.Authenticator_Jwt:
-		out.Method = "jwt"
-		out.Detail = fmt.Sprintf("a bearer token of %s for %s, signed with %s", method.Jwt.GetIssuer(),
-			strings.Join(method.Jwt.GetAudiences(), " or "), strings.Join(method.Jwt.GetAlgorithms(), ", "))
+		out.Method, out.Detail = "jwt", explainJWT(method.Jwt)
+	case *rulesv1.Authenticator_Introspection:
+		out.Method, out.Detail = "introspection", explainIntrospection(method.Introspection)
+	case *rulesv1.Authenticator_Kubernetes:
+		out.Method, out.Detail = "kubernetes", explainKubernetes(method.Kubernetes)
 	case *rulesv1.Authenticator_Anonymous:
 		out.Method, out.Detail = "anonymous", "callers without credentials"
 	default:
 		out.Method = "other"
+	}
+	if way.GetFailureMode() == rulesv1.Authenticator_FAILURE_MODE_NEXT {
+		out.Detail += "; when nobody can be asked, the next way decides"
 	}
 	return out
 }

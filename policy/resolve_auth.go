@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
@@ -37,6 +35,7 @@ type compiledAuth struct {
 	policy         string
 	authenticators []*rulesv1.Authenticator
 	rules          []*rulesv1.AuthorizationRule
+	surroundings
 }
 
 // authFor decides what protects a rule. open is set when no policy says anything
@@ -56,9 +55,9 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 	case compiled.open:
 		return nil, false
 	case compiled.policy != "":
-		r.addAuthRoute(&authRoute{
+		r.addAuthRoute(compiled.around(rule, &authRoute{
 			RouteId: routeID, Policy: compiled.policy, Realm: "weir", Authenticators: compiled.authenticators, Rules: compiled.rules,
-		})
+		}))
 		auth := compiled.auth
 		auth.RouteID = routeID
 		return &auth, false
@@ -91,16 +90,13 @@ func (r *resolver) compileAuth(e *effective) *compiledAuth {
 				compiled.auth.Authenticators = append(compiled.auth.Authenticators, AuthPart{Name: value.Name, Origin: won.origin})
 			}
 		case *v1alpha1.AuthorizationRule:
-			effect := rulesv1.AuthorizationRule_EFFECT_DENY
-			if value.Effect == v1alpha1.EffectAllow {
-				effect = rulesv1.AuthorizationRule_EFFECT_ALLOW
-			}
-			compiled.rules = append(compiled.rules, &rulesv1.AuthorizationRule{Name: value.Name, Effect: effect, Expression: value.When})
+			compiled.rules = append(compiled.rules, authorizationRule(value))
 			compiled.auth.Rules = append(compiled.auth.Rules, AuthPart{Name: value.Name, Origin: won.origin})
 		case nil:
 			compiled.closing = cmp.Or(compiled.closing, won.from.closing)
 			continue
 		default:
+			r.surrounding(compiled, won)
 			continue
 		}
 		if name := won.from.namespace() + "/" + won.from.object.Ref.Name; !slices.Contains(policies, name) {
@@ -109,8 +105,9 @@ func (r *resolver) compileAuth(e *effective) *compiledAuth {
 		}
 	}
 	compiled.policy = strings.Join(policies, ",")
-	compiled.open = ways == 1 && anonymous == 1 && len(compiled.rules) == 0
+	compiled.open = ways == 1 && anonymous == 1 && len(compiled.rules) == 0 && compiled.upstream == nil
 	if len(policies) > 0 && compiled.closing == nil {
+		r.checkReads(compiled)
 		r.boundAuth(compiled, e, ways)
 	}
 	return compiled
@@ -129,6 +126,10 @@ func (r *resolver) boundAuth(compiled *compiledAuth, e *effective, ways int) {
 		code = CodeTooManyMerged
 		message = fmt.Sprintf("merged with the others that reach the route, there are %d ways to authenticate and %d rules; the most are %d and %d: every request is refused",
 			ways, len(compiled.rules), maxAuthenticators, maxAuthRules)
+		compiled.auth.Refuse = true
+		compiled.authenticators, compiled.rules = nil, nil
+	case compiled.unusable != "":
+		code, message = CodeNotProvided, compiled.unusable+"; every request is refused"
 		compiled.auth.Refuse = true
 		compiled.authenticators, compiled.rules = nil, nil
 	default:
@@ -170,36 +171,26 @@ func (r *resolver) addAuthRoute(route *authRoute) {
 
 func (r *resolver) authenticator(from wonPiece, way *v1alpha1.Authentication) (*rulesv1.Authenticator, error) {
 	authenticator := &rulesv1.Authenticator{Name: way.Name}
+	settleWay(authenticator, way)
 	switch {
 	case way.APIKey != nil:
 		authenticator.Method = &rulesv1.Authenticator_ApiKey{ApiKey: &rulesv1.ApiKeyAuthenticator{
 			Header: strings.ToLower(cmp.Or(way.APIKey.Header, "X-API-Key")),
 		}}
 	case way.JWT != nil:
-		jwt := way.JWT
-		message := &rulesv1.JwtAuthenticator{
-			Issuer: jwt.Issuer, Audiences: jwt.Audiences, Algorithms: jwt.Algorithms, Types: jwt.Types,
-			Leeway: durationpb.New(durationOr(jwt.Leeway, 0)),
-			Claims: &rulesv1.ClaimMapping{Subject: jwt.Claims.Subject, Tenant: jwt.Claims.Tenant, Scopes: jwt.Claims.Scopes},
-		}
-		if remote := jwt.JWKS.Remote; remote != nil {
-			message.Jwks = &rulesv1.JwtAuthenticator_RemoteJwks{RemoteJwks: &rulesv1.RemoteJwks{
-				Uri:           remote.URI,
-				CacheDuration: durationpb.New(durationOr(remote.CacheDuration, 5*time.Minute)),
-				MaxStale:      durationpb.New(durationOr(remote.MaxStale, time.Hour)),
-				Timeout:       durationpb.New(durationOr(remote.Timeout, 5*time.Second)),
-			}}
-		} else {
-			keys, err := r.inlineJWKS(from.from.object, *jwt.JWKS.ConfigMapRef)
-			if err != nil {
-				r.reportOnce(from.from.object.problem(CodeRefNotFound, from.origin.Field+".jwt.jwks.configMapRef",
-					err.Error()+"; tokens are refused until it is there"))
-				from.from.broken(err.Error())
-				return nil, err
-			}
-			message.Jwks = &rulesv1.JwtAuthenticator_InlineJwks{InlineJwks: keys}
+		message, err := r.jwt(from, way.JWT)
+		if err != nil {
+			return nil, err
 		}
 		authenticator.Method = &rulesv1.Authenticator_Jwt{Jwt: message}
+	case way.Introspection != nil:
+		message, err := r.introspection(from, way)
+		if err != nil {
+			return nil, err
+		}
+		authenticator.Method = &rulesv1.Authenticator_Introspection{Introspection: message}
+	case way.Kubernetes != nil:
+		authenticator.Method = &rulesv1.Authenticator_Kubernetes{Kubernetes: kubernetesTokens(way)}
 	default:
 		authenticator.Method = &rulesv1.Authenticator_Anonymous{Anonymous: &rulesv1.AnonymousAuthenticator{}}
 	}

@@ -32,7 +32,7 @@ type AuthPolicy struct {
 
 // AuthPolicySpec describes an AuthPolicy.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.authentication) || has(self.authorization) || has(self.cors), has(self.defaults), has(self.overrides)].filter(set, set).size() == 1",message="say the settings in exactly one place: the spec itself, defaults or overrides"
+// +kubebuilder:validation:XValidation:rule="[has(self.authentication) || has(self.authorization) || has(self.cors) || has(self.upstream), has(self.defaults), has(self.overrides)].filter(set, set).size() == 1",message="say the settings in exactly one place: the spec itself, defaults or overrides"
 // +kubebuilder:validation:XValidation:rule="has(self.defaults) || has(self.overrides) || has(self.authentication)",message="authentication is required"
 type AuthPolicySpec struct {
 	// TargetRefs are 1 to 16 attachments.
@@ -52,7 +52,7 @@ type AuthPolicySpec struct {
 
 // AuthBlock is what an AuthPolicy says under defaults or overrides.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.authentication) || (has(self.strategy) && self.strategy == 'merge' && (has(self.authorization) || has(self.cors)))",message="authentication is required; with strategy merge, one of authentication, authorization and cors is"
+// +kubebuilder:validation:XValidation:rule="has(self.authentication) || (has(self.strategy) && self.strategy == 'merge' && (has(self.authorization) || has(self.cors) || has(self.upstream)))",message="authentication is required; with strategy merge, one of authentication, authorization, cors and upstream is"
 type AuthBlock struct {
 	// Strategy is atomic (default) or merge, which joins authentication and
 	// authorization rules by name.
@@ -77,11 +77,15 @@ type AuthSettings struct {
 	// where a policy says nothing about CORS, another one's applies. A CORS
 	// filter of a route wins.
 	CORS *CORS `json:"cors,omitempty"`
+	// Upstream is what the service is told of the caller. It goes with
+	// authentication or authorization.
+	Upstream *Upstream `json:"upstream,omitempty"`
 }
 
 // Authentication is one accepted way. Exactly one of the methods is set.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.apiKey), has(self.jwt), has(self.anonymous)].filter(set, set).size() == 1",message="set exactly one of apiKey, jwt and anonymous"
+// +kubebuilder:validation:XValidation:rule="[has(self.apiKey), has(self.jwt), has(self.introspection), has(self.kubernetes), has(self.anonymous)].filter(set, set).size() == 1",message="set exactly one of apiKey, jwt, introspection, kubernetes and anonymous"
+// +kubebuilder:validation:XValidation:rule="!has(self.anonymous) || !has(self.timeout) && !has(self.failureMode)",message="timeout and failureMode are for ways that have to ask someone"
 type Authentication struct {
 	// Name is unique within the policy.
 	//
@@ -91,6 +95,18 @@ type Authentication struct {
 	APIKey    *APIKeyWay `json:"apiKey,omitempty"`
 	JWT       *JWT       `json:"jwt,omitempty"`
 	Anonymous *Anonymous `json:"anonymous,omitempty"`
+
+	Introspection *Introspection    `json:"introspection,omitempty"`
+	Kubernetes    *KubernetesTokens `json:"kubernetes,omitempty"`
+	// Timeout bounds how long a request waits for whom the way has to ask: a key
+	// set's source, an introspection endpoint. Default 2s for introspection and
+	// kubernetes, which take at most 10s.
+	//
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('30s')",message="is 10ms to 30s"
+	Timeout *gatewayv1.Duration `json:"timeout,omitempty"`
+	// FailureMode is what follows when it cannot be asked: Deny (default), or
+	// Next, the next way whose credential is present. Nobody is let through.
+	FailureMode AuthFailureMode `json:"failureMode,omitempty"`
 }
 
 // APIKeyWay accepts the keys of Consumers.
@@ -144,14 +160,16 @@ type JWT struct {
 	Types []string `json:"types,omitempty"`
 	// Claims names what becomes the identity.
 	Claims ClaimMapping `json:"claims,omitempty"`
+	Cache  *TokenCache  `json:"cache,omitempty"`
 }
 
 // JWKS says where the keys are. Exactly one of the fields is set.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.configMapRef) != has(self.remote)",message="set exactly one of configMapRef and remote"
+// +kubebuilder:validation:XValidation:rule="[has(self.configMapRef), has(self.remote), has(self.discovery)].filter(set, set).size() == 1",message="set exactly one of configMapRef, remote and discovery"
 type JWKS struct {
 	ConfigMapRef *ConfigMapKeyRef `json:"configMapRef,omitempty"`
 	Remote       *RemoteJWKS      `json:"remote,omitempty"`
+	Discovery    *JWKSDiscovery   `json:"discovery,omitempty"`
 }
 
 // RemoteJWKS is a key set fetched by extauthz.
@@ -195,6 +213,13 @@ type ClaimMapping struct {
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`
 	Scopes string `json:"scopes,omitempty"`
+	// Client holds whom the token was issued to, such as azp or client_id. Where
+	// it is there, a Consumer is looked for by it instead of the subject. No
+	// default.
+	//
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`
+	Client string `json:"client,omitempty"`
 }
 
 // Authorization is an ordered list of rules; the first one that holds decides.
@@ -208,31 +233,43 @@ type Authorization struct {
 	// +listType=map
 	// +listMapKey=name
 	Rules []AuthorizationRule `json:"rules"`
+
+	AuthorizationInputs `json:",inline"`
 }
 
-// AuthorizationRule is one allow or deny rule.
+// AuthorizationRule is one rule.
+//
+// +kubebuilder:validation:XValidation:rule="self.effect != 'Deny' || !(has(self.requireScopes) || has(self.requireRoles) || has(self.requireAuthentication) || has(self.requireRelationship))",message="requirements go with Require and Allow"
+// +kubebuilder:validation:XValidation:rule="self.effect != 'Require' || has(self.requireScopes) || has(self.requireRoles) || has(self.requireAuthentication) || has(self.requireRelationship)",message="Require needs requireScopes, requireRoles, requireAuthentication or requireRelationship"
+// +kubebuilder:validation:XValidation:rule="has(self.when) || self.effect != 'Deny'",message="Deny needs when"
 type AuthorizationRule struct {
 	// Name is unique within the policy.
 	//
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name"`
-	// Effect is Allow or Deny.
+	// Effect is Allow, Deny or Require.
 	Effect Effect `json:"effect"`
-	// When is a CEL expression of type bool over request, identity, route and
-	// source. An error while evaluating refuses the request.
+	// When is a CEL expression of type bool over request, identity, consumer,
+	// route, source, time and metadata. An error while evaluating refuses the
+	// request. Optional where the rule requires something; it then always holds.
 	//
 	// +kubebuilder:validation:MinLength=1
-	When string `json:"when"`
+	When string `json:"when,omitempty"`
+
+	Requirements `json:",inline"`
 }
 
-// Effect is what a rule does.
+// Effect is what a rule does where it holds: Allow and Deny decide, Require
+// refuses a caller who lacks what it requires and leaves others to the rules
+// after it.
 //
-// +kubebuilder:validation:Enum=Allow;Deny
+// +kubebuilder:validation:Enum=Allow;Deny;Require
 type Effect string
 
 // Effects of a rule.
 const (
-	EffectAllow Effect = "Allow"
-	EffectDeny  Effect = "Deny"
+	EffectAllow   Effect = "Allow"
+	EffectDeny    Effect = "Deny"
+	EffectRequire Effect = "Require"
 )

@@ -18,6 +18,7 @@ type settings struct {
 	Server        rpcserver.Config    `yaml:"server"`
 	ControlPlane  controlPlaneSetting `yaml:"controlPlane"`
 	Tokens        tokenSettings       `yaml:"tokens"`
+	Kubernetes    kubernetesSetting   `yaml:"kubernetes"`
 	Keys          keySettings         `yaml:"keys"`
 }
 
@@ -34,10 +35,11 @@ type controlPlaneSetting struct {
 
 // tokenSettings bounds what is remembered of tokens.
 type tokenSettings struct {
-	// CacheBytes bounds the cache of verified tokens, approximately. Default 64
-	// MiB.
+	// CacheBytes bounds what is remembered of tokens, approximately, whichever
+	// method proved them. Default 64 MiB.
 	CacheBytes uint64 `yaml:"cacheBytes"`
-	// CacheTTL bounds how long one verification is remembered. Default 5m.
+	// CacheTTL bounds how long one proof is remembered, whatever a policy says.
+	// Default 5m.
 	CacheTTL config.Duration `yaml:"cacheTtl"`
 }
 
@@ -49,6 +51,7 @@ func (s *settings) SetDefaults() {
 	s.ControlPlane = controlPlaneSetting{Peer: certs.PeerID("controlplane"), NodeID: "extauthzd"}
 	s.Keys.setDefaults()
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
+	s.Kubernetes.setDefaults()
 }
 
 // Validate reports every mistake.
@@ -69,5 +72,6 @@ func (s *settings) Validate() error {
 	if ttl := s.Tokens.CacheTTL.Std(); ttl <= 0 || ttl.Hours() > 1 {
 		errs = append(errs, fmt.Errorf("tokens.cacheTtl: %s is outside 0s to 1h", ttl))
 	}
+	errs = append(errs, s.Kubernetes.validate())
 	return errors.Join(errs...)
 }
