@@ -105,7 +105,7 @@ func (r *Resolver) changedRoutes(input Input) ([]int, bool) {
 	var changed []int
 	for i, object := range input.Objects {
 		before := r.input.Objects[i]
-		if object == before {
+		if object.same(before) {
 			continue
 		}
 		if object.Ref != before.Ref || object.File != before.File || object.line != before.line || len(changed) == maxRoutesPatched ||
