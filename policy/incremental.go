@@ -25,17 +25,22 @@ type Resolver struct {
 	mixed   map[ObjectRef]bool
 	// opaque is set where no change can be told to leave others alone.
 	opaque bool
+	// owned are the hosts whose routes are a copy that no Plan handed out has, by the
+	// places of port, chain and host; ownStatuses says so of the statuses.
+	owned       map[[3]int]bool
+	ownStatuses bool
 	// Full counts inputs that were resolved as a whole.
 	Full int
 }
 
 // maxRoutesPatched is how many changed routes are put in place one by one.
-const maxRoutesPatched = 16
+const maxRoutesPatched = 64
 
 // Resolve is what the function Resolve returns; the caller does not change it.
 func (r *Resolver) Resolve(input Input) (*Plan, Problems) {
 	if changed, ok := r.changedRoutes(input); ok {
 		plan, problems, patched := r.plan, r.problems, true
+		r.owned, r.ownStatuses = map[[3]int]bool{}, false
 		for _, change := range changed {
 			if plan, problems, patched = r.patch(plan, problems, change); !patched {
 				break
@@ -151,12 +156,15 @@ func (r *Resolver) patch(plan *Plan, problems Problems, change routeChange) (*Pl
 	patched := *plan
 	patched.Ports = slices.Clone(plan.Ports)
 	for i := range patched.Ports {
-		if !r.patchPort(ref, change.after, &patched.Ports[i], &oldPlan.Ports[i], &newPlan.Ports[i]) {
+		if !r.patchPort(ref, change.after, i, &patched.Ports[i], &oldPlan.Ports[i], &newPlan.Ports[i]) {
 			return nil, nil, false
 		}
 	}
 	patched.AuthRoutes = patchAuth(plan.AuthRoutes, oldPlan.AuthRoutes, newPlan.AuthRoutes)
-	patched.Statuses = patchStatuses(ref, plan.Statuses, oldPlan.Statuses, newPlan.Statuses)
+	if !r.ownStatuses {
+		patched.Statuses, r.ownStatuses = slices.Clone(plan.Statuses), true
+	}
+	patched.Statuses = patchStatuses(ref, patched.Statuses, oldPlan.Statuses, newPlan.Statuses)
 	return &patched, patchProblems(ref, problems, newProblems), true
 }
 
@@ -226,7 +234,7 @@ func patchAuth(all, before, after []*authRoute) []*authRoute {
 
 // patchPort patches the hosts that the route is on. before and after are the
 // port's in the Plans of the route alone.
-func (r *Resolver) patchPort(ref ObjectRef, object *Object, port, before, after *Port) bool {
+func (r *Resolver) patchPort(ref ObjectRef, object *Object, number int, port, before, after *Port) bool {
 	if port.Number != after.Number || port.Fleet != after.Fleet {
 		return false
 	}
@@ -245,12 +253,17 @@ func (r *Resolver) patchPort(ref ObjectRef, object *Object, port, before, after 
 			if h < 0 {
 				return false
 			}
-			routes, ok := r.patchRoutes(ref, object, port.Chains[c].Hosts[h].Routes, len(old), now)
+			all := port.Chains[c].Hosts[h].Routes
+			if place := [3]int{number, c, h}; !r.owned[place] {
+				all = append(make([]Route, 0, len(all)+maxRoutesPatched), all...)
+				port.Chains = slices.Clone(port.Chains)
+				port.Chains[c].Hosts = slices.Clone(port.Chains[c].Hosts)
+				r.owned[place] = true
+			}
+			routes, ok := r.patchRoutes(ref, object, all, len(old), now)
 			if !ok {
 				return false
 			}
-			port.Chains = slices.Clone(port.Chains)
-			port.Chains[c].Hosts = slices.Clone(port.Chains[c].Hosts)
 			port.Chains[c].Hosts[h].Routes = routes
 		}
 	}
@@ -262,8 +275,8 @@ func hasFallbacks(hosts []Host) bool {
 	return len(hosts) > 1 && slices.ContainsFunc(hosts, func(host Host) bool { return strings.HasPrefix(host.Name, "*") })
 }
 
+// patchRoutes changes all, which is the caller's own.
 func (r *Resolver) patchRoutes(ref ObjectRef, object *Object, all []Route, count int, now []Route) ([]Route, bool) {
-	patched := make([]Route, 0, len(all)+len(now))
 	for i := range all {
 		if all[i].Origin.Object == ref {
 			count--
@@ -274,11 +287,11 @@ func (r *Resolver) patchRoutes(ref ObjectRef, object *Object, all []Route, count
 				return nil, false // One would hide the other.
 			}
 		}
-		patched = append(patched, all[i])
 	}
 	if count != 0 {
 		return nil, false
 	}
+	patched := slices.DeleteFunc(all, func(route Route) bool { return route.Origin.Object == ref })
 	precedence := resolver{byRef: r.byRef}
 	was := r.byRef[ref]
 	r.put(ref, object)

@@ -104,10 +104,10 @@ func attachment(object *Object) (parents []gatewayv1.ParentReference, hosts []ga
 }
 
 // patchStatuses puts the status of a route in the place of its earlier one, and
-// counts it where it is attached. before and after are the statuses without other
-// routes.
+// counts it where it is attached. all is changed; before and after are
+// the statuses without other routes.
 func patchStatuses(ref ObjectRef, all, before, after []ObjectStatus) []ObjectStatus {
-	patched := slices.Clone(all)
+	patched := all
 	at, had := slices.BinarySearchFunc(patched, ref, func(s ObjectStatus, ref ObjectRef) int { return compareRefs(s.Object, ref) })
 	now, has := slices.BinarySearchFunc(after, ref, func(s ObjectStatus, ref ObjectRef) int { return compareRefs(s.Object, ref) })
 	switch {
