@@ -55,6 +55,9 @@ const (
 	CodeBackendUnusable  Code = "WEIR3203"
 	CodeManyFallbacks    Code = "WEIR3204"
 	CodeManyBlocks       Code = "WEIR2301"
+	CodeNoClientCert     Code = "WEIR2420"
+	CodeUnverifiedCert   Code = "WEIR2421"
+	CodeDuplicateKeyID   Code = "WEIR2422"
 	CodeReservedKind     Code = "WEIR2302"
 	CodeNotProvided      Code = "WEIR2480"
 	CodeDiscovery        Code = "WEIR2401"
@@ -65,6 +68,8 @@ const (
 	CodeTooManyMerged    Code = "WEIR3303"
 	CodeOpenRoute        Code = "WEIR4001"
 	CodeFollowed         Code = "WEIR5201"
+	CodeKubernetes       Code = "WEIR5202"
+	CodeOwned            Code = "WEIR5203"
 	CodeSourceDown       Code = "WEIR5001"
 	CodeRejected         Code = "WEIR5101"
 	CodeNoFleet          Code = "WEIR5102"
@@ -97,6 +102,9 @@ func Explanations() map[Code]string {
 		CodeRouteConflict:    "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
 		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
 		CodeCertificate:      "A Secret of type kubernetes.io/tls does not hold a certificate with its key. Its last good version, if there is one, keeps serving.",
+		CodeNoClientCert:     "A way by client certificate has no effect on a listener, because the listener asks for no certificate, or removes or replaces the header that would tell of one. Attach a TLSPolicy with clientCertificates, or a HeaderPolicy with another forwardedClientCert.mode.",
+		CodeUnverifiedCert:   "The listener lets in clients whose certificate it could not verify, and the way by certificate names no authorities to verify it by, so it is left out. Set caCertificateRefs, or have the listener refuse such clients.",
+		CodeDuplicateKeyID:   "Two consumers have signature keys of the same keyId, so it would not say who signed. Give one of them another id.",
 		CodeRouteKinds:       "allowedRoutes names a kind of route that does not go with the listener's protocol. HTTP and HTTPS take HTTPRoute and GRPCRoute, TLS takes TLSRoute.",
 		CodeIsolated:         "A hostname of the route belongs to another listener of the port, whose hostname is more specific. Attach the route to that listener, too.",
 		CodeListenerClosed:   "A TLSPolicy is broken or refers to authorities that cannot be had, so the listeners that it governs (or might govern) take no connection until it is mended.",
@@ -120,6 +128,8 @@ func Explanations() map[Code]string {
 		CodeNoAuthentication: "AuthPolicies with strategy merge reach a route and none of them says how callers are identified, so every request is refused. Add authentication to one of them.",
 		CodeTooManyMerged:    "AuthPolicies merged on one route come to more ways or rules than are checked for a request. Merge fewer of them; until then every request is refused.",
 		CodeFollowed:         "weir apply keeps objects of its own and does not override those of a folder or a cluster that the control plane follows. Edit the object where it is defined, or give the new one another name.",
+		CodeKubernetes:       "The Kubernetes API refused the object; the message is its own. Mend the field that it names, install the definitions that it lacks, or ask for the permission.",
+		CodeOwned:            "A field of the object in Kubernetes belongs to another field manager (or the object to another set), and has another value. Leave the field to its owner, or take it over with --force-conflicts.",
 		CodeOpenRoute:        "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
 	}
 }
