@@ -110,7 +110,7 @@ func TestVectorsOfTheRFC(t *testing.T) {
 			require.NoError(t, err)
 			signature, err := base64.StdEncoding.DecodeString(v.signature)
 			require.NoError(t, err)
-			base, err := newMessage(v.request(), "https").signatureBase(&inputs[0])
+			base, err := newMessage(v.request(), "https", v.request().Authority).signatureBase(&inputs[0])
 			require.NoError(t, err)
 			require.NoError(t, verify(v.signer(t), base, signature))
 			// Negative controls: another message, another signature, another key.
