@@ -97,8 +97,10 @@ func (v vector) request() *extauthz.Request {
 		Method: "POST", Target: "/foo?param=Value&Pet=dog", Authority: authority,
 		Headers: []extauthz.Header{
 			{Name: "date", Value: "Tue, 20 Apr 2021 02:07:55 GMT"},
-			{Name: "content-type", Value: "application/json"}, {Name: "content-digest", Value: rfcDigest},
-			{Name: "content-length", Value: "18"}, {Name: "client-cert", Value: clientCert},
+			{Name: "content-type", Value: "application/json"},
+			{Name: "content-digest", Value: rfcDigest},
+			{Name: "content-length", Value: "18"},
+			{Name: "client-cert", Value: clientCert},
 		},
 	}
 }
