@@ -51,7 +51,7 @@ func (a *attempt) forbid(decision *Decision, aboutScope bool) {
 	*decision = decision.deny(ReasonPermissionDenied, nil)
 	if aboutScope && decision.Identity.Issuer != "" {
 		decision.Reason = ReasonInsufficientScope
-		decision.Challenge = bearerChallenge(a.route, "insufficient_scope", ReasonInsufficientScope.Fault().Message)
+		decision.Challenge = BearerChallenge(a.route.realm, "insufficient_scope", ReasonInsufficientScope.Fault().Message)
 	}
 }
 

@@ -1,6 +1,9 @@
 package extauthz
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // defaultRealm names the protection space where the rules name none.
 const defaultRealm = "weir"
@@ -23,28 +26,20 @@ func realm(text string) string {
 // one header value (RFC 9110 section 11.6.1).
 func offers(r *route) string {
 	var schemes []string
-	seen := map[string]bool{}
 	for i := range r.authenticators {
-		offer := ""
-		switch a := &r.authenticators[i]; a.kind {
-		case kindAPIKey:
-			offer = apiKeyChallenge(r, a)
-		case kindToken:
-			offer = `Bearer realm="` + r.realm + `"`
+		method := r.authenticators[i].method
+		if method == nil {
+			continue
 		}
-		if offer != "" && !seen[offer] {
-			seen[offer] = true
+		if offer := method.Challenge(r.realm); offer != "" && !slices.Contains(schemes, offer) {
 			schemes = append(schemes, offer)
 		}
 	}
 	return strings.Join(schemes, ", ")
 }
 
-func apiKeyChallenge(r *route, a *authenticator) string {
-	return `ApiKey realm="` + r.realm + `", header="` + a.header + `"`
-}
-
-// bearerChallenge is the answer to a presented token (RFC 6750 section 3).
-func bearerChallenge(r *route, code, description string) string {
-	return `Bearer realm="` + r.realm + `", error="` + code + `", error_description="` + description + `"`
+// BearerChallenge is the answer to a presented token (RFC 6750 section 3). The
+// arguments are printable and without quotes and backslashes.
+func BearerChallenge(realm, code, description string) string {
+	return `Bearer realm="` + realm + `", error="` + code + `", error_description="` + description + `"`
 }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
+	"time"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/extauthz/apikey"
@@ -16,6 +16,8 @@ import (
 const (
 	maxAuthenticators = 16
 	maxRules          = 256
+	// maxMethodTimeout bounds what one authenticator may wait.
+	maxMethodTimeout = 30 * time.Second
 	// maxReported bounds how many mistakes one error lists.
 	maxReported = 20
 )
@@ -26,16 +28,17 @@ const headerAuthorization = "authorization"
 // use.
 type Compiler struct {
 	environment *authzexpr.Environment
-	tokens      TokenVerifiers
+	builders    []Builder
 }
 
-// NewCompiler makes a compiler whose token providers come from tokens.
-func NewCompiler(tokens TokenVerifiers) (*Compiler, error) {
+// NewCompiler makes a compiler that knows API keys, anonymous callers and the
+// methods of builders.
+func NewCompiler(builders ...Builder) (*Compiler, error) {
 	environment, err := authzexpr.NewEnvironment()
 	if err != nil {
 		return nil, err
 	}
-	return &Compiler{environment: environment, tokens: tokens}, nil
+	return &Compiler{environment: environment, builders: builders}, nil
 }
 
 // Routes compiles a whole set, by route id. Routes that are the same pointer as
@@ -45,7 +48,6 @@ func (c *Compiler) Routes(previous *RouteSet, sources map[string]*rulesv1.AuthRo
 	set := &RouteSet{
 		routes:   make(map[string]*route, len(sources)),
 		programs: map[string]*authzexpr.Program{},
-		issuers:  c.tokens.Issuer,
 	}
 	if previous == nil {
 		previous = &RouteSet{}
@@ -103,7 +105,7 @@ func (c *Compiler) route(previous, set *RouteSet, id string, source *rulesv1.Aut
 	for i, authenticator := range source.GetAuthenticators() {
 		field := fmt.Sprintf("authenticators[%d]", i)
 		errs = append(errs, unique(names, field+".name", authenticator.GetName()))
-		compiled, err := c.authenticator(field, authenticator)
+		compiled, err := c.authenticator(field, authenticator, Place{Route: id, Siblings: source.GetAuthenticators()})
 		errs = append(errs, err)
 		r.authenticators = append(r.authenticators, compiled)
 	}
@@ -126,15 +128,16 @@ func (c *Compiler) route(previous, set *RouteSet, id string, source *rulesv1.Aut
 func (r *route) derive() {
 	r.credentialHeaders = append(r.credentialHeaders, headerAuthorization)
 	for i := range r.authenticators {
-		switch a := &r.authenticators[i]; a.kind {
-		case kindAPIKey:
-			if !slices.Contains(r.credentialHeaders, a.header) {
-				r.credentialHeaders = append(r.credentialHeaders, a.header)
+		if method := r.authenticators[i].method; method != nil {
+			for _, header := range method.CredentialHeaders() {
+				if !slices.Contains(r.credentialHeaders, header) {
+					r.credentialHeaders = append(r.credentialHeaders, header)
+				}
 			}
-		case kindToken:
-			r.tokens++
 		}
 	}
+	r.credentialCookie = holdsCookie(r.authenticators)
+	r.invites = slices.ContainsFunc(r.authenticators, func(a authenticator) bool { _, ok := a.method.(Inviter); return ok })
 	r.challenge = offers(r)
 	r.allowsByScope = true
 	for i := range r.rules {
@@ -152,29 +155,47 @@ func (r *route) derive() {
 	r.allowsByScope = r.allowsByScope && r.hasAllow
 }
 
-func (c *Compiler) authenticator(field string, source *rulesv1.Authenticator) (authenticator, error) {
+func (c *Compiler) authenticator(field string, source *rulesv1.Authenticator, place Place) (authenticator, error) {
 	compiled := authenticator{name: source.GetName()}
-	switch method := source.GetMethod().(type) {
-	case *rulesv1.Authenticator_ApiKey:
-		compiled.kind, compiled.header = kindAPIKey, method.ApiKey.GetHeader()
-		if !headerName(compiled.header) {
-			return compiled, fmt.Errorf("%s.api_key.header: %q is not a lower-case header name", field, compiled.header)
-		}
-		if compiled.header == headerAuthorization || strings.HasPrefix(compiled.header, "x-weir-") {
-			return compiled, fmt.Errorf("%s.api_key.header: %q is reserved; choose another, such as x-api-key", field, compiled.header)
-		}
-	case *rulesv1.Authenticator_Jwt:
-		verifier, err := c.tokens.Verifier(method.Jwt)
-		if err != nil {
-			return compiled, fmt.Errorf("%s.jwt.%w", field, err)
-		}
-		compiled.kind, compiled.verifier, compiled.issuer = kindToken, verifier, method.Jwt.GetIssuer()
-	case *rulesv1.Authenticator_Anonymous:
-		compiled.kind = kindAnonymous
+	switch source.GetFailureMode() {
+	case rulesv1.Authenticator_FAILURE_MODE_UNSPECIFIED, rulesv1.Authenticator_FAILURE_MODE_DENY:
+	case rulesv1.Authenticator_FAILURE_MODE_NEXT:
+		compiled.failsOver = true
 	default:
-		return compiled, fmt.Errorf("%s: names no method that this server knows (api_key, jwt, anonymous)", field)
+		return compiled, fmt.Errorf("%s.failure_mode: %s is neither deny nor next", field, source.GetFailureMode())
+	}
+	if timeout := source.GetTimeout(); timeout != nil {
+		compiled.timeout = timeout.AsDuration()
+		if timeout.CheckValid() != nil || compiled.timeout <= 0 || compiled.timeout > maxMethodTimeout {
+			return compiled, fmt.Errorf("%s.timeout: %s is outside 0s to %s", field, compiled.timeout, maxMethodTimeout)
+		}
+	}
+	var err error
+	compiled.method, err = c.method(source, place)
+	if err != nil {
+		return compiled, fmt.Errorf("%s.%w", field, err)
+	}
+	if compiled.method == nil && source.GetAnonymous() == nil {
+		return compiled, fmt.Errorf("%s: names no method that this server knows", field)
 	}
 	return compiled, nil
+}
+
+// method is nil for the anonymous authenticator and for what no builder knows.
+func (c *Compiler) method(source *rulesv1.Authenticator, place Place) (Method, error) {
+	if key := source.GetApiKey(); key != nil {
+		method, err := newAPIKeyMethod(key)
+		if err != nil {
+			return nil, err
+		}
+		return method, nil
+	}
+	for _, builder := range c.builders {
+		if method, err := builder.Build(source, place); method != nil || err != nil {
+			return method, err
+		}
+	}
+	return nil, nil //nolint:nilnil // documented
 }
 
 func (c *Compiler) rule(previous, set *RouteSet, field string, source *rulesv1.AuthorizationRule) (rule, error) {
@@ -206,8 +227,8 @@ func (c *Compiler) rule(previous, set *RouteSet, field string, source *rulesv1.A
 // Consumers compiles a whole set, by name. One bad consumer fails the set; the
 // error names each and its field.
 func (c *Compiler) Consumers(sources map[string]*rulesv1.Consumer) (*ConsumerSet, error) {
-	set := &ConsumerSet{subjects: map[tokenSubject]*consumer{}, count: len(sources)}
-	var keys []apikey.Key[keyOwner]
+	set := &ConsumerSet{subjects: map[tokenSubject]*Consumer{}, count: len(sources)}
+	var keys []apikey.Key[Proof]
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(sources)) {
 		var err error
@@ -224,19 +245,19 @@ func (c *Compiler) Consumers(sources map[string]*rulesv1.Consumer) (*ConsumerSet
 	if index == nil {
 		a, b := keys[first].Owner, keys[second].Owner
 		return nil, fmt.Errorf("consumer %q: api_keys %q: sha256 is the same as that of key %q of consumer %q; a key has one owner",
-			b.consumer.name, b.name, a.name, a.consumer.name)
+			b.Consumer.Name, b.Subject, a.Subject, a.Consumer.Name)
 	}
 	set.keys = index
 	return set, nil
 }
 
-func (s *ConsumerSet) add(keys []apikey.Key[keyOwner], name string, source *rulesv1.Consumer) ([]apikey.Key[keyOwner], error) {
-	owner := &consumer{name: name, tenant: source.GetTenant(), tier: source.GetTier()}
+func (s *ConsumerSet) add(keys []apikey.Key[Proof], name string, source *rulesv1.Consumer) ([]apikey.Key[Proof], error) {
+	owner := &Consumer{Name: name, Tenant: source.GetTenant(), Tier: source.GetTier()}
 	var errs []error
 	if source.GetName() != name || name == "" {
 		errs = append(errs, fmt.Errorf("name: is %q, the resource's name is %q; they must be equal and not empty", source.GetName(), name))
 	}
-	errs = append(errs, printable("name", name), printable("tenant", owner.tenant), printable("tier", owner.tier))
+	errs = append(errs, printable("name", name), printable("tenant", owner.Tenant), printable("tier", owner.Tier))
 	names := map[string]bool{}
 	for i, key := range source.GetApiKeys() {
 		field := fmt.Sprintf("api_keys[%d]", i)
@@ -245,7 +266,7 @@ func (s *ConsumerSet) add(keys []apikey.Key[keyOwner], name string, source *rule
 			errs = append(errs, fmt.Errorf("%s.sha256: is %d bytes long; a SHA-256 is 32", field, n))
 			continue
 		}
-		entry := apikey.Key[keyOwner]{Digest: apikey.Digest(key.GetSha256()), Owner: keyOwner{consumer: owner, name: key.GetName(), scopes: key.GetScopes()}}
+		entry := apikey.Key[Proof]{Digest: apikey.Digest(key.GetSha256()), Owner: Proof{Consumer: owner, Subject: key.GetName(), Tenant: owner.Tenant, Scopes: key.GetScopes()}}
 		if expires := key.GetExpireTime(); expires != nil {
 			if err := expires.CheckValid(); err != nil {
 				errs = append(errs, fmt.Errorf("%s.expire_time: %w", field, err))
@@ -264,7 +285,7 @@ func (s *ConsumerSet) add(keys []apikey.Key[keyOwner], name string, source *rule
 			errs = append(errs, fmt.Errorf("%s: issuer and subject are required", field))
 		}
 		if other := s.subjects[id]; other != nil {
-			errs = append(errs, fmt.Errorf("%s: issuer and subject already belong to consumer %q", field, other.name))
+			errs = append(errs, fmt.Errorf("%s: issuer and subject already belong to consumer %q", field, other.Name))
 		}
 		s.subjects[id] = owner
 	}

@@ -50,10 +50,21 @@ type Decision struct {
 	Identity Identity
 	// Challenge is the value of WWW-Authenticate, empty when none applies.
 	Challenge string
+	// ResponseHeaders are added to the client's answer, whatever the outcome.
+	ResponseHeaders []Header
+	// Answer, if not nil, is what a refused client gets instead of the problem
+	// details of Reason.
+	Answer *Answer
 	// CredentialHeaders are the lower-case names of headers that carry
 	// credentials on this route and must not reach the service. Shared: never
 	// changed.
 	CredentialHeaders []string
+	// CredentialCookie reports, by name, which cookies carry credentials and must
+	// not reach the service; nil for none. Shared.
+	CredentialCookie func(name string) bool
+	// UpstreamHeaders are set on the request that the service gets, when it is
+	// allowed, even where CredentialHeaders names them.
+	UpstreamHeaders []Header
 	// Cause is for logs, nil when there is nothing to add. It holds no secret.
 	Cause error
 }

@@ -5,7 +5,7 @@
 //
 // It knows nothing of Envoy's wire types (package envoyauth translates), of
 // where rules come from (package rules), or of how a token's signature is
-// checked (package token, behind TokenVerifier). Everything refuses unless a
+// checked (package token and its siblings, behind Method). Everything refuses unless a
 // rule says otherwise: a missing route, an empty list, an evaluation error and
 // an identity provider out of reach are all denials.
 package extauthz

@@ -88,24 +88,3 @@ func (r Reason) Fault() *fault.Error {
 		return fault.New(codes.Unavailable, string(ReasonInternal), "the request could not be authorized")
 	}
 }
-
-// Refusal is an error of a verifier that carries the reason of the denial. Its
-// cause is for logs and holds no part of a credential's secret.
-type Refusal struct {
-	Reason Reason
-	Cause  error
-}
-
-// Refuse makes a Refusal.
-func Refuse(reason Reason, cause error) *Refusal { return &Refusal{Reason: reason, Cause: cause} }
-
-// Error implements error, for logs.
-func (r *Refusal) Error() string {
-	if r.Cause == nil {
-		return string(r.Reason)
-	}
-	return string(r.Reason) + ": " + r.Cause.Error()
-}
-
-// Unwrap returns the cause, nil if there is none.
-func (r *Refusal) Unwrap() error { return r.Cause }

@@ -23,10 +23,15 @@ type Request struct {
 	Authority string
 	// Protocol is "HTTP/1.1", "HTTP/2", ...
 	Protocol string
+	// Scheme is "https" or "http", as the proxy in front sees it.
+	Scheme string
 	// Source is the client's IP address without port.
 	Source string
 	// Headers are in the order received, each value on its own.
 	Headers []Header
+	// Body is the request's, whole, where the route asks for it, and empty
+	// elsewhere. It is not valid text, nor of any type, unless checked.
+	Body []byte
 	// ID is the request id for logs and answers; empty when it is absent or
 	// not fit to be repeated.
 	ID string
@@ -34,18 +39,20 @@ type Request struct {
 	GRPC bool
 }
 
-// header returns the first value of a header and how many there are. name is
+// Credential returns the first value of a header that may be there once, and
+// whether it is Absent, Present or, given several times, Ambiguous. name is
 // lower-case.
-func (r *Request) header(name string) (value string, count int) {
+func (r *Request) Credential(name string) (value string, presence Presence) {
 	for i := range r.Headers {
-		if r.Headers[i].Name == name {
-			if count == 0 {
-				value = r.Headers[i].Value
-			}
-			count++
+		if r.Headers[i].Name != name {
+			continue
 		}
+		if presence != Absent {
+			return value, Ambiguous
+		}
+		value, presence = r.Headers[i].Value, Present
 	}
-	return value, count
+	return value, presence
 }
 
 // splitTarget cuts the query off a request target.

@@ -1,45 +1,12 @@
 package extauthz
 
 import (
-	"context"
 	"time"
-
-	"google.golang.org/protobuf/types/known/structpb"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/extauthz/apikey"
 	"weir.dev/kit/authzexpr"
 )
-
-// Token is what a verified token says. Shared by all requests that present it:
-// never changed.
-type Token struct {
-	Issuer, Subject string
-	// Tenant is the mapped claim; empty when there is none.
-	Tenant string
-	Scopes []string
-	Claims *structpb.Struct
-}
-
-// TokenVerifier proves a token. Implementations are safe for concurrent use.
-type TokenVerifier interface {
-	// Verify returns what the token says if its signature, issuer, audience
-	// and times hold at now. Every error is a refusal; one that wraps a
-	// *Refusal carries its reason, and none holds any part of the token's
-	// signature. Only fetching keys may wait, never past ctx.
-	Verify(ctx context.Context, now time.Time, token string) (*Token, error)
-}
-
-// TokenVerifiers makes verifiers and reads the one thing of a token that
-// chooses between them.
-type TokenVerifiers interface {
-	// Verifier returns the verifier of a provider. Equal providers share what
-	// they have fetched. The error names the field of provider at fault.
-	Verifier(provider *rulesv1.JwtAuthenticator) (TokenVerifier, error)
-	// Issuer is the unverified issuer of a token: good for choosing who has to
-	// verify it, for nothing else.
-	Issuer(token string) (string, error)
-}
 
 // Rules is the whole of what is decided by. It is immutable; a change makes a
 // new one.
@@ -58,7 +25,6 @@ type RouteSet struct {
 	routes map[string]*route
 	// programs are the expressions in use by text, for the next compilation.
 	programs map[string]*authzexpr.Program
-	issuers  func(token string) (string, error)
 }
 
 // Len is the number of routes.
@@ -77,27 +43,23 @@ type route struct {
 	needsHeaders  bool
 	// credentialHeaders are removed from what the service sees.
 	credentialHeaders []string
+	// credentialCookie tells the cookies that are removed; nil for none.
+	credentialCookie func(name string) bool
+	// invites says that a method is an Inviter.
+	invites bool
 	// challenge offers every scheme; sent when no credential was.
 	challenge string
-	tokens    int // how many authenticators verify tokens
 }
 
 type authenticator struct {
 	name string
-	kind authenticatorKind
-	// header carries the API key.
-	header   string
-	issuer   string
-	verifier TokenVerifier
+	// method is nil for the anonymous one.
+	method Method
+	// timeout bounds one proof; zero leaves it to the caller's deadline.
+	timeout time.Duration
+	// failsOver leaves a request whose provider cannot be asked to the next one.
+	failsOver bool
 }
-
-type authenticatorKind uint8
-
-const (
-	kindAPIKey authenticatorKind = iota + 1
-	kindToken
-	kindAnonymous
-)
 
 type rule struct {
 	name    string
@@ -109,8 +71,8 @@ type rule struct {
 
 // ConsumerSet is the compiled form of all consumers. Immutable.
 type ConsumerSet struct {
-	keys     *apikey.Index[keyOwner]
-	subjects map[tokenSubject]*consumer
+	keys     *apikey.Index[Proof]
+	subjects map[tokenSubject]*Consumer
 	count    int
 }
 
@@ -120,12 +82,18 @@ func (s *ConsumerSet) Len() int { return s.count }
 // Keys is the number of API keys.
 func (s *ConsumerSet) Keys() int { return s.keys.Len() }
 
-type consumer struct{ name, tenant, tier string }
+// Consumer is one party that calls the API. Shared: never changed.
+type Consumer struct {
+	// Name is "namespace/name".
+	Name string
+	// Tenant and Tier are empty when it has none.
+	Tenant, Tier string
+}
 
-type keyOwner struct {
-	consumer *consumer
-	name     string
-	scopes   []string
+// BySubject returns the consumer that an issuer's subject stands for, nil if
+// there is none.
+func (s *ConsumerSet) BySubject(issuer, subject string) *Consumer {
+	return s.subjects[tokenSubject{issuer, subject}]
 }
 
 type tokenSubject struct{ issuer, subject string }

@@ -27,6 +27,8 @@ func toRequest(check *authv3.CheckRequest) *extauthz.Request {
 		Target:    http.GetPath(),
 		Authority: http.GetHost(),
 		Protocol:  http.GetProtocol(),
+		Scheme:    http.GetScheme(),
+		Body:      body(http),
 		Source:    attributes.GetSource().GetAddress().GetSocketAddress().GetAddress(),
 		Headers:   headers(http),
 	}
@@ -41,6 +43,17 @@ func toRequest(check *authv3.CheckRequest) *extauthz.Request {
 		}
 	}
 	return request
+}
+
+// body is that of the route's check, in whichever form Envoy was told to send.
+func body(http *authv3.AttributeContext_HttpRequest) []byte {
+	if raw := http.GetRawBody(); len(raw) > 0 {
+		return raw
+	}
+	if text := http.GetBody(); text != "" {
+		return []byte(text)
+	}
+	return nil
 }
 
 // headers takes the raw list, in which repeated headers are still apart; the

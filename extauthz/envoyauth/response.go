@@ -56,10 +56,17 @@ func allowed(request *extauthz.Request, decision *extauthz.Decision) *authv3.Che
 		}
 	}
 	ok.HeadersToRemove = append(ok.HeadersToRemove, decision.CredentialHeaders...)
+	if decision.CredentialCookie != nil {
+		withoutCookies(ok, request, decision.CredentialCookie)
+	}
+	upstream(ok, decision.UpstreamHeaders)
 	for i := range request.Headers {
 		if name := request.Headers[i].Name; looksReserved(name) && !isSet(name) && !contains(ok.HeadersToRemove, name) {
 			ok.HeadersToRemove = append(ok.HeadersToRemove, name)
 		}
+	}
+	for _, header := range decision.ResponseHeaders {
+		ok.ResponseHeadersToAdd = append(ok.ResponseHeadersToAdd, add(header))
 	}
 	return &authv3.CheckResponse{
 		Status:          &statuspb.Status{Code: int32(codes.OK)},
@@ -94,7 +101,36 @@ func overwrite(name, value string) *corev3.HeaderValueOption {
 	}
 }
 
+// add keeps what is there: there may be several cookies to set.
+func add(header extauthz.Header) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: header.Name, Value: header.Value},
+		AppendAction: corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
+	}
+}
+
 func denied(request *extauthz.Request, decision *extauthz.Decision) *authv3.CheckResponse {
+	response := refusal(request, decision)
+	for _, header := range decision.ResponseHeaders {
+		response.Headers = append(response.Headers, add(header))
+	}
+	return &authv3.CheckResponse{
+		Status:          &statuspb.Status{Code: int32(decision.Reason.Fault().Kind), Message: string(decision.Reason)},
+		HttpResponse:    &authv3.CheckResponse_DeniedResponse{DeniedResponse: response},
+		DynamicMetadata: metadata(decision),
+	}
+}
+
+func refusal(request *extauthz.Request, decision *extauthz.Decision) *authv3.DeniedHttpResponse {
+	if own := decision.Answer; own != nil {
+		response := &authv3.DeniedHttpResponse{
+			Status: &typev3.HttpStatus{Code: typev3.StatusCode(own.Status)}, Body: own.Body,
+		}
+		for _, header := range own.Headers {
+			response.Headers = append(response.Headers, add(header))
+		}
+		return response
+	}
 	answer := decision.Reason.Fault()
 	httpStatus := fault.HTTPStatus(answer.Kind)
 	response := &authv3.DeniedHttpResponse{Status: &typev3.HttpStatus{Code: typev3.StatusCode(httpStatus)}}
@@ -113,11 +149,7 @@ func denied(request *extauthz.Request, decision *extauthz.Decision) *authv3.Chec
 		response.Body = problemBody(answer.Problem(request.ID))
 		response.Headers = append(response.Headers, overwrite("content-type", fault.ProblemContentType))
 	}
-	return &authv3.CheckResponse{
-		Status:          &statuspb.Status{Code: int32(answer.Kind), Message: string(decision.Reason)},
-		HttpResponse:    &authv3.CheckResponse_DeniedResponse{DeniedResponse: response},
-		DynamicMetadata: metadata(decision),
-	}
+	return response
 }
 
 func problemBody(problem fault.Problem) string {

@@ -14,6 +14,7 @@ import (
 
 	"weir.dev/extauthz"
 	"weir.dev/extauthz/internal/authtest"
+	"weir.dev/extauthz/jose"
 	"weir.dev/extauthz/token"
 )
 
@@ -129,7 +130,7 @@ func TestAttacks(t *testing.T) {
 		"padded":                 {rs + "==", bad},
 		"line break inside":      {parts[0] + "." + parts[1] + "." + parts[2][:20] + "\n" + parts[2][20:], bad},
 		"standard base64":        {strings.NewReplacer("-", "+", "_", "/").Replace(rs) + "+", bad},
-		"huge":                   {strings.Repeat("a", token.MaxTokenBytes+1), bad},
+		"huge":                   {strings.Repeat("a", jose.MaxTokenBytes+1), bad},
 		"duplicate claim":        {ring.EC.Sign(t, `{"alg":"ES256","kid":"ec"}`, `{"sub":"mallory",`+goodClaims[1:]), bad},
 		"duplicate iss":          {ring.EC.Sign(t, `{"alg":"ES256","kid":"ec"}`, `{"iss":"https://evil.example",`+goodClaims[1:]), bad},
 		"duplicate, escaped":     {ring.EC.Sign(t, `{"alg":"ES256","kid":"ec"}`, `{"s\u0075b":"mallory",`+goodClaims[1:]), bad},

@@ -31,7 +31,7 @@ type cacheKey struct {
 }
 
 type positive struct {
-	token   *extauthz.Token
+	token   *extauthz.Proof
 	expires time.Time
 	weight  uint32
 }
@@ -72,7 +72,7 @@ func newCache(bytes uint64, ttl time.Duration) (*cache, error) {
 }
 
 // find returns what is remembered, or two nils.
-func (c *cache) find(key cacheKey, now time.Time) (*extauthz.Token, error) {
+func (c *cache) find(key cacheKey, now time.Time) (*extauthz.Proof, error) {
 	if entry, ok := c.good.GetIfPresent(key); ok && now.Before(entry.expires) {
 		return entry.token, nil
 	}
@@ -83,7 +83,7 @@ func (c *cache) find(key cacheKey, now time.Time) (*extauthz.Token, error) {
 }
 
 // keep remembers a verified token of size bytes that expires at expires.
-func (c *cache) keep(key cacheKey, token *extauthz.Token, size int, now, expires time.Time) {
+func (c *cache) keep(key cacheKey, token *extauthz.Proof, size int, now, expires time.Time) {
 	if limit := now.Add(c.ttl); limit.Before(expires) {
 		expires = limit
 	}

@@ -27,7 +27,7 @@ func newMapping(source *rulesv1.ClaimMapping) mapping {
 
 // token maps verified claims. A claim that is there in another shape than it
 // must have is an error, never taken for absent.
-func (m mapping) token(claims map[string]any) (*extauthz.Token, error) {
+func (m mapping) token(claims map[string]any) (*extauthz.Proof, error) {
 	subject, err := text(claims, m.subject)
 	if err != nil {
 		return nil, err
@@ -35,7 +35,7 @@ func (m mapping) token(claims map[string]any) (*extauthz.Token, error) {
 	if subject == "" {
 		return nil, fmt.Errorf("claim %q, the subject, is absent or empty", m.subject)
 	}
-	token := &extauthz.Token{Subject: subject}
+	token := &extauthz.Proof{Subject: subject}
 	if m.tenant != "" {
 		if token.Tenant, err = text(claims, m.tenant); err != nil {
 			return nil, err

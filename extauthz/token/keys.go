@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"weir.dev/extauthz/jose"
 )
 
 // keySource gives the keys to verify with. Implementations are safe for
@@ -17,23 +19,23 @@ type keySource interface {
 	// current returns the keys in effect at now and their generation, which
 	// changes whenever the keys do and is never reused within a process. An
 	// error means that there are none to be trusted.
-	current(ctx context.Context, now time.Time) (*keySet, uint64, error)
+	current(ctx context.Context, now time.Time) (*jose.KeySet, uint64, error)
 	// refresh is current after a new look at the source, when one is due: it is
 	// called for a key id that the set does not have.
-	refresh(ctx context.Context, now time.Time) (*keySet, uint64, error)
+	refresh(ctx context.Context, now time.Time) (*jose.KeySet, uint64, error)
 }
 
 // inlineKeys never change.
 type inlineKeys struct {
-	set        *keySet
+	set        *jose.KeySet
 	generation uint64
 }
 
-func (k *inlineKeys) current(context.Context, time.Time) (*keySet, uint64, error) {
+func (k *inlineKeys) current(context.Context, time.Time) (*jose.KeySet, uint64, error) {
 	return k.set, k.generation, nil
 }
 
-func (k *inlineKeys) refresh(context.Context, time.Time) (*keySet, uint64, error) {
+func (k *inlineKeys) refresh(context.Context, time.Time) (*jose.KeySet, uint64, error) {
 	return k.set, k.generation, nil
 }
 
@@ -64,7 +66,7 @@ type remoteKeys struct {
 
 // remoteState is immutable.
 type remoteState struct {
-	set        *keySet
+	set        *jose.KeySet
 	generation uint64
 	digest     [sha256.Size]byte
 	fetched    time.Time // of the last good fetch
@@ -76,7 +78,7 @@ type remoteState struct {
 // the background, so that no request has to wait for one.
 const aheadOfExpiry = 0.8
 
-func (k *remoteKeys) current(ctx context.Context, now time.Time) (*keySet, uint64, error) {
+func (k *remoteKeys) current(ctx context.Context, now time.Time) (*jose.KeySet, uint64, error) {
 	state := k.state.Load()
 	if state == nil {
 		return k.usable(k.fetchNow(ctx, now, nil), now)
@@ -100,7 +102,7 @@ func (k *remoteKeys) current(ctx context.Context, now time.Time) (*keySet, uint6
 	return k.usable(state, now)
 }
 
-func (k *remoteKeys) refresh(ctx context.Context, now time.Time) (*keySet, uint64, error) {
+func (k *remoteKeys) refresh(ctx context.Context, now time.Time) (*jose.KeySet, uint64, error) {
 	state := k.state.Load()
 	if state == nil || now.Sub(state.attempted) >= k.cooldown {
 		state = k.fetchNow(ctx, now, state)
@@ -126,7 +128,7 @@ func (k *remoteKeys) fetchBehind(ctx context.Context, now time.Time, seen *remot
 
 // usable applies the bound on staleness. A nil state means that the caller's
 // time ended before the first fetch did.
-func (k *remoteKeys) usable(state *remoteState, now time.Time) (*keySet, uint64, error) {
+func (k *remoteKeys) usable(state *remoteState, now time.Time) (*jose.KeySet, uint64, error) {
 	switch {
 	case state == nil:
 		return nil, 0, fmt.Errorf("key set %s: not fetched in time", k.uri)
@@ -153,7 +155,7 @@ func (k *remoteKeys) fetchNow(ctx context.Context, now time.Time, seen *remoteSt
 		started := time.Now()
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.timeout)
 		defer cancel()
-		raw, err := k.fetcher.fetch(limited, k.uri, maxKeySetBytes)
+		raw, err := k.fetcher.fetch(limited, k.uri, jose.MaxKeySetBytes)
 		return k.store(raw, err, now, now.Add(time.Since(started))), nil
 	})
 	select {
@@ -171,9 +173,9 @@ func (k *remoteKeys) store(raw []byte, err error, started, ended time.Time) *rem
 	if old := k.state.Load(); old != nil {
 		next.set, next.generation, next.digest, next.fetched = old.set, old.generation, old.digest, old.fetched
 	}
-	var set *keySet
+	var set *jose.KeySet
 	if err == nil {
-		set, err = parseKeySet(raw)
+		set, err = jose.ParseKeySet(raw)
 	}
 	k.observe(err)
 	if next.err = err; err == nil {

@@ -47,7 +47,7 @@ func (p *provider) fails() {
 }
 
 // remote is a verifier over p: fresh for a minute, stale for ten more.
-func remote(t *testing.T, p *provider, options token.Options) extauthz.TokenVerifier {
+func remote(t *testing.T, p *provider, options token.Options) *token.Verifier {
 	verifier, err := verifiers(t, options).Verifier(
 		authtest.Remote(authtest.Provider(""), p.URL, time.Minute, 10*time.Minute, 300*time.Millisecond))
 	require.NoError(t, err)

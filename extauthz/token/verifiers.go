@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
-	"weir.dev/extauthz"
+	"weir.dev/extauthz/jose"
 )
 
 // Defaults and bounds of a provider, as auth.proto documents them.
@@ -102,18 +102,9 @@ type noEvents struct{}
 func (noEvents) TokenCache(string) {}
 func (noEvents) KeySetFetch(error) {}
 
-// Issuer implements extauthz.TokenVerifiers.
-func (v *Verifiers) Issuer(token string) (string, error) {
-	parsed, err := parse(token)
-	if err != nil {
-		return "", invalid("%w", err)
-	}
-	issuer, _ := parsed.claims["iss"].(string)
-	return issuer, nil
-}
-
-// Verifier implements extauthz.TokenVerifiers.
-func (v *Verifiers) Verifier(provider *rulesv1.JwtAuthenticator) (extauthz.TokenVerifier, error) {
+// Verifier returns the verifier of a provider. Equal providers share what they
+// have fetched. The error names the field of provider at fault.
+func (v *Verifiers) Verifier(provider *rulesv1.JwtAuthenticator) (*Verifier, error) {
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(provider)
 	if err != nil {
 		return nil, fmt.Errorf("jwt: %w", err)
@@ -159,7 +150,7 @@ func (v *Verifiers) make(provider *rulesv1.JwtAuthenticator, digest [sha256.Size
 		errs = append(errs, errors.New("algorithms: at least one is required"))
 	}
 	for i, algorithm := range made.algorithms {
-		if method(algorithm) == nil {
+		if !jose.Asymmetric(algorithm) {
 			errs = append(errs, fmt.Errorf("algorithms[%d]: %q is not an asymmetric signature algorithm (RS, PS or ES with 256, 384 or 512, or EdDSA)", i, algorithm))
 		}
 	}
@@ -182,7 +173,7 @@ func (v *Verifiers) make(provider *rulesv1.JwtAuthenticator, digest [sha256.Size
 func (v *Verifiers) keys(provider *rulesv1.JwtAuthenticator) (keySource, error) {
 	switch source := provider.GetJwks().(type) {
 	case *rulesv1.JwtAuthenticator_InlineJwks:
-		set, err := parseKeySet([]byte(source.InlineJwks))
+		set, err := jose.ParseKeySet([]byte(source.InlineJwks))
 		if err != nil {
 			return nil, fmt.Errorf("inline_jwks: %w", err)
 		}

@@ -29,6 +29,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// FailureMode says what follows when whom the method has to ask, such as a
+// key set or an introspection endpoint, cannot be asked.
+type Authenticator_FailureMode int32
+
+const (
+	// Means FAILURE_MODE_DENY.
+	Authenticator_FAILURE_MODE_UNSPECIFIED Authenticator_FailureMode = 0
+	Authenticator_FAILURE_MODE_DENY        Authenticator_FailureMode = 1
+	// The next authenticator whose credential is present decides; when there is
+	// none, the request is refused.
+	Authenticator_FAILURE_MODE_NEXT Authenticator_FailureMode = 2
+)
+
+// Enum value maps for Authenticator_FailureMode.
+var (
+	Authenticator_FailureMode_name = map[int32]string{
+		0: "FAILURE_MODE_UNSPECIFIED",
+		1: "FAILURE_MODE_DENY",
+		2: "FAILURE_MODE_NEXT",
+	}
+	Authenticator_FailureMode_value = map[string]int32{
+		"FAILURE_MODE_UNSPECIFIED": 0,
+		"FAILURE_MODE_DENY":        1,
+		"FAILURE_MODE_NEXT":        2,
+	}
+)
+
+func (x Authenticator_FailureMode) Enum() *Authenticator_FailureMode {
+	p := new(Authenticator_FailureMode)
+	*p = x
+	return p
+}
+
+func (x Authenticator_FailureMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Authenticator_FailureMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_rules_v1_auth_proto_enumTypes[0].Descriptor()
+}
+
+func (Authenticator_FailureMode) Type() protoreflect.EnumType {
+	return &file_weir_rules_v1_auth_proto_enumTypes[0]
+}
+
+func (x Authenticator_FailureMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Authenticator_FailureMode.Descriptor instead.
+func (Authenticator_FailureMode) EnumDescriptor() ([]byte, []int) {
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{1, 0}
+}
+
 type AuthorizationRule_Effect int32
 
 const (
@@ -62,11 +116,11 @@ func (x AuthorizationRule_Effect) String() string {
 }
 
 func (AuthorizationRule_Effect) Descriptor() protoreflect.EnumDescriptor {
-	return file_weir_rules_v1_auth_proto_enumTypes[0].Descriptor()
+	return file_weir_rules_v1_auth_proto_enumTypes[1].Descriptor()
 }
 
 func (AuthorizationRule_Effect) Type() protoreflect.EnumType {
-	return &file_weir_rules_v1_auth_proto_enumTypes[0]
+	return &file_weir_rules_v1_auth_proto_enumTypes[1]
 }
 
 func (x AuthorizationRule_Effect) Number() protoreflect.EnumNumber {
@@ -188,7 +242,11 @@ type Authenticator struct {
 	//	*Authenticator_ApiKey
 	//	*Authenticator_Jwt
 	//	*Authenticator_Anonymous
-	Method        isAuthenticator_Method `protobuf_oneof:"method"`
+	Method isAuthenticator_Method `protobuf_oneof:"method"`
+	// Deadline of one proof, at most 30 s. Unset leaves it to the method's own
+	// and the check's deadline.
+	Timeout       *durationpb.Duration      `protobuf:"bytes,20,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	FailureMode   Authenticator_FailureMode `protobuf:"varint,21,opt,name=failure_mode,json=failureMode,proto3,enum=weir.rules.v1.Authenticator_FailureMode" json:"failure_mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -262,6 +320,20 @@ func (x *Authenticator) GetAnonymous() *AnonymousAuthenticator {
 		}
 	}
 	return nil
+}
+
+func (x *Authenticator) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *Authenticator) GetFailureMode() Authenticator_FailureMode {
+	if x != nil {
+		return x.FailureMode
+	}
+	return Authenticator_FAILURE_MODE_UNSPECIFIED
 }
 
 type isAuthenticator_Method interface {
@@ -1286,12 +1358,18 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\x12D\n" +
 	"\x0eauthenticators\x18\x04 \x03(\v2\x1c.weir.rules.v1.AuthenticatorR\x0eauthenticators\x126\n" +
 	"\x05rules\x18\x05 \x03(\v2 .weir.rules.v1.AuthorizationRuleR\x05rules\x12\x14\n" +
-	"\x05realm\x18\x06 \x01(\tR\x05realm\"\xe8\x01\n" +
+	"\x05realm\x18\x06 \x01(\tR\x05realm\"\xc5\x03\n" +
 	"\rAuthenticator\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
 	"\aapi_key\x18\x02 \x01(\v2\".weir.rules.v1.ApiKeyAuthenticatorH\x00R\x06apiKey\x123\n" +
 	"\x03jwt\x18\x03 \x01(\v2\x1f.weir.rules.v1.JwtAuthenticatorH\x00R\x03jwt\x12E\n" +
-	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymousB\b\n" +
+	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x123\n" +
+	"\atimeout\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12K\n" +
+	"\ffailure_mode\x18\x15 \x01(\x0e2(.weir.rules.v1.Authenticator.FailureModeR\vfailureMode\"Y\n" +
+	"\vFailureMode\x12\x1c\n" +
+	"\x18FAILURE_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11FAILURE_MODE_DENY\x10\x01\x12\x15\n" +
+	"\x11FAILURE_MODE_NEXT\x10\x02B\b\n" +
 	"\x06method\"-\n" +
 	"\x13ApiKeyAuthenticator\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\tR\x06header\"\xcf\x02\n" +
@@ -1387,58 +1465,61 @@ func file_weir_rules_v1_auth_proto_rawDescGZIP() []byte {
 	return file_weir_rules_v1_auth_proto_rawDescData
 }
 
-var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_weir_rules_v1_auth_proto_goTypes = []any{
-	(AuthorizationRule_Effect)(0),  // 0: weir.rules.v1.AuthorizationRule.Effect
-	(*AuthRoute)(nil),              // 1: weir.rules.v1.AuthRoute
-	(*Authenticator)(nil),          // 2: weir.rules.v1.Authenticator
-	(*ApiKeyAuthenticator)(nil),    // 3: weir.rules.v1.ApiKeyAuthenticator
-	(*JwtAuthenticator)(nil),       // 4: weir.rules.v1.JwtAuthenticator
-	(*RemoteJwks)(nil),             // 5: weir.rules.v1.RemoteJwks
-	(*ClaimMapping)(nil),           // 6: weir.rules.v1.ClaimMapping
-	(*AnonymousAuthenticator)(nil), // 7: weir.rules.v1.AnonymousAuthenticator
-	(*AuthorizationRule)(nil),      // 8: weir.rules.v1.AuthorizationRule
-	(*Consumer)(nil),               // 9: weir.rules.v1.Consumer
-	(*ApiKey)(nil),                 // 10: weir.rules.v1.ApiKey
-	(*TokenSubject)(nil),           // 11: weir.rules.v1.TokenSubject
-	(*AuthzInput)(nil),             // 12: weir.rules.v1.AuthzInput
-	(*RequestAttributes)(nil),      // 13: weir.rules.v1.RequestAttributes
-	(*IdentityAttributes)(nil),     // 14: weir.rules.v1.IdentityAttributes
-	(*RouteAttributes)(nil),        // 15: weir.rules.v1.RouteAttributes
-	(*SourceAttributes)(nil),       // 16: weir.rules.v1.SourceAttributes
-	nil,                            // 17: weir.rules.v1.RequestAttributes.HeadersEntry
-	(*durationpb.Duration)(nil),    // 18: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 19: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),        // 20: google.protobuf.Struct
+	(Authenticator_FailureMode)(0), // 0: weir.rules.v1.Authenticator.FailureMode
+	(AuthorizationRule_Effect)(0),  // 1: weir.rules.v1.AuthorizationRule.Effect
+	(*AuthRoute)(nil),              // 2: weir.rules.v1.AuthRoute
+	(*Authenticator)(nil),          // 3: weir.rules.v1.Authenticator
+	(*ApiKeyAuthenticator)(nil),    // 4: weir.rules.v1.ApiKeyAuthenticator
+	(*JwtAuthenticator)(nil),       // 5: weir.rules.v1.JwtAuthenticator
+	(*RemoteJwks)(nil),             // 6: weir.rules.v1.RemoteJwks
+	(*ClaimMapping)(nil),           // 7: weir.rules.v1.ClaimMapping
+	(*AnonymousAuthenticator)(nil), // 8: weir.rules.v1.AnonymousAuthenticator
+	(*AuthorizationRule)(nil),      // 9: weir.rules.v1.AuthorizationRule
+	(*Consumer)(nil),               // 10: weir.rules.v1.Consumer
+	(*ApiKey)(nil),                 // 11: weir.rules.v1.ApiKey
+	(*TokenSubject)(nil),           // 12: weir.rules.v1.TokenSubject
+	(*AuthzInput)(nil),             // 13: weir.rules.v1.AuthzInput
+	(*RequestAttributes)(nil),      // 14: weir.rules.v1.RequestAttributes
+	(*IdentityAttributes)(nil),     // 15: weir.rules.v1.IdentityAttributes
+	(*RouteAttributes)(nil),        // 16: weir.rules.v1.RouteAttributes
+	(*SourceAttributes)(nil),       // 17: weir.rules.v1.SourceAttributes
+	nil,                            // 18: weir.rules.v1.RequestAttributes.HeadersEntry
+	(*durationpb.Duration)(nil),    // 19: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 20: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),        // 21: google.protobuf.Struct
 }
 var file_weir_rules_v1_auth_proto_depIdxs = []int32{
-	2,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
-	8,  // 1: weir.rules.v1.AuthRoute.rules:type_name -> weir.rules.v1.AuthorizationRule
-	3,  // 2: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
-	4,  // 3: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
-	7,  // 4: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
-	18, // 5: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
-	5,  // 6: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
-	6,  // 7: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	18, // 8: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
-	18, // 9: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
-	18, // 10: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
-	0,  // 11: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
-	10, // 12: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
-	11, // 13: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
-	19, // 14: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	13, // 15: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
-	14, // 16: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
-	15, // 17: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
-	16, // 18: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
-	17, // 19: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
-	20, // 20: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	3,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
+	9,  // 1: weir.rules.v1.AuthRoute.rules:type_name -> weir.rules.v1.AuthorizationRule
+	4,  // 2: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
+	5,  // 3: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
+	8,  // 4: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
+	19, // 5: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
+	0,  // 6: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
+	19, // 7: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
+	6,  // 8: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
+	7,  // 9: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	19, // 10: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
+	19, // 11: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
+	19, // 12: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
+	1,  // 13: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
+	11, // 14: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
+	12, // 15: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
+	20, // 16: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	14, // 17: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
+	15, // 18: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
+	16, // 19: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
+	17, // 20: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
+	18, // 21: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
+	21, // 22: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proto_init() }
@@ -1460,7 +1541,7 @@ func file_weir_rules_v1_auth_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_auth_proto_rawDesc), len(file_weir_rules_v1_auth_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -1,4 +1,4 @@
-package token
+package jose
 
 import (
 	"crypto"
@@ -13,34 +13,42 @@ import (
 
 // Bounds of a key set and its keys.
 const (
-	maxKeySetBytes = 512 << 10
+	// MaxKeySetBytes bounds a document of keys.
+	MaxKeySetBytes = 512 << 10
 	maxKeys        = 128
 	minRSABits     = 2048
 	maxRSABits     = 8192
 )
 
-// key is one usable verification key.
-type key struct {
-	id string
-	// algorithm restricts the key when the set says so; empty otherwise.
-	algorithm string
-	public    crypto.PublicKey
+// Key is one public key that verifies signatures.
+type Key struct {
+	// ID is "kid"; empty when the key has none.
+	ID string
+	// Algorithm restricts the key when its document says so; empty otherwise.
+	Algorithm string
+	// Public is an *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey.
+	Public crypto.PublicKey
 }
 
-// keySet is an immutable set of usable keys.
-type keySet struct {
-	keys []key
+// KeySet is an immutable set of keys that verify signatures. Safe for concurrent
+// use.
+type KeySet struct {
+	keys []Key
 }
 
-// parseKeySet reads a JWK Set (RFC 7517 section 5). Keys for other purposes and
+// Len is the number of keys.
+func (s *KeySet) Len() int { return len(s.keys) }
+
+// ParseKeySet reads a JWK Set (RFC 7517 section 5). Keys for other purposes and
 // of kinds that this package does not know are left out, as the RFC asks; a set
-// in which nothing is usable is an error, and so is one that publishes a
-// private or symmetric key, which no longer proves anything.
-func parseKeySet(raw []byte) (*keySet, error) {
-	if len(raw) > maxKeySetBytes {
-		return nil, fmt.Errorf("the key set is larger than %d bytes", maxKeySetBytes)
+// in which nothing is usable is an error. So is one with a key that is broken or
+// weak, or that publishes a private or symmetric key, which no longer proves
+// anything: whoever wrote that set cannot be trusted with the rest of it.
+func ParseKeySet(raw []byte) (*KeySet, error) {
+	if len(raw) > MaxKeySetBytes {
+		return nil, fmt.Errorf("the key set is larger than %d bytes", MaxKeySetBytes)
 	}
-	document, err := parseObject(raw)
+	document, err := ParseObject(raw)
 	if err != nil {
 		return nil, fmt.Errorf("the key set %w", err)
 	}
@@ -51,13 +59,13 @@ func parseKeySet(raw []byte) (*keySet, error) {
 	if len(list) > maxKeys {
 		return nil, fmt.Errorf("the key set has %d keys; the most is %d", len(list), maxKeys)
 	}
-	set := &keySet{}
+	set := &KeySet{}
 	for i, element := range list {
 		object, ok := element.(map[string]any)
 		if !ok {
 			return nil, fmt.Errorf("keys[%d] is not an object", i)
 		}
-		parsed, usable, err := parseKey(object)
+		parsed, usable, err := ParseKey(object)
 		if err != nil {
 			return nil, fmt.Errorf("keys[%d]: %w", i, err)
 		}
@@ -71,32 +79,47 @@ func parseKeySet(raw []byte) (*keySet, error) {
 	return set, nil
 }
 
-func parseKey(object map[string]any) (parsed key, usable bool, err error) {
-	if object["d"] != nil || object["k"] != nil {
-		return key{}, false, errors.New("is a private or symmetric key; a key set holds public keys only")
+// privateMembers are those of RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1.
+func privateMembers() [8]string { return [...]string{"d", "k", "p", "q", "dp", "dq", "qi", "oth"} }
+
+// ParseKey reads one JWK. usable is false, without an error, when the key is for
+// another purpose or of a kind that is not known here.
+func ParseKey(object map[string]any) (parsed Key, usable bool, err error) {
+	for _, name := range privateMembers() {
+		if object[name] != nil {
+			return Key{}, false, errors.New("is a private or symmetric key; a key set holds public keys only")
+		}
 	}
 	if use, set := object["use"]; set && use != "sig" {
-		return key{}, false, nil
+		return Key{}, false, nil
 	}
-	if operations, set := object["key_ops"].([]any); set && !contains(operations, "verify") {
-		return key{}, false, nil
+	if operations, set := object["key_ops"]; set {
+		if list, ok := operations.([]any); !ok || !contains(list, "verify") {
+			return Key{}, false, nil
+		}
 	}
-	parsed.id, _ = object["kid"].(string)
-	parsed.algorithm, _ = object["alg"].(string)
+	for name, into := range map[string]*string{"kid": &parsed.ID, "alg": &parsed.Algorithm} {
+		if value, set := object[name]; set {
+			var ok bool
+			if *into, ok = value.(string); !ok {
+				return Key{}, false, fmt.Errorf("%q is not a string", name)
+			}
+		}
+	}
 	switch object["kty"] {
 	case "RSA":
-		parsed.public, err = parseRSA(object)
+		parsed.Public, err = parseRSA(object)
 	case "EC":
-		parsed.public, err = parseEC(object)
+		parsed.Public, err = parseEC(object)
 	case "OKP":
 		if object["crv"] != "Ed25519" {
-			return key{}, false, nil
+			return Key{}, false, nil
 		}
-		parsed.public, err = parseEd25519(object)
+		parsed.Public, err = parseEd25519(object)
 	default:
-		return key{}, false, nil
+		return Key{}, false, nil
 	}
-	return parsed, err == nil && parsed.public != nil, err
+	return parsed, err == nil && parsed.Public != nil, err
 }
 
 func contains(list []any, wanted string) bool {
@@ -110,7 +133,7 @@ func contains(list []any, wanted string) bool {
 
 func member(object map[string]any, name string) ([]byte, error) {
 	text, _ := object[name].(string)
-	raw, err := decodeBase64(text)
+	raw, err := DecodeBase64(text)
 	if err != nil || len(raw) == 0 {
 		return nil, fmt.Errorf("%q is absent or not base64url", name)
 	}
@@ -132,6 +155,9 @@ func parseRSA(object map[string]any) (crypto.PublicKey, error) {
 	}
 	if e.BitLen() > 31 || e.Int64() < 3 || e.Bit(0) == 0 {
 		return nil, errors.New("has an RSA exponent that is not an odd number of at least 3 and at most 31 bits")
+	}
+	if n.Bit(0) == 0 || weakPrimes(n) {
+		return nil, errors.New("is an RSA key of a known weak kind; replace it")
 	}
 	return &rsa.PublicKey{N: n, E: int(e.Int64())}, nil
 }
@@ -178,38 +204,41 @@ func parseEd25519(object map[string]any) (crypto.PublicKey, error) {
 	return ed25519.PublicKey(raw), nil
 }
 
-// maxCandidates bounds the signatures that are tried for one token.
-const maxCandidates = 4
-
-// candidates are the keys that may have signed: those of the token's kid that
-// fit its algorithm. A token without kid is answered only by a set in which one
-// key fits, because a choice between keys would be a guess. known is false when
-// the set has no key of that kid at all.
-func (s *keySet) candidates(id, algorithm string) (fitting []crypto.PublicKey, known bool) {
+// Find is the one key that a token of this key id and algorithm can have been
+// signed with. It is nil when none fits, and when several different ones do: a
+// choice between keys would be a guess, for a token without a key id (id empty)
+// as for an id that the set gives to two keys. known is false when the set has no
+// key of that id at all.
+func (s *KeySet) Find(id, algorithm string) (public crypto.PublicKey, known bool) {
 	for i := range s.keys {
 		key := &s.keys[i]
-		if id != "" && key.id != id {
+		if id != "" && key.ID != id {
 			continue
 		}
 		known = true
-		if fits(key, algorithm) && len(fitting) < maxCandidates {
-			fitting = append(fitting, key.public)
+		if key.Algorithm != "" && key.Algorithm != algorithm || !fits(key.Public, algorithm) {
+			continue
 		}
+		if public != nil && !equal(public, key.Public) {
+			return nil, true
+		}
+		public = key.Public
 	}
-	if id == "" && len(fitting) > 1 {
-		return nil, true
-	}
-	return fitting, known
+	return public, known
+}
+
+func equal(a, b crypto.PublicKey) bool {
+	comparable, ok := a.(interface {
+		Equal(other crypto.PublicKey) bool
+	})
+	return ok && comparable.Equal(b)
 }
 
 // fits reports whether a key is of the kind that an algorithm needs (RFC 7518
 // section 3.1, RFC 8037 section 3.1). It is total: an unknown algorithm fits
 // nothing.
-func fits(k *key, algorithm string) bool {
-	if k.algorithm != "" && k.algorithm != algorithm {
-		return false
-	}
-	switch public := k.public.(type) {
+func fits(key crypto.PublicKey, algorithm string) bool {
+	switch public := key.(type) {
 	case *rsa.PublicKey:
 		switch algorithm {
 		case "RS256", "RS384", "RS512", "PS256", "PS384", "PS512":

@@ -1,0 +1,50 @@
+package envoyauth
+
+import (
+	"slices"
+	"strings"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+
+	"weir.dev/extauthz"
+)
+
+// upstream sets headers of the service's request. Envoy removes after it sets,
+// so what is set must not be on the list of what goes.
+func upstream(ok *authv3.OkHttpResponse, headers []extauthz.Header) {
+	for _, header := range headers {
+		ok.Headers = append(ok.Headers, overwrite(header.Name, header.Value))
+		ok.HeadersToRemove = slices.DeleteFunc(ok.HeadersToRemove, func(name string) bool { return name == header.Name })
+	}
+}
+
+// withoutCookies takes cookies out of what the service gets. Several Cookie
+// headers become one (RFC 9113 section 8.2.3), in order.
+func withoutCookies(ok *authv3.OkHttpResponse, request *extauthz.Request, held func(name string) bool) {
+	var kept []string
+	dropped := false
+	for i := range request.Headers {
+		if request.Headers[i].Name != headerCookie {
+			continue
+		}
+		for pair := range strings.SplitSeq(request.Headers[i].Value, ";") {
+			pair = strings.Trim(pair, " \t")
+			name, _, _ := strings.Cut(pair, "=")
+			switch {
+			case held(strings.Trim(name, " \t")):
+				dropped = true
+			case pair != "":
+				kept = append(kept, pair)
+			}
+		}
+	}
+	switch {
+	case !dropped:
+	case len(kept) == 0:
+		ok.HeadersToRemove = append(ok.HeadersToRemove, headerCookie)
+	default:
+		ok.Headers = append(ok.Headers, overwrite(headerCookie, strings.Join(kept, "; ")))
+	}
+}
+
+const headerCookie = "cookie"
