@@ -80,14 +80,22 @@ func (s *RouteSet) take(old *route) {
 	for i, source := range old.source.GetRules() {
 		s.programs[source.GetExpression()] = old.rules[i].program
 	}
+	for _, candidate := range old.candidates {
+		for i, source := range candidate.source.GetRules() {
+			s.programs[source.GetExpression()] = candidate.rules[i].program
+		}
+	}
 }
 
 func (c *Compiler) route(previous, set *RouteSet, id string, source *rulesv1.AuthRoute) (*route, error) {
 	r := &route{
 		source: source, id: id,
-		policy: source.GetPolicy(), digest: source.GetDigest(), realm: realm(source.GetRealm()),
+		policy: source.GetPolicy(), digest: source.GetDigest(), realm: realm(source.GetRealm()), audit: source.GetAudit(),
 	}
 	var errs []error
+	if _, known := rulesv1.Audit_name[int32(r.audit)]; !known {
+		errs = append(errs, fmt.Errorf("audit: %s is not known", r.audit))
+	}
 	if source.GetRouteId() != id {
 		errs = append(errs, fmt.Errorf("route_id: is %q, the resource's name is %q; they must be equal", source.GetRouteId(), id))
 	}
@@ -117,6 +125,7 @@ func (c *Compiler) route(previous, set *RouteSet, id string, source *rulesv1.Aut
 		errs = append(errs, err)
 		r.rules = append(r.rules, compiled)
 	}
+	errs = append(errs, c.candidates(previous, set, r))
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}

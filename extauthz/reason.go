@@ -42,7 +42,10 @@ const (
 	ReasonRuleError Reason = "RULE_ERROR"
 
 	ReasonProviderUnavailable Reason = "IDENTITY_PROVIDER_UNAVAILABLE"
-	ReasonInternal            Reason = "INTERNAL"
+	// ReasonAuditUnavailable is where a policy requires a record of the decision
+	// and none can be written.
+	ReasonAuditUnavailable Reason = "AUDIT_UNAVAILABLE"
+	ReasonInternal         Reason = "INTERNAL"
 )
 
 // Fault is the answer that a client gets for a denial with this reason: a code
@@ -84,6 +87,8 @@ func (r Reason) Fault() *fault.Error {
 		return fault.New(codes.PermissionDenied, string(ReasonPermissionDenied), "the caller may not do this")
 	case ReasonProviderUnavailable:
 		return fault.New(codes.Unavailable, string(r), "the identity provider cannot be reached; retry shortly")
+	case ReasonAuditUnavailable:
+		return fault.New(codes.Unavailable, string(r), "the decision about the request cannot be recorded; retry shortly")
 	default:
 		return fault.New(codes.Unavailable, string(ReasonInternal), "the request could not be authorized")
 	}

@@ -29,6 +29,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Audit says whether decisions go to the audit log.
+type Audit int32
+
+const (
+	// None do.
+	Audit_AUDIT_UNSPECIFIED Audit = 0
+	// Each is written soon; one that cannot be is counted.
+	Audit_AUDIT_BEST_EFFORT Audit = 1
+	// Each is on disk before it is answered; a request whose decision cannot be
+	// written is refused.
+	Audit_AUDIT_REQUIRED Audit = 2
+)
+
+// Enum value maps for Audit.
+var (
+	Audit_name = map[int32]string{
+		0: "AUDIT_UNSPECIFIED",
+		1: "AUDIT_BEST_EFFORT",
+		2: "AUDIT_REQUIRED",
+	}
+	Audit_value = map[string]int32{
+		"AUDIT_UNSPECIFIED": 0,
+		"AUDIT_BEST_EFFORT": 1,
+		"AUDIT_REQUIRED":    2,
+	}
+)
+
+func (x Audit) Enum() *Audit {
+	p := new(Audit)
+	*p = x
+	return p
+}
+
+func (x Audit) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Audit) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_rules_v1_auth_proto_enumTypes[0].Descriptor()
+}
+
+func (Audit) Type() protoreflect.EnumType {
+	return &file_weir_rules_v1_auth_proto_enumTypes[0]
+}
+
+func (x Audit) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Audit.Descriptor instead.
+func (Audit) EnumDescriptor() ([]byte, []int) {
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{0}
+}
+
 // FailureMode says what follows when whom the method has to ask, such as a
 // key set or an introspection endpoint, cannot be asked.
 type Authenticator_FailureMode int32
@@ -67,11 +121,11 @@ func (x Authenticator_FailureMode) String() string {
 }
 
 func (Authenticator_FailureMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_weir_rules_v1_auth_proto_enumTypes[0].Descriptor()
+	return file_weir_rules_v1_auth_proto_enumTypes[1].Descriptor()
 }
 
 func (Authenticator_FailureMode) Type() protoreflect.EnumType {
-	return &file_weir_rules_v1_auth_proto_enumTypes[0]
+	return &file_weir_rules_v1_auth_proto_enumTypes[1]
 }
 
 func (x Authenticator_FailureMode) Number() protoreflect.EnumNumber {
@@ -80,7 +134,7 @@ func (x Authenticator_FailureMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Authenticator_FailureMode.Descriptor instead.
 func (Authenticator_FailureMode) EnumDescriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{1, 0}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{2, 0}
 }
 
 type AuthorizationRule_Effect int32
@@ -116,11 +170,11 @@ func (x AuthorizationRule_Effect) String() string {
 }
 
 func (AuthorizationRule_Effect) Descriptor() protoreflect.EnumDescriptor {
-	return file_weir_rules_v1_auth_proto_enumTypes[1].Descriptor()
+	return file_weir_rules_v1_auth_proto_enumTypes[2].Descriptor()
 }
 
 func (AuthorizationRule_Effect) Type() protoreflect.EnumType {
-	return &file_weir_rules_v1_auth_proto_enumTypes[1]
+	return &file_weir_rules_v1_auth_proto_enumTypes[2]
 }
 
 func (x AuthorizationRule_Effect) Number() protoreflect.EnumNumber {
@@ -129,7 +183,7 @@ func (x AuthorizationRule_Effect) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthorizationRule_Effect.Descriptor instead.
 func (AuthorizationRule_Effect) EnumDescriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7, 0}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // AuthRoute is a resource: everything extauthzd needs to decide about one
@@ -155,7 +209,11 @@ type AuthRoute struct {
 	// the list, denied otherwise. An evaluation error denies.
 	Rules []*AuthorizationRule `protobuf:"bytes,5,rep,name=rules,proto3" json:"rules,omitempty"`
 	// Realm named in WWW-Authenticate challenges; the gateway's name if empty.
-	Realm         string `protobuf:"bytes,6,opt,name=realm,proto3" json:"realm,omitempty"`
+	Realm string `protobuf:"bytes,6,opt,name=realm,proto3" json:"realm,omitempty"`
+	// Whether decisions go to the audit log.
+	Audit Audit `protobuf:"varint,8,opt,name=audit,proto3,enum=weir.rules.v1.Audit" json:"audit,omitempty"`
+	// Rules that are evaluated on the same requests and decide nothing; at most 4.
+	Candidates    []*Candidate `protobuf:"bytes,9,rep,name=candidates,proto3" json:"candidates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -232,6 +290,91 @@ func (x *AuthRoute) GetRealm() string {
 	return ""
 }
 
+func (x *AuthRoute) GetAudit() Audit {
+	if x != nil {
+		return x.Audit
+	}
+	return Audit_AUDIT_UNSPECIFIED
+}
+
+func (x *AuthRoute) GetCandidates() []*Candidate {
+	if x != nil {
+		return x.Candidates
+	}
+	return nil
+}
+
+// Candidate is what may come to be in force on a route.
+type Candidate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "namespace/name" of its AuthPolicies.
+	Policy string `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Hash of its content (hex), the same for all routes with the same one.
+	Digest         string               `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Authenticators []*Authenticator     `protobuf:"bytes,3,rep,name=authenticators,proto3" json:"authenticators,omitempty"`
+	Rules          []*AuthorizationRule `protobuf:"bytes,4,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Candidate) Reset() {
+	*x = Candidate{}
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Candidate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Candidate) ProtoMessage() {}
+
+func (x *Candidate) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
+func (*Candidate) Descriptor() ([]byte, []int) {
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Candidate) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *Candidate) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Candidate) GetAuthenticators() []*Authenticator {
+	if x != nil {
+		return x.Authenticators
+	}
+	return nil
+}
+
+func (x *Candidate) GetRules() []*AuthorizationRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
 // Authenticator is one way for a caller to prove who they are.
 type Authenticator struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -253,7 +396,7 @@ type Authenticator struct {
 
 func (x *Authenticator) Reset() {
 	*x = Authenticator{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[1]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -265,7 +408,7 @@ func (x *Authenticator) String() string {
 func (*Authenticator) ProtoMessage() {}
 
 func (x *Authenticator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[1]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -278,7 +421,7 @@ func (x *Authenticator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authenticator.ProtoReflect.Descriptor instead.
 func (*Authenticator) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{1}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Authenticator) GetName() string {
@@ -369,7 +512,7 @@ type ApiKeyAuthenticator struct {
 
 func (x *ApiKeyAuthenticator) Reset() {
 	*x = ApiKeyAuthenticator{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[2]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -381,7 +524,7 @@ func (x *ApiKeyAuthenticator) String() string {
 func (*ApiKeyAuthenticator) ProtoMessage() {}
 
 func (x *ApiKeyAuthenticator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[2]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -394,7 +537,7 @@ func (x *ApiKeyAuthenticator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyAuthenticator.ProtoReflect.Descriptor instead.
 func (*ApiKeyAuthenticator) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{2}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ApiKeyAuthenticator) GetHeader() string {
@@ -431,7 +574,7 @@ type JwtAuthenticator struct {
 
 func (x *JwtAuthenticator) Reset() {
 	*x = JwtAuthenticator{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[3]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -443,7 +586,7 @@ func (x *JwtAuthenticator) String() string {
 func (*JwtAuthenticator) ProtoMessage() {}
 
 func (x *JwtAuthenticator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[3]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -456,7 +599,7 @@ func (x *JwtAuthenticator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtAuthenticator.ProtoReflect.Descriptor instead.
 func (*JwtAuthenticator) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{3}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *JwtAuthenticator) GetIssuer() string {
@@ -560,7 +703,7 @@ type RemoteJwks struct {
 
 func (x *RemoteJwks) Reset() {
 	*x = RemoteJwks{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[4]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +715,7 @@ func (x *RemoteJwks) String() string {
 func (*RemoteJwks) ProtoMessage() {}
 
 func (x *RemoteJwks) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[4]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +728,7 @@ func (x *RemoteJwks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoteJwks.ProtoReflect.Descriptor instead.
 func (*RemoteJwks) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{4}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RemoteJwks) GetUri() string {
@@ -633,7 +776,7 @@ type ClaimMapping struct {
 
 func (x *ClaimMapping) Reset() {
 	*x = ClaimMapping{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +788,7 @@ func (x *ClaimMapping) String() string {
 func (*ClaimMapping) ProtoMessage() {}
 
 func (x *ClaimMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +801,7 @@ func (x *ClaimMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimMapping.ProtoReflect.Descriptor instead.
 func (*ClaimMapping) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{5}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ClaimMapping) GetSubject() string {
@@ -693,7 +836,7 @@ type AnonymousAuthenticator struct {
 
 func (x *AnonymousAuthenticator) Reset() {
 	*x = AnonymousAuthenticator{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +848,7 @@ func (x *AnonymousAuthenticator) String() string {
 func (*AnonymousAuthenticator) ProtoMessage() {}
 
 func (x *AnonymousAuthenticator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +861,7 @@ func (x *AnonymousAuthenticator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnonymousAuthenticator.ProtoReflect.Descriptor instead.
 func (*AnonymousAuthenticator) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7}
 }
 
 // AuthorizationRule is one allow or deny rule.
@@ -735,7 +878,7 @@ type AuthorizationRule struct {
 
 func (x *AuthorizationRule) Reset() {
 	*x = AuthorizationRule{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +890,7 @@ func (x *AuthorizationRule) String() string {
 func (*AuthorizationRule) ProtoMessage() {}
 
 func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +903,7 @@ func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationRule.ProtoReflect.Descriptor instead.
 func (*AuthorizationRule) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AuthorizationRule) GetName() string {
@@ -803,7 +946,7 @@ type Consumer struct {
 
 func (x *Consumer) Reset() {
 	*x = Consumer{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +958,7 @@ func (x *Consumer) String() string {
 func (*Consumer) ProtoMessage() {}
 
 func (x *Consumer) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +971,7 @@ func (x *Consumer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consumer.ProtoReflect.Descriptor instead.
 func (*Consumer) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{8}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Consumer) GetName() string {
@@ -882,7 +1025,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +1037,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +1050,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{9}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ApiKey) GetName() string {
@@ -949,7 +1092,7 @@ type TokenSubject struct {
 
 func (x *TokenSubject) Reset() {
 	*x = TokenSubject{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1104,7 @@ func (x *TokenSubject) String() string {
 func (*TokenSubject) ProtoMessage() {}
 
 func (x *TokenSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1117,7 @@ func (x *TokenSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenSubject.ProtoReflect.Descriptor instead.
 func (*TokenSubject) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{10}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TokenSubject) GetIssuer() string {
@@ -1005,7 +1148,7 @@ type AuthzInput struct {
 
 func (x *AuthzInput) Reset() {
 	*x = AuthzInput{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1160,7 @@ func (x *AuthzInput) String() string {
 func (*AuthzInput) ProtoMessage() {}
 
 func (x *AuthzInput) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1173,7 @@ func (x *AuthzInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthzInput.ProtoReflect.Descriptor instead.
 func (*AuthzInput) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{11}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AuthzInput) GetRequest() *RequestAttributes {
@@ -1082,7 +1225,7 @@ type RequestAttributes struct {
 
 func (x *RequestAttributes) Reset() {
 	*x = RequestAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1237,7 @@ func (x *RequestAttributes) String() string {
 func (*RequestAttributes) ProtoMessage() {}
 
 func (x *RequestAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1250,7 @@ func (x *RequestAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestAttributes.ProtoReflect.Descriptor instead.
 func (*RequestAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{12}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RequestAttributes) GetMethod() string {
@@ -1172,7 +1315,7 @@ type IdentityAttributes struct {
 
 func (x *IdentityAttributes) Reset() {
 	*x = IdentityAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1327,7 @@ func (x *IdentityAttributes) String() string {
 func (*IdentityAttributes) ProtoMessage() {}
 
 func (x *IdentityAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1340,7 @@ func (x *IdentityAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityAttributes.ProtoReflect.Descriptor instead.
 func (*IdentityAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{13}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *IdentityAttributes) GetConsumer() string {
@@ -1266,7 +1409,7 @@ type RouteAttributes struct {
 
 func (x *RouteAttributes) Reset() {
 	*x = RouteAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1421,7 @@ func (x *RouteAttributes) String() string {
 func (*RouteAttributes) ProtoMessage() {}
 
 func (x *RouteAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1434,7 @@ func (x *RouteAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteAttributes.ProtoReflect.Descriptor instead.
 func (*RouteAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{14}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RouteAttributes) GetId() string {
@@ -1312,7 +1455,7 @@ type SourceAttributes struct {
 
 func (x *SourceAttributes) Reset() {
 	*x = SourceAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1467,7 @@ func (x *SourceAttributes) String() string {
 func (*SourceAttributes) ProtoMessage() {}
 
 func (x *SourceAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1480,7 @@ func (x *SourceAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceAttributes.ProtoReflect.Descriptor instead.
 func (*SourceAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{15}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SourceAttributes) GetAddress() string {
@@ -1351,14 +1494,23 @@ var File_weir_rules_v1_auth_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x01\n" +
+	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x02\n" +
 	"\tAuthRoute\x12\x19\n" +
 	"\broute_id\x18\x01 \x01(\tR\arouteId\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\x12D\n" +
 	"\x0eauthenticators\x18\x04 \x03(\v2\x1c.weir.rules.v1.AuthenticatorR\x0eauthenticators\x126\n" +
 	"\x05rules\x18\x05 \x03(\v2 .weir.rules.v1.AuthorizationRuleR\x05rules\x12\x14\n" +
-	"\x05realm\x18\x06 \x01(\tR\x05realm\"\xc5\x03\n" +
+	"\x05realm\x18\x06 \x01(\tR\x05realm\x12*\n" +
+	"\x05audit\x18\b \x01(\x0e2\x14.weir.rules.v1.AuditR\x05audit\x128\n" +
+	"\n" +
+	"candidates\x18\t \x03(\v2\x18.weir.rules.v1.CandidateR\n" +
+	"candidates\"\xb9\x01\n" +
+	"\tCandidate\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12D\n" +
+	"\x0eauthenticators\x18\x03 \x03(\v2\x1c.weir.rules.v1.AuthenticatorR\x0eauthenticators\x126\n" +
+	"\x05rules\x18\x04 \x03(\v2 .weir.rules.v1.AuthorizationRuleR\x05rules\"\xc5\x03\n" +
 	"\rAuthenticator\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
 	"\aapi_key\x18\x02 \x01(\v2\".weir.rules.v1.ApiKeyAuthenticatorH\x00R\x06apiKey\x123\n" +
@@ -1451,7 +1603,11 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x0fRouteAttributes\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\",\n" +
 	"\x10SourceAttributes\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddressB(Z&weir.dev/api/gen/weir/rules/v1;rulesv1b\x06proto3"
+	"\aaddress\x18\x01 \x01(\tR\aaddress*I\n" +
+	"\x05Audit\x12\x15\n" +
+	"\x11AUDIT_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11AUDIT_BEST_EFFORT\x10\x01\x12\x12\n" +
+	"\x0eAUDIT_REQUIRED\x10\x02B(Z&weir.dev/api/gen/weir/rules/v1;rulesv1b\x06proto3"
 
 var (
 	file_weir_rules_v1_auth_proto_rawDescOnce sync.Once
@@ -1465,61 +1621,67 @@ func file_weir_rules_v1_auth_proto_rawDescGZIP() []byte {
 	return file_weir_rules_v1_auth_proto_rawDescData
 }
 
-var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_weir_rules_v1_auth_proto_goTypes = []any{
-	(Authenticator_FailureMode)(0), // 0: weir.rules.v1.Authenticator.FailureMode
-	(AuthorizationRule_Effect)(0),  // 1: weir.rules.v1.AuthorizationRule.Effect
-	(*AuthRoute)(nil),              // 2: weir.rules.v1.AuthRoute
-	(*Authenticator)(nil),          // 3: weir.rules.v1.Authenticator
-	(*ApiKeyAuthenticator)(nil),    // 4: weir.rules.v1.ApiKeyAuthenticator
-	(*JwtAuthenticator)(nil),       // 5: weir.rules.v1.JwtAuthenticator
-	(*RemoteJwks)(nil),             // 6: weir.rules.v1.RemoteJwks
-	(*ClaimMapping)(nil),           // 7: weir.rules.v1.ClaimMapping
-	(*AnonymousAuthenticator)(nil), // 8: weir.rules.v1.AnonymousAuthenticator
-	(*AuthorizationRule)(nil),      // 9: weir.rules.v1.AuthorizationRule
-	(*Consumer)(nil),               // 10: weir.rules.v1.Consumer
-	(*ApiKey)(nil),                 // 11: weir.rules.v1.ApiKey
-	(*TokenSubject)(nil),           // 12: weir.rules.v1.TokenSubject
-	(*AuthzInput)(nil),             // 13: weir.rules.v1.AuthzInput
-	(*RequestAttributes)(nil),      // 14: weir.rules.v1.RequestAttributes
-	(*IdentityAttributes)(nil),     // 15: weir.rules.v1.IdentityAttributes
-	(*RouteAttributes)(nil),        // 16: weir.rules.v1.RouteAttributes
-	(*SourceAttributes)(nil),       // 17: weir.rules.v1.SourceAttributes
-	nil,                            // 18: weir.rules.v1.RequestAttributes.HeadersEntry
-	(*durationpb.Duration)(nil),    // 19: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 20: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),        // 21: google.protobuf.Struct
+	(Audit)(0),                     // 0: weir.rules.v1.Audit
+	(Authenticator_FailureMode)(0), // 1: weir.rules.v1.Authenticator.FailureMode
+	(AuthorizationRule_Effect)(0),  // 2: weir.rules.v1.AuthorizationRule.Effect
+	(*AuthRoute)(nil),              // 3: weir.rules.v1.AuthRoute
+	(*Candidate)(nil),              // 4: weir.rules.v1.Candidate
+	(*Authenticator)(nil),          // 5: weir.rules.v1.Authenticator
+	(*ApiKeyAuthenticator)(nil),    // 6: weir.rules.v1.ApiKeyAuthenticator
+	(*JwtAuthenticator)(nil),       // 7: weir.rules.v1.JwtAuthenticator
+	(*RemoteJwks)(nil),             // 8: weir.rules.v1.RemoteJwks
+	(*ClaimMapping)(nil),           // 9: weir.rules.v1.ClaimMapping
+	(*AnonymousAuthenticator)(nil), // 10: weir.rules.v1.AnonymousAuthenticator
+	(*AuthorizationRule)(nil),      // 11: weir.rules.v1.AuthorizationRule
+	(*Consumer)(nil),               // 12: weir.rules.v1.Consumer
+	(*ApiKey)(nil),                 // 13: weir.rules.v1.ApiKey
+	(*TokenSubject)(nil),           // 14: weir.rules.v1.TokenSubject
+	(*AuthzInput)(nil),             // 15: weir.rules.v1.AuthzInput
+	(*RequestAttributes)(nil),      // 16: weir.rules.v1.RequestAttributes
+	(*IdentityAttributes)(nil),     // 17: weir.rules.v1.IdentityAttributes
+	(*RouteAttributes)(nil),        // 18: weir.rules.v1.RouteAttributes
+	(*SourceAttributes)(nil),       // 19: weir.rules.v1.SourceAttributes
+	nil,                            // 20: weir.rules.v1.RequestAttributes.HeadersEntry
+	(*durationpb.Duration)(nil),    // 21: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 22: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),        // 23: google.protobuf.Struct
 }
 var file_weir_rules_v1_auth_proto_depIdxs = []int32{
-	3,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
-	9,  // 1: weir.rules.v1.AuthRoute.rules:type_name -> weir.rules.v1.AuthorizationRule
-	4,  // 2: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
-	5,  // 3: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
-	8,  // 4: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
-	19, // 5: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
-	0,  // 6: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
-	19, // 7: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
-	6,  // 8: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
-	7,  // 9: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	19, // 10: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
-	19, // 11: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
-	19, // 12: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
-	1,  // 13: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
-	11, // 14: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
-	12, // 15: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
-	20, // 16: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	14, // 17: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
-	15, // 18: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
-	16, // 19: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
-	17, // 20: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
-	18, // 21: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
-	21, // 22: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	5,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
+	11, // 1: weir.rules.v1.AuthRoute.rules:type_name -> weir.rules.v1.AuthorizationRule
+	0,  // 2: weir.rules.v1.AuthRoute.audit:type_name -> weir.rules.v1.Audit
+	4,  // 3: weir.rules.v1.AuthRoute.candidates:type_name -> weir.rules.v1.Candidate
+	5,  // 4: weir.rules.v1.Candidate.authenticators:type_name -> weir.rules.v1.Authenticator
+	11, // 5: weir.rules.v1.Candidate.rules:type_name -> weir.rules.v1.AuthorizationRule
+	6,  // 6: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
+	7,  // 7: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
+	10, // 8: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
+	21, // 9: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
+	1,  // 10: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
+	21, // 11: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
+	8,  // 12: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
+	9,  // 13: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	21, // 14: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
+	21, // 15: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
+	21, // 16: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
+	2,  // 17: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
+	13, // 18: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
+	14, // 19: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
+	22, // 20: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 21: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
+	17, // 22: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
+	18, // 23: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
+	19, // 24: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
+	20, // 25: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
+	23, // 26: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proto_init() }
@@ -1527,12 +1689,12 @@ func file_weir_rules_v1_auth_proto_init() {
 	if File_weir_rules_v1_auth_proto != nil {
 		return
 	}
-	file_weir_rules_v1_auth_proto_msgTypes[1].OneofWrappers = []any{
+	file_weir_rules_v1_auth_proto_msgTypes[2].OneofWrappers = []any{
 		(*Authenticator_ApiKey)(nil),
 		(*Authenticator_Jwt)(nil),
 		(*Authenticator_Anonymous)(nil),
 	}
-	file_weir_rules_v1_auth_proto_msgTypes[3].OneofWrappers = []any{
+	file_weir_rules_v1_auth_proto_msgTypes[4].OneofWrappers = []any{
 		(*JwtAuthenticator_InlineJwks)(nil),
 		(*JwtAuthenticator_RemoteJwks)(nil),
 	}
@@ -1541,8 +1703,8 @@ func file_weir_rules_v1_auth_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_auth_proto_rawDesc), len(file_weir_rules_v1_auth_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   17,
+			NumEnums:      3,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
