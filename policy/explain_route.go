@@ -334,6 +334,9 @@ func chainSettings(chain *Chain) []Setting {
 	}
 	var settings []Setting
 	for _, leaf := range flatten(tree) {
+		if leaf.path == "" { // nothing is said
+			continue
+		}
 		settings = append(settings, Setting{Path: "listener." + leaf.path, Value: leaf.value})
 	}
 	if chain.Edge == nil {

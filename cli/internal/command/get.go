@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -21,7 +24,8 @@ func (a *App) getCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "get [KIND]", Short: "List the objects that run, with what became of them", Args: arguments(0, 1),
 		Long: "List the objects that run: whether they are accepted, whether the proxies have them, how many problems they\n" +
-			"have, what they are attached to, and where they are defined. KIND is one such as HTTPRoute, in any case.",
+			"have, what they are attached to, and where they are defined. KIND is one such as HTTPRoute, in any case, its plural\n" +
+			"or its short name.",
 	}
 	format := formatFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -30,7 +34,10 @@ func (a *App) getCommand() *cobra.Command {
 		}
 		kind := ""
 		if len(args) > 0 {
-			kind = args[0]
+			var err error
+			if kind, err = kindNamed(args[0]); err != nil {
+				return err
+			}
 		}
 		return a.get(c.Context(), kind, *format)
 	}
@@ -154,15 +161,46 @@ func (a *App) describe(ctx context.Context, name, format string) error {
 	if len(parts) != 3 || parts[0] == "" || parts[1] == "" || parts[2] == "" {
 		return usageError{fmt.Errorf("%q is not KIND/NAME or KIND/NAMESPACE/NAME", name)}
 	}
-	object := &adminv1.Object{}
-	err := a.ask(ctx, askTimeout, func(ctx context.Context, client adminv1.AdminServiceClient) (err error) {
-		object, err = client.GetObject(ctx, &adminv1.GetObjectRequest{Name: "objects/" + strings.Join(parts, "/")})
-		return err
-	})
+	kind, err := kindNamed(parts[0])
 	if err != nil {
 		return err
 	}
+	parts[0] = kind
+	object := &adminv1.Object{}
+	var missing error
+	err = a.ask(ctx, askTimeout, func(ctx context.Context, client adminv1.AdminServiceClient) (err error) {
+		object, err = client.GetObject(ctx, &adminv1.GetObjectRequest{Name: "objects/" + strings.Join(parts, "/")})
+		if status.Code(err) != codes.NotFound {
+			return err
+		}
+		others, listErr := client.ListObjects(ctx, &adminv1.ListObjectsRequest{Kind: kind, PageSize: maxSuggestions + 1})
+		if listErr != nil {
+			return err
+		}
+		missing = fmt.Errorf("no %s named %s in namespace %s runs; %s", kind, parts[2], parts[1], suggestion(kind, others.GetObjects()))
+		return nil
+	})
+	if err = cmp.Or(err, missing); err != nil {
+		return err
+	}
 	return a.writeMessage(format, object, func(w io.Writer) { printObject(w, object) })
+}
+
+// maxSuggestions bounds how many names an error lists.
+const maxSuggestions = 10
+
+func suggestion(kind string, objects []*adminv1.Object) string {
+	if len(objects) == 0 {
+		return "there is no " + kind + " at all"
+	}
+	var names []string
+	for _, object := range objects[:min(len(objects), maxSuggestions)] {
+		names = append(names, strings.TrimPrefix(object.GetName(), "objects/"))
+	}
+	if len(objects) > maxSuggestions {
+		return "there are " + strings.Join(names, ", ") + " and more: weir get " + kind
+	}
+	return "there is " + strings.Join(names, ", ")
 }
 
 func printObject(w io.Writer, object *adminv1.Object) {
