@@ -165,15 +165,12 @@ func redactQuery(query string, values bool) (kept string, whole bool) {
 	whole = len(query) <= maxTextBytes
 	parts := strings.Split(text(query), "&")
 	for i, part := range parts {
-		name, value, found := strings.Cut(part, "=")
-		if !found && !looksSecret(part) || value == "" {
-			continue
-		}
-		if !values || secretName(name) || looksSecret(value) {
-			parts[i], whole = name+"="+Removed, false
-		}
-		if looksSecret(name) {
+		name, value, _ := strings.Cut(part, "=")
+		switch {
+		case looksSecret(name):
 			parts[i], whole = Removed, false
+		case value != "" && (!values || secretName(name) || looksSecret(value)):
+			parts[i], whole = name+"="+Removed, false
 		}
 	}
 	return strings.Join(parts, "&"), whole

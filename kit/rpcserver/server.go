@@ -29,6 +29,9 @@ type Options struct {
 	// Quiet leaves successful calls out of the log; for servers that answer one
 	// call per request that the edge logs anyway.
 	Quiet bool
+	// ServicePeers are SPIFFE ids that may call one service only, by its full
+	// name, besides those that may call all. nil for none.
+	ServicePeers map[string][]string
 }
 
 // Server is one listening gRPC server.
@@ -47,7 +50,8 @@ func New(cfg Config, options Options) (*Server, error) {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	tlsConfig, err := cfg.TLS.ServerConfig(cfg.AllowedPeers)
+	gate := &gate{everything: cfg.AllowedPeers, services: options.ServicePeers}
+	tlsConfig, err := cfg.TLS.ServerConfig(gate.peers())
 	if err != nil {
 		return nil, fmt.Errorf("server certificate: %w", err)
 	}
@@ -63,6 +67,11 @@ func New(cfg Config, options Options) (*Server, error) {
 		}
 	}
 	guard := &guard{logger: options.Logger, quiet: options.Quiet}
+	unary := []grpc.UnaryServerInterceptor{metrics.UnaryServerInterceptor(), guard.unary}
+	streams := []grpc.StreamServerInterceptor{metrics.StreamServerInterceptor(), guard.stream}
+	if len(options.ServicePeers) > 0 {
+		unary, streams = append(unary, gate.unary), append(streams, gate.stream)
+	}
 	server := &Server{
 		config: cfg, logger: options.Logger, listener: listener, metrics: metrics,
 		health: health.NewServer(),
@@ -74,8 +83,8 @@ func New(cfg Config, options Options) (*Server, error) {
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 			grpc.StatsHandler(otelgrpc.NewServerHandler()),
-			grpc.ChainUnaryInterceptor(metrics.UnaryServerInterceptor(), guard.unary),
-			grpc.ChainStreamInterceptor(metrics.StreamServerInterceptor(), guard.stream),
+			grpc.ChainUnaryInterceptor(unary...),
+			grpc.ChainStreamInterceptor(streams...),
 		),
 	}
 	healthpb.RegisterHealthServer(server.grpc, server.health)

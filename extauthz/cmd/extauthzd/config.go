@@ -18,6 +18,8 @@ type settings struct {
 	Server        rpcserver.Config    `yaml:"server"`
 	ControlPlane  controlPlaneSetting `yaml:"controlPlane"`
 	Tokens        tokenSettings       `yaml:"tokens"`
+	Audit         auditSettings       `yaml:"audit"`
+	Decisions     decisionSettings    `yaml:"decisions"`
 }
 
 // controlPlaneSetting says where the rules come from. The client certificate is
@@ -47,6 +49,8 @@ func (s *settings) SetDefaults() {
 	s.Server.AllowedPeers = []string{certs.PeerID("ingress")}
 	s.ControlPlane = controlPlaneSetting{Peer: certs.PeerID("controlplane"), NodeID: "extauthzd"}
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
+	s.Audit.SetDefaults()
+	s.Decisions.SetDefaults()
 }
 
 // Validate reports every mistake.
@@ -67,5 +71,6 @@ func (s *settings) Validate() error {
 	if ttl := s.Tokens.CacheTTL.Std(); ttl <= 0 || ttl.Hours() > 1 {
 		errs = append(errs, fmt.Errorf("tokens.cacheTtl: %s is outside 0s to 1h", ttl))
 	}
+	errs = append(errs, s.Audit.Validate(s.ControlPlane.NodeID), s.Decisions.Validate())
 	return errors.Join(errs...)
 }
