@@ -1,6 +1,7 @@
 package extauthz
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -146,7 +147,7 @@ func (a *attempt) identify(authenticator string, proof *Proof, decision *Decisio
 	}
 	owner := proof.Consumer
 	if owner == nil {
-		owner = a.call.Consumers.BySubject(proof.Issuer, proof.Subject)
+		owner = a.call.Consumers.BySubject(proof.Issuer, cmp.Or(proof.Client, proof.Subject))
 	}
 	if owner != nil {
 		if proof.Tenant != "" && proof.Tenant != owner.Tenant {

@@ -66,8 +66,11 @@ type Proof struct {
 	Tenant string
 	Scopes []string
 	Claims *structpb.Struct
+	// Client is who the credential was issued to, where that is another than the
+	// subject and stands for the consumer; empty otherwise.
+	Client string
 	// Consumer is the owner of the credential. When it is nil, the consumer with
-	// this issuer and subject is taken, if there is one.
+	// this issuer and client, else subject, is taken, if there is one.
 	Consumer *Consumer
 	// ResponseHeaders are added to the client's answer, such as Set-Cookie.
 	ResponseHeaders []Header

@@ -5,16 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
 // httpFetcher gets key sets over HTTP.
 type httpFetcher struct{ client *http.Client }
 
-// maxRedirects bounds a chain of redirects; a redirect never leaves HTTPS.
+// maxRedirects bounds a chain of redirects; none leaves its scheme and host.
 const maxRedirects = 3
 
 // newHTTPFetcher makes a fetcher with a small pool of its own; deadlines come
@@ -34,8 +36,10 @@ func newHTTPFetcher() *httpFetcher {
 			if len(via) > maxRedirects {
 				return errors.New("too many redirects")
 			}
-			if via[0].URL.Scheme == "https" && request.URL.Scheme != "https" {
-				return errors.New("refusing a redirect from https to " + request.URL.Scheme)
+			// Whoever can have one page of a host redirect could otherwise name the
+			// keys that everything is verified by.
+			if from := via[0].URL; from.Scheme != request.URL.Scheme || from.Host != request.URL.Host {
+				return errors.New("refusing a redirect to another host")
 			}
 			return nil
 		},
@@ -55,6 +59,9 @@ func (f *httpFetcher) fetch(ctx context.Context, uri string, limit int64) ([]byt
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("answered %s", response.Status)
+	}
+	if kind := response.Header.Get("Content-Type"); !plausible(kind) {
+		return nil, fmt.Errorf("answered with content type %q", kind)
 	}
 	raw, err := io.ReadAll(io.LimitReader(response.Body, limit+1))
 	if err != nil {
@@ -76,4 +83,18 @@ func checkURI(text string) error {
 		return errors.New("holds user information; key sets are public")
 	}
 	return nil
+}
+
+// plausible refuses what is made to be looked at, such as the page of a login: a
+// host's own documents have one of these types, as files on plain servers do.
+func plausible(contentType string) bool {
+	if contentType == "" {
+		return true
+	}
+	kind, _, err := mime.ParseMediaType(contentType)
+	switch kind {
+	case "application/json", "application/jwk-set+json", "text/json", "text/plain", "application/octet-stream":
+		return err == nil
+	}
+	return err == nil && strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json")
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"weir.dev/extauthz"
+	"weir.dev/extauthz/internal/claims"
+	"weir.dev/extauthz/internal/proofs"
 	"weir.dev/extauthz/jose"
 )
 
@@ -19,17 +21,19 @@ type Verifier struct {
 	algorithms []string
 	types      []string
 	leeway     time.Duration
-	claims     mapping
+	claims     claims.Mapping
 	keys       keySource
-	cache      *cache
+	cache      *proofs.Cache
+	ttl        time.Duration
+	refusalTTL time.Duration
 	events     Events
 }
 
 // Verify returns what a token says if its signature, issuer, audience and times
 // hold at now. Every error is a refusal; one that wraps an *extauthz.Refusal
-// carries its reason. Only fetching keys may wait, never past ctx. The keys in effect are looked at
-// before the cache, so that a token is not accepted on the strength of keys that
-// may no longer be used.
+// carries its reason. Only fetching keys may wait, never past ctx. The keys in
+// effect are looked at before the cache, so that a token is not accepted on the
+// strength of keys that may no longer be used.
 func (v *Verifier) Verify(ctx context.Context, now time.Time, token string) (*extauthz.Proof, error) {
 	if len(token) > jose.MaxTokenBytes {
 		return nil, invalid("the token is %d bytes long; the most is %d", len(token), jose.MaxTokenBytes)
@@ -38,8 +42,8 @@ func (v *Verifier) Verify(ctx context.Context, now time.Time, token string) (*ex
 	if err != nil {
 		return nil, extauthz.Refuse(extauthz.ReasonProviderUnavailable, err)
 	}
-	key := cacheKey{token: sum(token), provider: v.digest, generation: generation}
-	known, err := v.cache.find(key, now)
+	key := proofs.Key{Credential: proofs.Sum(token), Terms: v.digest, Generation: generation}
+	known, err := v.cache.Find(&key, now)
 	switch {
 	case known != nil:
 		v.events.TokenCache("hit")
@@ -52,16 +56,7 @@ func (v *Verifier) Verify(ctx context.Context, now time.Time, token string) (*ex
 	return v.verify(ctx, now, token, set, key)
 }
 
-// sum is SHA-256 without a copy on the heap for tokens of usual size.
-func sum(token string) [sha256.Size]byte {
-	var buffer [4 << 10]byte
-	if len(token) <= len(buffer) {
-		return sha256.Sum256(buffer[:copy(buffer[:], token)])
-	}
-	return sha256.Sum256([]byte(token))
-}
-
-func (v *Verifier) verify(ctx context.Context, now time.Time, token string, set *jose.KeySet, key cacheKey) (*extauthz.Proof, error) {
+func (v *Verifier) verify(ctx context.Context, now time.Time, token string, set *keys, key proofs.Key) (*extauthz.Proof, error) {
 	parsed, err := parse(token)
 	if err == nil {
 		err = v.checkHeader(parsed.header)
@@ -74,24 +69,23 @@ func (v *Verifier) verify(ctx context.Context, now time.Time, token string, set 
 	if err := v.checkParties(parsed.claims); err != nil {
 		return nil, v.refuse(key, err, now)
 	}
-	if key.generation, err = v.checkSignature(ctx, now, parsed, set, key); err != nil {
+	if key.Generation, err = v.checkSignature(ctx, now, parsed, set, key); err != nil {
 		return nil, err
 	}
 	expires, err := v.checkTimes(parsed.claims, now)
 	if err != nil {
 		return nil, err
 	}
-	identified, err := v.claims.token(parsed.claims)
+	identified, err := v.claims.Proof(v.issuer, parsed.claims)
 	if err != nil {
 		return nil, v.refuse(key, invalid("%w", err), now)
 	}
-	identified.Issuer = v.issuer
-	v.cache.keep(key, identified, len(token), now, expires)
+	v.cache.Keep(&key, identified, len(parsed.Payload), proofs.Life{Now: now, TTL: v.ttl, Expires: expires})
 	return identified, nil
 }
 
-func (v *Verifier) refuse(key cacheKey, err error, now time.Time) error {
-	v.cache.keepRefusal(key, err, now)
+func (v *Verifier) refuse(key proofs.Key, err error, now time.Time) error {
+	v.cache.Refuse(&key, err, proofs.Life{Now: now, TTL: v.refusalTTL})
 	return err
 }
 
@@ -145,17 +139,17 @@ func (v *Verifier) checkParties(claims map[string]any) error {
 }
 
 // checkSignature returns the generation of the keys that it used.
-func (v *Verifier) checkSignature(ctx context.Context, now time.Time, token *parsed, set *jose.KeySet, key cacheKey) (uint64, error) {
+func (v *Verifier) checkSignature(ctx context.Context, now time.Time, token *parsed, set *keys, key proofs.Key) (uint64, error) {
 	algorithm, _ := token.header["alg"].(string)
 	id, _ := token.header["kid"].(string)
-	public, known := set.Find(id, algorithm)
+	public, known := set.find(id, algorithm)
 	if !known {
 		var err error
-		set, key.generation, err = v.keys.refresh(ctx, now)
+		set, key.Generation, err = v.keys.refresh(ctx, now)
 		if err != nil {
 			return 0, extauthz.Refuse(extauthz.ReasonProviderUnavailable, err)
 		}
-		if public, known = set.Find(id, algorithm); !known {
+		if public, known = set.find(id, algorithm); !known {
 			return 0, invalid("the token's kid is not in the key set") // not remembered: it may be there soon
 		}
 	}
@@ -165,7 +159,7 @@ func (v *Verifier) checkSignature(ctx context.Context, now time.Time, token *par
 	if err := jose.Verify(algorithm, public, token.SigningInput, token.Signature); err != nil {
 		return 0, v.refuse(key, invalid("%w", err), now)
 	}
-	return key.generation, nil
+	return key.Generation, nil
 }
 
 // checkTimes applies exp (required), nbf and iat with the provider's leeway and

@@ -12,9 +12,11 @@ import (
 	"weak"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+	"weir.dev/extauthz/bearer"
+	"weir.dev/extauthz/internal/claims"
+	"weir.dev/extauthz/internal/proofs"
 	"weir.dev/extauthz/jose"
 )
 
@@ -25,6 +27,7 @@ const (
 	defaultTimeout  = 5 * time.Second
 	defaultCooldown = 10 * time.Second
 	defaultRetry    = time.Second
+	defaultCacheTTL = 5 * time.Minute
 
 	maxFresh    = 24 * time.Hour
 	maxMaxStale = 7 * 24 * time.Hour
@@ -47,9 +50,13 @@ type Options struct {
 	// CacheBytes bounds the cache of verified tokens by its approximate size.
 	// Zero means 64 MiB.
 	CacheBytes uint64
-	// CacheTTL bounds how long one verification is remembered. Zero means 5
-	// minutes.
+	// CacheTTL bounds how long one verification is remembered, whatever a
+	// provider says. Zero means 5 minutes.
 	CacheTTL time.Duration
+	// Cache and Chooser may be shared with other methods; made when nil, the
+	// cache of CacheBytes.
+	Cache   *proofs.Cache
+	Chooser *bearer.Chooser
 	// Cooldown is the least time between two fetches that unknown key ids cause.
 	// Zero means 10 seconds.
 	Cooldown time.Duration
@@ -60,7 +67,9 @@ type Options struct {
 // Verifiers makes verifiers that share one cache and, per key set URI, one copy
 // of the keys. Safe for concurrent use.
 type Verifiers struct {
-	cache      *cache
+	cache      *proofs.Cache
+	ttl        time.Duration
+	chooser    *bearer.Chooser
 	events     Events
 	cooldown   time.Duration
 	fetcher    fetcher
@@ -72,12 +81,6 @@ type Verifiers struct {
 	remotes   map[remoteID]weak.Pointer[remoteKeys]
 }
 
-// remoteID is what makes two remote key sets the same.
-type remoteID struct {
-	uri                      string
-	fresh, maxStale, timeout time.Duration
-}
-
 // NewVerifiers makes Verifiers.
 func NewVerifiers(options Options) (*Verifiers, error) {
 	if options.Events == nil {
@@ -86,12 +89,21 @@ func NewVerifiers(options Options) (*Verifiers, error) {
 	if options.Cooldown == 0 {
 		options.Cooldown = defaultCooldown
 	}
-	cache, err := newCache(options.CacheBytes, options.CacheTTL)
-	if err != nil {
-		return nil, err
+	if options.CacheTTL == 0 {
+		options.CacheTTL = defaultCacheTTL
+	}
+	if options.Chooser == nil {
+		options.Chooser = bearer.NewChooser()
+	}
+	if options.Cache == nil {
+		var err error
+		if options.Cache, err = proofs.New(options.CacheBytes); err != nil {
+			return nil, err
+		}
 	}
 	return &Verifiers{
-		cache: cache, events: options.Events, cooldown: options.Cooldown, fetcher: newHTTPFetcher(),
+		cache: options.Cache, ttl: options.CacheTTL, chooser: options.Chooser,
+		events: options.Events, cooldown: options.Cooldown, fetcher: newHTTPFetcher(),
 		verifiers: map[[sha256.Size]byte]weak.Pointer[Verifier]{},
 		remotes:   map[remoteID]weak.Pointer[remoteKeys]{},
 	}, nil
@@ -136,7 +148,7 @@ func sweep[K comparable, T any](held map[K]weak.Pointer[T]) {
 func (v *Verifiers) make(provider *rulesv1.JwtAuthenticator, digest [sha256.Size]byte) (*Verifier, error) {
 	made := &Verifier{
 		digest: digest, issuer: provider.GetIssuer(), audiences: slices.Clone(provider.GetAudiences()),
-		algorithms: slices.Clone(provider.GetAlgorithms()), claims: newMapping(provider.GetClaims()),
+		algorithms: slices.Clone(provider.GetAlgorithms()), claims: claims.NewMapping(provider.GetClaims()),
 		cache: v.cache, events: v.events,
 	}
 	var errs []error
@@ -158,7 +170,11 @@ func (v *Verifiers) make(provider *rulesv1.JwtAuthenticator, digest [sha256.Size
 		made.types = append(made.types, canonicalType(name))
 	}
 	var err error
-	if made.leeway, err = duration("leeway", provider.GetLeeway(), 0, maxLeeway); err != nil {
+	if made.ttl, made.refusalTTL, err = proofs.TTLs(provider.GetCache(), v.ttl); err != nil {
+		errs = append(errs, fmt.Errorf("cache.%w", err))
+	}
+	made.ttl = min(made.ttl, v.ttl)
+	if made.leeway, err = proofs.Duration("leeway", provider.GetLeeway(), 0, maxLeeway); err != nil {
 		errs = append(errs, err)
 	}
 	if made.keys, err = v.keys(provider); err != nil {
@@ -168,64 +184,6 @@ func (v *Verifiers) make(provider *rulesv1.JwtAuthenticator, digest [sha256.Size
 		return nil, errors.Join(errs...)
 	}
 	return made, nil
-}
-
-func (v *Verifiers) keys(provider *rulesv1.JwtAuthenticator) (keySource, error) {
-	switch source := provider.GetJwks().(type) {
-	case *rulesv1.JwtAuthenticator_InlineJwks:
-		set, err := jose.ParseKeySet([]byte(source.InlineJwks))
-		if err != nil {
-			return nil, fmt.Errorf("inline_jwks: %w", err)
-		}
-		return &inlineKeys{set: set, generation: v.generation.Add(1)}, nil
-	case *rulesv1.JwtAuthenticator_RemoteJwks:
-		return v.remote(source.RemoteJwks)
-	default:
-		return nil, errors.New("jwks: give inline_jwks or remote_jwks")
-	}
-}
-
-func (v *Verifiers) remote(source *rulesv1.RemoteJwks) (keySource, error) {
-	id := remoteID{uri: source.GetUri()}
-	var errs [4]error
-	if err := checkURI(id.uri); err != nil {
-		errs[0] = fmt.Errorf("remote_jwks.uri: %q %w", id.uri, err)
-	}
-	id.fresh, errs[1] = duration("remote_jwks.cache_duration", source.GetCacheDuration(), defaultFresh, maxFresh)
-	id.maxStale, errs[2] = duration("remote_jwks.max_stale", source.GetMaxStale(), defaultMaxStale, maxMaxStale)
-	id.timeout, errs[3] = duration("remote_jwks.timeout", source.GetTimeout(), defaultTimeout, maxTimeout)
-	if err := errors.Join(errs[:]...); err != nil {
-		return nil, err
-	}
-	if known := v.remotes[id].Value(); known != nil {
-		return known, nil
-	}
-	keys := &remoteKeys{
-		uri: id.uri, fresh: id.fresh, maxStale: id.maxStale, timeout: id.timeout,
-		cooldown: v.cooldown, retry: min(defaultRetry, v.cooldown), fetcher: v.fetcher,
-		generation: func() uint64 { return v.generation.Add(1) }, observe: v.events.KeySetFetch,
-	}
-	sweep(v.remotes)
-	v.remotes[id] = weak.Make(keys)
-	return keys, nil
-}
-
-// duration reads a duration between zero and most; zero or absent means usual.
-func duration(field string, value *durationpb.Duration, usual, most time.Duration) (time.Duration, error) {
-	if value == nil {
-		return usual, nil
-	}
-	if err := value.CheckValid(); err != nil {
-		return 0, fmt.Errorf("%s: %w", field, err)
-	}
-	given := value.AsDuration()
-	if given < 0 || given > most {
-		return 0, fmt.Errorf("%s: %s is outside 0s to %s", field, given, most)
-	}
-	if given == 0 {
-		return usual, nil
-	}
-	return given, nil
 }
 
 // canonicalType is a "typ" without case and "application/" (RFC 7515 section

@@ -183,7 +183,7 @@ func (x AuthorizationRule_Effect) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthorizationRule_Effect.Descriptor instead.
 func (AuthorizationRule_Effect) EnumDescriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{8, 0}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7, 0}
 }
 
 // AuthRoute is a resource: everything extauthzd needs to decide about one
@@ -385,6 +385,8 @@ type Authenticator struct {
 	//	*Authenticator_ApiKey
 	//	*Authenticator_Jwt
 	//	*Authenticator_Anonymous
+	//	*Authenticator_Introspection
+	//	*Authenticator_Kubernetes
 	Method isAuthenticator_Method `protobuf_oneof:"method"`
 	// Deadline of one proof, at most 30 s. Unset leaves it to the method's own
 	// and the check's deadline.
@@ -465,6 +467,24 @@ func (x *Authenticator) GetAnonymous() *AnonymousAuthenticator {
 	return nil
 }
 
+func (x *Authenticator) GetIntrospection() *IntrospectionAuthenticator {
+	if x != nil {
+		if x, ok := x.Method.(*Authenticator_Introspection); ok {
+			return x.Introspection
+		}
+	}
+	return nil
+}
+
+func (x *Authenticator) GetKubernetes() *KubernetesAuthenticator {
+	if x != nil {
+		if x, ok := x.Method.(*Authenticator_Kubernetes); ok {
+			return x.Kubernetes
+		}
+	}
+	return nil
+}
+
 func (x *Authenticator) GetTimeout() *durationpb.Duration {
 	if x != nil {
 		return x.Timeout
@@ -495,11 +515,23 @@ type Authenticator_Anonymous struct {
 	Anonymous *AnonymousAuthenticator `protobuf:"bytes,4,opt,name=anonymous,proto3,oneof"`
 }
 
+type Authenticator_Introspection struct {
+	Introspection *IntrospectionAuthenticator `protobuf:"bytes,5,opt,name=introspection,proto3,oneof"`
+}
+
+type Authenticator_Kubernetes struct {
+	Kubernetes *KubernetesAuthenticator `protobuf:"bytes,9,opt,name=kubernetes,proto3,oneof"`
+}
+
 func (*Authenticator_ApiKey) isAuthenticator_Method() {}
 
 func (*Authenticator_Jwt) isAuthenticator_Method() {}
 
 func (*Authenticator_Anonymous) isAuthenticator_Method() {}
+
+func (*Authenticator_Introspection) isAuthenticator_Method() {}
+
+func (*Authenticator_Kubernetes) isAuthenticator_Method() {}
 
 // ApiKeyAuthenticator accepts the API key of any Consumer.
 type ApiKeyAuthenticator struct {
@@ -563,11 +595,13 @@ type JwtAuthenticator struct {
 	//
 	//	*JwtAuthenticator_InlineJwks
 	//	*JwtAuthenticator_RemoteJwks
+	//	*JwtAuthenticator_DiscoveredJwks
 	Jwks   isJwtAuthenticator_Jwks `protobuf_oneof:"jwks"`
 	Claims *ClaimMapping           `protobuf:"bytes,7,opt,name=claims,proto3" json:"claims,omitempty"`
 	// Accepted "typ" header values, compared without case and without an
 	// "application/" prefix. Empty accepts "JWT", "at+jwt" and an absent typ.
-	Types         []string `protobuf:"bytes,8,rep,name=types,proto3" json:"types,omitempty"`
+	Types         []string    `protobuf:"bytes,8,rep,name=types,proto3" json:"types,omitempty"`
+	Cache         *TokenCache `protobuf:"bytes,10,opt,name=cache,proto3" json:"cache,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -655,6 +689,15 @@ func (x *JwtAuthenticator) GetRemoteJwks() *RemoteJwks {
 	return nil
 }
 
+func (x *JwtAuthenticator) GetDiscoveredJwks() *DiscoveredJwks {
+	if x != nil {
+		if x, ok := x.Jwks.(*JwtAuthenticator_DiscoveredJwks); ok {
+			return x.DiscoveredJwks
+		}
+	}
+	return nil
+}
+
 func (x *JwtAuthenticator) GetClaims() *ClaimMapping {
 	if x != nil {
 		return x.Claims
@@ -665,6 +708,13 @@ func (x *JwtAuthenticator) GetClaims() *ClaimMapping {
 func (x *JwtAuthenticator) GetTypes() []string {
 	if x != nil {
 		return x.Types
+	}
+	return nil
+}
+
+func (x *JwtAuthenticator) GetCache() *TokenCache {
+	if x != nil {
+		return x.Cache
 	}
 	return nil
 }
@@ -682,9 +732,15 @@ type JwtAuthenticator_RemoteJwks struct {
 	RemoteJwks *RemoteJwks `protobuf:"bytes,6,opt,name=remote_jwks,json=remoteJwks,proto3,oneof"`
 }
 
+type JwtAuthenticator_DiscoveredJwks struct {
+	DiscoveredJwks *DiscoveredJwks `protobuf:"bytes,9,opt,name=discovered_jwks,json=discoveredJwks,proto3,oneof"`
+}
+
 func (*JwtAuthenticator_InlineJwks) isJwtAuthenticator_Jwks() {}
 
 func (*JwtAuthenticator_RemoteJwks) isJwtAuthenticator_Jwks() {}
+
+func (*JwtAuthenticator_DiscoveredJwks) isJwtAuthenticator_Jwks() {}
 
 // RemoteJwks is a key set that is fetched over HTTP.
 type RemoteJwks struct {
@@ -759,72 +815,6 @@ func (x *RemoteJwks) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
-// ClaimMapping names the claims that become parts of the identity. A name may
-// be a dotted path into nested objects.
-type ClaimMapping struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty means "sub".
-	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
-	// Claim holding the tenant; empty means no tenant is taken from the token.
-	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	// Claim holding scopes, as a space-separated string or a list. Empty means
-	// "scope".
-	Scopes        string `protobuf:"bytes,3,opt,name=scopes,proto3" json:"scopes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ClaimMapping) Reset() {
-	*x = ClaimMapping{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ClaimMapping) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ClaimMapping) ProtoMessage() {}
-
-func (x *ClaimMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ClaimMapping.ProtoReflect.Descriptor instead.
-func (*ClaimMapping) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *ClaimMapping) GetSubject() string {
-	if x != nil {
-		return x.Subject
-	}
-	return ""
-}
-
-func (x *ClaimMapping) GetTenant() string {
-	if x != nil {
-		return x.Tenant
-	}
-	return ""
-}
-
-func (x *ClaimMapping) GetScopes() string {
-	if x != nil {
-		return x.Scopes
-	}
-	return ""
-}
-
 // AnonymousAuthenticator lets a request without credentials through, with no
 // identity. A request that carries a credential which is wrong is refused
 // before this is reached.
@@ -836,7 +826,7 @@ type AnonymousAuthenticator struct {
 
 func (x *AnonymousAuthenticator) Reset() {
 	*x = AnonymousAuthenticator{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +838,7 @@ func (x *AnonymousAuthenticator) String() string {
 func (*AnonymousAuthenticator) ProtoMessage() {}
 
 func (x *AnonymousAuthenticator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +851,7 @@ func (x *AnonymousAuthenticator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnonymousAuthenticator.ProtoReflect.Descriptor instead.
 func (*AnonymousAuthenticator) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6}
 }
 
 // AuthorizationRule is one allow or deny rule.
@@ -878,7 +868,7 @@ type AuthorizationRule struct {
 
 func (x *AuthorizationRule) Reset() {
 	*x = AuthorizationRule{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +880,7 @@ func (x *AuthorizationRule) String() string {
 func (*AuthorizationRule) ProtoMessage() {}
 
 func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +893,7 @@ func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationRule.ProtoReflect.Descriptor instead.
 func (*AuthorizationRule) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{8}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AuthorizationRule) GetName() string {
@@ -946,7 +936,7 @@ type Consumer struct {
 
 func (x *Consumer) Reset() {
 	*x = Consumer{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +948,7 @@ func (x *Consumer) String() string {
 func (*Consumer) ProtoMessage() {}
 
 func (x *Consumer) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +961,7 @@ func (x *Consumer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consumer.ProtoReflect.Descriptor instead.
 func (*Consumer) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{9}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Consumer) GetName() string {
@@ -1025,7 +1015,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1027,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1040,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{10}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ApiKey) GetName() string {
@@ -1092,7 +1082,7 @@ type TokenSubject struct {
 
 func (x *TokenSubject) Reset() {
 	*x = TokenSubject{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1094,7 @@ func (x *TokenSubject) String() string {
 func (*TokenSubject) ProtoMessage() {}
 
 func (x *TokenSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1107,7 @@ func (x *TokenSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenSubject.ProtoReflect.Descriptor instead.
 func (*TokenSubject) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{11}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TokenSubject) GetIssuer() string {
@@ -1148,7 +1138,7 @@ type AuthzInput struct {
 
 func (x *AuthzInput) Reset() {
 	*x = AuthzInput{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1150,7 @@ func (x *AuthzInput) String() string {
 func (*AuthzInput) ProtoMessage() {}
 
 func (x *AuthzInput) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +1163,7 @@ func (x *AuthzInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthzInput.ProtoReflect.Descriptor instead.
 func (*AuthzInput) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{12}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AuthzInput) GetRequest() *RequestAttributes {
@@ -1225,7 +1215,7 @@ type RequestAttributes struct {
 
 func (x *RequestAttributes) Reset() {
 	*x = RequestAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1227,7 @@ func (x *RequestAttributes) String() string {
 func (*RequestAttributes) ProtoMessage() {}
 
 func (x *RequestAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1240,7 @@ func (x *RequestAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestAttributes.ProtoReflect.Descriptor instead.
 func (*RequestAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{13}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RequestAttributes) GetMethod() string {
@@ -1315,7 +1305,7 @@ type IdentityAttributes struct {
 
 func (x *IdentityAttributes) Reset() {
 	*x = IdentityAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1317,7 @@ func (x *IdentityAttributes) String() string {
 func (*IdentityAttributes) ProtoMessage() {}
 
 func (x *IdentityAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1330,7 @@ func (x *IdentityAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityAttributes.ProtoReflect.Descriptor instead.
 func (*IdentityAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{14}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *IdentityAttributes) GetConsumer() string {
@@ -1409,7 +1399,7 @@ type RouteAttributes struct {
 
 func (x *RouteAttributes) Reset() {
 	*x = RouteAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1411,7 @@ func (x *RouteAttributes) String() string {
 func (*RouteAttributes) ProtoMessage() {}
 
 func (x *RouteAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1424,7 @@ func (x *RouteAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteAttributes.ProtoReflect.Descriptor instead.
 func (*RouteAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{15}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RouteAttributes) GetId() string {
@@ -1455,7 +1445,7 @@ type SourceAttributes struct {
 
 func (x *SourceAttributes) Reset() {
 	*x = SourceAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1457,7 @@ func (x *SourceAttributes) String() string {
 func (*SourceAttributes) ProtoMessage() {}
 
 func (x *SourceAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1470,7 @@ func (x *SourceAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceAttributes.ProtoReflect.Descriptor instead.
 func (*SourceAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{16}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SourceAttributes) GetAddress() string {
@@ -1494,7 +1484,7 @@ var File_weir_rules_v1_auth_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x02\n" +
+	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xd0\x02\n" +
 	"\tAuthRoute\x12\x19\n" +
 	"\broute_id\x18\x01 \x01(\tR\arouteId\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x16\n" +
@@ -1510,12 +1500,16 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12D\n" +
 	"\x0eauthenticators\x18\x03 \x03(\v2\x1c.weir.rules.v1.AuthenticatorR\x0eauthenticators\x126\n" +
-	"\x05rules\x18\x04 \x03(\v2 .weir.rules.v1.AuthorizationRuleR\x05rules\"\xc5\x03\n" +
+	"\x05rules\x18\x04 \x03(\v2 .weir.rules.v1.AuthorizationRuleR\x05rules\"\xe2\x04\n" +
 	"\rAuthenticator\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
 	"\aapi_key\x18\x02 \x01(\v2\".weir.rules.v1.ApiKeyAuthenticatorH\x00R\x06apiKey\x123\n" +
 	"\x03jwt\x18\x03 \x01(\v2\x1f.weir.rules.v1.JwtAuthenticatorH\x00R\x03jwt\x12E\n" +
-	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x123\n" +
+	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x12Q\n" +
+	"\rintrospection\x18\x05 \x01(\v2).weir.rules.v1.IntrospectionAuthenticatorH\x00R\rintrospection\x12H\n" +
+	"\n" +
+	"kubernetes\x18\t \x01(\v2&.weir.rules.v1.KubernetesAuthenticatorH\x00R\n" +
+	"kubernetes\x123\n" +
 	"\atimeout\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12K\n" +
 	"\ffailure_mode\x18\x15 \x01(\x0e2(.weir.rules.v1.Authenticator.FailureModeR\vfailureMode\"Y\n" +
 	"\vFailureMode\x12\x1c\n" +
@@ -1524,7 +1518,7 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x11FAILURE_MODE_NEXT\x10\x02B\b\n" +
 	"\x06method\"-\n" +
 	"\x13ApiKeyAuthenticator\x12\x16\n" +
-	"\x06header\x18\x01 \x01(\tR\x06header\"\xcf\x02\n" +
+	"\x06header\x18\x01 \x01(\tR\x06header\"\xca\x03\n" +
 	"\x10JwtAuthenticator\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x1c\n" +
 	"\taudiences\x18\x02 \x03(\tR\taudiences\x12\x1e\n" +
@@ -1535,20 +1529,19 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\vinline_jwks\x18\x05 \x01(\tH\x00R\n" +
 	"inlineJwks\x12<\n" +
 	"\vremote_jwks\x18\x06 \x01(\v2\x19.weir.rules.v1.RemoteJwksH\x00R\n" +
-	"remoteJwks\x123\n" +
+	"remoteJwks\x12H\n" +
+	"\x0fdiscovered_jwks\x18\t \x01(\v2\x1d.weir.rules.v1.DiscoveredJwksH\x00R\x0ediscoveredJwks\x123\n" +
 	"\x06claims\x18\a \x01(\v2\x1b.weir.rules.v1.ClaimMappingR\x06claims\x12\x14\n" +
-	"\x05types\x18\b \x03(\tR\x05typesB\x06\n" +
+	"\x05types\x18\b \x03(\tR\x05types\x12/\n" +
+	"\x05cache\x18\n" +
+	" \x01(\v2\x19.weir.rules.v1.TokenCacheR\x05cacheB\x06\n" +
 	"\x04jwks\"\xcd\x01\n" +
 	"\n" +
 	"RemoteJwks\x12\x10\n" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12@\n" +
 	"\x0ecache_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rcacheDuration\x126\n" +
 	"\tmax_stale\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bmaxStale\x123\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"X\n" +
-	"\fClaimMapping\x12\x18\n" +
-	"\asubject\x18\x01 \x01(\tR\asubject\x12\x16\n" +
-	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x16\n" +
-	"\x06scopes\x18\x03 \x01(\tR\x06scopes\"\x18\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x18\n" +
 	"\x16AnonymousAuthenticator\"\xcd\x01\n" +
 	"\x11AuthorizationRule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12?\n" +
@@ -1622,66 +1615,74 @@ func file_weir_rules_v1_auth_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_weir_rules_v1_auth_proto_goTypes = []any{
-	(Audit)(0),                     // 0: weir.rules.v1.Audit
-	(Authenticator_FailureMode)(0), // 1: weir.rules.v1.Authenticator.FailureMode
-	(AuthorizationRule_Effect)(0),  // 2: weir.rules.v1.AuthorizationRule.Effect
-	(*AuthRoute)(nil),              // 3: weir.rules.v1.AuthRoute
-	(*Candidate)(nil),              // 4: weir.rules.v1.Candidate
-	(*Authenticator)(nil),          // 5: weir.rules.v1.Authenticator
-	(*ApiKeyAuthenticator)(nil),    // 6: weir.rules.v1.ApiKeyAuthenticator
-	(*JwtAuthenticator)(nil),       // 7: weir.rules.v1.JwtAuthenticator
-	(*RemoteJwks)(nil),             // 8: weir.rules.v1.RemoteJwks
-	(*ClaimMapping)(nil),           // 9: weir.rules.v1.ClaimMapping
-	(*AnonymousAuthenticator)(nil), // 10: weir.rules.v1.AnonymousAuthenticator
-	(*AuthorizationRule)(nil),      // 11: weir.rules.v1.AuthorizationRule
-	(*Consumer)(nil),               // 12: weir.rules.v1.Consumer
-	(*ApiKey)(nil),                 // 13: weir.rules.v1.ApiKey
-	(*TokenSubject)(nil),           // 14: weir.rules.v1.TokenSubject
-	(*AuthzInput)(nil),             // 15: weir.rules.v1.AuthzInput
-	(*RequestAttributes)(nil),      // 16: weir.rules.v1.RequestAttributes
-	(*IdentityAttributes)(nil),     // 17: weir.rules.v1.IdentityAttributes
-	(*RouteAttributes)(nil),        // 18: weir.rules.v1.RouteAttributes
-	(*SourceAttributes)(nil),       // 19: weir.rules.v1.SourceAttributes
-	nil,                            // 20: weir.rules.v1.RequestAttributes.HeadersEntry
-	(*durationpb.Duration)(nil),    // 21: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 22: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),        // 23: google.protobuf.Struct
+	(Audit)(0),                         // 0: weir.rules.v1.Audit
+	(Authenticator_FailureMode)(0),     // 1: weir.rules.v1.Authenticator.FailureMode
+	(AuthorizationRule_Effect)(0),      // 2: weir.rules.v1.AuthorizationRule.Effect
+	(*AuthRoute)(nil),                  // 3: weir.rules.v1.AuthRoute
+	(*Candidate)(nil),                  // 4: weir.rules.v1.Candidate
+	(*Authenticator)(nil),              // 5: weir.rules.v1.Authenticator
+	(*ApiKeyAuthenticator)(nil),        // 6: weir.rules.v1.ApiKeyAuthenticator
+	(*JwtAuthenticator)(nil),           // 7: weir.rules.v1.JwtAuthenticator
+	(*RemoteJwks)(nil),                 // 8: weir.rules.v1.RemoteJwks
+	(*AnonymousAuthenticator)(nil),     // 9: weir.rules.v1.AnonymousAuthenticator
+	(*AuthorizationRule)(nil),          // 10: weir.rules.v1.AuthorizationRule
+	(*Consumer)(nil),                   // 11: weir.rules.v1.Consumer
+	(*ApiKey)(nil),                     // 12: weir.rules.v1.ApiKey
+	(*TokenSubject)(nil),               // 13: weir.rules.v1.TokenSubject
+	(*AuthzInput)(nil),                 // 14: weir.rules.v1.AuthzInput
+	(*RequestAttributes)(nil),          // 15: weir.rules.v1.RequestAttributes
+	(*IdentityAttributes)(nil),         // 16: weir.rules.v1.IdentityAttributes
+	(*RouteAttributes)(nil),            // 17: weir.rules.v1.RouteAttributes
+	(*SourceAttributes)(nil),           // 18: weir.rules.v1.SourceAttributes
+	nil,                                // 19: weir.rules.v1.RequestAttributes.HeadersEntry
+	(*IntrospectionAuthenticator)(nil), // 20: weir.rules.v1.IntrospectionAuthenticator
+	(*KubernetesAuthenticator)(nil),    // 21: weir.rules.v1.KubernetesAuthenticator
+	(*durationpb.Duration)(nil),        // 22: google.protobuf.Duration
+	(*DiscoveredJwks)(nil),             // 23: weir.rules.v1.DiscoveredJwks
+	(*ClaimMapping)(nil),               // 24: weir.rules.v1.ClaimMapping
+	(*TokenCache)(nil),                 // 25: weir.rules.v1.TokenCache
+	(*timestamppb.Timestamp)(nil),      // 26: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),            // 27: google.protobuf.Struct
 }
 var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	5,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
-	11, // 1: weir.rules.v1.AuthRoute.rules:type_name -> weir.rules.v1.AuthorizationRule
+	10, // 1: weir.rules.v1.AuthRoute.rules:type_name -> weir.rules.v1.AuthorizationRule
 	0,  // 2: weir.rules.v1.AuthRoute.audit:type_name -> weir.rules.v1.Audit
 	4,  // 3: weir.rules.v1.AuthRoute.candidates:type_name -> weir.rules.v1.Candidate
 	5,  // 4: weir.rules.v1.Candidate.authenticators:type_name -> weir.rules.v1.Authenticator
-	11, // 5: weir.rules.v1.Candidate.rules:type_name -> weir.rules.v1.AuthorizationRule
+	10, // 5: weir.rules.v1.Candidate.rules:type_name -> weir.rules.v1.AuthorizationRule
 	6,  // 6: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
 	7,  // 7: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
-	10, // 8: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
-	21, // 9: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
-	1,  // 10: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
-	21, // 11: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
-	8,  // 12: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
-	9,  // 13: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	21, // 14: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
-	21, // 15: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
-	21, // 16: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
-	2,  // 17: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
-	13, // 18: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
-	14, // 19: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
-	22, // 20: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 21: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
-	17, // 22: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
-	18, // 23: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
-	19, // 24: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
-	20, // 25: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
-	23, // 26: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	9,  // 8: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
+	20, // 9: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
+	21, // 10: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
+	22, // 11: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
+	1,  // 12: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
+	22, // 13: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
+	8,  // 14: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
+	23, // 15: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
+	24, // 16: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	25, // 17: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
+	22, // 18: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
+	22, // 19: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
+	22, // 20: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
+	2,  // 21: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
+	12, // 22: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
+	13, // 23: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
+	26, // 24: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	15, // 25: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
+	16, // 26: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
+	17, // 27: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
+	18, // 28: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
+	19, // 29: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
+	27, // 30: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proto_init() }
@@ -1689,14 +1690,18 @@ func file_weir_rules_v1_auth_proto_init() {
 	if File_weir_rules_v1_auth_proto != nil {
 		return
 	}
+	file_weir_rules_v1_auth_tokens_proto_init()
 	file_weir_rules_v1_auth_proto_msgTypes[2].OneofWrappers = []any{
 		(*Authenticator_ApiKey)(nil),
 		(*Authenticator_Jwt)(nil),
 		(*Authenticator_Anonymous)(nil),
+		(*Authenticator_Introspection)(nil),
+		(*Authenticator_Kubernetes)(nil),
 	}
 	file_weir_rules_v1_auth_proto_msgTypes[4].OneofWrappers = []any{
 		(*JwtAuthenticator_InlineJwks)(nil),
 		(*JwtAuthenticator_RemoteJwks)(nil),
+		(*JwtAuthenticator_DiscoveredJwks)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1704,7 +1709,7 @@ func file_weir_rules_v1_auth_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_auth_proto_rawDesc), len(file_weir_rules_v1_auth_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   18,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,4 +1,6 @@
-package token
+// Package claims makes identities of claims, wherever those come from: a signed
+// token, an introspection's answer, a review. It verifies nothing.
+package claims
 
 import (
 	"errors"
@@ -11,11 +13,12 @@ import (
 	"weir.dev/extauthz"
 )
 
-// mapping names the claims that become the identity.
-type mapping struct{ subject, tenant, scopes string }
+// Mapping names the claims that become the identity.
+type Mapping struct{ subject, tenant, scopes, client string }
 
-func newMapping(source *rulesv1.ClaimMapping) mapping {
-	m := mapping{subject: source.GetSubject(), tenant: source.GetTenant(), scopes: source.GetScopes()}
+// NewMapping reads a mapping; nil is the usual one.
+func NewMapping(source *rulesv1.ClaimMapping) Mapping {
+	m := Mapping{subject: source.GetSubject(), tenant: source.GetTenant(), scopes: source.GetScopes(), client: source.GetClient()}
 	if m.subject == "" {
 		m.subject = "sub"
 	}
@@ -25,9 +28,10 @@ func newMapping(source *rulesv1.ClaimMapping) mapping {
 	return m
 }
 
-// token maps verified claims. A claim that is there in another shape than it
-// must have is an error, never taken for absent.
-func (m mapping) token(claims map[string]any) (*extauthz.Proof, error) {
+// Proof maps verified claims of an issuer. A claim that is there in another shape
+// than it must have is an error, never taken for absent. Errors hold names of
+// claims, not their values.
+func (m Mapping) Proof(issuer string, claims map[string]any) (*extauthz.Proof, error) {
 	subject, err := text(claims, m.subject)
 	if err != nil {
 		return nil, err
@@ -35,19 +39,24 @@ func (m mapping) token(claims map[string]any) (*extauthz.Proof, error) {
 	if subject == "" {
 		return nil, fmt.Errorf("claim %q, the subject, is absent or empty", m.subject)
 	}
-	token := &extauthz.Proof{Subject: subject}
+	proof := &extauthz.Proof{Issuer: issuer, Subject: subject}
 	if m.tenant != "" {
-		if token.Tenant, err = text(claims, m.tenant); err != nil {
+		if proof.Tenant, err = text(claims, m.tenant); err != nil {
 			return nil, err
 		}
 	}
-	if token.Scopes, err = scopes(claims, m.scopes); err != nil {
+	if m.client != "" {
+		if proof.Client, err = text(claims, m.client); err != nil {
+			return nil, err
+		}
+	}
+	if proof.Scopes, err = scopes(claims, m.scopes); err != nil {
 		return nil, err
 	}
-	if token.Claims, err = structpb.NewStruct(claims); err != nil {
+	if proof.Claims, err = structpb.NewStruct(claims); err != nil {
 		return nil, errors.New("the claims cannot be represented")
 	}
-	return token, nil
+	return proof, nil
 }
 
 // find looks a claim up by its whole name first, because names such as
