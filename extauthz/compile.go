@@ -135,7 +135,9 @@ func (c *Compiler) route(previous, set *RouteSet, id string, source *rulesv1.Aut
 
 // derive fills in what follows from the parts.
 func (r *route) derive() {
-	r.credentialHeaders = append(r.credentialHeaders, headerAuthorization)
+	if !r.source.GetKeepCredentials() {
+		r.credentialHeaders = append(r.credentialHeaders, headerAuthorization)
+	}
 	for i := range r.authenticators {
 		if method := r.authenticators[i].method; method != nil {
 			for _, header := range method.CredentialHeaders() {

@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -79,4 +80,17 @@ func targetsReadable(targets []v1alpha1.TargetRef) bool {
 		}
 	}
 	return len(targets) > 0
+}
+
+// closesNothing reports whether a broken AuthPolicy says that it is in the shadow,
+// however it spells that: it was to refuse nobody.
+func closesNothing(raw []byte) bool {
+	var loose struct {
+		Spec struct {
+			Mode string `json:"mode"`
+		} `json:"spec"`
+	}
+	// What is wrong elsewhere doesn't matter here.
+	_ = json.Unmarshal(raw, &loose)
+	return strings.EqualFold(loose.Spec.Mode, string(v1alpha1.ModeShadow))
 }

@@ -265,6 +265,7 @@ func (p *Parser) decodeDocument(file string, node *yaml.Node, value any) Documen
 		return document
 	}
 	switch {
+	case head.Kind == v1alpha1.KindAuthPolicy && closesNothing(raw):
 	case head.Kind == v1alpha1.KindAuthPolicy || head.Kind == "":
 		document.Closing = closingOf(object, raw)
 	case head.Kind == v1alpha1.KindTLSPolicy && bytes.Contains(raw, []byte(clientCertificates)):

@@ -11,7 +11,10 @@ type stack struct {
 // by the routes of a stack.
 type policySet struct {
 	kinds [policyKindCount]effective
-	uses  []PolicyUse
+	// shadow is what the AuthPolicies would come to with those in the shadow, nil
+	// when there are none.
+	shadow *effective
+	uses   []PolicyUse
 	// what is compiled from kinds, made when first asked for
 	auth    *compiledAuth
 	limits  []Limit
@@ -63,6 +66,7 @@ func (r *resolver) policySet(targets [levelCount]*target, l *listener, count boo
 	if count && !set.done {
 		set.done = true
 		set.account(l, kindAuth, kindLimits, kindTraffic, kindExtensions, kindHeaders)
+		set.accountShadows(l)
 	}
 	return set
 }
@@ -89,6 +93,8 @@ func newPolicySet(targets [levelCount]*target) *policySet {
 		}
 		set.uses = append(set.uses, out...)
 	}
+	set.shadow = inShadow(targets)
+	set.uses = append(set.uses, set.shadow.shadowUses()...)
 	return set
 }
 

@@ -61,6 +61,8 @@ const (
 	CodeTooManyMerged    Code = "WEIR3303"
 	CodeOpenRoute        Code = "WEIR4001"
 	CodeFollowed         Code = "WEIR5201"
+	CodeShadowTooMany    Code = "WEIR2460"
+	CodeShadowRefuses    Code = "WEIR2461"
 	CodeSourceDown       Code = "WEIR5001"
 	CodeRejected         Code = "WEIR5101"
 	CodeNoFleet          Code = "WEIR5102"
@@ -112,6 +114,8 @@ func Explanations() map[Code]string {
 		CodeNoAuthentication: "AuthPolicies with strategy merge reach a route and none of them says how callers are identified, so every request is refused. Add authentication to one of them.",
 		CodeTooManyMerged:    "AuthPolicies merged on one route come to more ways or rules than are checked for a request. Merge fewer of them; until then every request is refused.",
 		CodeFollowed:         "weir apply keeps objects of its own and does not override those of a folder or a cluster that the control plane follows. Edit the object where it is defined, or give the new one another name.",
+		CodeShadowTooMany:    "An AuthPolicy in the shadow, merged with the others that reach a route, comes to more ways or rules than are checked for a request. It is not compared; merge fewer.",
+		CodeShadowRefuses:    "In force, the AuthPolicy in the shadow would refuse every request of a route, because no way to identify callers is left that can be used. The message says where.",
 		CodeOpenRoute:        "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
 	}
 }

@@ -37,6 +37,10 @@ type compiledAuth struct {
 	policy         string
 	authenticators []*rulesv1.Authenticator
 	rules          []*rulesv1.AuthorizationRule
+	audit          rulesv1.Audit
+	candidates     []*rulesv1.Candidate
+	// shadowRule is where the first rule in the shadow stands, nil for none.
+	shadowRule *Origin
 }
 
 // authFor decides what protects a rule. open is set when no policy says anything
@@ -48,16 +52,18 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 		}
 	}
 	if set.auth == nil {
-		set.auth = r.compileAuth(&set.kinds[kindAuth])
+		set.auth = r.compileAuth(&set.kinds[kindAuth], false)
+		r.addCandidates(set)
 	}
 	switch compiled := set.auth; {
 	case compiled.closing != nil:
 		return r.refuse(rule, compiled.closing.Origin, routeID), false
-	case compiled.open:
+	case compiled.open && !compiled.watched():
 		return nil, false
 	case compiled.policy != "":
 		r.addAuthRoute(&authRoute{
 			RouteId: routeID, Policy: compiled.policy, Realm: "weir", Authenticators: compiled.authenticators, Rules: compiled.rules,
+			Audit: compiled.audit, Candidates: compiled.candidates, KeepCredentials: compiled.open,
 		})
 		auth := compiled.auth
 		auth.RouteID = routeID
@@ -68,13 +74,14 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 			return r.refuse(rule, r.closings[i].Origin, routeID), false
 		}
 	}
-	return nil, true
+	return r.watchOpen(set.auth, routeID), true
 }
 
 // compileAuth turns the pieces in effect into rules. An authenticator that cannot
 // be used is left out, so that it does not work and the others still do; with none
-// left every request is refused.
-func (r *resolver) compileAuth(e *effective) *compiledAuth {
+// left every request is refused. shadow takes rules in the shadow for ones in
+// force.
+func (r *resolver) compileAuth(e *effective, shadow bool) *compiledAuth {
 	compiled := &compiledAuth{}
 	var policies []string
 	ways, anonymous := 0, 0
@@ -91,6 +98,10 @@ func (r *resolver) compileAuth(e *effective) *compiledAuth {
 				compiled.auth.Authenticators = append(compiled.auth.Authenticators, AuthPart{Name: value.Name, Origin: won.origin})
 			}
 		case *v1alpha1.AuthorizationRule:
+			if value.Shadow && !shadow {
+				compiled.shadowRule = cmp.Or(compiled.shadowRule, &won.origin)
+				continue
+			}
 			effect := rulesv1.AuthorizationRule_EFFECT_DENY
 			if value.Effect == v1alpha1.EffectAllow {
 				effect = rulesv1.AuthorizationRule_EFFECT_ALLOW
@@ -99,6 +110,9 @@ func (r *resolver) compileAuth(e *effective) *compiledAuth {
 			compiled.auth.Rules = append(compiled.auth.Rules, AuthPart{Name: value.Name, Origin: won.origin})
 		case nil:
 			compiled.closing = cmp.Or(compiled.closing, won.from.closing)
+			continue
+		case v1alpha1.AuditMode:
+			compiled.setAudit(value)
 			continue
 		default:
 			continue
@@ -110,7 +124,7 @@ func (r *resolver) compileAuth(e *effective) *compiledAuth {
 	}
 	compiled.policy = strings.Join(policies, ",")
 	compiled.open = ways == 1 && anonymous == 1 && len(compiled.rules) == 0
-	if len(policies) > 0 && compiled.closing == nil {
+	if len(policies) > 0 && compiled.closing == nil && !shadow {
 		r.boundAuth(compiled, e, ways)
 	}
 	return compiled

@@ -24,7 +24,7 @@ func (in Input) Substitute(with map[ObjectRef]*Object) Input {
 		case placed[object.Ref]:
 		case by != nil:
 			out.Objects = append(out.Objects, by)
-		case object.Ref.Kind == "AuthPolicy":
+		case object.Ref.Kind == "AuthPolicy" && !closesNothing(object.raw):
 			out.Closings = append(out.Closings, *closingOf(object, object.raw))
 		}
 		placed[object.Ref] = true

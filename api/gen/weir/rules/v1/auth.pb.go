@@ -213,9 +213,12 @@ type AuthRoute struct {
 	// Whether decisions go to the audit log.
 	Audit Audit `protobuf:"varint,8,opt,name=audit,proto3,enum=weir.rules.v1.Audit" json:"audit,omitempty"`
 	// Rules that are evaluated on the same requests and decide nothing; at most 4.
-	Candidates    []*Candidate `protobuf:"bytes,9,rep,name=candidates,proto3" json:"candidates,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Candidates []*Candidate `protobuf:"bytes,9,rep,name=candidates,proto3" json:"candidates,omitempty"`
+	// Credentials reach the service as they came, because the route is open to
+	// everybody and is checked for a record only.
+	KeepCredentials bool `protobuf:"varint,20,opt,name=keep_credentials,json=keepCredentials,proto3" json:"keep_credentials,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *AuthRoute) Reset() {
@@ -302,6 +305,13 @@ func (x *AuthRoute) GetCandidates() []*Candidate {
 		return x.Candidates
 	}
 	return nil
+}
+
+func (x *AuthRoute) GetKeepCredentials() bool {
+	if x != nil {
+		return x.KeepCredentials
+	}
+	return false
 }
 
 // Candidate is what may come to be in force on a route.
@@ -1484,7 +1494,7 @@ var File_weir_rules_v1_auth_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xd0\x02\n" +
+	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xfb\x02\n" +
 	"\tAuthRoute\x12\x19\n" +
 	"\broute_id\x18\x01 \x01(\tR\arouteId\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x16\n" +
@@ -1495,7 +1505,8 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x05audit\x18\b \x01(\x0e2\x14.weir.rules.v1.AuditR\x05audit\x128\n" +
 	"\n" +
 	"candidates\x18\t \x03(\v2\x18.weir.rules.v1.CandidateR\n" +
-	"candidates\"\xb9\x01\n" +
+	"candidates\x12)\n" +
+	"\x10keep_credentials\x18\x14 \x01(\bR\x0fkeepCredentials\"\xb9\x01\n" +
 	"\tCandidate\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12D\n" +
