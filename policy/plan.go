@@ -237,9 +237,9 @@ type Auth struct {
 // AuthCandidate is rules that are compared with those in force.
 type AuthCandidate struct {
 	// Policy names the AuthPolicies as the AuthRoute does.
-	Policy string
+	Policy string `json:"policy"`
 	// Origin is the first policy or rule in the shadow.
-	Origin Origin
+	Origin Origin `json:"origin"`
 }
 
 // AuthPart is an authenticator or an authorization rule of an AuthRoute.

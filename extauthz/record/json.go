@@ -210,4 +210,3 @@ func Parse(raw []byte) (*decisionv1.Decision, error) {
 	err := protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(raw, record)
 	return record, err
 }
-

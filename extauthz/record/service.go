@@ -21,7 +21,9 @@ type Service struct {
 }
 
 // NewService makes a service; peers are SPIFFE ids.
-func NewService(keeper *Keeper, peers []string) *Service { return &Service{keeper: keeper, peers: peers} }
+func NewService(keeper *Keeper, peers []string) *Service {
+	return &Service{keeper: keeper, peers: peers}
+}
 
 // FindDecisions implements the service.
 func (s *Service) FindDecisions(ctx context.Context, request *decisionv1.FindDecisionsRequest) (*decisionv1.FindDecisionsResponse, error) {

@@ -25,7 +25,8 @@ func (a *App) getCommand() *cobra.Command {
 		Use: "get [KIND]", Short: "List the objects that run, with what became of them", Args: arguments(0, 1),
 		Long: "List the objects that run: whether they are accepted, whether the proxies have them, how many problems they\n" +
 			"have, what they are attached to, and where they are defined. KIND is one such as HTTPRoute, in any case, its plural\n" +
-			"or its short name.",
+			"or its short name.\n" +
+			"`get candidates` lists AuthPolicies and rules in the shadow: what of the traffic they would decide otherwise.",
 	}
 	format := formatFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -34,6 +35,9 @@ func (a *App) getCommand() *cobra.Command {
 		}
 		kind := ""
 		if len(args) > 0 {
+			if strings.EqualFold(args[0], "candidates") || strings.EqualFold(args[0], "candidate") {
+				return a.getCandidates(c.Context(), *format)
+			}
 			var err error
 			if kind, err = kindNamed(args[0]); err != nil {
 				return err

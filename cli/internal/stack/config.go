@@ -46,6 +46,8 @@ type daemonConfig struct {
 	RateLimit *upstream `yaml:"rateLimit,omitempty"`
 	OTLP      *upstream `yaml:"otlp,omitempty"`
 	AdminAPI  *adminAPI `yaml:"adminAPI,omitempty"`
+	// Of extauthz.
+	Audit *auditLog `yaml:"audit,omitempty"`
 	// Of its subscribers.
 	ControlPlane *controlPlane `yaml:"controlPlane,omitempty"`
 	// Of services.
@@ -93,6 +95,11 @@ type controlPlane struct {
 	Address string `yaml:"address"`
 	Peer    string `yaml:"peer"`
 	NodeID  string `yaml:"nodeId"`
+}
+
+type auditLog struct {
+	Dir    string `yaml:"dir"`
+	KeyDir string `yaml:"keyDir"`
 }
 
 type store struct {
@@ -148,6 +155,9 @@ func (l layout) config(d component) daemonConfig {
 		}
 	case ExtAuthz, RateLimit:
 		c.ControlPlane = &controlPlane{Address: l.grpc(ControlPlane), Peer: certs.PeerID("controlplane"), NodeID: d.identity}
+		if d.name == ExtAuthz {
+			c.Audit = &auditLog{Dir: l.dir.Audit(), KeyDir: l.dir.AuditKeys()}
+		}
 	case User, Data:
 		c.Store = &store{SQLite: sqlite{Path: filepath.Join(l.dir.Data(), d.identity+".db")}}
 	}
