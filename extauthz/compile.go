@@ -29,7 +29,12 @@ const headerAuthorization = "authorization"
 type Compiler struct {
 	environment *authzexpr.Environment
 	builders    []Builder
+	issued      IssuedKeys
 }
+
+// UseIssuedKeys lets API key methods accept keys that are not part of the rules.
+// Call it before the first compilation only.
+func (c *Compiler) UseIssuedKeys(keys IssuedKeys) { c.issued = keys }
 
 // NewCompiler makes a compiler that knows API keys, anonymous callers and the
 // methods of builders.
@@ -195,7 +200,7 @@ func (c *Compiler) authenticator(field string, source *rulesv1.Authenticator, pl
 // method is nil for the anonymous authenticator and for what no builder knows.
 func (c *Compiler) method(source *rulesv1.Authenticator, place Place) (Method, error) {
 	if key := source.GetApiKey(); key != nil {
-		method, err := newAPIKeyMethod(key)
+		method, err := newAPIKeyMethod(key, c.issued)
 		if err != nil {
 			return nil, err
 		}
@@ -238,7 +243,7 @@ func (c *Compiler) rule(previous, set *RouteSet, field string, source *rulesv1.A
 // Consumers compiles a whole set, by name. One bad consumer fails the set; the
 // error names each and its field.
 func (c *Compiler) Consumers(sources map[string]*rulesv1.Consumer) (*ConsumerSet, error) {
-	set := &ConsumerSet{subjects: map[tokenSubject]*Consumer{}, count: len(sources)}
+	set := &ConsumerSet{subjects: map[tokenSubject]*Consumer{}, names: make(map[string]*Consumer, len(sources))}
 	var keys []apikey.Key[Proof]
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(sources)) {
@@ -264,6 +269,7 @@ func (c *Compiler) Consumers(sources map[string]*rulesv1.Consumer) (*ConsumerSet
 
 func (s *ConsumerSet) add(keys []apikey.Key[Proof], name string, source *rulesv1.Consumer) ([]apikey.Key[Proof], error) {
 	owner := &Consumer{Name: name, Tenant: source.GetTenant(), Tier: source.GetTier()}
+	s.names[name] = owner
 	var errs []error
 	if source.GetName() != name || name == "" {
 		errs = append(errs, fmt.Errorf("name: is %q, the resource's name is %q; they must be equal and not empty", source.GetName(), name))

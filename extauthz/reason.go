@@ -27,6 +27,14 @@ const (
 	// API_KEY_INVALID: that a key once existed is not the bearer's to learn.
 	ReasonAPIKeyExpired Reason = "API_KEY_EXPIRED"
 
+	// ReasonAPIKeyRevoked and ReasonAPIKeyConsumer, a key whose consumer is not
+	// there or of another tenant, are told as API_KEY_INVALID, too.
+	ReasonAPIKeyRevoked  Reason = "API_KEY_REVOKED"
+	ReasonAPIKeyConsumer Reason = "API_KEY_CONSUMER_UNKNOWN"
+	// ReasonKeysUnavailable is a key that may have been issued, while the issued
+	// keys are not known, or known too long ago.
+	ReasonKeysUnavailable Reason = "API_KEYS_UNAVAILABLE"
+
 	ReasonTokenInvalid     Reason = "TOKEN_INVALID"
 	ReasonTokenExpired     Reason = "TOKEN_EXPIRED"
 	ReasonTokenNotYetValid Reason = "TOKEN_NOT_YET_VALID"
@@ -42,10 +50,15 @@ const (
 	ReasonRuleError Reason = "RULE_ERROR"
 
 	ReasonProviderUnavailable Reason = "IDENTITY_PROVIDER_UNAVAILABLE"
+	ReasonInternal            Reason = "INTERNAL"
+	// ReasonOverloaded is a check that was not begun: too many were under way.
+	ReasonOverloaded Reason = "OVERLOADED"
+	// ReasonSelfTest is any check while the proxy in front is not known to read
+	// requests as this server does.
+	ReasonSelfTest Reason = "SELF_TEST_FAILED"
 	// ReasonAuditUnavailable is where a policy requires a record of the decision
 	// and none can be written.
 	ReasonAuditUnavailable Reason = "AUDIT_UNAVAILABLE"
-	ReasonInternal         Reason = "INTERNAL"
 )
 
 // Fault is the answer that a client gets for a denial with this reason: a code
@@ -65,7 +78,13 @@ func (r Reason) Fault() *fault.Error {
 		return fault.New(codes.InvalidArgument, string(r), "a credential is present more than once; send it once")
 	case ReasonCredentialsMissing:
 		return fault.New(codes.Unauthenticated, string(r), "credentials are required")
-	case ReasonAPIKeyInvalid, ReasonAPIKeyExpired:
+	case ReasonKeysUnavailable:
+		return fault.New(codes.Unavailable, string(r), "API keys cannot be checked at the moment; retry shortly")
+	case ReasonOverloaded:
+		return fault.New(codes.Unavailable, string(r), "too many requests are being authorized; retry shortly")
+	case ReasonSelfTest:
+		return fault.New(codes.Unavailable, string(r), "the request could not be authorized; retry shortly")
+	case ReasonAPIKeyInvalid, ReasonAPIKeyExpired, ReasonAPIKeyRevoked, ReasonAPIKeyConsumer:
 		return fault.New(codes.Unauthenticated, string(ReasonAPIKeyInvalid), "the API key is not valid")
 	case ReasonTokenInvalid:
 		return fault.New(codes.Unauthenticated, string(r), "the token is not valid")

@@ -76,11 +76,11 @@ type rule struct {
 type ConsumerSet struct {
 	keys     *apikey.Index[Proof]
 	subjects map[tokenSubject]*Consumer
-	count    int
+	names    map[string]*Consumer
 }
 
 // Len is the number of consumers.
-func (s *ConsumerSet) Len() int { return s.count }
+func (s *ConsumerSet) Len() int { return len(s.names) }
 
 // Keys is the number of API keys.
 func (s *ConsumerSet) Keys() int { return s.keys.Len() }
@@ -92,6 +92,9 @@ type Consumer struct {
 	// Tenant and Tier are empty when it has none.
 	Tenant, Tier string
 }
+
+// ByName returns the consumer of a name, nil if there is none.
+func (s *ConsumerSet) ByName(name string) *Consumer { return s.names[name] }
 
 // BySubject returns the consumer that an issuer's subject stands for, nil if
 // there is none.

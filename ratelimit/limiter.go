@@ -24,8 +24,8 @@ type Descriptor struct {
 	Cost uint64
 }
 
-// maxCost saturates costs: it is above every capacity, so a sum cannot overflow.
-const maxCost = 1 << 33
+// MaxCost saturates costs: it is above every capacity, so a sum cannot overflow.
+const MaxCost = 1 << 33
 
 // Event names what happened to a descriptor, for observers.
 type Event uint8
@@ -137,9 +137,9 @@ func (l *Limiter) Decide(ctx context.Context, descriptors []Descriptor) (Verdict
 		limit := rule.LimitFor(tierOf(descriptor.Entries))
 		statuses[i] = Status{Rule: rule, Limit: limit}
 		var place int
-		charges, place = addCharge(charges, Charge{
+		charges, place = AddCharge(charges, Charge{
 			Key: NewKey(rule.ID, limit, descriptor.Entries), Limit: limit, Shadow: rule.Shadow,
-			Cost: max(1, min(descriptor.Cost, maxCost)), Look: descriptor.Cost == 0,
+			Cost: max(1, min(descriptor.Cost, MaxCost)), Look: descriptor.Cost == 0,
 		})
 		places = append(places, place)
 	}
@@ -154,9 +154,9 @@ func (l *Limiter) Decide(ctx context.Context, descriptors []Descriptor) (Verdict
 	return Verdict{Allowed: outcome.Admitted, Statuses: statuses}, nil
 }
 
-// addCharge appends a charge, or adds it to the one of the same key, so that a
+// AddCharge appends a charge, or adds it to the one of the same key, so that a
 // request which names a counter twice pays twice. It returns the charge's place.
-func addCharge(charges []Charge, charge Charge) ([]Charge, int) {
+func AddCharge(charges []Charge, charge Charge) ([]Charge, int) {
 	for i := range charges {
 		same := &charges[i]
 		if same.Key != charge.Key {
@@ -166,7 +166,7 @@ func addCharge(charges []Charge, charge Charge) ([]Charge, int) {
 		case same.Look:
 			*same = charge
 		case !charge.Look:
-			same.Cost = min(same.Cost+charge.Cost, maxCost)
+			same.Cost = min(same.Cost+charge.Cost, MaxCost)
 		}
 		return charges, i
 	}

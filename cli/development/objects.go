@@ -43,8 +43,8 @@ func Objects(in Input) ([]File, error) {
 		{"issuer.yaml", []any{issuer(in)}},
 		{"consumer.yaml", []any{consumer(in)}},
 		{"backends.yaml", []any{
-			backend("user", "weir.user.v1.UserService", in.UserPort),
-			backend("data", "weir.data.v1.DataService", in.DataPort),
+			backend("user", in.UserPort, "weir.user.v1.UserService", "weir.user.v1.ApiKeyService"),
+			backend("data", in.DataPort, "weir.data.v1.DataService"),
 		}},
 	} {
 		content := bytes.NewBufferString("# Written by weir up: changes are lost at the next start.\n")
@@ -150,7 +150,7 @@ type keyRef struct {
 	Key  string `yaml:"key"`
 }
 
-func backend(name, service string, port int) object {
+func backend(name string, port int, services ...string) object {
 	return object{
 		APIVersion: weirAPIVersion, Kind: "Backend", Metadata: metadata{Name: name},
 		Spec: backendSpec{
@@ -159,7 +159,7 @@ func backend(name, service string, port int) object {
 			TLS:       backendTLS{SPIFFEID: certs.PeerID(name)},
 			Transcoding: transcoding{
 				DescriptorSetRef: keyRef{Name: name + "-descriptors", Key: "descriptors.binpb"},
-				Services:         []string{service},
+				Services:         services,
 			},
 		},
 	}

@@ -63,14 +63,25 @@ func (x *Index[Owner]) Len() int { return len(x.keys) }
 // Find returns the entry of a key as sent, nil if there is none. The caller
 // checks expiry and must not change the entry.
 func (x *Index[Owner]) Find(key string) *Key[Owner] {
-	if key == "" || len(key) > MaxKeyBytes {
+	digest, ok := Sum(key)
+	if !ok {
 		return nil
 	}
-	var buffer [MaxKeyBytes]byte
-	return x.findDigest(sha256.Sum256(buffer[:copy(buffer[:], key)]))
+	return x.FindDigest(digest)
 }
 
-func (x *Index[Owner]) findDigest(digest Digest) *Key[Owner] {
+// Sum is the digest of a key as sent; ok is false when it is empty or longer
+// than MaxKeyBytes.
+func Sum(key string) (digest Digest, ok bool) {
+	if key == "" || len(key) > MaxKeyBytes {
+		return digest, false
+	}
+	var buffer [MaxKeyBytes]byte
+	return sha256.Sum256(buffer[:copy(buffer[:], key)]), true
+}
+
+// FindDigest is Find for a digest made by Sum.
+func (x *Index[Owner]) FindDigest(digest Digest) *Key[Owner] {
 	at, ok := x.slots[binary.LittleEndian.Uint64(digest[:])]
 	if !ok {
 		return nil

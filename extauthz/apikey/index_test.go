@@ -42,9 +42,9 @@ func TestKeysThatShareAPrefixAreToldApart(t *testing.T) {
 	index, _, _ := NewIndex(keys)
 	require.NotNil(t, index)
 	for i := range 5 {
-		require.Equal(t, i, index.findDigest(keys[i].Digest).Owner)
+		require.Equal(t, i, index.FindDigest(keys[i].Digest).Owner)
 	}
-	require.Nil(t, index.findDigest(Digest{1, 2, 3, 4, 5, 6, 7, 8, 9}))
+	require.Nil(t, index.FindDigest(Digest{1, 2, 3, 4, 5, 6, 7, 8, 9}))
 }
 
 func TestNewIndexRefusesOneKeyTwice(t *testing.T) {

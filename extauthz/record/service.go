@@ -2,34 +2,25 @@ package record
 
 import (
 	"context"
-	"slices"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/peer"
 
 	decisionv1 "weir.dev/api/gen/weir/decision/v1"
 	"weir.dev/kit/fault"
 )
 
-// Service answers weir.decision.v1.DecisionService from a Keeper, to the peers
-// that it names.
+// Service answers weir.decision.v1.DecisionService from a Keeper. Who may ask is
+// for the server to say.
 type Service struct {
 	decisionv1.UnimplementedDecisionServiceServer
 	keeper *Keeper
-	peers  []string
 }
 
-// NewService makes a service; peers are SPIFFE ids.
-func NewService(keeper *Keeper, peers []string) *Service {
-	return &Service{keeper: keeper, peers: peers}
-}
+// NewService makes a service.
+func NewService(keeper *Keeper) *Service { return &Service{keeper: keeper} }
 
 // FindDecisions implements the service.
-func (s *Service) FindDecisions(ctx context.Context, request *decisionv1.FindDecisionsRequest) (*decisionv1.FindDecisionsResponse, error) {
-	if err := admit(ctx, s.peers); err != nil {
-		return nil, err
-	}
+func (s *Service) FindDecisions(_ context.Context, request *decisionv1.FindDecisionsRequest) (*decisionv1.FindDecisionsResponse, error) {
 	if request.GetId() == "" {
 		return nil, fault.New(codes.InvalidArgument, "REQUEST_INVALID", "id: is required")
 	}
@@ -37,23 +28,6 @@ func (s *Service) FindDecisions(ctx context.Context, request *decisionv1.FindDec
 }
 
 // ListCandidates implements the service.
-func (s *Service) ListCandidates(ctx context.Context, _ *decisionv1.ListCandidatesRequest) (*decisionv1.ListCandidatesResponse, error) {
-	if err := admit(ctx, s.peers); err != nil {
-		return nil, err
-	}
+func (s *Service) ListCandidates(context.Context, *decisionv1.ListCandidatesRequest) (*decisionv1.ListCandidatesResponse, error) {
 	return &decisionv1.ListCandidatesResponse{Candidates: s.keeper.shadow.list()}, nil
-}
-
-// admit refuses callers that are none of peers.
-func admit(ctx context.Context, peers []string) error {
-	if p, ok := peer.FromContext(ctx); ok {
-		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.PeerCertificates) > 0 {
-			for _, uri := range info.State.PeerCertificates[0].URIs {
-				if slices.Contains(peers, uri.String()) {
-					return nil
-				}
-			}
-		}
-	}
-	return fault.New(codes.PermissionDenied, "PEER_NOT_ALLOWED", "the certificate's identity may not ask for decisions")
 }

@@ -22,6 +22,9 @@ type Config struct {
 	TLS certs.Files `yaml:"tls"`
 	// AllowedPeers are the SPIFFE ids that may connect.
 	AllowedPeers []string `yaml:"allowedPeers"`
+	// ReservedPeers are the SPIFFE ids that may call a service that is not for
+	// AllowedPeers, by the service's full name. They may call nothing else.
+	ReservedPeers map[string][]string `yaml:"reservedPeers"`
 	// MaxMessageBytes bounds one received message. Default 4 MiB.
 	MaxMessageBytes int `yaml:"maxMessageBytes"`
 	// MaxConcurrentStreams bounds the calls of one connection. Default 1000.

@@ -28,8 +28,9 @@ const maxProblemBytes = 6 << 10
 // guard turns panics and errors into coded ones, puts the identity into the
 // context and logs each call once.
 type guard struct {
-	logger *slog.Logger
-	quiet  bool
+	logger    *slog.Logger
+	quiet     bool
+	admission *admission
 
 	mu     sync.Mutex
 	sample map[string]*sample
@@ -73,6 +74,9 @@ func (g *guard) unary(ctx context.Context, request any, info *grpc.UnaryServerIn
 	started := time.Now()
 	ctx, requestID, err := withCaller(ctx)
 	if err == nil {
+		err = g.admission.check(ctx, info.FullMethod)
+	}
+	if err == nil {
 		response, err = g.callUnary(ctx, request, handler)
 	}
 	if err = g.finish(ctx, info.FullMethod, requestID, started, err, func(md metadata.MD) { _ = grpc.SetTrailer(ctx, md) }); err != nil {
@@ -93,6 +97,9 @@ func (g *guard) callUnary(ctx context.Context, request any, handler grpc.UnaryHa
 func (g *guard) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	started := time.Now()
 	ctx, requestID, err := withCaller(stream.Context())
+	if err == nil {
+		err = g.admission.check(ctx, info.FullMethod)
+	}
 	if err == nil {
 		err = g.callStream(server, &streamWithContext{ServerStream: stream, ctx: ctx}, handler)
 	}

@@ -401,3 +401,32 @@ func TestNewNamesWhatIsWrong(t *testing.T) {
 	_, err = rpcserver.New(cfg, rpcserver.Options{})
 	require.ErrorContains(t, err, "cannot listen on "+f.server.Address())
 }
+
+// A reserved service is for its own peers, and they are for nothing else.
+func TestReservedServices(t *testing.T) {
+	reserve := func(peers map[string][]string) func(*rpcserver.Config, *rpcserver.Options) {
+		return func(cfg *rpcserver.Config, options *rpcserver.Options) {
+			options.Reserved, cfg.ReservedPeers = []string{"test.Echo"}, peers
+		}
+	}
+	both(t, func(t *testing.T, method string) {
+		f := start(t, echo, reserve(map[string][]string{"test.Echo": {certs.PeerID("extauthz")}}))
+		require.Equal(t, "hello", call(f.connect(t, "extauthz"), method, "hello").text)
+		answer := call(f.connect(t, "ingress"), method, "hello")
+		require.Equal(t, codes.PermissionDenied, status.Code(answer.err))
+		require.Equal(t, "PEER_NOT_ALLOWED", reason(t, answer.err))
+		require.Equal(t, codes.Unavailable, status.Code(call(f.connect(t, "data"), method, "hello").err), "a peer that nobody names")
+	})
+	both(t, func(t *testing.T, method string) {
+		f := start(t, echo, func(cfg *rpcserver.Config, options *rpcserver.Options) {
+			options.Reserved, cfg.ReservedPeers = []string{"test.Other"}, map[string][]string{"test.Other": {certs.PeerID("extauthz")}}
+		})
+		require.Equal(t, codes.PermissionDenied, status.Code(call(f.connect(t, "extauthz"), method, "hello").err), "reserved peers call nothing else")
+		require.Equal(t, "hello", call(f.connect(t, "ingress"), method, "hello").text)
+		response, err := healthpb.NewHealthClient(f.connect(t, "extauthz")).Check(t.Context(), &healthpb.HealthCheckRequest{})
+		require.NoError(t, err)
+		require.NotZero(t, response.GetStatus())
+	})
+	f := start(t, echo, reserve(nil))
+	require.Equal(t, codes.PermissionDenied, status.Code(call(f.connect(t, "ingress"), unaryMethod, "hello").err), "reserved for nobody")
+}

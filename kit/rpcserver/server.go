@@ -29,9 +29,9 @@ type Options struct {
 	// Quiet leaves successful calls out of the log; for servers that answer one
 	// call per request that the edge logs anyway.
 	Quiet bool
-	// ServicePeers are SPIFFE ids that may call one service only, by its full
-	// name, besides those that may call all. nil for none.
-	ServicePeers map[string][]string
+	// Reserved are full names of services that only Config.ReservedPeers may
+	// call. One that no peer is named for answers nobody.
+	Reserved []string
 }
 
 // Server is one listening gRPC server.
@@ -50,8 +50,8 @@ func New(cfg Config, options Options) (*Server, error) {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	gate := &gate{everything: cfg.AllowedPeers, services: options.ServicePeers}
-	tlsConfig, err := cfg.TLS.ServerConfig(gate.peers())
+	admission := newAdmission(cfg, options.Reserved)
+	tlsConfig, err := cfg.TLS.ServerConfig(admission.peers())
 	if err != nil {
 		return nil, fmt.Errorf("server certificate: %w", err)
 	}
@@ -66,12 +66,7 @@ func New(cfg Config, options Options) (*Server, error) {
 			return nil, errors.Join(err, listener.Close())
 		}
 	}
-	guard := &guard{logger: options.Logger, quiet: options.Quiet}
-	unary := []grpc.UnaryServerInterceptor{metrics.UnaryServerInterceptor(), guard.unary}
-	streams := []grpc.StreamServerInterceptor{metrics.StreamServerInterceptor(), guard.stream}
-	if len(options.ServicePeers) > 0 {
-		unary, streams = append(unary, gate.unary), append(streams, gate.stream)
-	}
+	guard := &guard{logger: options.Logger, quiet: options.Quiet, admission: admission}
 	server := &Server{
 		config: cfg, logger: options.Logger, listener: listener, metrics: metrics,
 		health: health.NewServer(),
@@ -83,8 +78,8 @@ func New(cfg Config, options Options) (*Server, error) {
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 			grpc.StatsHandler(otelgrpc.NewServerHandler()),
-			grpc.ChainUnaryInterceptor(unary...),
-			grpc.ChainStreamInterceptor(streams...),
+			grpc.ChainUnaryInterceptor(metrics.UnaryServerInterceptor(), guard.unary),
+			grpc.ChainStreamInterceptor(metrics.StreamServerInterceptor(), guard.stream),
 		),
 	}
 	healthpb.RegisterHealthServer(server.grpc, server.health)

@@ -25,15 +25,19 @@ type Options struct {
 	PageSecret []byte
 	// Clock tells the time; nil means time.Now.
 	Clock func() time.Time
+	// KeysChanged, if not nil, is told of each change of an API key once it is
+	// kept.
+	KeysChanged func()
 }
 
 // Service is the user service. Each method acts for the tenant of the identity
 // in its context, and fails with TENANT_REQUIRED without one. All errors are
 // coded. Safe for concurrent use.
 type Service struct {
-	store Store
-	pager query.Pager
-	clock func() time.Time
+	store   Store
+	pager   query.Pager
+	clock   func() time.Time
+	changed func()
 }
 
 // New makes a service.
@@ -41,7 +45,12 @@ func New(options Options) *Service {
 	if options.Clock == nil {
 		options.Clock = time.Now
 	}
-	return &Service{store: options.Store, pager: query.Pager{Secret: options.PageSecret}, clock: options.Clock}
+	if options.KeysChanged == nil {
+		options.KeysChanged = func() {}
+	}
+	return &Service{
+		store: options.Store, pager: query.Pager{Secret: options.PageSecret}, clock: options.Clock, changed: options.KeysChanged,
+	}
 }
 
 func (s *Service) version(tenant string) Version {

@@ -75,6 +75,8 @@ type Store interface {
 	UserStore
 	MembershipStore
 	RoleStore
+	APIKeyStore
+	KeyFeedStore
 }
 
 // OrganizationNotFound is the error of an organization that the tenant doesn't

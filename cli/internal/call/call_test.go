@@ -152,7 +152,7 @@ func TestUnknownMethods(t *testing.T) {
 	for name, want := range map[string]string{
 		"":                                    `no service ""`,
 		"weir.user.v1.UserService/Lst":        "it has CreateOrganization",
-		"weir.user.v2.UserService/List":       "known are weir.data.v1.DataService, weir.user.v1.UserService",
+		"weir.user.v2.UserService/List":       "known are weir.data.v1.DataService, weir.user.v1.ApiKeyService, weir.user.v1.UserService",
 		"weir.user.v1.Organization/List":      "no service",
 		"/weir.user.v1.UserService.ListUser":  `no method "ListUser"`,
 		"weir.user.v1.UserService/List/Users": `no method "List/Users"`,

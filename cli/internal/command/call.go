@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
@@ -49,14 +50,18 @@ func (a *App) callCommand() *cobra.Command {
 		Example: "  weir call weir.user.v1.UserService/CreateOrganization '{\"organizationId\": \"acme\", \"organization\": {\"displayName\": \"Acme\"}}'",
 	}
 	var o callOptions
-	c.Flags().StringArrayVarP(&o.headers, "header", "H", nil, "send this `name: value`; may be given several times")
-	c.Flags().StringVar(&o.token, "token", "", "send a fresh token instead of the API key, or with --token=`TOKEN` that one")
-	c.Flags().Lookup("token").NoOptDefVal = mintToken
-	c.Flags().BoolVar(&o.noAuth, "no-auth", false, "send no credentials")
-	c.Flags().StringVar(&o.plaintext, "plaintext", "", "call this `host:port`, without TLS, instead of the ingress")
-	c.Flags().DurationVar(&o.timeout, "timeout", 30*time.Second, "give up after this long; 0 for never")
+	o.flags(c.Flags())
 	c.RunE = func(c *cobra.Command, args []string) error { return a.call(c.Context(), args, o) }
 	return c
+}
+
+func (o *callOptions) flags(flags *pflag.FlagSet) {
+	flags.StringArrayVarP(&o.headers, "header", "H", nil, "send this `name: value`; may be given several times")
+	flags.StringVar(&o.token, "token", "", "send a fresh token instead of the API key, or with --token=`TOKEN` that one")
+	flags.Lookup("token").NoOptDefVal = mintToken
+	flags.BoolVar(&o.noAuth, "no-auth", false, "send no credentials")
+	flags.StringVar(&o.plaintext, "plaintext", "", "call this `host:port`, without TLS, instead of the ingress")
+	flags.DurationVar(&o.timeout, "timeout", 30*time.Second, "give up after this long; 0 for never")
 }
 
 func (a *App) call(ctx context.Context, args []string, o callOptions) error {
@@ -69,6 +74,13 @@ func (a *App) call(ctx context.Context, args []string, o callOptions) error {
 		return usageError{err}
 	}
 	defer closeInput()
+	return a.through(ctx, o, func(ctx context.Context, conn *grpc.ClientConn, headers metadata.MD) error {
+		return call.Do(ctx, conn, call.Request{Method: method, Input: input, Headers: headers, Output: a.Stdout})
+	})
+}
+
+// through connects to the ingress, or where the options say, for do.
+func (a *App) through(ctx context.Context, o callOptions, do func(context.Context, *grpc.ClientConn, metadata.MD) error) error {
 	headers, err := a.callHeaders(o)
 	if err != nil {
 		return err
@@ -91,7 +103,7 @@ func (a *App) call(ctx context.Context, args []string, o callOptions) error {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	err = call.Do(ctx, conn, call.Request{Method: method, Input: input, Headers: headers, Output: a.Stdout})
+	err = do(ctx, conn, headers)
 	var bad *call.BadInput
 	if err == nil || errors.As(err, &bad) {
 		return err

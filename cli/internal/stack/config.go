@@ -50,6 +50,7 @@ type daemonConfig struct {
 	Audit *auditLog `yaml:"audit,omitempty"`
 	// Of its subscribers.
 	ControlPlane *controlPlane `yaml:"controlPlane,omitempty"`
+	Keys         *keys         `yaml:"keys,omitempty"`
 	// Of services.
 	Store *store `yaml:"store,omitempty"`
 }
@@ -66,6 +67,8 @@ type serverConfig struct {
 	Listen       string      `yaml:"listen"`
 	TLS          certs.Files `yaml:"tls"`
 	AllowedPeers []string    `yaml:"allowedPeers"`
+	// ReservedPeers are of services between parts of Weir.
+	ReservedPeers map[string][]string `yaml:"reservedPeers,omitempty"`
 	// MaxMessageBytes is more than usual for policy that is sent to be applied.
 	MaxMessageBytes int `yaml:"maxMessageBytes,omitempty"`
 }
@@ -100,6 +103,12 @@ type controlPlane struct {
 type auditLog struct {
 	Dir    string `yaml:"dir"`
 	KeyDir string `yaml:"keyDir"`
+}
+
+type keys struct {
+	Address string `yaml:"address"`
+	Peer    string `yaml:"peer"`
+	File    string `yaml:"file"`
 }
 
 type store struct {
@@ -153,15 +162,26 @@ func (l layout) config(d component) daemonConfig {
 		if l.otlp != "" {
 			c.OTLP = &upstream{l.otlp}
 		}
-	case ExtAuthz, RateLimit:
-		c.ControlPlane = &controlPlane{Address: l.grpc(ControlPlane), Peer: certs.PeerID("controlplane"), NodeID: d.identity}
-		if d.name == ExtAuthz {
-			c.Audit = &auditLog{Dir: l.dir.Audit(), KeyDir: l.dir.AuditKeys()}
-		}
+	case ExtAuthz:
+		c.ControlPlane = l.controlPlane(d)
+		c.Keys = &keys{Address: l.grpc(User), Peer: certs.PeerID("user"), File: filepath.Join(l.dir.Data(), "issued-keys")}
+		c.Audit = &auditLog{Dir: l.dir.Audit(), KeyDir: l.dir.AuditKeys()}
+	case RateLimit:
+		c.ControlPlane = l.controlPlane(d)
 	case User, Data:
 		c.Store = &store{SQLite: sqlite{Path: filepath.Join(l.dir.Data(), d.identity+".db")}}
+		if d.name == User {
+			c.Server.ReservedPeers = map[string][]string{keyFeedService: peerIDs([]string{"extauthz"})}
+		}
 	}
 	return c
+}
+
+// keyFeedService is what the user service serves to extauthz alone.
+const keyFeedService = "weir.keys.v1.ApiKeyFeedService"
+
+func (l layout) controlPlane(d component) *controlPlane {
+	return &controlPlane{Address: l.grpc(ControlPlane), Peer: certs.PeerID("controlplane"), NodeID: d.identity}
 }
 
 // shifted maps the listeners' ports that could not be had as declared.

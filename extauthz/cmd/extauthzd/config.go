@@ -20,6 +20,7 @@ type settings struct {
 	Tokens        tokenSettings       `yaml:"tokens"`
 	Audit         auditSettings       `yaml:"audit"`
 	Decisions     decisionSettings    `yaml:"decisions"`
+	Keys          keySettings         `yaml:"keys"`
 }
 
 // controlPlaneSetting says where the rules come from. The client certificate is
@@ -48,14 +49,16 @@ func (s *settings) SetDefaults() {
 	s.Server.SetDefaults()
 	s.Server.AllowedPeers = []string{certs.PeerID("ingress")}
 	s.ControlPlane = controlPlaneSetting{Peer: certs.PeerID("controlplane"), NodeID: "extauthzd"}
+	s.Keys.setDefaults()
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
+	s.Server.ReservedPeers = map[string][]string{decisionService: {certs.PeerID("controlplane")}}
 	s.Audit.SetDefaults()
 	s.Decisions.SetDefaults()
 }
 
 // Validate reports every mistake.
 func (s *settings) Validate() error {
-	errs := []error{s.Config.Validate(), s.Server.Validate()}
+	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Keys.validate()}
 	if _, port, err := net.SplitHostPort(s.ControlPlane.Address); err != nil || port == "" {
 		errs = append(errs, fmt.Errorf("controlPlane.address: %q is not host:port", s.ControlPlane.Address))
 	}

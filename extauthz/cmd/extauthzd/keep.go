@@ -15,7 +15,6 @@ import (
 	"weir.dev/extauthz/audit"
 	"weir.dev/extauthz/record"
 	"weir.dev/extauthz/telemetry"
-	"weir.dev/kit/certs"
 	"weir.dev/kit/config"
 	"weir.dev/kit/daemon"
 )
@@ -99,13 +98,11 @@ type decisionSettings struct {
 	// Sample is the share of decisions whose records are logged: 0, the default,
 	// none, 1 all.
 	Sample float64 `yaml:"sample"`
-	// Peers may ask. Default spiffe://weir.local/controlplane.
-	Peers []string `yaml:"peers"`
 }
 
 // SetDefaults fills in what the fields document.
 func (s *decisionSettings) SetDefaults() {
-	*s = decisionSettings{Recent: 2000, Peers: []string{certs.PeerID("controlplane")}}
+	*s = decisionSettings{Recent: 2000}
 }
 
 // Validate reports every mistake.
@@ -117,17 +114,12 @@ func (s *decisionSettings) Validate() error {
 	if s.Sample < 0 || s.Sample > 1 {
 		errs = append(errs, fmt.Errorf("decisions.sample: %g is outside 0 to 1", s.Sample))
 	}
-	for _, peer := range s.Peers {
-		if !strings.HasPrefix(peer, "spiffe://") {
-			errs = append(errs, fmt.Errorf("decisions.peers: %q is not a SPIFFE id such as spiffe://weir.local/controlplane", peer))
-		}
-	}
 	return errors.Join(errs...)
 }
 
-func (s *decisionSettings) servicePeers() map[string][]string {
-	return map[string][]string{decisionv1.DecisionService_ServiceDesc.ServiceName: s.Peers}
-}
+// decisionService is what the control plane asks for decisions; whoever may is in
+// server.reservedPeers.
+const decisionService = "weir.decision.v1.DecisionService"
 
 // keep makes what records decisions, and serves it to the control plane.
 func keep(cfg *settings, runtime *daemon.Runtime, server grpc.ServiceRegistrar) (keeper *record.Keeper, closeAudit func(), err error) {
@@ -156,7 +148,7 @@ func keep(cfg *settings, runtime *daemon.Runtime, server grpc.ServiceRegistrar) 
 		closeAudit()
 		return nil, nil, err
 	}
-	decisionv1.RegisterDecisionServiceServer(server, record.NewService(keeper, cfg.Decisions.Peers))
+	decisionv1.RegisterDecisionServiceServer(server, record.NewService(keeper))
 	return keeper, closeAudit, nil
 }
 

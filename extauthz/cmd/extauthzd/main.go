@@ -47,9 +47,16 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	if err != nil {
 		return err
 	}
+	store, keys, err := issuedKeys(cfg, runtime)
+	if err != nil {
+		return err
+	}
+	if store != nil {
+		compiler.UseIssuedKeys(store)
+	}
 	server, err := rpcserver.New(cfg.Server, rpcserver.Options{
 		Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Quiet: true,
-		ServicePeers: cfg.Decisions.servicePeers(),
+		Reserved: []string{decisionService},
 	})
 	if err != nil {
 		return err
@@ -79,6 +86,9 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	group.Go(func() error { return server.Run(ctx) })
 	group.Go(func() error { return client.Run(ctx) })
 	group.Go(func() error { return keeper.Run(ctx) })
+	if keys != nil {
+		group.Go(func() error { return keys.Run(ctx) })
+	}
 	return group.Wait()
 }
 

@@ -239,8 +239,9 @@ func TestSettings(t *testing.T) {
 		require.ErrorContains(t, err, field)
 	}
 	s.ControlPlane, s.Tokens, s.Server.AllowedPeers = controlPlaneSetting{Address: "x"}, tokenSettings{}, nil
+	s.Keys = keySettings{Address: "x"}
 	err = s.Validate()
-	for _, field := range []string{"controlPlane.address", "controlPlane.peer", "controlPlane.nodeId", "tokens.cacheBytes", "tokens.cacheTtl", "server.allowedPeers"} {
+	for _, field := range []string{"controlPlane.address", "controlPlane.peer", "controlPlane.nodeId", "tokens.cacheBytes", "tokens.cacheTtl", "server.allowedPeers", "keys.address", "keys.peer", "keys.maxAge"} {
 		require.ErrorContains(t, err, field)
 	}
 }

@@ -12,6 +12,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == checkCommand {
+		os.Exit(checkConfig(os.Args[2:], os.Stdout, os.Stderr))
+	}
 	cfg := &Config{}
 	os.Exit(daemon.Main("ratelimitd", cfg, func(ctx context.Context, runtime *daemon.Runtime) error {
 		cfg.applyEnvironment(os.Getenv)

@@ -1,5 +1,6 @@
-// Command userd is the user service: organizations, users, memberships and roles. It serves
-// weir.user.v1 over gRPC, on SQLite or PostgreSQL.
+// Command userd is the user service: organizations, users, memberships, roles
+// and API keys. It serves weir.user.v1 over gRPC, and weir.keys.v1 to the servers
+// that check keys, on SQLite or PostgreSQL.
 package main
 
 import (
@@ -40,10 +41,13 @@ func run(ctx context.Context, runtime *daemon.Runtime, cfg *serve.Config) (err e
 		return fmt.Errorf("page tokens: %w", err)
 	}
 	runtime.Logger.InfoContext(ctx, "store opened", "kind", kind)
-	service := user.New(user.Options{Store: storage, PageSecret: secret})
+	feed := user.NewKeyFeed(storage)
+	service := user.New(user.Options{Store: storage, PageSecret: secret, KeysChanged: feed.Changed})
 	return serve.Run(ctx, runtime, cfg.Server, serve.Service{
 		Store:    storage,
-		Register: func(registrar grpc.ServiceRegistrar) { usergrpc.Register(registrar, service) },
+		Register: func(registrar grpc.ServiceRegistrar) { usergrpc.Register(registrar, service, feed) },
+		Reserved: []string{usergrpc.FeedService},
+		Task:     feed.Purge,
 	})
 }
 

@@ -87,6 +87,9 @@ type Service struct {
 	Store Store
 	// Register adds the service to the server.
 	Register func(grpc.ServiceRegistrar)
+	// Reserved are the services for peers of their own; see
+	// rpcserver.Config.ReservedPeers.
+	Reserved []string
 	// Task, if not nil, is run now and then.
 	Task func(ctx context.Context) error
 }
@@ -94,7 +97,7 @@ type Service struct {
 // Run serves until ctx ends. The server's health and the daemon's readiness
 // follow the store: while it doesn't answer, the service isn't offered.
 func Run(ctx context.Context, runtime *daemon.Runtime, cfg rpcserver.Config, service Service) error {
-	server, err := rpcserver.New(cfg, rpcserver.Options{Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry})
+	server, err := rpcserver.New(cfg, rpcserver.Options{Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Reserved: service.Reserved})
 	if err != nil {
 		return err
 	}

@@ -20,13 +20,14 @@ type Store struct {
 	users         sqldb.Table[user.User]
 	memberships   sqldb.Table[user.Membership]
 	roles         sqldb.Table[user.Role]
+	apiKeys       sqldb.Table[user.APIKey]
 }
 
 var _ user.Store = (*Store)(nil)
 
 // New wraps a database whose schema is up to date. The store owns it.
 func New(db *sqldb.DB) *Store {
-	return &Store{db: db, organizations: organizations(), users: users(), memberships: memberships(), roles: roles()}
+	return &Store{db: db, organizations: organizations(), users: users(), memberships: memberships(), roles: roles(), apiKeys: apiKeys()}
 }
 
 // Close closes the database.

@@ -31,6 +31,8 @@ func Run(t *testing.T, newStore func(t *testing.T) user.Store) {
 		"concurrent emails": concurrentEmails,
 		"concurrent owners": concurrentOwners,
 		"concurrent users":  concurrentUsers,
+		"API keys":          apiKeys,
+		"concurrent keys":   concurrentKeys,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newStore(t)) })
 	}

@@ -2,10 +2,12 @@ package usergrpc
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	keysv1 "weir.dev/api/gen/weir/keys/v1"
 	userv1 "weir.dev/api/gen/weir/user/v1"
 	"weir.dev/services/user"
 )
@@ -16,9 +18,11 @@ type Server struct {
 	service *user.Service
 }
 
-// Register serves service on registrar.
-func Register(registrar grpc.ServiceRegistrar, service *user.Service) {
+// Register serves service and feed on registrar.
+func Register(registrar grpc.ServiceRegistrar, service *user.Service, feed *user.KeyFeed) {
 	userv1.RegisterUserServiceServer(registrar, &Server{service: service})
+	userv1.RegisterApiKeyServiceServer(registrar, &keyServer{service: service, clock: time.Now})
+	keysv1.RegisterApiKeyFeedServiceServer(registrar, &feedServer{feed: feed})
 }
 
 // CreateOrganization implements userv1.UserServiceServer.

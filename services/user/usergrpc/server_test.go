@@ -27,8 +27,14 @@ func serve(t testing.TB, storage *store.Store, err error) userv1.UserServiceClie
 	t.Helper()
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, storage.Close()) })
-	service := user.New(user.Options{Store: storage, PageSecret: []byte("0123456789abcdef")})
-	return userv1.NewUserServiceClient(servicetest.Serve(t, func(r grpc.ServiceRegistrar) { usergrpc.Register(r, service) }))
+	return userv1.NewUserServiceClient(serveOn(t, storage))
+}
+
+func serveOn(t testing.TB, storage *store.Store) grpc.ClientConnInterface {
+	t.Helper()
+	feed := user.NewKeyFeed(storage)
+	service := user.New(user.Options{Store: storage, PageSecret: []byte("0123456789abcdef"), KeysChanged: feed.Changed})
+	return servicetest.Serve(t, func(r grpc.ServiceRegistrar) { usergrpc.Register(r, service, feed) })
 }
 
 // TestService runs every scenario on both databases: the answers are equal.

@@ -1,0 +1,83 @@
+package rpcserver
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+
+	"weir.dev/kit/fault"
+)
+
+// healthService may be asked by every peer that may connect.
+const healthService = "grpc.health.v1.Health"
+
+// admission says which peer may call which service, beyond who may connect. It
+// is nil-safe in check only: a server without reserved services admits whom TLS
+// admitted.
+type admission struct {
+	allowed  []string
+	reserved map[string][]string
+}
+
+func newAdmission(cfg Config, reserved []string) *admission {
+	a := &admission{allowed: cfg.AllowedPeers, reserved: map[string][]string{}}
+	for _, service := range reserved {
+		a.reserved[service] = cfg.ReservedPeers[service]
+	}
+	return a
+}
+
+// peers are all that may connect.
+func (a *admission) peers() []string {
+	all := slices.Clone(a.allowed)
+	for _, peers := range a.reserved {
+		for _, peer := range peers {
+			if !slices.Contains(all, peer) {
+				all = append(all, peer)
+			}
+		}
+	}
+	return all
+}
+
+// check refuses a call that its peer may not make.
+func (a *admission) check(ctx context.Context, fullMethod string) error {
+	if a == nil || len(a.reserved) == 0 {
+		return nil
+	}
+	service, _, _ := strings.Cut(strings.TrimPrefix(fullMethod, "/"), "/")
+	if service == healthService {
+		return nil
+	}
+	may := a.allowed
+	if peers, reserved := a.reserved[service]; reserved {
+		may = peers
+	}
+	for _, id := range callers(ctx) {
+		if slices.Contains(may, id) {
+			return nil
+		}
+	}
+	return fault.New(codes.PermissionDenied, "PEER_NOT_ALLOWED", "this peer may not call %s", service)
+}
+
+// callers are the URI SANs of the peer's verified certificate.
+func callers(ctx context.Context) []string {
+	from, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	info, ok := from.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.PeerCertificates) == 0 {
+		return nil
+	}
+	var ids []string
+	for _, uri := range info.State.PeerCertificates[0].URIs {
+		ids = append(ids, uri.String())
+	}
+	return ids
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+
+	"weir.dev/ratelimit/erconfig"
+)
+
+// checkCommand is the word after the program's name that checks a
+// configuration of envoyproxy/ratelimit instead of serving.
+const checkCommand = "check-config"
+
+// Exit codes of check-config.
+const (
+	exitGood  = 0
+	exitBad   = 1
+	exitUsage = 2
+)
+
+// checked is what check-config found, for programs.
+type checked struct {
+	Files    int                `json:"files"`
+	Domains  int                `json:"domains"`
+	Limits   int                `json:"limits"`
+	Problems []erconfig.Problem `json:"problems"`
+}
+
+// checkConfig reads a folder and says what is wrong with it.
+func checkConfig(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("ratelimitd "+checkCommand, flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	merge := flags.Bool("merge-domains", false, "let several files configure one domain (MERGE_DOMAIN_CONFIG)")
+	ignoreHidden := flags.Bool("ignore-dot-files", false, "leave out files that begin with a dot (RUNTIME_IGNOREDOTFILES)")
+	format := flags.String("o", "text", "text or json")
+	flags.Usage = func() {
+		fmt.Fprintf(stderr, "usage: ratelimitd %s [flags] DIR\n\nChecks the YAML files of envoyproxy/ratelimit in DIR; exits with 1 when one is wrong.\n\n", checkCommand)
+		flags.PrintDefaults()
+	}
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return exitGood
+		}
+		return exitUsage
+	}
+	if flags.NArg() != 1 || (*format != "text" && *format != "json") {
+		flags.Usage()
+		return exitUsage
+	}
+	files, err := erconfig.ReadDir(flags.Arg(0), *ignoreHidden)
+	if err != nil {
+		fmt.Fprintln(stderr, "ratelimitd:", err)
+		return exitBad
+	}
+	result := checked{Files: len(files), Problems: []erconfig.Problem{}}
+	config, err := erconfig.Load(files, erconfig.Options{MergeDomains: *merge})
+	if config != nil {
+		result.Domains, result.Limits = config.Domains(), len(config.Limits())
+	}
+	var problems erconfig.Problems
+	if errors.As(err, &problems) {
+		result.Problems = problems
+	}
+	if err := result.print(stdout, *format); err != nil {
+		fmt.Fprintln(stderr, "ratelimitd:", err)
+		return exitBad
+	}
+	if len(result.Problems) > 0 || result.Files == 0 {
+		return exitBad
+	}
+	return exitGood
+}
+
+func (c *checked) print(w io.Writer, format string) error {
+	if format == "json" {
+		return json.NewEncoder(w).Encode(c)
+	}
+	for _, problem := range c.Problems {
+		fmt.Fprintln(w, "error:", problem)
+	}
+	var err error
+	switch {
+	case c.Files == 0:
+		_, err = fmt.Fprintln(w, "error: the folder holds no files")
+	case len(c.Problems) > 0:
+		_, err = fmt.Fprintf(w, "files: %d, errors: %d\n", c.Files, len(c.Problems))
+	default:
+		_, err = fmt.Fprintf(w, "files: %d, domains: %d, limits: %d; all good\n", c.Files, c.Domains, c.Limits)
+	}
+	return err
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestCheckConfig(t *testing.T) {
+	good, bad, empty := t.TempDir(), t.TempDir(), t.TempDir()
+	write := func(dir, name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	write(good, "a.yaml", "domain: a\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 1}}]")
+	write(good, "b.yaml", "domain: b")
+	write(bad, "a.yaml", "domain: a\ndescriptors: [{key: k, rate_limit: {unit: fortnight}}, {}]")
+	write(bad, "b.yaml", "domain: a")
+	for name, test := range map[string]struct {
+		args []string
+		code int
+		out  []string
+		err  string
+	}{
+		"good":         {[]string{good}, exitGood, []string{"files: 2, domains: 2, limits: 1; all good\n"}, ""},
+		"good as JSON": {[]string{"-o", "json", good}, exitGood, []string{`{"files":2,"domains":2,"limits":1,"problems":[]}`}, ""},
+		"bad": {[]string{bad}, exitBad, []string{
+			"error: " + filepath.Join(bad, "a.yaml") + `:2: descriptors[0].rate_limit.unit: "fortnight" is none of`,
+			"descriptors[1].key: is required", "b.yaml:1: domain: \"a\" is configured in", "files: 2, errors: 3\n",
+		}, ""},
+		"bad, merged": {[]string{"-merge-domains", bad}, exitBad, []string{"files: 2, errors: 2\n"}, ""},
+		"bad as JSON": {[]string{"-o", "json", bad}, exitBad, []string{`"line":2,"field":"descriptors[1].key"`}, ""},
+		"empty":       {[]string{empty}, exitBad, []string{"holds no files"}, ""},
+		"nothing":     {[]string{filepath.Join(good, "none")}, exitBad, nil, "no such file"},
+		"no folder":   {nil, exitUsage, nil, "usage: ratelimitd check-config"},
+		"bad format":  {[]string{"-o", "xml", good}, exitUsage, nil, "usage: "},
+		"bad flag":    {[]string{"-x"}, exitUsage, nil, "not defined: -x"},
+		"help":        {[]string{"-h"}, exitGood, nil, "MERGE_DOMAIN_CONFIG"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out, errors bytes.Buffer
+			require.Equal(t, test.code, checkConfig(test.args, &out, &errors))
+			for _, want := range test.out {
+				require.Contains(t, out.String(), want)
+			}
+			require.Contains(t, errors.String(), test.err)
+		})
+	}
+}

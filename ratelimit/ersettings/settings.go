@@ -1,0 +1,220 @@
+package ersettings
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Settings are the variables that change something, by field. A tag gives the
+// name and the default.
+type Settings struct {
+	// HTTP: /json and /healthcheck.
+	Host string `env:"HOST" default:"0.0.0.0"`
+	Port uint16 `env:"PORT" default:"8080"`
+	// Debug: /rlconfig, /stats and profiles.
+	DebugHost string `env:"DEBUG_HOST" default:"0.0.0.0"`
+	DebugPort uint16 `env:"DEBUG_PORT" default:"6070"`
+
+	GRPCHost                  string        `env:"GRPC_HOST" default:"0.0.0.0"`
+	GRPCPort                  uint16        `env:"GRPC_PORT" default:"8081"`
+	GRPCUDS                   string        `env:"GRPC_UDS"`
+	GRPCMaxConnectionAge      time.Duration `env:"GRPC_MAX_CONNECTION_AGE" default:"24h"`
+	GRPCMaxConnectionAgeGrace time.Duration `env:"GRPC_MAX_CONNECTION_AGE_GRACE" default:"1h"`
+	GRPCServerUseTLS          bool          `env:"GRPC_SERVER_USE_TLS" default:"false"`
+	GRPCServerTLSCert         string        `env:"GRPC_SERVER_TLS_CERT"`
+	GRPCServerTLSKey          string        `env:"GRPC_SERVER_TLS_KEY"`
+	GRPCClientTLSCA           string        `env:"GRPC_CLIENT_TLS_CACERT"`
+	GRPCClientTLSSAN          string        `env:"GRPC_CLIENT_TLS_SAN"`
+
+	LogLevel  string `env:"LOG_LEVEL" default:"WARN"`
+	LogFormat string `env:"LOG_FORMAT" default:"text"`
+
+	ConfigType      string `env:"CONFIG_TYPE" default:"FILE"`
+	ForceStart      bool   `env:"FORCE_START_WITHOUT_INITIAL_CONFIG" default:"false"`
+	RuntimeRoot     string `env:"RUNTIME_ROOT" default:"/srv/runtime_data/current"`
+	RuntimeSub      string `env:"RUNTIME_SUBDIRECTORY"`
+	RuntimeApp      string `env:"RUNTIME_APPDIRECTORY" default:"config"`
+	IgnoreDotFiles  bool   `env:"RUNTIME_IGNOREDOTFILES" default:"false"`
+	MergeDomains    bool   `env:"MERGE_DOMAIN_CONFIG" default:"false"`
+	HealthyWithOnly bool   `env:"HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED" default:"false"`
+
+	UsePrometheus  bool   `env:"USE_PROMETHEUS" default:"false"`
+	PrometheusAddr string `env:"PROMETHEUS_ADDR" default:":9090"`
+	PrometheusPath string `env:"PROMETHEUS_PATH" default:"/metrics"`
+
+	NearLimitRatio float64 `env:"NEAR_LIMIT_RATIO" default:"0.8"`
+	KeyPrefix      string  `env:"CACHE_KEY_PREFIX"`
+	Backend        string  `env:"BACKEND_TYPE" default:"redis"`
+
+	ResponseHeaders bool   `env:"LIMIT_RESPONSE_HEADERS_ENABLED" default:"false"`
+	HeaderLimit     string `env:"LIMIT_LIMIT_HEADER" default:"RateLimit-Limit"`
+	HeaderRemaining string `env:"LIMIT_REMAINING_HEADER" default:"RateLimit-Remaining"`
+	HeaderReset     string `env:"LIMIT_RESET_HEADER" default:"RateLimit-Reset"`
+
+	RedisSocketType   string        `env:"REDIS_SOCKET_TYPE" default:"unix"`
+	RedisType         string        `env:"REDIS_TYPE" default:"SINGLE"`
+	RedisURL          string        `env:"REDIS_URL" default:"/var/run/nutcracker/ratelimit.sock"`
+	RedisPoolSize     int           `env:"REDIS_POOL_SIZE" default:"10"`
+	RedisAuth         string        `env:"REDIS_AUTH"`
+	RedisSentinelAuth string        `env:"REDIS_SENTINEL_AUTH"`
+	RedisTLS          bool          `env:"REDIS_TLS" default:"false"`
+	RedisTLSCert      string        `env:"REDIS_TLS_CLIENT_CERT"`
+	RedisTLSKey       string        `env:"REDIS_TLS_CLIENT_KEY"`
+	RedisTLSCA        string        `env:"REDIS_TLS_CACERT"`
+	RedisTLSAnyHost   bool          `env:"REDIS_TLS_SKIP_HOSTNAME_VERIFICATION" default:"false"`
+	RedisTimeout      time.Duration `env:"REDIS_TIMEOUT" default:"10s"`
+
+	GlobalShadow bool `env:"SHADOW_MODE" default:"false"`
+	GlobalQuota  bool `env:"QUOTA_MODE" default:"false"`
+	Metadata     bool `env:"RESPONSE_DYNAMIC_METADATA" default:"false"`
+
+	// Ignored names what is set and changes nothing, each with the reason.
+	Ignored []string
+}
+
+// without are the names of envoyproxy/ratelimit that change nothing here.
+func without() map[string]string {
+	const (
+		script    = "each request is one script call; there is no pipeline to tune"
+		oneRedis  = "all limits of a request are decided at one instant, in one Redis"
+		onCreate  = "a counter expires with its window"
+		neverPaid = "a refused request is never charged"
+	)
+	return map[string]string{
+		"REDIS_PIPELINE_WINDOW": script, "REDIS_PIPELINE_LIMIT": script, "REDIS_CLUSTER_PIPELINE_PARALLELISM": script,
+		"REDIS_PERSECOND": oneRedis, "REDIS_PERSECOND_URL": oneRedis, "REDIS_PERSECOND_TYPE": oneRedis, "REDIS_PERSECOND_SOCKET_TYPE": oneRedis,
+		"REDIS_PERSECOND_POOL_SIZE": oneRedis, "REDIS_PERSECOND_AUTH": oneRedis, "REDIS_PERSECOND_TLS": oneRedis,
+		"EXPIRATION_JITTER_MAX_SECONDS":            onCreate,
+		"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT":  neverPaid,
+		"LOCAL_CACHE_SIZE_IN_BYTES":                "refusals are not remembered locally yet",
+		"RUNTIME_WATCH_ROOT":                       "both the link and the files are watched",
+		"REDIS_HEALTH_CHECK_ACTIVE_CONNECTION":     "health follows whether Redis answers",
+		"REDIS_POOL_ON_EMPTY_BEHAVIOR":             "a call waits for a connection no longer than its deadline",
+		"REDIS_STARTUP_INITIAL_INTERVAL":           "the start does not wait for Redis",
+		"REDIS_STARTUP_MAX_INTERVAL":               "the start does not wait for Redis",
+		"REDIS_STARTUP_MAX_ELAPSED_TIME":           "the start does not wait for Redis",
+		"PROMETHEUS_MAPPER_YAML":                   "metrics have their labels from the start; there is no mapping",
+		"PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS": "times are in seconds",
+		"USE_STATSD":      "metrics are served for Prometheus only",
+		"STATSD_HOST":     "metrics are served for Prometheus only",
+		"STATSD_PORT":     "metrics are served for Prometheus only",
+		"USE_DOG_STATSD":  "metrics are served for Prometheus only",
+		"TRACING_ENABLED": "traces are configured by the OTEL_ variables",
+	}
+}
+
+// Read reads the environment; lookup is os.LookupEnv outside tests. The error
+// joins every mistake, each beginning with the variable's name. No error holds a
+// password.
+func Read(lookup func(string) (string, bool)) (*Settings, error) {
+	s := &Settings{}
+	var errs []error
+	value := reflect.ValueOf(s).Elem()
+	for i := range value.NumField() {
+		tag := value.Type().Field(i).Tag
+		name, ok := tag.Lookup("env")
+		if !ok {
+			continue
+		}
+		text, set := lookup(name)
+		if !set {
+			text = tag.Get("default")
+		}
+		if err := assign(value.Field(i), strings.TrimSpace(text)); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	for name, reason := range without() {
+		if _, set := lookup(name); set {
+			s.Ignored = append(s.Ignored, name+": "+reason)
+		}
+	}
+	slices.Sort(s.Ignored)
+	return s, errors.Join(append(errs, s.validate()...)...)
+}
+
+// assign reads one value. An empty one is the type's zero value, as there.
+func assign(field reflect.Value, text string) error {
+	if text == "" {
+		return nil
+	}
+	switch into := field.Addr().Interface().(type) {
+	case *string:
+		*into = text
+	case *bool:
+		parsed, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("%q is neither true nor false", text)
+		}
+		*into = parsed
+	case *uint16:
+		parsed, err := strconv.ParseUint(text, 0, 16)
+		if err != nil {
+			return fmt.Errorf("%q is not a port from 0 to 65535", text)
+		}
+		*into = uint16(parsed)
+	case *int:
+		parsed, err := strconv.ParseInt(text, 0, 32)
+		if err != nil {
+			return fmt.Errorf("%q is not a whole number", text)
+		}
+		*into = int(parsed)
+	case *float64:
+		parsed, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return fmt.Errorf("%q is not a number", text)
+		}
+		*into = parsed
+	case *time.Duration:
+		parsed, err := time.ParseDuration(text)
+		if err != nil {
+			return fmt.Errorf("%q is not a duration such as 150ms or 10s", text)
+		}
+		*into = parsed
+	}
+	return nil
+}
+
+func (s *Settings) validate() []error {
+	var errs []error
+	add := func(wrong bool, format string, args ...any) {
+		if wrong {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	add(s.ConfigType != "FILE" && s.ConfigType != "GRPC_XDS_SOTW", "CONFIG_TYPE: %q is not FILE", s.ConfigType)
+	add(s.ConfigType == "GRPC_XDS_SOTW", "CONFIG_TYPE: GRPC_XDS_SOTW is not supported yet; use FILE")
+	add(s.Backend != "redis" && s.Backend != "memory", "BACKEND_TYPE: %q is not supported; use redis, or memory for a single replica", s.Backend)
+	add(s.NearLimitRatio < 0 || s.NearLimitRatio > 1, "NEAR_LIMIT_RATIO: %v is outside 0 to 1", s.NearLimitRatio)
+	add(s.GRPCServerUseTLS && (s.GRPCServerTLSCert == "" || s.GRPCServerTLSKey == ""), "GRPC_SERVER_USE_TLS: needs GRPC_SERVER_TLS_CERT and GRPC_SERVER_TLS_KEY")
+	add(s.GRPCClientTLSSAN != "" && s.GRPCClientTLSCA == "", "GRPC_CLIENT_TLS_SAN: needs GRPC_CLIENT_TLS_CACERT, or no client certificate is asked for")
+	add(s.RedisTimeout <= 0, "REDIS_TIMEOUT: %s is not positive", s.RedisTimeout)
+	add(s.RedisPoolSize < 1 || s.RedisPoolSize > 10_000, "REDIS_POOL_SIZE: %d is outside 1 to 10000", s.RedisPoolSize)
+	add((s.RedisTLSCert == "") != (s.RedisTLSKey == ""), "REDIS_TLS_CLIENT_CERT: comes together with REDIS_TLS_CLIENT_KEY")
+	add(!slices.Contains([]string{"single", "cluster", "sentinel"}, strings.ToLower(s.RedisType)), "REDIS_TYPE: %q is not SINGLE, CLUSTER or SENTINEL", s.RedisType)
+	add(s.RedisSocketType != "unix" && s.RedisSocketType != "tcp", "REDIS_SOCKET_TYPE: %q is not unix or tcp", s.RedisSocketType)
+	add(strings.EqualFold(s.RedisType, "sentinel") && !strings.Contains(s.RedisURL, ","), "REDIS_URL: for SENTINEL is MASTER-NAME,HOST:PORT[,HOST:PORT ...]")
+	add(!slices.Contains([]string{"debug", "info", "warn", "warning", "error"}, strings.ToLower(s.LogLevel)), "LOG_LEVEL: %q is not DEBUG, INFO, WARN or ERROR", s.LogLevel)
+	_, _, err := net.SplitHostPort(s.PrometheusAddr)
+	add(s.UsePrometheus && err != nil, "PROMETHEUS_ADDR: %q is not host:port", s.PrometheusAddr)
+	add(s.UsePrometheus && !strings.HasPrefix(s.PrometheusPath, "/"), "PROMETHEUS_PATH: %q does not begin with a slash", s.PrometheusPath)
+	for name, header := range map[string]string{"LIMIT_LIMIT_HEADER": s.HeaderLimit, "LIMIT_REMAINING_HEADER": s.HeaderRemaining, "LIMIT_RESET_HEADER": s.HeaderReset} {
+		add(s.ResponseHeaders && !token(header), "%s: %q is not the name of a header", name, header)
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errs
+}
+
+// token reports whether text is a field name (RFC 9110 section 5.6.2).
+func token(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(r rune) bool {
+		alphanumeric := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+		return !alphanumeric && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+	})
+}

@@ -1,0 +1,61 @@
+package ersettings_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"weir.dev/ratelimit/ersettings"
+)
+
+func read(set map[string]string) (*ersettings.Settings, error) {
+	return ersettings.Read(func(name string) (string, bool) { value, ok := set[name]; return value, ok })
+}
+
+func TestDefaults(t *testing.T) {
+	s, err := read(nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 8080, s.Port)
+	require.EqualValues(t, 8081, s.GRPCPort)
+	require.EqualValues(t, 6070, s.DebugPort)
+	require.Equal(t, "/srv/runtime_data/current", s.RuntimeRoot)
+	require.Equal(t, "config", s.RuntimeApp)
+	require.InDelta(t, 0.8, s.NearLimitRatio, 0)
+	require.Equal(t, 24*time.Hour, s.GRPCMaxConnectionAge)
+	require.Equal(t, "RateLimit-Remaining", s.HeaderRemaining)
+	require.Empty(t, s.Ignored)
+}
+
+func TestValues(t *testing.T) {
+	s, err := read(map[string]string{
+		"PORT": "0", "REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": "redis:6379", "REDIS_TYPE": "cluster", "REDIS_TIMEOUT": "150ms", "SHADOW_MODE": "1",
+		"NEAR_LIMIT_RATIO": "0.5", "REDIS_PERSECOND": "true", "USE_STATSD": "false", "LOG_LEVEL": "debug", "MERGE_DOMAIN_CONFIG": "",
+	})
+	require.NoError(t, err)
+	require.Zero(t, s.Port)
+	require.True(t, s.GlobalShadow)
+	require.False(t, s.MergeDomains)
+	require.Equal(t, 150*time.Millisecond, s.RedisTimeout)
+	require.Len(t, s.Ignored, 2)
+	require.Contains(t, s.Ignored[0], "REDIS_PERSECOND: all limits of a request are decided at one instant")
+}
+
+func TestMistakes(t *testing.T) {
+	_, err := read(map[string]string{
+		"PORT": "http", "GRPC_PORT": "65536", "SHADOW_MODE": "maybe", "REDIS_TIMEOUT": "10", "NEAR_LIMIT_RATIO": "2", "REDIS_POOL_SIZE": "0",
+		"CONFIG_TYPE": "GRPC_XDS_SOTW", "BACKEND_TYPE": "memcache", "REDIS_TYPE": "ring", "REDIS_SOCKET_TYPE": "udp", "LOG_LEVEL": "loud",
+		"GRPC_SERVER_USE_TLS": "true", "GRPC_CLIENT_TLS_SAN": "x", "REDIS_TLS_CLIENT_CERT": "c", "USE_PROMETHEUS": "true", "PROMETHEUS_ADDR": "9090",
+		"PROMETHEUS_PATH": "metrics", "LIMIT_RESPONSE_HEADERS_ENABLED": "true", "LIMIT_RESET_HEADER": "a b", "REDIS_AUTH": "hunter2",
+	})
+	for _, name := range []string{
+		"PORT", "GRPC_PORT", "SHADOW_MODE", "REDIS_TIMEOUT", "NEAR_LIMIT_RATIO", "REDIS_POOL_SIZE", "CONFIG_TYPE", "BACKEND_TYPE", "REDIS_TYPE",
+		"REDIS_SOCKET_TYPE", "LOG_LEVEL", "GRPC_SERVER_USE_TLS", "GRPC_CLIENT_TLS_SAN", "REDIS_TLS_CLIENT_CERT", "PROMETHEUS_ADDR",
+		"PROMETHEUS_PATH", "LIMIT_RESET_HEADER",
+	} {
+		require.ErrorContains(t, err, name+": ")
+	}
+	require.NotContains(t, err.Error(), "hunter2")
+	_, err = read(map[string]string{"REDIS_TYPE": "SENTINEL", "REDIS_URL": "a:1"})
+	require.ErrorContains(t, err, "REDIS_URL: for SENTINEL is MASTER-NAME,")
+}
