@@ -20,6 +20,7 @@ type settings struct {
 	Tokens        tokenSettings       `yaml:"tokens"`
 	Audit         auditSettings       `yaml:"audit"`
 	Decisions     decisionSettings    `yaml:"decisions"`
+	Kubernetes    kubernetesSetting   `yaml:"kubernetes"`
 	Keys          keySettings         `yaml:"keys"`
 }
 
@@ -36,10 +37,11 @@ type controlPlaneSetting struct {
 
 // tokenSettings bounds what is remembered of tokens.
 type tokenSettings struct {
-	// CacheBytes bounds the cache of verified tokens, approximately. Default 64
-	// MiB.
+	// CacheBytes bounds what is remembered of tokens, approximately, whichever
+	// method proved them. Default 64 MiB.
 	CacheBytes uint64 `yaml:"cacheBytes"`
-	// CacheTTL bounds how long one verification is remembered. Default 5m.
+	// CacheTTL bounds how long one proof is remembered, whatever a policy says.
+	// Default 5m.
 	CacheTTL config.Duration `yaml:"cacheTtl"`
 }
 
@@ -54,6 +56,7 @@ func (s *settings) SetDefaults() {
 	s.Server.ReservedPeers = map[string][]string{decisionService: {certs.PeerID("controlplane")}}
 	s.Audit.SetDefaults()
 	s.Decisions.SetDefaults()
+	s.Kubernetes.setDefaults()
 }
 
 // Validate reports every mistake.
@@ -75,5 +78,6 @@ func (s *settings) Validate() error {
 		errs = append(errs, fmt.Errorf("tokens.cacheTtl: %s is outside 0s to 1h", ttl))
 	}
 	errs = append(errs, s.Audit.Validate(s.ControlPlane.NodeID), s.Decisions.Validate())
+	errs = append(errs, s.Kubernetes.validate())
 	return errors.Join(errs...)
 }
