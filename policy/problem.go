@@ -64,6 +64,9 @@ const (
 	CodeTooManyMerged    Code = "WEIR3303"
 	CodeOpenRoute        Code = "WEIR4001"
 	CodeFollowed         Code = "WEIR5201"
+	CodeAuditUnavailable Code = "WEIR5301"
+	CodeAuditSpace       Code = "WEIR5302"
+	CodeAuditRecovered   Code = "WEIR5303"
 	CodeShadowTooMany    Code = "WEIR2460"
 	CodeShadowRefuses    Code = "WEIR2461"
 	CodeSourceDown       Code = "WEIR5001"
@@ -120,6 +123,9 @@ func Explanations() map[Code]string {
 		CodeNoAuthentication: "AuthPolicies with strategy merge reach a route and none of them says how callers are identified, so every request is refused. Add authentication to one of them.",
 		CodeTooManyMerged:    "AuthPolicies merged on one route come to more ways or rules than are checked for a request. Merge fewer of them; until then every request is refused.",
 		CodeFollowed:         "weir apply keeps objects of its own and does not override those of a folder or a cluster that the control plane follows. Edit the object where it is defined, or give the new one another name.",
+		CodeAuditUnavailable: "extauthz cannot write its audit log, so requests whose policy requires a record are refused with 503. Its log has the reason: make room, or, where the log was changed, verify it (weir audit verify) and move its files away. It is tried again every second.",
+		CodeAuditSpace:       "The file system of the audit log is nearly full. Make room, or keep less (audit.keepBytes, audit.keepAge); when it is full, requests whose policy requires a record are refused.",
+		CodeAuditRecovered:   "The audit log ended in an unfinished line, as a crash leaves it. Nobody was told that it was written; it was cut off and kept in a file beside the log. Nothing is to be done.",
 		CodeShadowTooMany:    "An AuthPolicy in the shadow, merged with the others that reach a route, comes to more ways or rules than are checked for a request. It is not compared; merge fewer.",
 		CodeShadowRefuses:    "In force, the AuthPolicy in the shadow would refuse every request of a route, because no way to identify callers is left that can be used. The message says where.",
 		CodeOpenRoute:        "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
