@@ -33,7 +33,8 @@ func (c *Compiler) candidates(previous, set *RouteSet, r *route) error {
 		compiled := &candidate{source: source, sameMethods: sameMethods(source.GetAuthenticators(), r.source.GetAuthenticators())}
 		live := &rulesv1.AuthRoute{
 			RouteId: r.id, Policy: source.GetPolicy(), Digest: source.GetDigest(), Realm: r.source.GetRealm(),
-			Authenticators: source.GetAuthenticators(), Rules: source.GetRules(),
+			Authenticators: source.GetAuthenticators(), Rules: source.GetRules(), Metadata: source.GetMetadata(),
+			Body: source.GetBody(), Settings: source.GetSettings(),
 		}
 		made, err := c.route(previous, set, r.id, live)
 		if err != nil {

@@ -74,6 +74,12 @@ type Decision struct {
 	identified bool
 	// found is what each authenticator of the route found.
 	found [maxAuthenticators]Presence
+	// IdentityHeaders are the names of the identity headers that the service
+	// gets; nil is all of them. Shared: never changed.
+	IdentityHeaders []string
+	// OwnedHeaders are the names of other headers that only we set on this route:
+	// a client's own do not reach the service. Shared: never changed.
+	OwnedHeaders []string
 	// Cause is for logs, nil when there is nothing to add. It holds no secret.
 	Cause error
 }

@@ -30,7 +30,7 @@ type Inspection struct {
 	// authzexpr.Program.References does.
 	Reads []string
 	// Headers are those that rules may read.
-	Headers map[string]string
+	Headers map[string][]string
 }
 
 // Inspect looks at a decision again: what was decided follows from the rules, the
@@ -51,20 +51,24 @@ func Inspect(rules *Rules, request *Request, decision *Decision) Inspection {
 		found.Methods = route.methodsSeen(decision)
 	}
 	found.Rules = route.rulesSeen(decision)
-	found.Reads = route.reads()
-	attempt := attempt{route: route, request: request}
-	found.Headers = attempt.visibleHeaders()
+	found.Reads = route.allReads()
+	found.Headers = (*visible)(&attempt{route: route, request: request}).All()
 	return found
 }
 
-// reads joins what rules read.
-func (r *route) reads() []string {
+// allReads joins what rules read. Requirements read claims.
+func (r *route) allReads() []string {
 	var all []string
 	for i := range r.rules {
-		all = append(all, r.rules[i].program.References()...)
+		if r.rules[i].program != nil {
+			all = append(all, r.rules[i].program.References()...)
+		}
+		if r.rules[i].requirements != nil {
+			all = append(all, "identity.claims")
+		}
 	}
 	for _, c := range r.candidates {
-		all = append(all, c.reads()...)
+		all = append(all, c.allReads()...)
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
@@ -122,17 +126,19 @@ func (r *route) rulesSeen(decision *Decision) []Seen {
 	decided := !decision.identified
 	for i := range r.rules {
 		rule := &r.rules[i]
-		seen[i] = Seen{Name: rule.name, Kind: "deny", Outcome: "false"}
-		if rule.allow {
-			seen[i].Kind = "allow"
-		}
+		seen[i] = Seen{Name: rule.name, Kind: [...]string{effectDeny: "deny", effectAllow: "allow", effectRequire: "require"}[rule.effect], Outcome: "false"}
 		switch {
 		case decided:
 			seen[i].Outcome = "not reached"
-		case rule.name == decision.Rule && decision.Reason == ReasonRuleError:
+		case rule.name == decision.Rule && (decision.Reason == ReasonRuleError || decision.Reason == ReasonSourceUnavailable):
 			seen[i].Outcome, decided = "error", true
+		case rule.name == decision.Rule && !decision.Allowed && rule.effect != effectDeny:
+			// An allow rule that was not met leaves it to those after it.
+			seen[i].Outcome, decided = "not met", rule.effect == effectRequire
 		case rule.name == decision.Rule:
 			seen[i].Outcome, decided = "true", true
+		case rule.effect == effectRequire:
+			seen[i].Outcome = "met"
 		}
 	}
 	return seen

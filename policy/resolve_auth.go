@@ -35,8 +35,10 @@ type compiledAuth struct {
 	policy         string
 	authenticators []*rulesv1.Authenticator
 	rules          []*rulesv1.AuthorizationRule
-	audit          rulesv1.Audit
-	candidates     []*rulesv1.Candidate
+	surroundings
+	audit rulesv1.Audit
+	// wouldBe are compared with this.
+	wouldBe []*compiledAuth
 	// shadowRule is where the first rule in the shadow stands, nil for none.
 	shadowRule *Origin
 }
@@ -59,10 +61,10 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 	case compiled.open && !compiled.watched():
 		return nil, false
 	case compiled.policy != "":
-		r.addAuthRoute(&authRoute{
+		r.addAuthRoute(compiled.around(rule, &authRoute{
 			RouteId: routeID, Policy: compiled.policy, Realm: "weir", Authenticators: compiled.authenticators, Rules: compiled.rules,
-			Audit: compiled.audit, Candidates: compiled.candidates, KeepCredentials: compiled.open,
-		})
+			Audit: compiled.audit, Candidates: compiled.candidates(rule), KeepCredentials: compiled.open,
+		}))
 		auth := compiled.auth
 		auth.RouteID = routeID
 		return &auth, false
@@ -72,7 +74,7 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 			return r.refuse(rule, r.closings[i].Origin, routeID), false
 		}
 	}
-	return r.watchOpen(set.auth, routeID), true
+	return r.watchOpen(rule, set.auth, routeID), true
 }
 
 // compileAuth turns the pieces in effect into rules. An authenticator that cannot
@@ -100,11 +102,7 @@ func (r *resolver) compileAuth(e *effective, shadow bool) *compiledAuth {
 				compiled.shadowRule = cmp.Or(compiled.shadowRule, &won.origin)
 				continue
 			}
-			effect := rulesv1.AuthorizationRule_EFFECT_DENY
-			if value.Effect == v1alpha1.EffectAllow {
-				effect = rulesv1.AuthorizationRule_EFFECT_ALLOW
-			}
-			compiled.rules = append(compiled.rules, &rulesv1.AuthorizationRule{Name: value.Name, Effect: effect, Expression: value.When})
+			compiled.rules = append(compiled.rules, authorizationRule(value))
 			compiled.auth.Rules = append(compiled.auth.Rules, AuthPart{Name: value.Name, Origin: won.origin})
 		case nil:
 			compiled.closing = cmp.Or(compiled.closing, won.from.closing)
@@ -113,6 +111,7 @@ func (r *resolver) compileAuth(e *effective, shadow bool) *compiledAuth {
 			compiled.setAudit(value)
 			continue
 		default:
+			r.surrounding(compiled, won)
 			continue
 		}
 		if name := won.from.namespace() + "/" + won.from.object.Ref.Name; !slices.Contains(policies, name) {
@@ -121,9 +120,12 @@ func (r *resolver) compileAuth(e *effective, shadow bool) *compiledAuth {
 		}
 	}
 	compiled.policy = strings.Join(policies, ",")
-	compiled.open = ways == 1 && anonymous == 1 && len(compiled.rules) == 0
-	if len(policies) > 0 && compiled.closing == nil && !shadow {
-		r.boundAuth(compiled, e, ways)
+	compiled.open = ways == 1 && anonymous == 1 && len(compiled.rules) == 0 && compiled.upstream == nil
+	if len(policies) > 0 && compiled.closing == nil {
+		r.checkReads(compiled)
+		if !shadow {
+			r.boundAuth(compiled, e, ways)
+		}
 	}
 	return compiled
 }
@@ -141,6 +143,10 @@ func (r *resolver) boundAuth(compiled *compiledAuth, e *effective, ways int) {
 		code = CodeTooManyMerged
 		message = fmt.Sprintf("merged with the others that reach the route, there are %d ways to authenticate and %d rules; the most are %d and %d: every request is refused",
 			ways, len(compiled.rules), maxAuthenticators, maxAuthRules)
+		compiled.auth.Refuse = true
+		compiled.authenticators, compiled.rules = nil, nil
+	case compiled.unusable != "":
+		code, message = CodeNotProvided, compiled.unusable+"; every request is refused"
 		compiled.auth.Refuse = true
 		compiled.authenticators, compiled.rules = nil, nil
 	default:

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -51,7 +52,7 @@ func Of(server string, made *Made) *decisionv1.Decision {
 	record.Request = &decisionv1.Request{
 		Method: text(request.Method), Host: text(seen.Host), Path: text(seen.Path), Protocol: text(request.Protocol), Source: text(request.Source),
 	}
-	query, whole := redactQuery(seen.Query, reads("request", "request.query"))
+	query, whole := redactQuery(seen.Query, reads("request", "request.query", "request.raw_query"))
 	record.Request.Query = query
 	if !whole {
 		record.Missing = append(record.Missing, "request.query")
@@ -63,10 +64,25 @@ func Of(server string, made *Made) *decisionv1.Decision {
 	} else if len(seen.Headers) > 0 {
 		record.Missing = append(record.Missing, "request.headers")
 	}
+	record.Missing = append(record.Missing, unrecorded(seen.Reads)...)
 	if seen.Identified {
-		record.Caller = caller(record, decision, reads("identity", "identity.claims"))
+		record.Caller = caller(record, decision, reads("identity", "identity.claims", "identity.roles"))
 	}
 	return record
+}
+
+// unrecorded are what rules read and no record has.
+func unrecorded(reads []string) (missing []string) {
+	for _, read := range reads {
+		if read == "metadata" || strings.HasPrefix(read, "metadata.") {
+			read = "metadata"
+		}
+		switch read {
+		case "metadata", "request.body", "request.size", "source.port", "source.principal":
+			missing = append(missing, read)
+		}
+	}
+	return slices.Compact(missing)
 }
 
 func caller(record *decisionv1.Decision, decision *extauthz.Decision, claims bool) *decisionv1.Caller {
@@ -130,22 +146,19 @@ func secretName(name string) bool {
 	return false
 }
 
-func redactHeaders(headers map[string]string) (kept map[string]string, whole bool) {
+// redactHeaders keeps the first value of each header.
+func redactHeaders(headers map[string][]string) (kept map[string]string, whole bool) {
 	kept, whole = make(map[string]string, len(headers)), true
-	names := make([]string, 0, len(headers))
-	for name := range headers {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		switch value := headers[name]; {
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		value := headers[name][0]
+		switch {
 		case len(kept) == maxHeaders:
 			return kept, false
 		case secretName(name) || looksSecret(value):
 			kept[text(name)], whole = Removed, false
 		default:
 			kept[text(name)] = text(value)
-			whole = whole && len(value) <= maxTextBytes
+			whole = whole && len(value) <= maxTextBytes && len(headers[name]) == 1
 		}
 	}
 	return kept, whole

@@ -203,7 +203,7 @@ func TestNoSecretIsRecorded(t *testing.T) {
 	ring := authtest.NewRing(t)
 	provider := authtest.Provider(authtest.KeySet(t, ring.EC))
 	route := authtest.WithRules(authtest.Route("r", authtest.APIKey(), authtest.JWT("jwt", provider), authtest.Anonymous()),
-		authtest.Deny("all", `request.headers["x-a"] == "b" || request.query == "x" || has(identity.claims.x)`))
+		authtest.Deny("all", `request.header("x-a") == "b" || request.raw_query == "x" || has(identity.claims.x)`))
 	w := start(t, func(o *record.Options) { o.Sample = 1 }, audited(route, rulesv1.Audit_AUDIT_REQUIRED))
 	signed := ring.EC.Token(t, nil, authtest.Claims(map[string]any{
 		"access_token": canary, "nested": map[string]any{"client_secret": canary, "list": []any{map[string]any{"password": canary}}},

@@ -124,6 +124,8 @@ func why(d *decisionv1.Decision) string {
 	switch {
 	case d.GetRule() != "" && d.GetReason() == string(extauthz.ReasonRuleError):
 		return fmt.Sprintf("rule %q could not be evaluated (%s)", d.GetRule(), d.GetReason())
+	case d.GetRule() != "" && slices.ContainsFunc(d.GetRules(), func(s *decisionv1.Step) bool { return s.GetName() == d.GetRule() && s.GetOutcome() == "not met" }):
+		return fmt.Sprintf("rule %q requires what the caller lacks (%s)", d.GetRule(), d.GetReason())
 	case d.GetRule() != "":
 		return fmt.Sprintf("rule %q holds (%s)", d.GetRule(), d.GetReason())
 	case d.GetAllowed() && len(d.GetRules()) > 0:
@@ -191,7 +193,7 @@ func methodText(s *decisionv1.Step) []string {
 }
 
 func ruleText(s *decisionv1.Step) []string {
-	words := map[string]string{"true": "holds: it decides", "false": "does not hold", "error": "cannot be evaluated, which refuses", "not reached": "is not reached"}
+	words := map[string]string{"true": "holds: it decides", "false": "does not hold", "met": "refuses nothing", "not met": "requires what the caller lacks", "error": "cannot be evaluated, which refuses", "not reached": "is not reached"}
 	return []string{"  " + s.GetEffect(), s.GetName(), words[s.GetOutcome()]}
 }
 

@@ -517,10 +517,10 @@ type Step struct {
 	// Of the authenticator or the rule.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Of a method: "absent", "other", "unavailable", "proved", "refused",
-	// "ambiguous", "anonymous" or "not reached". Of a rule: "false", "true",
-	// "error" or "not reached".
+	// "ambiguous", "anonymous" or "not reached". Of a rule: "false", "true", "met",
+	// "not met", "error" or "not reached".
 	Outcome string `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	// "allow" or "deny", of a rule.
+	// "allow", "deny" or "require", of a rule.
 	Effect string `protobuf:"bytes,3,opt,name=effect,proto3" json:"effect,omitempty"`
 	// What kind of method, such as "jwt".
 	Kind          string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
