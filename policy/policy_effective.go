@@ -13,8 +13,9 @@ type policySet struct {
 	kinds [policyKindCount]effective
 	// shadow is what the AuthPolicies would come to with those in the shadow, nil
 	// when there are none.
-	shadow *effective
-	uses   []PolicyUse
+	shadow   *effective
+	uses     []PolicyUse
+	listener *listener
 	// what is compiled from kinds, made when first asked for
 	auth    *compiledAuth
 	limits  []Limit
@@ -61,6 +62,7 @@ func (r *resolver) policySet(targets [levelCount]*target, l *listener, count boo
 		gateway.section = l.name
 		targets[levelListener] = r.policies.targets[gateway]
 		set = newPolicySet(targets)
+		set.listener = l
 		r.policies.sets[at] = set
 	}
 	if count && !set.done {

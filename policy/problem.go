@@ -23,114 +23,120 @@ type Code string
 
 // Codes. The numbers are never reused.
 const (
-	CodeYAML              Code = "WEIR1001"
-	CodeUnknownKind       Code = "WEIR1002"
-	CodeDecode            Code = "WEIR1003"
-	CodeUnknownField      Code = "WEIR1004"
-	CodeDuplicateObject   Code = "WEIR1005"
-	CodeTooLarge          Code = "WEIR1006"
-	CodeMetadata          Code = "WEIR1007"
-	CodeRequired          Code = "WEIR2001"
-	CodeInvalid           Code = "WEIR2002"
-	CodeTooMany           Code = "WEIR2003"
-	CodeUnsupported       Code = "WEIR2004"
-	CodeExpression        Code = "WEIR2005"
-	CodeDuplicateName     Code = "WEIR2006"
-	CodeDuplicateKey      Code = "WEIR2007"
-	CodeRefNotFound       Code = "WEIR3001"
-	CodeRefNotPermitted   Code = "WEIR3002"
-	CodeNotAttached       Code = "WEIR3003"
-	CodeOverridden        Code = "WEIR3004"
-	CodeListenerConflict  Code = "WEIR3005"
-	CodeRouteConflict     Code = "WEIR3006"
-	CodeFailClosed        Code = "WEIR3007"
-	CodeCertificate       Code = "WEIR2101"
-	CodeRouteKinds        Code = "WEIR3101"
-	CodeIsolated          Code = "WEIR3102"
-	CodeListenerClosed    Code = "WEIR3103"
-	CodeSharedPort        Code = "WEIR3104"
-	CodeHTTP3Clients      Code = "WEIR3105"
-	CodeBackendKind       Code = "WEIR3201"
-	CodeBackendProtocol   Code = "WEIR3202"
-	CodeBackendUnusable   Code = "WEIR3203"
-	CodeManyFallbacks     Code = "WEIR3204"
-	CodeManyBlocks        Code = "WEIR2301"
-	CodeReservedKind      Code = "WEIR2302"
-	CodeNotProvided       Code = "WEIR2480"
-	CodeDiscovery         Code = "WEIR2401"
-	CodeSameTokens        Code = "WEIR2402"
-	CodeClientKey         Code = "WEIR2403"
-	CodeNoEffect          Code = "WEIR3301"
-	CodeNoAuthentication  Code = "WEIR3302"
-	CodeTooManyMerged     Code = "WEIR3303"
-	CodeOpenRoute         Code = "WEIR4001"
-	CodeFollowed          Code = "WEIR5201"
-	CodeAuditUnavailable  Code = "WEIR5301"
-	CodeAuditSpace        Code = "WEIR5302"
-	CodeAuditRecovered    Code = "WEIR5303"
-	CodeShadowNotCompared Code = "WEIR2460"
-	CodeShadowRefuses     Code = "WEIR2461"
-	CodeSourceDown        Code = "WEIR5001"
-	CodeRejected          Code = "WEIR5101"
-	CodeNoFleet           Code = "WEIR5102"
-	CodeRolledBack        Code = "WEIR5103"
+	CodeYAML             Code = "WEIR1001"
+	CodeUnknownKind      Code = "WEIR1002"
+	CodeDecode           Code = "WEIR1003"
+	CodeUnknownField     Code = "WEIR1004"
+	CodeDuplicateObject  Code = "WEIR1005"
+	CodeTooLarge         Code = "WEIR1006"
+	CodeMetadata         Code = "WEIR1007"
+	CodeRequired         Code = "WEIR2001"
+	CodeInvalid          Code = "WEIR2002"
+	CodeTooMany          Code = "WEIR2003"
+	CodeUnsupported      Code = "WEIR2004"
+	CodeExpression       Code = "WEIR2005"
+	CodeDuplicateName    Code = "WEIR2006"
+	CodeDuplicateKey     Code = "WEIR2007"
+	CodeRefNotFound      Code = "WEIR3001"
+	CodeRefNotPermitted  Code = "WEIR3002"
+	CodeNotAttached      Code = "WEIR3003"
+	CodeOverridden       Code = "WEIR3004"
+	CodeListenerConflict Code = "WEIR3005"
+	CodeRouteConflict    Code = "WEIR3006"
+	CodeFailClosed       Code = "WEIR3007"
+	CodeCertificate      Code = "WEIR2101"
+	CodeRouteKinds       Code = "WEIR3101"
+	CodeIsolated         Code = "WEIR3102"
+	CodeListenerClosed   Code = "WEIR3103"
+	CodeSharedPort       Code = "WEIR3104"
+	CodeHTTP3Clients     Code = "WEIR3105"
+	CodeBackendKind      Code = "WEIR3201"
+	CodeBackendProtocol  Code = "WEIR3202"
+	CodeBackendUnusable  Code = "WEIR3203"
+	CodeManyFallbacks    Code = "WEIR3204"
+	CodeManyBlocks       Code = "WEIR2301"
+	CodeNoClientCert     Code = "WEIR2420"
+	CodeUnverifiedCert   Code = "WEIR2421"
+	CodeDuplicateKeyID   Code = "WEIR2422"
+	CodeReservedKind     Code = "WEIR2302"
+	CodeNotProvided      Code = "WEIR2480"
+	CodeDiscovery        Code = "WEIR2401"
+	CodeSameTokens       Code = "WEIR2402"
+	CodeClientKey        Code = "WEIR2403"
+	CodeNoEffect         Code = "WEIR3301"
+	CodeNoAuthentication Code = "WEIR3302"
+	CodeTooManyMerged    Code = "WEIR3303"
+	CodeOpenRoute        Code = "WEIR4001"
+	CodeFollowed         Code = "WEIR5201"
+	CodeSourceDown       Code = "WEIR5001"
+	CodeRejected         Code = "WEIR5101"
+	CodeNoFleet          Code = "WEIR5102"
+	CodeRolledBack       Code = "WEIR5103"
+	CodeAuditUnavailable Code = "WEIR5301"
+	CodeAuditSpace       Code = "WEIR5302"
+	CodeAuditRecovered   Code = "WEIR5303"
+	CodeShadowSkipped    Code = "WEIR2460"
+	CodeShadowRefuses    Code = "WEIR2461"
 )
 
 // Explanations is the fix of each code, one line each; the reference page is
 // generated from it.
 func Explanations() map[Code]string {
 	return map[Code]string{
-		CodeYAML:              "The document is not YAML. Mend the syntax at the line named; the file's other documents are not affected.",
-		CodeUnknownKind:       "The kind or apiVersion is not one that Weir serves. Check the spelling; the message lists what is known.",
-		CodeDecode:            "A field has a value of the wrong type. Write the type that the message names.",
-		CodeUnknownField:      "The field does not exist, or stands at the wrong depth. Check spelling and indentation.",
-		CodeDuplicateObject:   "Two documents define the same kind, namespace and name. Keep one; the first by file name and line is used.",
-		CodeTooLarge:          "A file or a folder is over its limit. Split it, or remove what is not policy.",
-		CodeMetadata:          "metadata.name is missing or not a DNS-1123 name.",
-		CodeRequired:          "A required field is missing.",
-		CodeInvalid:           "The value is outside of what the field accepts; the message says what it accepts.",
-		CodeTooMany:           "A list or text is longer than the field accepts.",
-		CodeUnsupported:       "The field is part of the standard, but this version does not implement it, and ignoring it would change what is served.",
-		CodeExpression:        "The CEL expression does not compile; the message has line and column within it.",
-		CodeDuplicateName:     "Two entries of a list have the same name.",
-		CodeDuplicateKey:      "Two consumers have the same API key, so it would not say who calls. Issue one of them a new key.",
-		CodeRefNotFound:       "The object referred to does not exist, or lacks the key or section.",
-		CodeRefNotPermitted:   "A reference across namespaces needs a ReferenceGrant in the namespace referred to that names the kinds of both ends. Write one, or keep both in one namespace.",
-		CodeNotAttached:       "The route or policy attaches to nothing, so it has no effect.",
-		CodeOverridden:        "Another policy is attached to the same target and wins: one that overrides, then the older one, then the first by namespace and name. Keep one of them, or let the winner have strategy merge.",
-		CodeListenerConflict:  "Two listeners claim the same port and hostname.",
-		CodeRouteConflict:     "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
-		CodeFailClosed:        "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
-		CodeCertificate:       "A Secret of type kubernetes.io/tls does not hold a certificate with its key. Its last good version, if there is one, keeps serving.",
-		CodeRouteKinds:        "allowedRoutes names a kind of route that does not go with the listener's protocol. HTTP and HTTPS take HTTPRoute and GRPCRoute, TLS takes TLSRoute.",
-		CodeIsolated:          "A hostname of the route belongs to another listener of the port, whose hostname is more specific. Attach the route to that listener, too.",
-		CodeListenerClosed:    "A TLSPolicy is broken or refers to authorities that cannot be had, so the listeners that it governs (or might govern) take no connection until it is mended.",
-		CodeSharedPort:        "Listeners of protocol HTTP on one port have different connection settings, and only the first one's can be in effect. Attach the policy to the Gateway, or use another port.",
-		CodeHTTP3Clients:      "HTTP/3 is not offered where client certificates are asked for, since Envoy does not verify them there.",
-		CodeSourceDown:        "A source of policy, such as the Kubernetes API, cannot be read; what it last held stays in force. Look at its address, credentials and permissions; the message has what it answered.",
-		CodeBackendKind:       "The kind of a backendRef is none that can be routed to. Refer to a Service, or to a Backend of group weir.dev.",
-		CodeBackendProtocol:   "The backend does not speak what the route needs. Give the Backend another protocol, the Service's port another appProtocol, or route to another one.",
-		CodeBackendUnusable:   "The backend exists and cannot be used as it is: what secures it is not whole, or its appProtocol is not known. The message says which.",
-		CodeManyFallbacks:     "The routes of wildcard hostnames also serve the more specific hostnames where nothing there matches; there are too many for that. Use fewer hostnames, or fewer routes on wildcards.",
-		CodeRejected:          "A proxy, or one of Weir's servers, rejected what this object makes of its configuration, so the object stays as it last was accepted, or is left out. The message holds the reason in its words. Mend the object: it is tried again when it changes, and every 15 seconds.",
-		CodeNoFleet:           "The control plane's configuration has fleets, and none of them serves this Gateway. Name it in fleets[].gateways, or give it the labels of one.",
-		CodeRolledBack:        "A proxy rejected the configuration, and what of the changes is to blame could not be told: the fleet keeps what it last accepted. Undo the changes one by one, or read the proxy's log.",
-		CodeManyBlocks:        "A policy says its settings in more than one place. Write them in exactly one: the spec itself, spec.defaults or spec.overrides (GEP-713 allows one merge strategy a policy).",
-		CodeDiscovery:         "An issuer's discovery document is found by the issuer's own URL, and this issuer is no https URL. Write the document's URI, or give the keys by remote or configMapRef.",
-		CodeSameTokens:        "An earlier way of the policy takes the tokens that this one is for, so this one never gets any. Join the two, or have the policy target other routes.",
-		CodeClientKey:         "A client proves itself by a signature, and the Secret holds no private key that it can sign with. Write an RSA (2048 bits and more), ECDSA (P-256, P-384) or Ed25519 key in PEM, without a password.",
-		CodeReservedKind:      "The kind belongs to a later version of Weir. Remove the object: what it asks for does not happen.",
-		CodeNotProvided:       "A rule reads what its policy does not provide: a source of metadata, the request's body, or a relationship store. Add it under authorization, beside the rules. Where policies are merged and the one that provides it is not in effect, every request is refused.",
-		CodeNoEffect:          "Other policies are in effect everywhere that this one reaches, so it does nothing. Remove it, or change where or how they are attached; the message names them.",
-		CodeNoAuthentication:  "AuthPolicies with strategy merge reach a route and none of them says how callers are identified, so every request is refused. Add authentication to one of them.",
-		CodeTooManyMerged:     "AuthPolicies merged on one route come to more ways or rules than are checked for a request. Merge fewer of them; until then every request is refused.",
-		CodeFollowed:          "weir apply keeps objects of its own and does not override those of a folder or a cluster that the control plane follows. Edit the object where it is defined, or give the new one another name.",
-		CodeAuditUnavailable:  "extauthz cannot write its audit log, so requests whose policy requires a record are refused with 503. Its log has the reason: make room, or, where the log was changed, verify it (weir audit verify) and move its files away. It is tried again every second.",
-		CodeAuditSpace:        "The file system of the audit log is nearly full. Make room, or keep less (audit.keepBytes, audit.keepAge); when it is full, requests whose policy requires a record are refused.",
-		CodeAuditRecovered:    "The audit log ended in an unfinished line, as a crash leaves it. Nobody was told that it was written; it was cut off and kept in a file beside the log. Nothing is to be done.",
-		CodeShadowNotCompared: "An AuthPolicy or rule in the shadow cannot be compared with what is in force; the message says why. It decides nothing either way.",
-		CodeShadowRefuses:     "In force, the AuthPolicy in the shadow would refuse every request of a route, because no way to identify callers is left that can be used. The message says where.",
-		CodeOpenRoute:         "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
+		CodeYAML:             "The document is not YAML. Mend the syntax at the line named; the file's other documents are not affected.",
+		CodeUnknownKind:      "The kind or apiVersion is not one that Weir serves. Check the spelling; the message lists what is known.",
+		CodeDecode:           "A field has a value of the wrong type. Write the type that the message names.",
+		CodeUnknownField:     "The field does not exist, or stands at the wrong depth. Check spelling and indentation.",
+		CodeDuplicateObject:  "Two documents define the same kind, namespace and name. Keep one; the first by file name and line is used.",
+		CodeTooLarge:         "A file or a folder is over its limit. Split it, or remove what is not policy.",
+		CodeMetadata:         "metadata.name is missing or not a DNS-1123 name.",
+		CodeRequired:         "A required field is missing.",
+		CodeInvalid:          "The value is outside of what the field accepts; the message says what it accepts.",
+		CodeTooMany:          "A list or text is longer than the field accepts.",
+		CodeUnsupported:      "The field is part of the standard, but this version does not implement it, and ignoring it would change what is served.",
+		CodeExpression:       "The CEL expression does not compile; the message has line and column within it.",
+		CodeDuplicateName:    "Two entries of a list have the same name.",
+		CodeDuplicateKey:     "Two consumers have the same API key, so it would not say who calls. Issue one of them a new key.",
+		CodeRefNotFound:      "The object referred to does not exist, or lacks the key or section.",
+		CodeRefNotPermitted:  "A reference across namespaces needs a ReferenceGrant in the namespace referred to that names the kinds of both ends. Write one, or keep both in one namespace.",
+		CodeNotAttached:      "The route or policy attaches to nothing, so it has no effect.",
+		CodeOverridden:       "Another policy is attached to the same target and wins: one that overrides, then the older one, then the first by namespace and name. Keep one of them, or let the winner have strategy merge.",
+		CodeListenerConflict: "Two listeners claim the same port and hostname.",
+		CodeRouteConflict:    "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
+		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
+		CodeCertificate:      "A Secret of type kubernetes.io/tls does not hold a certificate with its key. Its last good version, if there is one, keeps serving.",
+		CodeNoClientCert:     "A way by client certificate has no effect on a listener, because the listener asks for no certificate, or removes or replaces the header that would tell of one. Attach a TLSPolicy with clientCertificates, or a HeaderPolicy with another forwardedClientCert.mode.",
+		CodeUnverifiedCert:   "The listener lets in clients whose certificate it could not verify, and the way by certificate names no authorities to verify it by, so it is left out. Set caCertificateRefs, or have the listener refuse such clients.",
+		CodeDuplicateKeyID:   "Two consumers have signature keys of the same keyId, so it would not say who signed. Give one of them another id.",
+		CodeRouteKinds:       "allowedRoutes names a kind of route that does not go with the listener's protocol. HTTP and HTTPS take HTTPRoute and GRPCRoute, TLS takes TLSRoute.",
+		CodeIsolated:         "A hostname of the route belongs to another listener of the port, whose hostname is more specific. Attach the route to that listener, too.",
+		CodeListenerClosed:   "A TLSPolicy is broken or refers to authorities that cannot be had, so the listeners that it governs (or might govern) take no connection until it is mended.",
+		CodeSharedPort:       "Listeners of protocol HTTP on one port have different connection settings, and only the first one's can be in effect. Attach the policy to the Gateway, or use another port.",
+		CodeHTTP3Clients:     "HTTP/3 is not offered where client certificates are asked for, since Envoy does not verify them there.",
+		CodeSourceDown:       "A source of policy, such as the Kubernetes API, cannot be read; what it last held stays in force. Look at its address, credentials and permissions; the message has what it answered.",
+		CodeBackendKind:      "The kind of a backendRef is none that can be routed to. Refer to a Service, or to a Backend of group weir.dev.",
+		CodeBackendProtocol:  "The backend does not speak what the route needs. Give the Backend another protocol, the Service's port another appProtocol, or route to another one.",
+		CodeBackendUnusable:  "The backend exists and cannot be used as it is: what secures it is not whole, or its appProtocol is not known. The message says which.",
+		CodeManyFallbacks:    "The routes of wildcard hostnames also serve the more specific hostnames where nothing there matches; there are too many for that. Use fewer hostnames, or fewer routes on wildcards.",
+		CodeRejected:         "A proxy, or one of Weir's servers, rejected what this object makes of its configuration, so the object stays as it last was accepted, or is left out. The message holds the reason in its words. Mend the object: it is tried again when it changes, and every 15 seconds.",
+		CodeNoFleet:          "The control plane's configuration has fleets, and none of them serves this Gateway. Name it in fleets[].gateways, or give it the labels of one.",
+		CodeRolledBack:       "A proxy rejected the configuration, and what of the changes is to blame could not be told: the fleet keeps what it last accepted. Undo the changes one by one, or read the proxy's log.",
+		CodeManyBlocks:       "A policy says its settings in more than one place. Write them in exactly one: the spec itself, spec.defaults or spec.overrides (GEP-713 allows one merge strategy a policy).",
+		CodeDiscovery:        "An issuer's discovery document is found by the issuer's own URL, and this issuer is no https URL. Write the document's URI, or give the keys by remote or configMapRef.",
+		CodeSameTokens:       "An earlier way of the policy takes the tokens that this one is for, so this one never gets any. Join the two, or have the policy target other routes.",
+		CodeClientKey:        "A client proves itself by a signature, and the Secret holds no private key that it can sign with. Write an RSA (2048 bits and more), ECDSA (P-256, P-384) or Ed25519 key in PEM, without a password.",
+		CodeReservedKind:     "The kind belongs to a later version of Weir. Remove the object: what it asks for does not happen.",
+		CodeNotProvided:      "A rule reads what its policy does not provide: a source of metadata, the request's body, or a relationship store. Add it under authorization, beside the rules. Where policies are merged and the one that provides it is not in effect, every request is refused.",
+		CodeNoEffect:         "Other policies are in effect everywhere that this one reaches, so it does nothing. Remove it, or change where or how they are attached; the message names them.",
+		CodeNoAuthentication: "AuthPolicies with strategy merge reach a route and none of them says how callers are identified, so every request is refused. Add authentication to one of them.",
+		CodeTooManyMerged:    "AuthPolicies merged on one route come to more ways or rules than are checked for a request. Merge fewer of them; until then every request is refused.",
+		CodeFollowed:         "weir apply keeps objects of its own and does not override those of a folder or a cluster that the control plane follows. Edit the object where it is defined, or give the new one another name.",
+		CodeOpenRoute:        "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
+		CodeAuditUnavailable: "extauthz cannot write its audit log, so requests whose policy requires a record are refused with 503. Its log has the reason: make room, or, where the log was changed, verify it (weir audit verify) and move its files away. It is tried again every second.",
+		CodeAuditSpace:       "The file system of the audit log is nearly full. Make room, or keep less (audit.keepBytes, audit.keepAge); when it is full, requests whose policy requires a record are refused.",
+		CodeAuditRecovered:   "The audit log ended in an unfinished line, as a crash leaves it. Nobody was told that it was written; it was cut off and kept in a file beside the log. Nothing is to be done.",
+		CodeShadowSkipped:    "An AuthPolicy or rule in the shadow cannot be compared with what is in force; the message says why. It decides nothing either way.",
+		CodeShadowRefuses:    "In force, the AuthPolicy in the shadow would refuse every request of a route, because no way to identify callers is left that can be used. The message says where.",
 	}
 }
 

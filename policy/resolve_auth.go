@@ -52,7 +52,7 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 		}
 	}
 	if set.auth == nil {
-		set.auth = r.compileAuth(&set.kinds[kindAuth], false)
+		set.auth = r.compileAuth(&set.kinds[kindAuth], set.listener, false)
 		r.addCandidates(set)
 	}
 	switch compiled := set.auth; {
@@ -81,7 +81,7 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 // be used is left out, so that it does not work and the others still do; with none
 // left every request is refused. shadow takes rules in the shadow for ones in
 // force.
-func (r *resolver) compileAuth(e *effective, shadow bool) *compiledAuth {
+func (r *resolver) compileAuth(e *effective, l *listener, shadow bool) *compiledAuth {
 	compiled := &compiledAuth{}
 	var policies []string
 	ways, anonymous := 0, 0
@@ -92,7 +92,7 @@ func (r *resolver) compileAuth(e *effective, shadow bool) *compiledAuth {
 			if value.Anonymous != nil {
 				anonymous++
 			}
-			authenticator, err := r.authenticator(won, value)
+			authenticator, err := r.authenticator(won, value, l)
 			if err == nil {
 				compiled.authenticators = append(compiled.authenticators, authenticator)
 				compiled.auth.Authenticators = append(compiled.auth.Authenticators, AuthPart{Name: value.Name, Origin: won.origin})
@@ -186,8 +186,8 @@ func (r *resolver) addAuthRoute(route *authRoute) {
 	r.authRoutes = append(r.authRoutes, route)
 }
 
-func (r *resolver) authenticator(from wonPiece, way *v1alpha1.Authentication) (*rulesv1.Authenticator, error) {
-	authenticator := &rulesv1.Authenticator{Name: way.Name}
+func (r *resolver) authenticator(from wonPiece, way *v1alpha1.Authentication, l *listener) (*rulesv1.Authenticator, error) {
+	authenticator := &rulesv1.Authenticator{Name: way.Name, SenderConstraint: senderConstraint(way.SenderConstraint)}
 	settleWay(authenticator, way)
 	switch {
 	case way.APIKey != nil:
@@ -200,6 +200,14 @@ func (r *resolver) authenticator(from wonPiece, way *v1alpha1.Authentication) (*
 			return nil, err
 		}
 		authenticator.Method = &rulesv1.Authenticator_Jwt{Jwt: message}
+	case way.ClientCertificate != nil:
+		message, err := r.clientCertificate(from, way.ClientCertificate, l)
+		if err != nil {
+			return nil, err
+		}
+		authenticator.Method = &rulesv1.Authenticator_ClientCertificate{ClientCertificate: message}
+	case way.HTTPSignature != nil:
+		authenticator.Method = &rulesv1.Authenticator_HttpSignature{HttpSignature: httpSignature(way.HTTPSignature)}
 	case way.Introspection != nil:
 		message, err := r.introspection(from, way)
 		if err != nil {

@@ -52,14 +52,14 @@ func (r *resolver) watchOpen(rule *ruleSource, compiled *compiledAuth, routeID s
 func (r *resolver) addCandidates(set *policySet) {
 	live := set.auth
 	if live.shadowRule != nil {
-		r.addCandidate(live, r.compileAuth(&set.kinds[kindAuth], true), *live.shadowRule, nil)
+		r.addCandidate(live, r.compileAuth(&set.kinds[kindAuth], set.listener, true), *live.shadowRule, nil)
 	}
 	if set.shadow == nil {
 		return
 	}
 	for _, layer := range set.shadow.layers {
 		if layer.shadow && layer.kept > 0 {
-			r.addCandidate(live, r.compileAuth(set.shadow, true), layer.origin, layer.object)
+			r.addCandidate(live, r.compileAuth(set.shadow, set.listener, true), layer.origin, layer.object)
 			return
 		}
 	}
@@ -74,7 +74,7 @@ func (r *resolver) addCandidate(live, would *compiledAuth, origin Origin, object
 			object = r.byRef[origin.Object]
 		}
 		if object != nil {
-			r.reportOnce(object.problem(CodeShadowNotCompared, "spec", "is not compared: "+why))
+			r.reportOnce(object.problem(CodeShadowSkipped, "spec", "is not compared: "+why))
 		}
 		return
 	}

@@ -459,15 +459,20 @@ type Authenticator struct {
 	//	*Authenticator_ApiKey
 	//	*Authenticator_Jwt
 	//	*Authenticator_Anonymous
+	//	*Authenticator_ClientCertificate
+	//	*Authenticator_HttpSignature
 	//	*Authenticator_Introspection
 	//	*Authenticator_Kubernetes
 	Method isAuthenticator_Method `protobuf_oneof:"method"`
 	// Deadline of one proof, at most 30 s. Unset leaves it to the method's own
 	// and the check's deadline.
-	Timeout       *durationpb.Duration      `protobuf:"bytes,20,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	FailureMode   Authenticator_FailureMode `protobuf:"varint,21,opt,name=failure_mode,json=failureMode,proto3,enum=weir.rules.v1.Authenticator_FailureMode" json:"failure_mode,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Timeout     *durationpb.Duration      `protobuf:"bytes,20,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	FailureMode Authenticator_FailureMode `protobuf:"varint,21,opt,name=failure_mode,json=failureMode,proto3,enum=weir.rules.v1.Authenticator_FailureMode" json:"failure_mode,omitempty"`
+	// What the bearer of a token has to prove beside it; for methods that take
+	// tokens only.
+	SenderConstraint *SenderConstraint `protobuf:"bytes,22,opt,name=sender_constraint,json=senderConstraint,proto3" json:"sender_constraint,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Authenticator) Reset() {
@@ -541,6 +546,24 @@ func (x *Authenticator) GetAnonymous() *AnonymousAuthenticator {
 	return nil
 }
 
+func (x *Authenticator) GetClientCertificate() *ClientCertificateAuthenticator {
+	if x != nil {
+		if x, ok := x.Method.(*Authenticator_ClientCertificate); ok {
+			return x.ClientCertificate
+		}
+	}
+	return nil
+}
+
+func (x *Authenticator) GetHttpSignature() *HttpSignatureAuthenticator {
+	if x != nil {
+		if x, ok := x.Method.(*Authenticator_HttpSignature); ok {
+			return x.HttpSignature
+		}
+	}
+	return nil
+}
+
 func (x *Authenticator) GetIntrospection() *IntrospectionAuthenticator {
 	if x != nil {
 		if x, ok := x.Method.(*Authenticator_Introspection); ok {
@@ -573,6 +596,13 @@ func (x *Authenticator) GetFailureMode() Authenticator_FailureMode {
 	return Authenticator_FAILURE_MODE_UNSPECIFIED
 }
 
+func (x *Authenticator) GetSenderConstraint() *SenderConstraint {
+	if x != nil {
+		return x.SenderConstraint
+	}
+	return nil
+}
+
 type isAuthenticator_Method interface {
 	isAuthenticator_Method()
 }
@@ -589,6 +619,14 @@ type Authenticator_Anonymous struct {
 	Anonymous *AnonymousAuthenticator `protobuf:"bytes,4,opt,name=anonymous,proto3,oneof"`
 }
 
+type Authenticator_ClientCertificate struct {
+	ClientCertificate *ClientCertificateAuthenticator `protobuf:"bytes,6,opt,name=client_certificate,json=clientCertificate,proto3,oneof"`
+}
+
+type Authenticator_HttpSignature struct {
+	HttpSignature *HttpSignatureAuthenticator `protobuf:"bytes,8,opt,name=http_signature,json=httpSignature,proto3,oneof"`
+}
+
 type Authenticator_Introspection struct {
 	Introspection *IntrospectionAuthenticator `protobuf:"bytes,5,opt,name=introspection,proto3,oneof"`
 }
@@ -602,6 +640,10 @@ func (*Authenticator_ApiKey) isAuthenticator_Method() {}
 func (*Authenticator_Jwt) isAuthenticator_Method() {}
 
 func (*Authenticator_Anonymous) isAuthenticator_Method() {}
+
+func (*Authenticator_ClientCertificate) isAuthenticator_Method() {}
+
+func (*Authenticator_HttpSignature) isAuthenticator_Method() {}
 
 func (*Authenticator_Introspection) isAuthenticator_Method() {}
 
@@ -1014,6 +1056,8 @@ type Consumer struct {
 	ApiKeys []*ApiKey `protobuf:"bytes,4,rep,name=api_keys,json=apiKeys,proto3" json:"api_keys,omitempty"`
 	// Token subjects that are this consumer.
 	TokenSubjects []*TokenSubject `protobuf:"bytes,5,rep,name=token_subjects,json=tokenSubjects,proto3" json:"token_subjects,omitempty"`
+	// Keys by which the consumer signs requests.
+	SignatureKeys []*SignatureKey `protobuf:"bytes,20,rep,name=signature_keys,json=signatureKeys,proto3" json:"signature_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1079,6 +1123,13 @@ func (x *Consumer) GetApiKeys() []*ApiKey {
 func (x *Consumer) GetTokenSubjects() []*TokenSubject {
 	if x != nil {
 		return x.TokenSubjects
+	}
+	return nil
+}
+
+func (x *Consumer) GetSignatureKeys() []*SignatureKey {
+	if x != nil {
+		return x.SignatureKeys
 	}
 	return nil
 }
@@ -1485,6 +1536,10 @@ type IdentityAttributes struct {
 	Issuer        string `protobuf:"bytes,7,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	// Claims of the token; empty for other methods.
 	Claims *structpb.Struct `protobuf:"bytes,8,opt,name=claims,proto3" json:"claims,omitempty"`
+	// The client certificate that identified the caller, with the members sha256
+	// (of the DER, in lower-case hex), subject and issuer (RFC 4514), serial (hex),
+	// not_after (RFC 3339), uris, dns_names and emails; empty for other methods.
+	Certificate *structpb.Struct `protobuf:"bytes,9,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	// Roles as the policy reads them of the claims.
 	Roles         []string `protobuf:"bytes,13,rep,name=roles,proto3" json:"roles,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1573,6 +1628,13 @@ func (x *IdentityAttributes) GetIssuer() string {
 func (x *IdentityAttributes) GetClaims() *structpb.Struct {
 	if x != nil {
 		return x.Claims
+	}
+	return nil
+}
+
+func (x *IdentityAttributes) GetCertificate() *structpb.Struct {
+	if x != nil {
+		return x.Certificate
 	}
 	return nil
 }
@@ -1796,7 +1858,7 @@ var File_weir_rules_v1_auth_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&weir/rules/v1/auth_authorization.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xdb\x04\n" +
+	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eweir/rules/v1/auth_proof.proto\x1a&weir/rules/v1/auth_authorization.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xdb\x04\n" +
 	"\tAuthRoute\x12\x19\n" +
 	"\broute_id\x18\x01 \x01(\tR\arouteId\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x16\n" +
@@ -1821,18 +1883,21 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x05rules\x18\x04 \x03(\v2 .weir.rules.v1.AuthorizationRuleR\x05rules\x129\n" +
 	"\bmetadata\x18\x05 \x03(\v2\x1d.weir.rules.v1.MetadataSourceR\bmetadata\x12,\n" +
 	"\x04body\x18\x06 \x01(\v2\x18.weir.rules.v1.BodyInputR\x04body\x12@\n" +
-	"\bsettings\x18\a \x01(\v2$.weir.rules.v1.AuthorizationSettingsR\bsettings\"\xe2\x04\n" +
+	"\bsettings\x18\a \x01(\v2$.weir.rules.v1.AuthorizationSettingsR\bsettings\"\xe4\x06\n" +
 	"\rAuthenticator\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
 	"\aapi_key\x18\x02 \x01(\v2\".weir.rules.v1.ApiKeyAuthenticatorH\x00R\x06apiKey\x123\n" +
 	"\x03jwt\x18\x03 \x01(\v2\x1f.weir.rules.v1.JwtAuthenticatorH\x00R\x03jwt\x12E\n" +
-	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x12Q\n" +
+	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x12^\n" +
+	"\x12client_certificate\x18\x06 \x01(\v2-.weir.rules.v1.ClientCertificateAuthenticatorH\x00R\x11clientCertificate\x12R\n" +
+	"\x0ehttp_signature\x18\b \x01(\v2).weir.rules.v1.HttpSignatureAuthenticatorH\x00R\rhttpSignature\x12Q\n" +
 	"\rintrospection\x18\x05 \x01(\v2).weir.rules.v1.IntrospectionAuthenticatorH\x00R\rintrospection\x12H\n" +
 	"\n" +
 	"kubernetes\x18\t \x01(\v2&.weir.rules.v1.KubernetesAuthenticatorH\x00R\n" +
 	"kubernetes\x123\n" +
 	"\atimeout\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12K\n" +
-	"\ffailure_mode\x18\x15 \x01(\x0e2(.weir.rules.v1.Authenticator.FailureModeR\vfailureMode\"Y\n" +
+	"\ffailure_mode\x18\x15 \x01(\x0e2(.weir.rules.v1.Authenticator.FailureModeR\vfailureMode\x12L\n" +
+	"\x11sender_constraint\x18\x16 \x01(\v2\x1f.weir.rules.v1.SenderConstraintR\x10senderConstraint\"Y\n" +
 	"\vFailureMode\x12\x1c\n" +
 	"\x18FAILURE_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11FAILURE_MODE_DENY\x10\x01\x12\x15\n" +
@@ -1875,13 +1940,14 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x12EFFECT_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fEFFECT_ALLOW\x10\x01\x12\x0f\n" +
 	"\vEFFECT_DENY\x10\x02\x12\x12\n" +
-	"\x0eEFFECT_REQUIRE\x10\x03\"\xc0\x01\n" +
+	"\x0eEFFECT_REQUIRE\x10\x03\"\x84\x02\n" +
 	"\bConsumer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04tier\x18\x03 \x01(\tR\x04tier\x120\n" +
 	"\bapi_keys\x18\x04 \x03(\v2\x15.weir.rules.v1.ApiKeyR\aapiKeys\x12B\n" +
-	"\x0etoken_subjects\x18\x05 \x03(\v2\x1b.weir.rules.v1.TokenSubjectR\rtokenSubjects\"\x89\x01\n" +
+	"\x0etoken_subjects\x18\x05 \x03(\v2\x1b.weir.rules.v1.TokenSubjectR\rtokenSubjects\x12B\n" +
+	"\x0esignature_keys\x18\x14 \x03(\v2\x1b.weir.rules.v1.SignatureKeyR\rsignatureKeys\"\x89\x01\n" +
 	"\x06ApiKey\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12;\n" +
@@ -1919,7 +1985,7 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x15.weir.rules.v1.ValuesR\x05value:\x028\x01\x1aQ\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
-	"\x05value\x18\x02 \x01(\v2\x15.weir.rules.v1.ValuesR\x05value:\x028\x01J\x04\b\x03\x10\x04J\x04\b\x05\x10\x06\"\x93\x02\n" +
+	"\x05value\x18\x02 \x01(\v2\x15.weir.rules.v1.ValuesR\x05value:\x028\x01J\x04\b\x03\x10\x04J\x04\b\x05\x10\x06\"\xce\x02\n" +
 	"\x12IdentityAttributes\x12\x1a\n" +
 	"\bconsumer\x18\x01 \x01(\tR\bconsumer\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x16\n" +
@@ -1928,7 +1994,8 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x06scopes\x18\x05 \x03(\tR\x06scopes\x12$\n" +
 	"\rauthenticator\x18\x06 \x01(\tR\rauthenticator\x12\x16\n" +
 	"\x06issuer\x18\a \x01(\tR\x06issuer\x12/\n" +
-	"\x06claims\x18\b \x01(\v2\x17.google.protobuf.StructR\x06claims\x12\x14\n" +
+	"\x06claims\x18\b \x01(\v2\x17.google.protobuf.StructR\x06claims\x129\n" +
+	"\vcertificate\x18\t \x01(\v2\x17.google.protobuf.StructR\vcertificate\x12\x14\n" +
 	"\x05roles\x18\r \x03(\tR\x05roles\"T\n" +
 	"\x12ConsumerAttributes\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
@@ -1964,43 +2031,47 @@ func file_weir_rules_v1_auth_proto_rawDescGZIP() []byte {
 var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_weir_rules_v1_auth_proto_goTypes = []any{
-	(Audit)(0),                         // 0: weir.rules.v1.Audit
-	(Authenticator_FailureMode)(0),     // 1: weir.rules.v1.Authenticator.FailureMode
-	(AuthorizationRule_Effect)(0),      // 2: weir.rules.v1.AuthorizationRule.Effect
-	(*AuthRoute)(nil),                  // 3: weir.rules.v1.AuthRoute
-	(*Candidate)(nil),                  // 4: weir.rules.v1.Candidate
-	(*Authenticator)(nil),              // 5: weir.rules.v1.Authenticator
-	(*ApiKeyAuthenticator)(nil),        // 6: weir.rules.v1.ApiKeyAuthenticator
-	(*JwtAuthenticator)(nil),           // 7: weir.rules.v1.JwtAuthenticator
-	(*RemoteJwks)(nil),                 // 8: weir.rules.v1.RemoteJwks
-	(*AnonymousAuthenticator)(nil),     // 9: weir.rules.v1.AnonymousAuthenticator
-	(*AuthorizationRule)(nil),          // 10: weir.rules.v1.AuthorizationRule
-	(*Consumer)(nil),                   // 11: weir.rules.v1.Consumer
-	(*ApiKey)(nil),                     // 12: weir.rules.v1.ApiKey
-	(*TokenSubject)(nil),               // 13: weir.rules.v1.TokenSubject
-	(*AuthzInput)(nil),                 // 14: weir.rules.v1.AuthzInput
-	(*Values)(nil),                     // 15: weir.rules.v1.Values
-	(*RequestAttributes)(nil),          // 16: weir.rules.v1.RequestAttributes
-	(*IdentityAttributes)(nil),         // 17: weir.rules.v1.IdentityAttributes
-	(*ConsumerAttributes)(nil),         // 18: weir.rules.v1.ConsumerAttributes
-	(*RouteAttributes)(nil),            // 19: weir.rules.v1.RouteAttributes
-	(*SourceAttributes)(nil),           // 20: weir.rules.v1.SourceAttributes
-	nil,                                // 21: weir.rules.v1.RequestAttributes.QueryEntry
-	nil,                                // 22: weir.rules.v1.RequestAttributes.HeadersEntry
-	(*Upstream)(nil),                   // 23: weir.rules.v1.Upstream
-	(*MetadataSource)(nil),             // 24: weir.rules.v1.MetadataSource
-	(*BodyInput)(nil),                  // 25: weir.rules.v1.BodyInput
-	(*AuthorizationSettings)(nil),      // 26: weir.rules.v1.AuthorizationSettings
-	(*IntrospectionAuthenticator)(nil), // 27: weir.rules.v1.IntrospectionAuthenticator
-	(*KubernetesAuthenticator)(nil),    // 28: weir.rules.v1.KubernetesAuthenticator
-	(*durationpb.Duration)(nil),        // 29: google.protobuf.Duration
-	(*DiscoveredJwks)(nil),             // 30: weir.rules.v1.DiscoveredJwks
-	(*ClaimMapping)(nil),               // 31: weir.rules.v1.ClaimMapping
-	(*TokenCache)(nil),                 // 32: weir.rules.v1.TokenCache
-	(*Requirements)(nil),               // 33: weir.rules.v1.Requirements
-	(*timestamppb.Timestamp)(nil),      // 34: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),            // 35: google.protobuf.Struct
-	(*structpb.Value)(nil),             // 36: google.protobuf.Value
+	(Audit)(0),                             // 0: weir.rules.v1.Audit
+	(Authenticator_FailureMode)(0),         // 1: weir.rules.v1.Authenticator.FailureMode
+	(AuthorizationRule_Effect)(0),          // 2: weir.rules.v1.AuthorizationRule.Effect
+	(*AuthRoute)(nil),                      // 3: weir.rules.v1.AuthRoute
+	(*Candidate)(nil),                      // 4: weir.rules.v1.Candidate
+	(*Authenticator)(nil),                  // 5: weir.rules.v1.Authenticator
+	(*ApiKeyAuthenticator)(nil),            // 6: weir.rules.v1.ApiKeyAuthenticator
+	(*JwtAuthenticator)(nil),               // 7: weir.rules.v1.JwtAuthenticator
+	(*RemoteJwks)(nil),                     // 8: weir.rules.v1.RemoteJwks
+	(*AnonymousAuthenticator)(nil),         // 9: weir.rules.v1.AnonymousAuthenticator
+	(*AuthorizationRule)(nil),              // 10: weir.rules.v1.AuthorizationRule
+	(*Consumer)(nil),                       // 11: weir.rules.v1.Consumer
+	(*ApiKey)(nil),                         // 12: weir.rules.v1.ApiKey
+	(*TokenSubject)(nil),                   // 13: weir.rules.v1.TokenSubject
+	(*AuthzInput)(nil),                     // 14: weir.rules.v1.AuthzInput
+	(*Values)(nil),                         // 15: weir.rules.v1.Values
+	(*RequestAttributes)(nil),              // 16: weir.rules.v1.RequestAttributes
+	(*IdentityAttributes)(nil),             // 17: weir.rules.v1.IdentityAttributes
+	(*ConsumerAttributes)(nil),             // 18: weir.rules.v1.ConsumerAttributes
+	(*RouteAttributes)(nil),                // 19: weir.rules.v1.RouteAttributes
+	(*SourceAttributes)(nil),               // 20: weir.rules.v1.SourceAttributes
+	nil,                                    // 21: weir.rules.v1.RequestAttributes.QueryEntry
+	nil,                                    // 22: weir.rules.v1.RequestAttributes.HeadersEntry
+	(*Upstream)(nil),                       // 23: weir.rules.v1.Upstream
+	(*MetadataSource)(nil),                 // 24: weir.rules.v1.MetadataSource
+	(*BodyInput)(nil),                      // 25: weir.rules.v1.BodyInput
+	(*AuthorizationSettings)(nil),          // 26: weir.rules.v1.AuthorizationSettings
+	(*ClientCertificateAuthenticator)(nil), // 27: weir.rules.v1.ClientCertificateAuthenticator
+	(*HttpSignatureAuthenticator)(nil),     // 28: weir.rules.v1.HttpSignatureAuthenticator
+	(*IntrospectionAuthenticator)(nil),     // 29: weir.rules.v1.IntrospectionAuthenticator
+	(*KubernetesAuthenticator)(nil),        // 30: weir.rules.v1.KubernetesAuthenticator
+	(*durationpb.Duration)(nil),            // 31: google.protobuf.Duration
+	(*SenderConstraint)(nil),               // 32: weir.rules.v1.SenderConstraint
+	(*DiscoveredJwks)(nil),                 // 33: weir.rules.v1.DiscoveredJwks
+	(*ClaimMapping)(nil),                   // 34: weir.rules.v1.ClaimMapping
+	(*TokenCache)(nil),                     // 35: weir.rules.v1.TokenCache
+	(*Requirements)(nil),                   // 36: weir.rules.v1.Requirements
+	(*SignatureKey)(nil),                   // 37: weir.rules.v1.SignatureKey
+	(*timestamppb.Timestamp)(nil),          // 38: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),                // 39: google.protobuf.Struct
+	(*structpb.Value)(nil),                 // 40: google.protobuf.Value
 }
 var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	5,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
@@ -2019,41 +2090,46 @@ var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	6,  // 13: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
 	7,  // 14: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
 	9,  // 15: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
-	27, // 16: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
-	28, // 17: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
-	29, // 18: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
-	1,  // 19: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
-	29, // 20: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
-	8,  // 21: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
-	30, // 22: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
-	31, // 23: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	32, // 24: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
-	29, // 25: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
-	29, // 26: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
-	29, // 27: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
-	2,  // 28: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
-	33, // 29: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
-	12, // 30: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
-	13, // 31: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
-	34, // 32: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 33: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
-	17, // 34: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
-	19, // 35: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
-	20, // 36: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
-	18, // 37: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
-	34, // 38: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
-	35, // 39: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
-	21, // 40: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
-	22, // 41: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
-	36, // 42: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
-	35, // 43: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
-	15, // 44: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
-	15, // 45: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	27, // 16: weir.rules.v1.Authenticator.client_certificate:type_name -> weir.rules.v1.ClientCertificateAuthenticator
+	28, // 17: weir.rules.v1.Authenticator.http_signature:type_name -> weir.rules.v1.HttpSignatureAuthenticator
+	29, // 18: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
+	30, // 19: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
+	31, // 20: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
+	1,  // 21: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
+	32, // 22: weir.rules.v1.Authenticator.sender_constraint:type_name -> weir.rules.v1.SenderConstraint
+	31, // 23: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
+	8,  // 24: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
+	33, // 25: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
+	34, // 26: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	35, // 27: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
+	31, // 28: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
+	31, // 29: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
+	31, // 30: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
+	2,  // 31: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
+	36, // 32: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
+	12, // 33: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
+	13, // 34: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
+	37, // 35: weir.rules.v1.Consumer.signature_keys:type_name -> weir.rules.v1.SignatureKey
+	38, // 36: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 37: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
+	17, // 38: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
+	19, // 39: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
+	20, // 40: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
+	18, // 41: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
+	38, // 42: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
+	39, // 43: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
+	21, // 44: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
+	22, // 45: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
+	40, // 46: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
+	39, // 47: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
+	39, // 48: weir.rules.v1.IdentityAttributes.certificate:type_name -> google.protobuf.Struct
+	15, // 49: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
+	15, // 50: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proto_init() }
@@ -2061,12 +2137,15 @@ func file_weir_rules_v1_auth_proto_init() {
 	if File_weir_rules_v1_auth_proto != nil {
 		return
 	}
+	file_weir_rules_v1_auth_proof_proto_init()
 	file_weir_rules_v1_auth_authorization_proto_init()
 	file_weir_rules_v1_auth_tokens_proto_init()
 	file_weir_rules_v1_auth_proto_msgTypes[2].OneofWrappers = []any{
 		(*Authenticator_ApiKey)(nil),
 		(*Authenticator_Jwt)(nil),
 		(*Authenticator_Anonymous)(nil),
+		(*Authenticator_ClientCertificate)(nil),
+		(*Authenticator_HttpSignature)(nil),
 		(*Authenticator_Introspection)(nil),
 		(*Authenticator_Kubernetes)(nil),
 	}
