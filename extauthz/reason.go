@@ -124,6 +124,9 @@ func (r Reason) Fault() *fault.Error {
 	case ReasonAuditUnavailable:
 		return fault.New(codes.Unavailable, string(r), "the decision about the request cannot be recorded; retry shortly")
 	default:
+		if known := r.loginFault(); known != nil {
+			return known
+		}
 		if known := r.proofFault(); known != nil {
 			return known
 		}

@@ -462,6 +462,7 @@ type Authenticator struct {
 	//	*Authenticator_ClientCertificate
 	//	*Authenticator_HttpSignature
 	//	*Authenticator_Introspection
+	//	*Authenticator_Login
 	//	*Authenticator_Kubernetes
 	Method isAuthenticator_Method `protobuf_oneof:"method"`
 	// Deadline of one proof, at most 30 s. Unset leaves it to the method's own
@@ -573,6 +574,15 @@ func (x *Authenticator) GetIntrospection() *IntrospectionAuthenticator {
 	return nil
 }
 
+func (x *Authenticator) GetLogin() *LoginAuthenticator {
+	if x != nil {
+		if x, ok := x.Method.(*Authenticator_Login); ok {
+			return x.Login
+		}
+	}
+	return nil
+}
+
 func (x *Authenticator) GetKubernetes() *KubernetesAuthenticator {
 	if x != nil {
 		if x, ok := x.Method.(*Authenticator_Kubernetes); ok {
@@ -631,6 +641,10 @@ type Authenticator_Introspection struct {
 	Introspection *IntrospectionAuthenticator `protobuf:"bytes,5,opt,name=introspection,proto3,oneof"`
 }
 
+type Authenticator_Login struct {
+	Login *LoginAuthenticator `protobuf:"bytes,7,opt,name=login,proto3,oneof"`
+}
+
 type Authenticator_Kubernetes struct {
 	Kubernetes *KubernetesAuthenticator `protobuf:"bytes,9,opt,name=kubernetes,proto3,oneof"`
 }
@@ -646,6 +660,8 @@ func (*Authenticator_ClientCertificate) isAuthenticator_Method() {}
 func (*Authenticator_HttpSignature) isAuthenticator_Method() {}
 
 func (*Authenticator_Introspection) isAuthenticator_Method() {}
+
+func (*Authenticator_Login) isAuthenticator_Method() {}
 
 func (*Authenticator_Kubernetes) isAuthenticator_Method() {}
 
@@ -1858,7 +1874,7 @@ var File_weir_rules_v1_auth_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eweir/rules/v1/auth_proof.proto\x1a&weir/rules/v1/auth_authorization.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xdb\x04\n" +
+	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eweir/rules/v1/auth_proof.proto\x1a&weir/rules/v1/auth_authorization.proto\x1a\x1eweir/rules/v1/auth_login.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xdb\x04\n" +
 	"\tAuthRoute\x12\x19\n" +
 	"\broute_id\x18\x01 \x01(\tR\arouteId\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x16\n" +
@@ -1883,7 +1899,7 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x05rules\x18\x04 \x03(\v2 .weir.rules.v1.AuthorizationRuleR\x05rules\x129\n" +
 	"\bmetadata\x18\x05 \x03(\v2\x1d.weir.rules.v1.MetadataSourceR\bmetadata\x12,\n" +
 	"\x04body\x18\x06 \x01(\v2\x18.weir.rules.v1.BodyInputR\x04body\x12@\n" +
-	"\bsettings\x18\a \x01(\v2$.weir.rules.v1.AuthorizationSettingsR\bsettings\"\xe4\x06\n" +
+	"\bsettings\x18\a \x01(\v2$.weir.rules.v1.AuthorizationSettingsR\bsettings\"\x9f\a\n" +
 	"\rAuthenticator\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
 	"\aapi_key\x18\x02 \x01(\v2\".weir.rules.v1.ApiKeyAuthenticatorH\x00R\x06apiKey\x123\n" +
@@ -1891,7 +1907,8 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x12^\n" +
 	"\x12client_certificate\x18\x06 \x01(\v2-.weir.rules.v1.ClientCertificateAuthenticatorH\x00R\x11clientCertificate\x12R\n" +
 	"\x0ehttp_signature\x18\b \x01(\v2).weir.rules.v1.HttpSignatureAuthenticatorH\x00R\rhttpSignature\x12Q\n" +
-	"\rintrospection\x18\x05 \x01(\v2).weir.rules.v1.IntrospectionAuthenticatorH\x00R\rintrospection\x12H\n" +
+	"\rintrospection\x18\x05 \x01(\v2).weir.rules.v1.IntrospectionAuthenticatorH\x00R\rintrospection\x129\n" +
+	"\x05login\x18\a \x01(\v2!.weir.rules.v1.LoginAuthenticatorH\x00R\x05login\x12H\n" +
 	"\n" +
 	"kubernetes\x18\t \x01(\v2&.weir.rules.v1.KubernetesAuthenticatorH\x00R\n" +
 	"kubernetes\x123\n" +
@@ -2061,17 +2078,18 @@ var file_weir_rules_v1_auth_proto_goTypes = []any{
 	(*ClientCertificateAuthenticator)(nil), // 27: weir.rules.v1.ClientCertificateAuthenticator
 	(*HttpSignatureAuthenticator)(nil),     // 28: weir.rules.v1.HttpSignatureAuthenticator
 	(*IntrospectionAuthenticator)(nil),     // 29: weir.rules.v1.IntrospectionAuthenticator
-	(*KubernetesAuthenticator)(nil),        // 30: weir.rules.v1.KubernetesAuthenticator
-	(*durationpb.Duration)(nil),            // 31: google.protobuf.Duration
-	(*SenderConstraint)(nil),               // 32: weir.rules.v1.SenderConstraint
-	(*DiscoveredJwks)(nil),                 // 33: weir.rules.v1.DiscoveredJwks
-	(*ClaimMapping)(nil),                   // 34: weir.rules.v1.ClaimMapping
-	(*TokenCache)(nil),                     // 35: weir.rules.v1.TokenCache
-	(*Requirements)(nil),                   // 36: weir.rules.v1.Requirements
-	(*SignatureKey)(nil),                   // 37: weir.rules.v1.SignatureKey
-	(*timestamppb.Timestamp)(nil),          // 38: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),                // 39: google.protobuf.Struct
-	(*structpb.Value)(nil),                 // 40: google.protobuf.Value
+	(*LoginAuthenticator)(nil),             // 30: weir.rules.v1.LoginAuthenticator
+	(*KubernetesAuthenticator)(nil),        // 31: weir.rules.v1.KubernetesAuthenticator
+	(*durationpb.Duration)(nil),            // 32: google.protobuf.Duration
+	(*SenderConstraint)(nil),               // 33: weir.rules.v1.SenderConstraint
+	(*DiscoveredJwks)(nil),                 // 34: weir.rules.v1.DiscoveredJwks
+	(*ClaimMapping)(nil),                   // 35: weir.rules.v1.ClaimMapping
+	(*TokenCache)(nil),                     // 36: weir.rules.v1.TokenCache
+	(*Requirements)(nil),                   // 37: weir.rules.v1.Requirements
+	(*SignatureKey)(nil),                   // 38: weir.rules.v1.SignatureKey
+	(*timestamppb.Timestamp)(nil),          // 39: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),                // 40: google.protobuf.Struct
+	(*structpb.Value)(nil),                 // 41: google.protobuf.Value
 }
 var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	5,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
@@ -2093,43 +2111,44 @@ var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	27, // 16: weir.rules.v1.Authenticator.client_certificate:type_name -> weir.rules.v1.ClientCertificateAuthenticator
 	28, // 17: weir.rules.v1.Authenticator.http_signature:type_name -> weir.rules.v1.HttpSignatureAuthenticator
 	29, // 18: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
-	30, // 19: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
-	31, // 20: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
-	1,  // 21: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
-	32, // 22: weir.rules.v1.Authenticator.sender_constraint:type_name -> weir.rules.v1.SenderConstraint
-	31, // 23: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
-	8,  // 24: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
-	33, // 25: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
-	34, // 26: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	35, // 27: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
-	31, // 28: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
-	31, // 29: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
-	31, // 30: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
-	2,  // 31: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
-	36, // 32: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
-	12, // 33: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
-	13, // 34: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
-	37, // 35: weir.rules.v1.Consumer.signature_keys:type_name -> weir.rules.v1.SignatureKey
-	38, // 36: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 37: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
-	17, // 38: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
-	19, // 39: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
-	20, // 40: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
-	18, // 41: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
-	38, // 42: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
-	39, // 43: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
-	21, // 44: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
-	22, // 45: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
-	40, // 46: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
-	39, // 47: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
-	39, // 48: weir.rules.v1.IdentityAttributes.certificate:type_name -> google.protobuf.Struct
-	15, // 49: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
-	15, // 50: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	30, // 19: weir.rules.v1.Authenticator.login:type_name -> weir.rules.v1.LoginAuthenticator
+	31, // 20: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
+	32, // 21: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
+	1,  // 22: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
+	33, // 23: weir.rules.v1.Authenticator.sender_constraint:type_name -> weir.rules.v1.SenderConstraint
+	32, // 24: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
+	8,  // 25: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
+	34, // 26: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
+	35, // 27: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	36, // 28: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
+	32, // 29: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
+	32, // 30: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
+	32, // 31: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
+	2,  // 32: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
+	37, // 33: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
+	12, // 34: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
+	13, // 35: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
+	38, // 36: weir.rules.v1.Consumer.signature_keys:type_name -> weir.rules.v1.SignatureKey
+	39, // 37: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 38: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
+	17, // 39: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
+	19, // 40: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
+	20, // 41: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
+	18, // 42: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
+	39, // 43: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
+	40, // 44: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
+	21, // 45: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
+	22, // 46: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
+	41, // 47: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
+	40, // 48: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
+	40, // 49: weir.rules.v1.IdentityAttributes.certificate:type_name -> google.protobuf.Struct
+	15, // 50: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
+	15, // 51: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proto_init() }
@@ -2139,6 +2158,7 @@ func file_weir_rules_v1_auth_proto_init() {
 	}
 	file_weir_rules_v1_auth_proof_proto_init()
 	file_weir_rules_v1_auth_authorization_proto_init()
+	file_weir_rules_v1_auth_login_proto_init()
 	file_weir_rules_v1_auth_tokens_proto_init()
 	file_weir_rules_v1_auth_proto_msgTypes[2].OneofWrappers = []any{
 		(*Authenticator_ApiKey)(nil),
@@ -2147,6 +2167,7 @@ func file_weir_rules_v1_auth_proto_init() {
 		(*Authenticator_ClientCertificate)(nil),
 		(*Authenticator_HttpSignature)(nil),
 		(*Authenticator_Introspection)(nil),
+		(*Authenticator_Login)(nil),
 		(*Authenticator_Kubernetes)(nil),
 	}
 	file_weir_rules_v1_auth_proto_msgTypes[4].OneofWrappers = []any{
