@@ -76,6 +76,11 @@ const (
 	CodeRejected         Code = "WEIR5101"
 	CodeNoFleet          Code = "WEIR5102"
 	CodeRolledBack       Code = "WEIR5103"
+	CodeAuditUnavailable Code = "WEIR5301"
+	CodeAuditSpace       Code = "WEIR5302"
+	CodeAuditRecovered   Code = "WEIR5303"
+	CodeShadowSkipped    Code = "WEIR2460"
+	CodeShadowRefuses    Code = "WEIR2461"
 )
 
 // Explanations is the fix of each code, one line each; the reference page is
@@ -135,6 +140,11 @@ func Explanations() map[Code]string {
 		CodeKubernetes:       "The Kubernetes API refused the object; the message is its own. Mend the field that it names, install the definitions that it lacks, or ask for the permission.",
 		CodeOwned:            "A field of the object in Kubernetes belongs to another field manager (or the object to another set), and has another value. Leave the field to its owner, or take it over with --force-conflicts.",
 		CodeOpenRoute:        "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
+		CodeAuditUnavailable: "extauthz cannot write its audit log, so requests whose policy requires a record are refused with 503. Its log has the reason: make room, or, where the log was changed, verify it (weir audit verify) and move its files away. It is tried again every second.",
+		CodeAuditSpace:       "The file system of the audit log is nearly full. Make room, or keep less (audit.keepBytes, audit.keepAge); when it is full, requests whose policy requires a record are refused.",
+		CodeAuditRecovered:   "The audit log ended in an unfinished line, as a crash leaves it. Nobody was told that it was written; it was cut off and kept in a file beside the log. Nothing is to be done.",
+		CodeShadowSkipped:    "An AuthPolicy or rule in the shadow cannot be compared with what is in force; the message says why. It decides nothing either way.",
+		CodeShadowRefuses:    "In force, the AuthPolicy in the shadow would refuse every request of a route, because no way to identify callers is left that can be used. The message says where.",
 	}
 }
 
