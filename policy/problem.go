@@ -37,6 +37,8 @@ const (
 	CodeExpression       Code = "WEIR2005"
 	CodeDuplicateName    Code = "WEIR2006"
 	CodeDuplicateKey     Code = "WEIR2007"
+	CodeLoginKeys        Code = "WEIR2440"
+	CodeLoginPaths       Code = "WEIR2441"
 	CodeRefNotFound      Code = "WEIR3001"
 	CodeRefNotPermitted  Code = "WEIR3002"
 	CodeNotAttached      Code = "WEIR3003"
@@ -94,6 +96,8 @@ func Explanations() map[Code]string {
 		CodeExpression:       "The CEL expression does not compile; the message has line and column within it.",
 		CodeDuplicateName:    "Two entries of a list have the same name.",
 		CodeDuplicateKey:     "Two consumers have the same API key, so it would not say who calls. Issue one of them a new key.",
+		CodeLoginKeys:        "The Secret that session.keysRef names does not hold keys: one a line, each 32 bytes in base64 (`openssl rand -base64 32`), 1 to 8. Nobody can log in until it does.",
+		CodeLoginPaths:       "Two different logins claim the same path of a host, and a provider's answer to the one would reach the other. Give one of them other paths (login.paths), and register its callback with the provider.",
 		CodeRefNotFound:      "The object referred to does not exist, or lacks the key or section.",
 		CodeRefNotPermitted:  "A reference across namespaces needs a ReferenceGrant in the namespace referred to that names the kinds of both ends. Write one, or keep both in one namespace.",
 		CodeNotAttached:      "The route or policy attaches to nothing, so it has no effect.",

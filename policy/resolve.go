@@ -43,6 +43,7 @@ func Resolve(input Input) (*Plan, Problems) {
 		identities:  map[ObjectRef]*gatewayIdentity{},
 		refFailures: map[ObjectRef]refFailure{},
 		authIDs:     map[string]bool{},
+		logins:      map[string][]*loginWay{},
 		reported:    map[Problem]bool{},
 		fleetOf:     input.FleetOf,
 		statuses:    map[ObjectRef]*ObjectStatus{},
@@ -88,10 +89,12 @@ type resolver struct {
 	policies       policyIndex
 	authRoutes     []*authRoute
 	authIDs        map[string]bool
-	limitRules     map[string]*limitRule
-	grants         map[grantKey]bool
-	fleetOf        func(ObjectRef) string
-	statuses       map[ObjectRef]*ObjectStatus
+	// logins that protect a route, by the route's AuthRoute.
+	logins     map[string][]*loginWay
+	limitRules map[string]*limitRule
+	grants     map[grantKey]bool
+	fleetOf    func(ObjectRef) string
+	statuses   map[ObjectRef]*ObjectStatus
 	// gateways of Weir's classes; allListeners are theirs, in order of precedence.
 	gateways     map[ObjectRef]bool
 	allListeners []*listener

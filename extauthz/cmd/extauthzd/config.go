@@ -21,6 +21,7 @@ type settings struct {
 	Proofs        proofSettings       `yaml:"proofs"`
 	Kubernetes    kubernetesSetting   `yaml:"kubernetes"`
 	Keys          keySettings         `yaml:"keys"`
+	Sessions      sessionSettings     `yaml:"sessions"`
 }
 
 // controlPlaneSetting says where the rules come from. The client certificate is
@@ -52,13 +53,14 @@ func (s *settings) SetDefaults() {
 	s.ControlPlane = controlPlaneSetting{Peer: certs.PeerID("controlplane"), NodeID: "extauthzd"}
 	s.Proofs.setDefaults()
 	s.Keys.setDefaults()
+	s.Sessions.setDefaults()
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
 	s.Kubernetes.setDefaults()
 }
 
 // Validate reports every mistake.
 func (s *settings) Validate() error {
-	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Proofs.validate(), s.Keys.validate()}
+	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Proofs.validate(), s.Keys.validate(), s.Sessions.validate()}
 	if _, port, err := net.SplitHostPort(s.ControlPlane.Address); err != nil || port == "" {
 		errs = append(errs, fmt.Errorf("controlPlane.address: %q is not host:port", s.ControlPlane.Address))
 	}
