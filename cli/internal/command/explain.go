@@ -201,7 +201,8 @@ func printDestination(w io.Writer, d *policy.Destination) {
 		fmt.Fprintf(w, "  answered with %d: %s\n", d.Status, d.Reason)
 	}
 	for _, backend := range d.Backends {
-		name := backend.Backend
+		// What follows the name tells apart ways to connect to it: for programs.
+		name, _, _ := strings.Cut(backend.Backend, "~")
 		if name == "" {
 			name = "a backend that does not resolve (answered with 500)"
 		}
