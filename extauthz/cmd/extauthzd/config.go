@@ -20,6 +20,8 @@ type settings struct {
 	Tokens        tokenSettings       `yaml:"tokens"`
 	Kubernetes    kubernetesSetting   `yaml:"kubernetes"`
 	Keys          keySettings         `yaml:"keys"`
+
+	Authorization authorizationSettings `yaml:"authorization"`
 }
 
 // controlPlaneSetting says where the rules come from. The client certificate is
@@ -50,13 +52,14 @@ func (s *settings) SetDefaults() {
 	s.Server.AllowedPeers = []string{certs.PeerID("ingress")}
 	s.ControlPlane = controlPlaneSetting{Peer: certs.PeerID("controlplane"), NodeID: "extauthzd"}
 	s.Keys.setDefaults()
+	s.Authorization.setDefaults()
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
 	s.Kubernetes.setDefaults()
 }
 
 // Validate reports every mistake.
 func (s *settings) Validate() error {
-	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Keys.validate()}
+	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Keys.validate(), s.Authorization.validate()}
 	if _, port, err := net.SplitHostPort(s.ControlPlane.Address); err != nil || port == "" {
 		errs = append(errs, fmt.Errorf("controlPlane.address: %q is not host:port", s.ControlPlane.Address))
 	}
