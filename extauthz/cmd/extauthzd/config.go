@@ -18,6 +18,7 @@ type settings struct {
 	Server        rpcserver.Config    `yaml:"server"`
 	ControlPlane  controlPlaneSetting `yaml:"controlPlane"`
 	Tokens        tokenSettings       `yaml:"tokens"`
+	Proofs        proofSettings       `yaml:"proofs"`
 	Kubernetes    kubernetesSetting   `yaml:"kubernetes"`
 	Keys          keySettings         `yaml:"keys"`
 
@@ -51,6 +52,7 @@ func (s *settings) SetDefaults() {
 	s.Server.SetDefaults()
 	s.Server.AllowedPeers = []string{certs.PeerID("ingress")}
 	s.ControlPlane = controlPlaneSetting{Peer: certs.PeerID("controlplane"), NodeID: "extauthzd"}
+	s.Proofs.setDefaults()
 	s.Keys.setDefaults()
 	s.Authorization.setDefaults()
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
@@ -59,7 +61,7 @@ func (s *settings) SetDefaults() {
 
 // Validate reports every mistake.
 func (s *settings) Validate() error {
-	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Keys.validate(), s.Authorization.validate()}
+	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Proofs.validate(), s.Keys.validate(), s.Authorization.validate()}
 	if _, port, err := net.SplitHostPort(s.ControlPlane.Address); err != nil || port == "" {
 		errs = append(errs, fmt.Errorf("controlPlane.address: %q is not host:port", s.ControlPlane.Address))
 	}
