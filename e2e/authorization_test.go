@@ -121,9 +121,11 @@ func TestAuthorization(t *testing.T) {
 			}
 		})}
 	}
+	served := int64(0)
 	seen := func(answer *harness.Response) http.Header {
 		t.Helper()
 		require.Equal(t, http.StatusOK, answer.Status, answer.Body)
+		served++
 		var echo echoed
 		require.NoError(t, json.Unmarshal([]byte(answer.Body), &echo))
 		return echo.Headers
@@ -207,7 +209,7 @@ func TestAuthorization(t *testing.T) {
 		require.Empty(t, headers.Values("X-Weir-Tenant"))
 		refused(s.Get("/exchanged"), 403, "PERMISSION_DENIED")
 	})
-	require.Equal(t, reached+15, backend.requests.Load(), "a refused request reached the service")
+	require.Equal(t, reached+served, backend.requests.Load(), "a refused request reached the service")
 	explained := s.Weir("explain", "GET", s.URL+"/docs/mine")
 	require.Contains(t, explained, "relationship user:{identity.subject} viewer")
 	require.NotContains(t, s.Weir("translate", "auth"), "client-secret")
