@@ -68,6 +68,8 @@ const (
 	CodeTooManyMerged    Code = "WEIR3303"
 	CodeOpenRoute        Code = "WEIR4001"
 	CodeFollowed         Code = "WEIR5201"
+	CodeKubernetes       Code = "WEIR5202"
+	CodeOwned            Code = "WEIR5203"
 	CodeSourceDown       Code = "WEIR5001"
 	CodeRejected         Code = "WEIR5101"
 	CodeNoFleet          Code = "WEIR5102"
@@ -126,6 +128,8 @@ func Explanations() map[Code]string {
 		CodeNoAuthentication: "AuthPolicies with strategy merge reach a route and none of them says how callers are identified, so every request is refused. Add authentication to one of them.",
 		CodeTooManyMerged:    "AuthPolicies merged on one route come to more ways or rules than are checked for a request. Merge fewer of them; until then every request is refused.",
 		CodeFollowed:         "weir apply keeps objects of its own and does not override those of a folder or a cluster that the control plane follows. Edit the object where it is defined, or give the new one another name.",
+		CodeKubernetes:       "The Kubernetes API refused the object; the message is its own. Mend the field that it names, install the definitions that it lacks, or ask for the permission.",
+		CodeOwned:            "A field of the object in Kubernetes belongs to another field manager (or the object to another set), and has another value. Leave the field to its owner, or take it over with --force-conflicts.",
 		CodeOpenRoute:        "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
 	}
 }

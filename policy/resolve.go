@@ -40,6 +40,7 @@ func Resolve(input Input) (*Plan, Problems) {
 		classes:     map[string]bool{DefaultClass: true},
 		states:      map[string]*backendState{},
 		variants:    map[string]*Backend{},
+		identities:  map[ObjectRef]*gatewayIdentity{},
 		refFailures: map[ObjectRef]refFailure{},
 		authIDs:     map[string]bool{},
 		reported:    map[Problem]bool{},
@@ -61,7 +62,7 @@ func Resolve(input Input) (*Plan, Problems) {
 		RateLimits: r.rateLimitRules(),
 	}
 	plan.Backends = r.usedBackends()
-	plan.Secrets = r.usedSecrets(plan.Ports)
+	plan.Secrets = r.usedSecrets(plan.Ports, plan.Backends)
 	r.policyOutcomes()
 	r.tlsPolicyStatuses()
 	slices.SortFunc(plan.AuthRoutes, func(a, b *authRoute) int { return cmp.Compare(a.GetRouteId(), b.GetRouteId()) })
@@ -96,7 +97,11 @@ type resolver struct {
 	allListeners []*listener
 	secrets      map[string]*Secret
 	tlsClosings  []Closing
-	problems     Problems
+	// identities are what Gateways present to backends.
+	identities map[ObjectRef]*gatewayIdentity
+	// backendClosings are broken BackendTLSPolicies.
+	backendClosings []Closing
+	problems        Problems
 	// reported are those of reportOnce.
 	reported map[Problem]bool
 }

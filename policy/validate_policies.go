@@ -81,7 +81,7 @@ func (c *checker) authSettings(at string, settings *v1alpha1.AuthSettings, merge
 	c.upstream(at+".upstream", settings.Upstream)
 	c.sameTokens(at+".authentication", settings.Authentication)
 	if settings.CORS != nil {
-		c.cors(at+".cors", settings.CORS)
+		c.cors(at+".cors", settings.CORS.Filter())
 	}
 }
 

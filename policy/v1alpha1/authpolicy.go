@@ -76,9 +76,7 @@ type AuthSettings struct {
 	// responses for browsers. It is merged on its own, whatever the strategy:
 	// where a policy says nothing about CORS, another one's applies. A CORS
 	// filter of a route wins.
-	//
-	// +kubebuilder:validation:XValidation:rule="!has(self.allowOrigins) || !has(self.allowCredentials) || !self.allowCredentials || !('*' in self.allowOrigins)",message="allowCredentials cannot be combined with the origin *: any site could then act for the user"
-	CORS *gatewayv1.HTTPCORSFilter `json:"cors,omitempty"`
+	CORS *CORS `json:"cors,omitempty"`
 	// Upstream is what the service is told of the caller. It goes with
 	// authentication or authorization.
 	Upstream *Upstream `json:"upstream,omitempty"`
