@@ -210,7 +210,7 @@ func TestAuthorization(t *testing.T) {
 		refused(s.Get("/exchanged"), 403, "PERMISSION_DENIED")
 	})
 	require.Equal(t, reached+served, backend.requests.Load(), "a refused request reached the service")
-	explained := s.Weir("explain", "GET http://127.0.0.1:8080/docs/mine")
+	explained := s.Weir("explain", "GET http://localhost/docs/mine")
 	require.Contains(t, explained, "relationship user:{identity.subject} viewer")
 	require.NotContains(t, s.Weir("translate", "--type", "auth", s.Policy), "client-secret")
 }
