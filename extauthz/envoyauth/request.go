@@ -27,6 +27,7 @@ func toRequest(check *authv3.CheckRequest) *extauthz.Request {
 		Method:    http.GetMethod(),
 		Target:    http.GetPath(),
 		Authority: http.GetHost(),
+		Port:      attributes.GetDestination().GetAddress().GetSocketAddress().GetPortValue(),
 		Protocol:  http.GetProtocol(),
 		Scheme:    http.GetScheme(),
 		Body:      body(http),
