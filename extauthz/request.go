@@ -172,3 +172,17 @@ func validPort(text string) bool {
 	}
 	return true
 }
+
+// Readable says why a request can't be decided about by its host and path:
+// because they can be read in more than one way, or in none. It is empty when
+// they have exactly one reading.
+func Readable(authority, method, target string) Reason {
+	path, query := splitTarget(target)
+	if !canonicalPath(path) || strings.IndexByte(query, '#') >= 0 {
+		return ReasonPathNotCanonical
+	}
+	if _, ok := canonicalHost(authority); !ok || method == "" {
+		return ReasonRequestInvalid
+	}
+	return ""
+}

@@ -1,5 +1,5 @@
 // Command extauthzd answers Envoy's ext_authz checks by the rules that the
-// control plane sends.
+// control plane sends, or by those of a file.
 package main
 
 import (
@@ -15,6 +15,7 @@ import (
 	"weir.dev/extauthz"
 	"weir.dev/extauthz/envoyauth"
 	"weir.dev/extauthz/rules"
+	"weir.dev/extauthz/standalone"
 	"weir.dev/extauthz/telemetry"
 	"weir.dev/extauthz/token"
 	"weir.dev/kit/adsclient"
@@ -65,9 +66,21 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 		server.SetServing(true)
 		runtime.SetReady("rules", nil)
 	})
-	authv3.RegisterAuthorizationServer(server.GRPC(), envoyauth.NewServer(feed, metrics, runtime.Logger, time.Now))
-	server.SetServing(false) // names the service just registered
-	client, err := subscribe(cfg, runtime, feed)
+	source, chooser, err := ruleSource(cfg, runtime, compiler, feed)
+	if err != nil {
+		return err
+	}
+	answering, err := guarded(cfg, runtime, envoyauth.NewServer(feed, metrics, runtime.Logger, time.Now), chooser)
+	if err != nil {
+		return err
+	}
+	authv3.RegisterAuthorizationServer(server.GRPC(), answering)
+	if feed.Current() == nil {
+		server.SetServing(false) // names the service just registered
+	} else {
+		server.SetServing(true)
+	}
+	web, err := newWebServer(cfg, runtime, answering)
 	if err != nil {
 		return err
 	}
@@ -76,11 +89,30 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Run(ctx) })
-	group.Go(func() error { return client.Run(ctx) })
+	group.Go(func() error { return source(ctx) })
+	group.Go(func() error { return web.run(ctx) })
 	if keys != nil {
 		group.Go(func() error { return keys.Run(ctx) })
 	}
 	return group.Wait()
+}
+
+// ruleSource is what keeps the rules up to date, and for a file also what chooses
+// between them.
+func ruleSource(cfg *settings, runtime *daemon.Runtime, compiler *extauthz.Compiler, feed *rules.Feed) (func(context.Context) error, envoyauth.Chooser, error) {
+	if cfg.Rules.File == "" {
+		client, err := subscribe(cfg, runtime, feed)
+		if err != nil {
+			return nil, nil, err
+		}
+		return client.Run, nil, nil
+	}
+	file := standalone.NewSource(cfg.Rules.File, compiler, feed, runtime.Logger)
+	// The first file has to be good: there is nothing to go on with.
+	if err := file.Load(); err != nil {
+		return nil, nil, err
+	}
+	return file.Run, file, nil
 }
 
 func subscribe(cfg *settings, runtime *daemon.Runtime, feed *rules.Feed) (*adsclient.Client, error) {
