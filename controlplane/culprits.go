@@ -21,18 +21,31 @@ const (
 	maxSuspects = 8
 )
 
-// versions are objects as a fleet accepted them.
-type versions map[policy.ObjectRef]*policy.Object
+// versions are objects as a fleet accepted them, by name once that is asked for;
+// nil stands for none.
+type versions struct {
+	objects []*policy.Object
+	byRef   map[policy.ObjectRef]*policy.Object
+}
 
-func versionsOf(input policy.Input) versions {
-	found := make(versions, len(input.Objects))
-	for _, object := range input.Objects {
-		if _, ok := found[object.Ref]; !ok { // of equal ones the first is used
-			found[object.Ref] = object
+func versionsOf(input policy.Input) *versions { return &versions{objects: input.Objects} }
+
+func (v *versions) all() map[policy.ObjectRef]*policy.Object {
+	if v == nil {
+		return nil
+	}
+	if v.byRef == nil {
+		v.byRef = make(map[policy.ObjectRef]*policy.Object, len(v.objects))
+		for _, object := range v.objects {
+			if _, ok := v.byRef[object.Ref]; !ok { // of equal ones the first is used
+				v.byRef[object.Ref] = object
+			}
 		}
 	}
-	return found
+	return v.byRef
 }
+
+func (v *versions) of(ref policy.ObjectRef) *policy.Object { return v.all()[ref] }
 
 // search looks for the smallest part of an update that a fleet rejects. Every
 // trial is a rollout: what is rejected is put back at once, so that only what was
@@ -41,9 +54,10 @@ type search struct {
 	lane *fleetLane
 	next *generation
 	// wanted is the update, accepted what the fleet accepted last, nil at first.
-	wanted, accepted versions
-	// changed are the objects that differ between the two, sorted.
-	changed []policy.ObjectRef
+	wanted, accepted *versions
+	// differing is what changed returns, once it was asked for.
+	differing []policy.ObjectRef
+	compared  bool
 	// blamed are put back.
 	blamed     map[policy.ObjectRef]Quarantine
 	rejections []*ads.Rejection
@@ -60,19 +74,28 @@ type trial struct {
 }
 
 func newSearch(lane *fleetLane, next *generation) *search {
-	s := &search{lane: lane, next: next, wanted: versionsOf(next.input), accepted: lane.accepted, blamed: map[policy.ObjectRef]Quarantine{}}
-	for ref, object := range s.wanted {
-		if !object.SameContent(s.accepted[ref]) {
-			s.changed = append(s.changed, ref)
+	return &search{lane: lane, next: next, wanted: versionsOf(next.input), accepted: lane.accepted, blamed: map[policy.ObjectRef]Quarantine{}}
+}
+
+// changed are the objects that differ between what is wanted and what was
+// accepted, sorted.
+func (s *search) changed() []policy.ObjectRef {
+	if s.compared {
+		return s.differing
+	}
+	s.compared = true
+	for ref, object := range s.wanted.all() {
+		if !object.SameContent(s.accepted.of(ref)) {
+			s.differing = append(s.differing, ref)
 		}
 	}
-	for ref := range s.accepted {
-		if s.wanted[ref] == nil {
-			s.changed = append(s.changed, ref)
+	for ref := range s.accepted.all() {
+		if s.wanted.of(ref) == nil {
+			s.differing = append(s.differing, ref)
 		}
 	}
-	slices.SortFunc(s.changed, compareRefs)
-	return s
+	slices.SortFunc(s.differing, compareRefs)
+	return s.differing
 }
 
 // compareRefs orders what is referred to before what refers to it. Policies come
@@ -92,8 +115,8 @@ func compareRefs(a, b policy.ObjectRef) int {
 func (s *search) replaced(back map[policy.ObjectRef]bool) map[policy.ObjectRef]*policy.Object {
 	with := map[policy.ObjectRef]*policy.Object{}
 	put := func(ref policy.ObjectRef) {
-		with[ref] = s.accepted[ref]
-		if with[ref].SameContent(s.wanted[ref]) {
+		with[ref] = s.accepted.of(ref)
+		if with[ref].SameContent(s.wanted.of(ref)) {
 			with[ref] = nil // It was accepted once and is no more: there is no better version.
 		}
 	}
@@ -210,9 +233,9 @@ func (s *search) trace(t trial) []policy.Origin {
 	}
 	var origins []policy.Origin
 	for _, name := range names {
-		for _, origin := range envoy.Trace(t.plan, s.lane.options, t.rejection.TypeURL, name, t.rejection.Message) {
+		for _, origin := range s.lane.compiled.Trace(t.plan, s.lane.options, t.rejection.TypeURL, name, t.rejection.Message) {
 			_, blamed := s.blamed[origin.Object]
-			if !blamed && (len(s.changed) == 0 || slices.Contains(s.changed, origin.Object)) {
+			if !blamed && (len(s.changed()) == 0 || slices.Contains(s.changed(), origin.Object)) {
 				origins = append(origins, origin)
 			}
 		}
@@ -223,7 +246,7 @@ func (s *search) trace(t trial) []policy.Origin {
 // blame quarantines an object.
 func (s *search) blame(ref policy.ObjectRef, t trial, origins []policy.Origin) {
 	origin := policy.Origin{Object: ref}
-	if object := s.wanted[ref]; object != nil {
+	if object := s.wanted.of(ref); object != nil {
 		origin = object.Origin("")
 	}
 	for _, traced := range origins {
@@ -232,9 +255,9 @@ func (s *search) blame(ref policy.ObjectRef, t trial, origins []policy.Origin) {
 			break
 		}
 	}
-	kept := s.accepted[ref]
+	kept := s.accepted.of(ref)
 	s.blamed[ref] = Quarantine{
-		Origin: origin, Kept: kept != nil && !kept.SameContent(s.wanted[ref]), Node: t.rejection.Node,
+		Origin: origin, Kept: kept != nil && !kept.SameContent(s.wanted.of(ref)), Node: t.rejection.Node,
 		Resource: strings.Join(t.rejection.Resources, ", "), Message: t.rejection.Message,
 	}
 }
@@ -246,7 +269,7 @@ func (s *search) bisect(ctx context.Context, rejected trial) trial {
 	b.halve(s.units())
 	if b.last == nil { // Nothing was taken in: it is as it was.
 		all := map[policy.ObjectRef]bool{}
-		for _, ref := range s.changed {
+		for _, ref := range s.changed() {
 			all[ref] = true
 		}
 		last := s.attempt(ctx, all)
@@ -276,7 +299,7 @@ func (b *bisection) take(units [][]policy.ObjectRef) {
 		return
 	}
 	back := map[policy.ObjectRef]bool{}
-	for _, ref := range b.changed {
+	for _, ref := range b.changed() {
 		back[ref] = !b.in[ref]
 	}
 	for _, ref := range slices.Concat(units...) {
@@ -318,7 +341,7 @@ func (b *bisection) halve(units [][]policy.ObjectRef) {
 // to whom in the new or in the accepted version.
 func (s *search) units() [][]policy.ObjectRef {
 	var units [][]policy.ObjectRef
-	for _, ref := range s.changed {
+	for _, ref := range s.changed() {
 		if _, blamed := s.blamed[ref]; blamed {
 			continue
 		}
@@ -337,8 +360,8 @@ func (s *search) units() [][]policy.ObjectRef {
 }
 
 func (s *search) linked(a, b policy.ObjectRef) bool {
-	for _, from := range []versions{s.wanted, s.accepted} {
-		if from[a] != nil && from[a].RefersTo(b) || from[b] != nil && from[b].RefersTo(a) {
+	for _, from := range []*versions{s.wanted, s.accepted} {
+		if from.of(a) != nil && from.of(a).RefersTo(b) || from.of(b) != nil && from.of(b).RefersTo(a) {
 			return true
 		}
 	}

@@ -26,7 +26,7 @@ type fleetLane struct {
 	// accepted are the objects in force, nil before any were accepted; held are
 	// those that are quarantined, as they were rejected. Only the lane's goroutine
 	// touches the two.
-	accepted versions
+	accepted *versions
 	held     map[policy.ObjectRef]heldObject
 }
 
@@ -96,7 +96,7 @@ func (f *fleetLane) roll(ctx context.Context, next *generation, again bool) {
 func (f *fleetLane) keepHeld(s *search) {
 	for ref, held := range f.held {
 		rejected := held.rejected
-		mended := !s.wanted[ref].SameContent(rejected) || rejected != nil && slices.ContainsFunc(s.changed, func(other policy.ObjectRef) bool {
+		mended := !s.wanted.of(ref).SameContent(rejected) || rejected != nil && slices.ContainsFunc(s.changed(), func(other policy.ObjectRef) bool {
 			_, alsoHeld := f.held[other]
 			return !alsoHeld && rejected.RefersTo(other)
 		})
@@ -136,7 +136,7 @@ func (f *fleetLane) end(next *generation, s *search, t trial) error {
 		}
 		f.held = map[policy.ObjectRef]heldObject{}
 		for ref, reason := range s.blamed {
-			f.held[ref] = heldObject{rejected: s.wanted[ref], reason: reason}
+			f.held[ref] = heldObject{rejected: s.wanted.of(ref), reason: reason}
 		}
 		err = quarantineError(err, s.blamed)
 	}

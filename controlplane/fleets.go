@@ -182,7 +182,7 @@ func Access(fleets []FleetConfig, extAuthz, rateLimit string) ads.Access {
 	}
 	for _, fleet := range fleets {
 		for _, peer := range fleet.Peers {
-			access[peer] = ads.Grant{Group: fleet.Name, Types: []string{envoy.TypeListener, envoy.TypeRoute, envoy.TypeCluster, envoy.TypeEndpoint, envoy.TypeSecret}}
+			access[peer] = ads.Grant{Group: fleet.Name, Types: []string{envoy.TypeListener, envoy.TypeScope, envoy.TypeRoute, envoy.TypeCluster, envoy.TypeEndpoint, envoy.TypeSecret}}
 		}
 	}
 	return access

@@ -28,7 +28,7 @@ type Loop struct {
 
 	mu       sync.Mutex
 	status   Status
-	told     map[string]bool
+	told     policy.Problems
 	watchers []func(Outcome)
 	newest   *generation
 	lanes    []*fleetLane
@@ -126,8 +126,11 @@ func (l *Loop) apply(update folder.Update) {
 	input := update.Input
 	input.FleetOf = fleetOf(l.Fleets, input.Objects)
 	plan, problems := l.resolver.Resolve(input)
-	problems = slices.Concat(update.Problems, fleetless(input.FleetOf, input.Objects), problems)
-	problems.Sort()
+	if found := slices.Concat(update.Problems, fleetless(input.FleetOf, input.Objects)); len(found) > 0 {
+		problems = slices.Concat(found, problems)
+		problems.Sort()
+	}
+	problems = distinct(problems)
 	l.tell(problems)
 	next := &generation{input: input, plan: plan, problems: problems, started: started}
 	next.rules, next.rulesErr = l.compiled.CompileRules(plan)
@@ -144,6 +147,17 @@ func (l *Loop) apply(update folder.Update) {
 	for _, lane := range l.lanes {
 		replaceWaiting(lane.incoming, next)
 	}
+}
+
+// distinct is a sorted list without what it repeats; the list itself stays as it
+// is.
+func distinct(problems policy.Problems) policy.Problems {
+	for i := 1; i < len(problems); i++ {
+		if problems[i] == problems[i-1] {
+			return slices.Compact(slices.Clone(problems))
+		}
+	}
+	return problems
 }
 
 // replaceWaiting puts a value into a channel of one, in the place of what waits

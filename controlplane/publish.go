@@ -35,24 +35,26 @@ func (l *Loop) Outcome() Outcome {
 	outcome := Outcome{
 		Plan: l.newest.plan, Input: l.newest.input, Fleets: map[string]FleetOutcome{}, FleetOf: l.newest.input.FleetOf, Time: time.Now(),
 	}
-	outcome.Problems = slices.Clone(l.newest.problems)
+	var rejected policy.Problems
 	if l.rules != nil {
-		outcome.Problems = append(outcome.Problems, problemsOf(l.rules.state.quarantined)...)
+		rejected = append(rejected, problemsOf(l.rules.state.quarantined)...)
 	}
 	for _, lane := range l.lanes {
 		fleet := FleetOutcome{Quarantined: slices.Clone(lane.state.quarantined), Clients: lane.group.Clients()}
 		if l.rules != nil {
 			fleet.Quarantined = append(fleet.Quarantined, l.rules.state.quarantined...)
 		}
-		outcome.Problems = append(outcome.Problems, problemsOf(lane.state.quarantined)...)
+		rejected = append(rejected, problemsOf(lane.state.quarantined)...)
 		fleet.Waiting = l.waiting(lane, fleet.Clients)
 		fleet.Programmed = fleet.Waiting == ""
 		outcome.Fleets[lane.name] = fleet
 	}
-	if len(outcome.Problems) > len(l.newest.problems) { // The others are sorted.
+	outcome.Problems = l.newest.problems
+	if len(rejected) > 0 { // The others are sorted.
+		outcome.Problems = slices.Concat(l.newest.problems, rejected)
 		outcome.Problems.Sort()
+		outcome.Problems = slices.Compact(outcome.Problems)
 	}
-	outcome.Problems = slices.CompactFunc(outcome.Problems, func(a, b policy.Problem) bool { return a == b })
 	return outcome
 }
 

@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"maps"
 	"net/http"
-	"slices"
 	"time"
 
 	"weir.dev/controlplane/ads"
@@ -49,15 +47,28 @@ func (l *Loop) ServeStatus(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// tell logs problems that are new, so that a standing one is said once.
+// tell logs problems that are new, so that a standing one is said once. Both
+// lists are sorted: what they begin and end with alike is passed over.
 func (l *Loop) tell(problems policy.Problems) {
-	now := make(map[string]bool, len(problems))
-	for _, problem := range problems {
+	before, now := l.told, problems
+	for len(before) > 0 && len(now) > 0 && before[0] == now[0] {
+		before, now = before[1:], now[1:]
+	}
+	for len(before) > 0 && len(now) > 0 && before[len(before)-1] == now[len(now)-1] {
+		before, now = before[:len(before)-1], now[:len(now)-1]
+	}
+	l.told = problems
+	known, stands := map[string]bool{}, map[string]bool{}
+	for _, problem := range before {
+		known[problem.Error()] = true
+	}
+	for _, problem := range now {
 		text := problem.Error()
-		now[text] = true
-		if l.told[text] {
+		stands[text] = true
+		if known[text] {
 			continue
 		}
+		known[text] = true
 		level := slog.LevelError
 		switch {
 		case problem.Code == policy.CodeOpenRoute:
@@ -68,10 +79,10 @@ func (l *Loop) tell(problems policy.Problems) {
 		l.Logger.Log(context.Background(), level, text, "code", string(problem.Code), "object", problem.Object.String(),
 			"field", problem.Field, "file", problem.File, "line", problem.Line)
 	}
-	for _, text := range slices.Sorted(maps.Keys(l.told)) {
-		if !now[text] {
+	for _, problem := range before {
+		if text := problem.Error(); !stands[text] {
+			stands[text] = true
 			l.Logger.Info("mended", "problem", text)
 		}
 	}
-	l.told = now
 }

@@ -122,6 +122,40 @@ func TestExplainChoosesAsEnvoyDoes(t *testing.T) {
 	}
 }
 
+// Where routes are spread over shards, the answers stay as they are, whatever the
+// edge's settings: the shard is that of the host and path which routes match.
+func TestShardsAnswerAsOneConfigurationDoes(t *testing.T) {
+	p := startEnvoy(t)
+	p.options.ExtAuthzAddress, p.options.RateLimitAddress = "", ""
+	address := fmt.Sprintf("127.0.0.1:%d", p.ports[8080])
+	for name, change := range map[string]func(*policy.Edge){
+		"by default":         nil,
+		"slashes unescaped":  func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesForward },
+		"slashes redirected": func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesRedirect },
+		"slashes kept":       func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesKeep },
+		"paths as they are":  func(e *policy.Edge) { e.NormalizePath, e.MergeSlashes = false, false },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p.t = t
+			plan := p.planOf(filepath.Join("testdata", "explain.yaml"))
+			if change != nil {
+				edge := policy.DefaultEdge()
+				change(&edge)
+				plan.Ports[0].Chains[0].Edge = &edge
+			}
+			var cache envoy.Cache
+			options := p.options
+			options.ShardAbove = 5
+			set, err := cache.CompileFleet(plan, options)
+			require.NoError(t, err)
+			require.Greater(t, len(set[envoy.TypeScope]), 2, "nothing is spread")
+			p.requireAccepted(answeringByName(t, set))
+			answers := requireSameAnswers(t, plan, address, 1500)
+			require.Greater(t, len(answers), 8, "the requests hardly differ: %v", answers)
+		})
+	}
+}
+
 // requireSameAnswers sends requests and returns how often each answer came.
 func requireSameAnswers(t *testing.T, plan *policy.Plan, address string, count int) map[string]int {
 	t.Helper()

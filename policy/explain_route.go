@@ -146,13 +146,18 @@ func explainWay(way *rulesv1.Authenticator) AuthWay {
 	case *rulesv1.Authenticator_ApiKey:
 		out.Method, out.Detail = "apiKey", "a Consumer's key in header "+method.ApiKey.GetHeader()
 	case *rulesv1.Authenticator_Jwt:
-		out.Method = "jwt"
-		out.Detail = fmt.Sprintf("a bearer token of %s for %s, signed with %s", method.Jwt.GetIssuer(),
-			strings.Join(method.Jwt.GetAudiences(), " or "), strings.Join(method.Jwt.GetAlgorithms(), ", "))
+		out.Method, out.Detail = "jwt", explainJWT(method.Jwt)
+	case *rulesv1.Authenticator_Introspection:
+		out.Method, out.Detail = "introspection", explainIntrospection(method.Introspection)
+	case *rulesv1.Authenticator_Kubernetes:
+		out.Method, out.Detail = "kubernetes", explainKubernetes(method.Kubernetes)
 	case *rulesv1.Authenticator_Anonymous:
 		out.Method, out.Detail = "anonymous", "callers without credentials"
 	default:
 		out.Method = "other"
+	}
+	if way.GetFailureMode() == rulesv1.Authenticator_FAILURE_MODE_NEXT {
+		out.Detail += "; when nobody can be asked, the next way decides"
 	}
 	return out
 }

@@ -186,14 +186,23 @@ func others(ref ObjectRef, problems Problems) Problems {
 }
 
 func patchProblems(ref ObjectRef, problems, now Problems) Problems {
-	ofOthers := func(p Problem) bool { return p.Object != ref }
-	own := slices.DeleteFunc(slices.Clone(now), ofOthers)
-	if slices.Equal(own, slices.DeleteFunc(slices.Clone(problems), ofOthers)) {
+	own := problemsOf(ref, now)
+	if slices.Equal(own, problemsOf(ref, problems)) {
 		return problems
 	}
 	patched := append(others(ref, problems), own...)
 	patched.Sort()
 	return patched
+}
+
+func problemsOf(ref ObjectRef, problems Problems) Problems {
+	var own Problems
+	for i := range problems {
+		if problems[i].Object == ref {
+			own = append(own, problems[i])
+		}
+	}
+	return own
 }
 
 func patchAuth(all, before, after []*authRoute) []*authRoute {

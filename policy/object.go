@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 
@@ -22,10 +23,11 @@ type Object struct {
 	File string
 	// Value is a pointer to the typed resource.
 	Value metav1.Object
-	// node is the document's YAML tree, for lines; nil when there is none.
-	node *yaml.Node
-	line int
-	raw  []byte
+	// line is where the document begins, 0 when there are no lines; lines are those
+	// of its values, see linesOf.
+	line  int
+	lines []int32
+	raw   []byte
 }
 
 // JSON is the document as JSON, for keeping; callers do not change it.
@@ -46,15 +48,10 @@ func (o *Object) place() string {
 
 // lineOf finds the line of the deepest existing part of the field's path.
 func (o *Object) lineOf(field string) int {
-	line, node := o.line, o.node
-	for _, part := range splitPath(field) {
-		next, at := child(node, part)
-		if next == nil {
-			break
-		}
-		node, line = next, at
+	if field == "" || len(o.lines) == 0 {
+		return o.line
 	}
-	return line
+	return cmp.Or(lineAt(o.raw, o.lines, splitPath(field)), o.line)
 }
 
 // splitPath turns "spec.rules[0].name" into spec, rules, 0, name. Keys that

@@ -258,8 +258,8 @@ func (p *Parser) decodeDocument(file string, node *yaml.Node, value any) Documen
 	if ref.Namespace == "" {
 		ref.Namespace = DefaultNamespace
 	}
-	object := &Object{Ref: ref, File: file, node: node, line: node.Line, raw: raw}
-	document := Document{Ref: ref, Problems: p.decode(object, raw, head.TypeMeta, head.ObjectMeta)}
+	object := &Object{Ref: ref, File: file, line: node.Line, lines: linesOf(node, value), raw: raw}
+	document := Document{Ref: ref, Problems: p.decode(object, node, raw, head.TypeMeta, head.ObjectMeta)}
 	if len(document.Problems.Errors()) == 0 {
 		document.Object = object
 		return document
@@ -275,7 +275,7 @@ func (p *Parser) decodeDocument(file string, node *yaml.Node, value any) Documen
 }
 
 // decode fills in object.Value and reports everything that is wrong.
-func (p *Parser) decode(object *Object, raw []byte, kind metav1.TypeMeta, meta metav1.ObjectMeta) Problems {
+func (p *Parser) decode(object *Object, node *yaml.Node, raw []byte, kind metav1.TypeMeta, meta metav1.ObjectMeta) Problems {
 	empty, ok := p.kinds[[2]string{kind.APIVersion, kind.Kind}]
 	if !ok {
 		if about, reserved := reservedKinds()[kind.Kind]; reserved && kind.APIVersion == v1alpha1.APIVersion {
@@ -287,7 +287,7 @@ func (p *Parser) decode(object *Object, raw []byte, kind metav1.TypeMeta, meta m
 	typed := empty()
 	strict, err := kjson.UnmarshalStrict(raw, typed)
 	if err != nil {
-		field := locate(object.node, fieldOfTypeError(err), err)
+		field := locate(node, fieldOfTypeError(err), err)
 		return append(problems, object.problem(CodeDecode, field, typeErrorText(err)))
 	}
 	for _, err := range strict {

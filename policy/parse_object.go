@@ -32,7 +32,7 @@ func (p *Parser) ParseObject(source string, content []byte) Document {
 		document.Problems[i].Line = 0
 	}
 	if document.Object != nil {
-		document.Object.node, document.Object.line = nil, 0
+		document.Object.lines, document.Object.line = nil, 0
 	}
 	if document.Closing != nil {
 		document.Closing.Origin.Line = 0

@@ -56,6 +56,9 @@ const (
 	CodeManyFallbacks    Code = "WEIR3204"
 	CodeManyBlocks       Code = "WEIR2301"
 	CodeReservedKind     Code = "WEIR2302"
+	CodeDiscovery        Code = "WEIR2401"
+	CodeSameTokens       Code = "WEIR2402"
+	CodeClientKey        Code = "WEIR2403"
 	CodeNoEffect         Code = "WEIR3301"
 	CodeNoAuthentication Code = "WEIR3302"
 	CodeTooManyMerged    Code = "WEIR3303"
@@ -107,6 +110,9 @@ func Explanations() map[Code]string {
 		CodeNoFleet:          "The control plane's configuration has fleets, and none of them serves this Gateway. Name it in fleets[].gateways, or give it the labels of one.",
 		CodeRolledBack:       "A proxy rejected the configuration, and what of the changes is to blame could not be told: the fleet keeps what it last accepted. Undo the changes one by one, or read the proxy's log.",
 		CodeManyBlocks:       "A policy says its settings in more than one place. Write them in exactly one: the spec itself, spec.defaults or spec.overrides (GEP-713 allows one merge strategy a policy).",
+		CodeDiscovery:        "An issuer's discovery document is found by the issuer's own URL, and this issuer is no https URL. Write the document's URI, or give the keys by remote or configMapRef.",
+		CodeSameTokens:       "An earlier way of the policy takes the tokens that this one is for, so this one never gets any. Join the two, or have the policy target other routes.",
+		CodeClientKey:        "A client proves itself by a signature, and the Secret holds no private key that it can sign with. Write an RSA (2048 bits and more), ECDSA (P-256, P-384) or Ed25519 key in PEM, without a password.",
 		CodeReservedKind:     "The kind belongs to a later version of Weir. Remove the object: what it asks for does not happen.",
 		CodeNoEffect:         "Other policies are in effect everywhere that this one reaches, so it does nothing. Remove it, or change where or how they are attached; the message names them.",
 		CodeNoAuthentication: "AuthPolicies with strategy merge reach a route and none of them says how callers are identified, so every request is refused. Add authentication to one of them.",

@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
@@ -170,36 +168,26 @@ func (r *resolver) addAuthRoute(route *authRoute) {
 
 func (r *resolver) authenticator(from wonPiece, way *v1alpha1.Authentication) (*rulesv1.Authenticator, error) {
 	authenticator := &rulesv1.Authenticator{Name: way.Name}
+	settleWay(authenticator, way)
 	switch {
 	case way.APIKey != nil:
 		authenticator.Method = &rulesv1.Authenticator_ApiKey{ApiKey: &rulesv1.ApiKeyAuthenticator{
 			Header: strings.ToLower(cmp.Or(way.APIKey.Header, "X-API-Key")),
 		}}
 	case way.JWT != nil:
-		jwt := way.JWT
-		message := &rulesv1.JwtAuthenticator{
-			Issuer: jwt.Issuer, Audiences: jwt.Audiences, Algorithms: jwt.Algorithms, Types: jwt.Types,
-			Leeway: durationpb.New(durationOr(jwt.Leeway, 0)),
-			Claims: &rulesv1.ClaimMapping{Subject: jwt.Claims.Subject, Tenant: jwt.Claims.Tenant, Scopes: jwt.Claims.Scopes},
-		}
-		if remote := jwt.JWKS.Remote; remote != nil {
-			message.Jwks = &rulesv1.JwtAuthenticator_RemoteJwks{RemoteJwks: &rulesv1.RemoteJwks{
-				Uri:           remote.URI,
-				CacheDuration: durationpb.New(durationOr(remote.CacheDuration, 5*time.Minute)),
-				MaxStale:      durationpb.New(durationOr(remote.MaxStale, time.Hour)),
-				Timeout:       durationpb.New(durationOr(remote.Timeout, 5*time.Second)),
-			}}
-		} else {
-			keys, err := r.inlineJWKS(from.from.object, *jwt.JWKS.ConfigMapRef)
-			if err != nil {
-				r.reportOnce(from.from.object.problem(CodeRefNotFound, from.origin.Field+".jwt.jwks.configMapRef",
-					err.Error()+"; tokens are refused until it is there"))
-				from.from.broken(err.Error())
-				return nil, err
-			}
-			message.Jwks = &rulesv1.JwtAuthenticator_InlineJwks{InlineJwks: keys}
+		message, err := r.jwt(from, way.JWT)
+		if err != nil {
+			return nil, err
 		}
 		authenticator.Method = &rulesv1.Authenticator_Jwt{Jwt: message}
+	case way.Introspection != nil:
+		message, err := r.introspection(from, way)
+		if err != nil {
+			return nil, err
+		}
+		authenticator.Method = &rulesv1.Authenticator_Introspection{Introspection: message}
+	case way.Kubernetes != nil:
+		authenticator.Method = &rulesv1.Authenticator_Kubernetes{Kubernetes: kubernetesTokens(way)}
 	default:
 		authenticator.Method = &rulesv1.Authenticator_Anonymous{Anonymous: &rulesv1.AnonymousAuthenticator{}}
 	}

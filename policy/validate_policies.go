@@ -53,13 +53,13 @@ func (c *checker) authSettings(at string, settings *v1alpha1.AuthSettings, merge
 		names[i] = way.Name
 		field := fmt.Sprintf("%s.authentication[%d]", at, i)
 		set := 0
-		for _, is := range []bool{way.APIKey != nil, way.JWT != nil, way.Anonymous != nil} {
+		for _, is := range []bool{way.APIKey != nil, way.JWT != nil, way.Introspection != nil, way.Kubernetes != nil, way.Anonymous != nil} {
 			if is {
 				set++
 			}
 		}
 		if set != 1 {
-			c.fail(CodeInvalid, field, "set exactly one of apiKey, jwt and anonymous")
+			c.fail(CodeInvalid, field, "set exactly one of apiKey, jwt, introspection, kubernetes and anonymous")
 		}
 		if way.APIKey != nil && way.APIKey.Header != "" {
 			c.header(field+".apiKey.header", way.APIKey.Header)
@@ -70,8 +70,10 @@ func (c *checker) authSettings(at string, settings *v1alpha1.AuthSettings, merge
 		if way.JWT != nil {
 			c.jwt(field+".jwt", way.JWT)
 		}
+		c.tokenWay(field, &settings.Authentication[i])
 	}
 	c.unique(at+".authentication", names)
+	c.sameTokens(at+".authentication", settings.Authentication)
 	c.authorization(at+".authorization.rules", settings.Authorization)
 	if settings.CORS != nil {
 		c.cors(at+".cors", settings.CORS)

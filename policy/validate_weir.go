@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -135,31 +134,13 @@ func (c *checker) jwt(field string, jwt *v1alpha1.JWT) {
 	for i, name := range jwt.Types {
 		c.text(fmt.Sprintf("%s.types[%d]", field, i), name, true, 64)
 	}
-	for name, claim := range map[string]string{"subject": jwt.Claims.Subject, "tenant": jwt.Claims.Tenant, "scopes": jwt.Claims.Scopes} {
-		c.text(field+".claims."+name, claim, false, 256)
-	}
-	switch {
-	case (jwt.JWKS.ConfigMapRef == nil) == (jwt.JWKS.Remote == nil):
-		c.fail(CodeInvalid, field+".jwks", "set exactly one of configMapRef and remote")
-	case jwt.JWKS.ConfigMapRef != nil:
-		c.configMapRef(field+".jwks.configMapRef", *jwt.JWKS.ConfigMapRef)
-	default:
-		c.remoteJWKS(field+".jwks.remote", jwt.JWKS.Remote)
-	}
+	c.claims(field+".claims", &jwt.Claims)
+	c.tokenCache(field+".cache", jwt.Cache)
+	c.jwks(field, jwt)
 }
 
 func (c *checker) remoteJWKS(field string, remote *v1alpha1.RemoteJWKS) {
-	uri, err := url.Parse(remote.URI)
-	switch {
-	case remote.URI == "":
-		c.required(field + ".uri")
-	case err != nil || uri.Host == "" || uri.User != nil || uri.Fragment != "":
-		c.fail(CodeInvalid, field+".uri", "%q is not an https URL without user or fragment", remote.URI)
-	case uri.Scheme == "http" && !isLoopback(uri.Hostname()):
-		c.fail(CodeInvalid, field+".uri", "%q: keys fetched over http can be replaced on the way; write https", remote.URI)
-	case uri.Scheme != "https" && uri.Scheme != "http":
-		c.fail(CodeInvalid, field+".uri", "%q: the scheme must be https", remote.URI)
-	}
+	c.secureURL(field+".uri", remote.URI, "keys")
 	c.duration(field+".cacheDuration", remote.CacheDuration, time.Second, 24*time.Hour)
 	c.duration(field+".maxStale", remote.MaxStale, 0, 7*24*time.Hour)
 	c.duration(field+".timeout", remote.Timeout, 100*time.Millisecond, 30*time.Second)

@@ -38,6 +38,7 @@ const (
 	eds   = envoy.TypeEndpoint
 	lds   = envoy.TypeListener
 	rds   = envoy.TypeRoute
+	srds  = envoy.TypeScope
 	rules = "type.googleapis.com/weir.rules.v1.AuthRoute"
 	limit = "type.googleapis.com/weir.rules.v1.RateLimitRule"
 )
@@ -74,7 +75,7 @@ func newFixture(t testing.TB) *fixture {
 	// All are of one group: its rollouts go through every step.
 	const weir = "type.googleapis.com/weir.rules.v1."
 	f.ads = ads.NewServer(ads.Access{
-		certs.PeerID("ingress"):   {Types: []string{lds, rds, cds, eds}},
+		certs.PeerID("ingress"):   {Types: []string{lds, srds, rds, cds, eds}},
 		certs.PeerID("extauthz"):  {Types: []string{rules, weir + "Consumer"}},
 		certs.PeerID("ratelimit"): {Types: []string{limit}},
 	}, logger, f.registry)
@@ -295,6 +296,8 @@ func contentOf(resource *discoveryv3.Resource) string {
 		return message.GetAltStatName()
 	case *listenerv3.Listener:
 		return message.GetStatPrefix()
+	case *routev3.ScopedRouteConfiguration:
+		return message.GetRouteConfigurationName()
 	case *routev3.RouteConfiguration:
 		return message.GetResponseHeadersToRemove()[0]
 	case *endpointv3.ClusterLoadAssignment:
@@ -331,6 +334,8 @@ func resourceOf(t testing.TB, kind, name, content string) proto.Message {
 		return &listenerv3.Listener{Name: name, StatPrefix: content}
 	case "rds":
 		return &routev3.RouteConfiguration{Name: name, ResponseHeadersToRemove: []string{content}}
+	case "srds":
+		return &routev3.ScopedRouteConfiguration{Name: name, RouteConfigurationName: name, OnDemand: content == "2"}
 	case "eds":
 		var factor uint32
 		_, err := fmt.Sscan(content, &factor)

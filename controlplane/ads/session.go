@@ -121,7 +121,7 @@ func (s *session) handle(r *request) error {
 // order is the order in which types are offered: what is referred to comes
 // before what refers to it (xDS, "eventual consistency considerations").
 func order() []string {
-	return []string{envoy.TypeSecret, envoy.TypeCluster, envoy.TypeEndpoint, envoy.TypeListener, envoy.TypeRoute}
+	return []string{envoy.TypeSecret, envoy.TypeCluster, envoy.TypeEndpoint, envoy.TypeListener, envoy.TypeScope, envoy.TypeRoute}
 }
 
 // responses makes what has to be sent to bring the client to the target.
@@ -147,7 +147,7 @@ func (s *session) responses() []*response {
 		if held || len(send) == 0 && len(remove) == 0 && sub.answered {
 			continue
 		}
-		if s.whole && sub.answered && len(send) == 0 && typeURL != envoy.TypeCluster && typeURL != envoy.TypeListener {
+		if s.whole && sub.answered && len(send) == 0 && !ofAll(typeURL) {
 			// That variant has no way to say that one of these is gone; Envoy lets go of
 			// it with what referred to it.
 			sub.deliver(typeURL, "", nil, nil, remove)
@@ -176,7 +176,7 @@ func (s *session) pending(typeURL string) (send, remove []string, held bool) {
 		return send, remove, false
 	}
 	switch typeURL {
-	case envoy.TypeListener, envoy.TypeRoute:
+	case envoy.TypeListener, envoy.TypeScope, envoy.TypeRoute:
 		held = !s.has(envoy.TypeCluster) || !s.hasEndpoints()
 	case envoy.TypeSecret, envoy.TypeCluster, envoy.TypeEndpoint:
 		if len(remove) > 0 && (!s.has(envoy.TypeListener) || !s.has(envoy.TypeRoute)) {
@@ -226,6 +226,24 @@ func (s *session) hasEndpoints() bool {
 	return true
 }
 
+// hasShards reports whether a proxy that knows the scopes asked for the routes
+// that each of them leads to, which it does after it took the scope.
+func (s *session) hasShards() bool {
+	scopes, routes := s.types[envoy.TypeScope], s.types[envoy.TypeRoute]
+	if scopes == nil {
+		return true
+	}
+	for name, resource := range s.group.target[envoy.TypeScope] {
+		if scopes.refused[name] == resource.Version {
+			continue
+		}
+		if _, there := s.group.target[envoy.TypeRoute][name]; there && (routes == nil || !routes.wants(name)) {
+			return false
+		}
+	}
+	return true
+}
+
 // repeatEndpoints has the endpoints of changed clusters sent again: a changed
 // cluster is not warm until it heard of its endpoints (xDS transport protocol,
 // "Resource warming").
@@ -257,6 +275,9 @@ func (s *session) inSync(types []string) bool {
 		}
 	}
 	proxy := s.types[envoy.TypeCluster] != nil
+	if proxy && (types == nil || slices.Contains(types, envoy.TypeScope)) && !s.hasShards() {
+		return false
+	}
 	return !proxy || types != nil && !slices.Contains(types, envoy.TypeEndpoint) || s.hasEndpoints()
 }
 

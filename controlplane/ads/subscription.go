@@ -52,10 +52,15 @@ type delivery struct {
 func newSubscription(r *request) *subscription {
 	sub := &subscription{names: map[string]struct{}{}, known: map[string]string{}, refused: map[string]string{}, all: true}
 	maps.Copy(sub.known, r.initial)
-	// Only of these two types does naming nothing mean everything (xDS transport
-	// protocol, "How the client specifies what resources to return").
-	sub.wildcard = len(r.subscribe) == 0 && (r.typeURL == envoy.TypeListener || r.typeURL == envoy.TypeCluster)
+	sub.wildcard = len(r.subscribe) == 0 && ofAll(r.typeURL)
 	return sub
+}
+
+// ofAll reports whether naming nothing of a type means everything (xDS transport
+// protocol, "How the client specifies what resources to return"; scopes are no
+// part of it, and Envoy asks for them the same way).
+func ofAll(typeURL string) bool {
+	return typeURL == envoy.TypeListener || typeURL == envoy.TypeCluster || typeURL == envoy.TypeScope
 }
 
 func (sub *subscription) wants(name string) bool {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -23,6 +24,11 @@ type Cache struct {
 	routes, nextRoutes map[routeKey][]byte
 	backends           *policy.Backend
 	rules, nextRules   map[proto.Message]Resource
+	// chains are the sharded ones, and those that may become so, by name.
+	chains  map[string]*sharding
+	regexes map[string]span
+	bounds  shardBounds
+	now     func() time.Time
 }
 
 // routeKey is all that a compiled route is made from but for the options, which
@@ -41,6 +47,9 @@ func (c *Cache) CompileFleet(plan *policy.Plan, options Options) (Set, error) {
 	}
 	if backends != c.backends { // A route's filters depend on where it leads.
 		c.routes, c.backends = nil, backends
+		for _, s := range c.chains {
+			s.shards = nil
+		}
 	}
 	c.nextRoutes = make(map[routeKey][]byte, len(c.routes))
 	defer func() { c.routes, c.nextRoutes = c.nextRoutes, nil }()
@@ -73,10 +82,20 @@ func (b *builder) addRule(name string, rule proto.Message, cache *Cache) {
 	cache.nextRules[rule] = b.set[typeURL][name]
 }
 
-// addRoutes adds a chain's route configuration. Its routes are put in as bytes:
-// the field of a message that is repeated is its elements one after another
-// (protobuf encoding, "Repeated elements").
+// addRoutes adds a chain's route configuration.
 func (b *builder) addRoutes(c *compiler, port *policy.Port, chain *policy.Chain, cache *Cache) {
+	resource, err := c.routeResource(chainName(port, chain), port, chain, cache)
+	if err != nil {
+		b.errs = append(b.errs, err)
+		return
+	}
+	b.set[TypeRoute][resource.Name] = resource
+}
+
+// routeResource makes a route configuration. Its routes are put in as bytes: the
+// field of a message that is repeated is its elements one after another
+// (protobuf encoding, "Repeated elements").
+func (c *compiler) routeResource(name string, port *policy.Port, chain *policy.Chain, cache *Cache) (Resource, error) {
 	bare := *chain
 	bare.Hosts = slices.Clone(chain.Hosts)
 	for i := range bare.Hosts {
@@ -84,11 +103,10 @@ func (b *builder) addRoutes(c *compiler, port *policy.Port, chain *policy.Chain,
 	}
 	config, err := c.routes(port, &bare)
 	if err != nil {
-		b.errs = append(b.errs, err)
-		return
+		return Resource{}, err
 	}
 	hosts := config.GetVirtualHosts()
-	config.VirtualHosts = nil
+	config.VirtualHosts, config.Name = nil, name
 	marshal := proto.MarshalOptions{Deterministic: true}
 	body, err := marshal.Marshal(config)
 	for i, host := range hosts {
@@ -112,13 +130,10 @@ func (b *builder) addRoutes(c *compiler, port *policy.Port, chain *policy.Chain,
 		}
 	}
 	if err != nil {
-		b.errs = append(b.errs, fmt.Errorf("resource %s: %w", config.GetName(), err))
-		return
+		return Resource{}, fmt.Errorf("resource %s: %w", name, err)
 	}
 	sum := sha256.Sum256(body)
-	b.set[TypeRoute][config.GetName()] = Resource{
-		Name: config.GetName(), Version: hex.EncodeToString(sum[:12]), Body: &anypb.Any{TypeUrl: TypeRoute, Value: body},
-	}
+	return Resource{Name: name, Version: hex.EncodeToString(sum[:12]), Body: &anypb.Any{TypeUrl: TypeRoute, Value: body}}, nil
 }
 
 // Numbers of the fields RouteConfiguration.virtual_hosts and VirtualHost.routes.

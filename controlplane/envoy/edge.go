@@ -24,11 +24,8 @@ import (
 func (c *compiler) connectionManager(port *policy.Port, chain *policy.Chain) *hcmv3.HttpConnectionManager {
 	edge := chain.Settings()
 	manager := &hcmv3.HttpConnectionManager{
-		StatPrefix: portName(port.Number),
-		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
-			ConfigSource: adsSource(), RouteConfigName: chainName(port, chain),
-		}},
-		HttpFilters: c.httpFilters(chain),
+		StatPrefix:  portName(port.Number),
+		HttpFilters: c.httpFilters(port, chain),
 		AccessLog:   []*accesslogv3.AccessLog{c.accessLog(port)},
 		Tracing:     c.tracing(),
 
@@ -67,6 +64,11 @@ func (c *compiler) connectionManager(port *policy.Port, chain *policy.Chain) *hc
 		manager.CommonHttpProtocolOptions.MaxRequestsPerConnection = wrapperspb.UInt32(edge.MaxConnectionRequests)
 	}
 	clientAddress(manager, &edge)
+	if !c.scoped(manager, port, chain) {
+		manager.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+			ConfigSource: adsSource(), RouteConfigName: chainName(port, chain),
+		}}
+	}
 	forwardedClientCert(manager, &edge)
 	serverHeader(manager, &edge)
 	return manager

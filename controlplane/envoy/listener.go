@@ -68,10 +68,11 @@ func (c *compiler) bound(port *policy.Port) int32 {
 
 // httpFilters are in the order in which a request meets them; a response meets
 // them backwards.
-func (c *compiler) httpFilters(chain *policy.Chain) []*hcmv3.HttpFilter {
+func (c *compiler) httpFilters(port *policy.Port, chain *policy.Chain) []*hcmv3.HttpFilter {
 	ofRoutes := c.routeFilters(chain)
 	filters := []*hcmv3.HttpFilter{
 		httpFilter(filterHeaders, &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+			RequestMutations: c.withoutShard(port, chain),
 			ResponseMutations: []*mutationv3.HeaderMutation{
 				{Action: &mutationv3.HeaderMutation_Remove{Remove: rpcserver.ProblemTrailer}},
 				removePrefix(identity.HeaderPrefix),

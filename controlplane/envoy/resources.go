@@ -26,6 +26,7 @@ const (
 	TypeListener = "type.googleapis.com/envoy.config.listener.v3.Listener"
 	TypeRoute    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 	TypeCluster  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	TypeScope    = "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration"
 	TypeEndpoint = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 )
 
@@ -43,6 +44,9 @@ type Options struct {
 	RateLimitPeer    string
 	// Fleet is whose ports are compiled.
 	Fleet string
+	// ShardAbove is the number of routes of a chain above which a Cache spreads them
+	// over several RouteConfigurations; 0 means 256, a negative one never.
+	ShardAbove int
 	// OTLPAddress is host:port of an OTLP/gRPC collector; empty means no traces.
 	OTLPAddress string
 }
@@ -96,6 +100,9 @@ func compileFleet(plan *policy.Plan, options Options, cache *Cache) (Set, error)
 		compiler.backends[plan.Backends[i].ID] = &plan.Backends[i]
 	}
 	used := usedBackends(plan, options.Fleet)
+	if cache != nil {
+		compiler.trees = cache.shard(plan, &options)
+	}
 	for i := range plan.Ports {
 		port := &plan.Ports[i]
 		if port.Fleet != options.Fleet {
@@ -108,7 +115,9 @@ func compileFleet(plan *policy.Plan, options Options, cache *Cache) (Set, error)
 			if port.Chains[j].Forward != nil {
 				continue
 			}
-			b.addRoutes(compiler, port, &port.Chains[j], cache)
+			if cache == nil || !b.addShards(compiler, port, &port.Chains[j], cache) {
+				b.addRoutes(compiler, port, &port.Chains[j], cache)
+			}
 		}
 	}
 	for id, from := range fleetSecrets(plan, options.Fleet) {
@@ -164,6 +173,8 @@ func (b *builder) add(name string, message proto.Message, err error) {
 type compiler struct {
 	options  Options
 	backends map[string]*policy.Backend
+	// trees are those of the chains that are sharded, by name.
+	trees map[string]*tree
 }
 
 // portName names a port's listener.

@@ -14,6 +14,16 @@ import (
 // proxy's words: places in it ("VirtualHosts[2]: … Routes[5]"), names of routes,
 // and values of fields. The likelier come first; it may name several, or none.
 func Trace(plan *policy.Plan, options Options, typeURL, resource, message string) []policy.Origin {
+	return trace(plan, options, nil, typeURL, resource, message)
+}
+
+// Trace is the function of that name, which knows the shards that the cache has
+// made.
+func (c *Cache) Trace(plan *policy.Plan, options Options, typeURL, resource, message string) []policy.Origin {
+	return trace(plan, options, c, typeURL, resource, message)
+}
+
+func trace(plan *policy.Plan, options Options, cache *Cache, typeURL, resource, message string) []policy.Origin {
 	t := &tracer{message: message, compiler: &compiler{options: options, backends: map[string]*policy.Backend{}}}
 	for i := range plan.Backends {
 		t.compiler.backends[plan.Backends[i].ID] = &plan.Backends[i]
@@ -35,12 +45,12 @@ func Trace(plan *policy.Plan, options Options, typeURL, resource, message string
 				t.all(reflect.ValueOf(port))
 			}
 		}
-	case TypeRoute:
+	case TypeRoute, TypeScope:
 		for i := range plan.Ports {
 			port := &plan.Ports[i]
 			for j := range port.Chains {
-				if port.Fleet == options.Fleet && chainName(port, &port.Chains[j]) == resource {
-					t.chain(port, &port.Chains[j])
+				if chain := &port.Chains[j]; port.Fleet == options.Fleet && chainName(port, chain) == ChainOf(resource) {
+					t.chain(port, cache.partOf(resource, chain))
 				}
 			}
 		}

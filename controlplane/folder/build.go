@@ -11,7 +11,8 @@ import (
 // build joins the files to one update: good documents as they are, broken ones
 // and those that have just left as they last were.
 func (s *Source) build() Update {
-	b := &builder{good: s.good, used: map[policy.ObjectRef]*policy.Object{}}
+	b := &builder{good: s.good, used: make(map[policy.ObjectRef]*policy.Object, len(s.good)+16)}
+	b.update.Input.Objects = make([]*policy.Object, 0, len(s.good)+16)
 	paths := slices.Sorted(maps.Keys(s.files))
 	// What is good comes first: an object that moved to another file is not to be
 	// there twice.
@@ -44,10 +45,7 @@ func (s *Source) build() Update {
 
 // remember takes over the objects in use as the last good ones.
 func (s *Source) remember(objects map[policy.ObjectRef]*policy.Object) {
-	s.good, s.goodIn = objects, map[string][]policy.ObjectRef{}
-	for ref, object := range objects {
-		s.goodIn[object.File] = append(s.goodIn[object.File], ref)
-	}
+	s.good = objects
 }
 
 type builder struct {
@@ -91,10 +89,6 @@ func (b *builder) goodOf(file *file) {
 
 func (b *builder) brokenOf(path string, file *file) {
 	var nameless []policy.Document
-	named := map[policy.ObjectRef]bool{}
-	for _, document := range file.documents {
-		named[document.Ref] = true
-	}
 	for _, document := range file.documents {
 		switch {
 		case document.Object != nil:
@@ -106,6 +100,10 @@ func (b *builder) brokenOf(path string, file *file) {
 	}
 	if file.problem == nil && len(nameless) == 0 {
 		return
+	}
+	named := map[policy.ObjectRef]bool{}
+	for _, document := range file.documents {
+		named[document.Ref] = true
 	}
 	// What a document without a readable name defined is not known: everything
 	// that the file held and that is not there now stays.

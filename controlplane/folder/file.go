@@ -35,15 +35,22 @@ func (f *file) unchanged(info fs.FileInfo) bool {
 		f.info.Size() == info.Size() && f.info.ModTime().Equal(info.ModTime()) && os.SameFile(f.info, info)
 }
 
-// settled reports whether a file can be read: it has not just changed, or keeps
-// changing for long.
+// replaced reports whether a file is another one than the one that was read, and
+// whole: it was written beside it and renamed, or its writer is done.
+func (s *Source) replaced(path string, info fs.FileInfo) bool {
+	known := s.files[path]
+	return info.Size() > 0 && (known == nil || known.info == nil || !os.SameFile(known.info, info)) && closed(path)
+}
+
+// settled reports whether a file can be read: it was replaced as a whole, has not
+// just changed, or keeps changing for long.
 func (s *Source) settled(path string, now time.Time) bool {
 	info, err := os.Stat(path)
 	age := time.Duration(0)
 	if err == nil {
 		age = now.Sub(info.ModTime())
 	}
-	if err != nil || !s.emitted || age < 0 || age >= settle || s.files[path].unchanged(info) {
+	if err != nil || !s.emitted || age < 0 || age >= settle || s.files[path].unchanged(info) || s.replaced(path, info) {
 		delete(s.unsettled, path)
 		return true
 	}
@@ -105,8 +112,8 @@ func (s *Source) missing(path string, known *file, documents []policy.Document, 
 		there[document.Ref] = true
 	}
 	leaving := map[policy.ObjectRef]time.Time{}
-	for _, ref := range s.goodIn[path] {
-		if there[ref] {
+	for ref, object := range s.good {
+		if object.File != path || there[ref] {
 			continue
 		}
 		leaving[ref] = now

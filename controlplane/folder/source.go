@@ -18,8 +18,9 @@ import (
 
 // Times of following changes.
 const (
-	// settle is how long a folder must be quiet before it is read: editors and
-	// tools write a file in several steps.
+	// settle is how long a file must be left alone before it is read, for editors
+	// and tools write in several steps, and how long what changes after a change is
+	// waited for, to be taken as one.
 	settle = 40 * time.Millisecond
 	// settleMost bounds the wait while changes keep coming.
 	settleMost = 300 * time.Millisecond
@@ -29,6 +30,10 @@ const (
 	grace = 400 * time.Millisecond
 	// lookAgain is how often the end of the two is looked for.
 	lookAgain = 50 * time.Millisecond
+	// lookSoon is how often the end of being written is looked for.
+	lookSoon = 10 * time.Millisecond
+	// longScan is how long a scan takes that is not made for every event.
+	longScan = 3 * time.Millisecond
 	// rescan finds what notifications missed, as on network file systems.
 	rescan = 2 * time.Second
 )
@@ -57,10 +62,8 @@ type Source struct {
 	parser *policy.Parser
 	keeper *source.Keeper
 	files  map[string]*file
-	// good are the objects in use since the last build, goodIn their names by
-	// file.
-	good   map[policy.ObjectRef]*policy.Object
-	goodIn map[string][]policy.ObjectRef
+	// good are the objects in use since the last build.
+	good map[policy.ObjectRef]*policy.Object
 	// down names the folders, or folders within them, that could not be read at
 	// the last scan.
 	down map[string]error
@@ -106,9 +109,13 @@ func (s *Source) Run(ctx context.Context, emit func(Update)) error {
 	defer ticker.Stop()
 	s.scan(watcher, time.Now())
 	s.offer(emit)
+	var busy time.Time
 	for {
 		var again <-chan time.Time
-		if s.waiting() {
+		switch {
+		case len(s.unsettled) > 0:
+			again = time.After(lookSoon)
+		case s.waiting():
 			again = time.After(lookAgain)
 		}
 		select {
@@ -119,10 +126,18 @@ func (s *Source) Run(ctx context.Context, emit func(Update)) error {
 		case err := <-watcher.Errors:
 			s.config.Logger.WarnContext(ctx, "watching folders", "error", err)
 		case <-watcher.Events:
-			quiet(ctx, watcher)
+			// The first change after quiet is taken at once.
+			if time.Since(busy) < settle {
+				quiet(ctx, watcher)
+			}
 		}
-		if s.scan(watcher, time.Now()) {
+		started := time.Now()
+		changed := s.scan(watcher, started)
+		if changed {
 			s.offer(emit)
+		}
+		if changed || time.Since(started) > longScan {
+			busy = time.Now()
 		}
 	}
 }

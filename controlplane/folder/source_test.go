@@ -309,3 +309,21 @@ func TestLatency(t *testing.T) {
 	t.Logf("saved to emitted: median %v, most %v", took[len(took)/2], took[len(took)-1])
 	require.Less(t, took[len(took)-1], served)
 }
+
+// A file in the place of another is taken once its writer is done, and not
+// before, however it got there.
+func TestAnotherFileThatIsBeingWritten(t *testing.T) {
+	f := started(t, "all.yaml", backend("a", 1)+backend("b", 1))
+	require.NoError(t, os.Rename(f.path("all.yaml"), filepath.Join(f.dir, "all.yaml~")))
+	file, err := os.Create(f.path("all.yaml"))
+	require.NoError(t, err)
+	for _, half := range []string{backend("a", 2), backend("b", 2)} {
+		_, err := file.WriteString(half)
+		require.NoError(t, err)
+		time.Sleep(20 * time.Millisecond) // the pace of the writer
+	}
+	require.NoError(t, file.Close())
+	f.until("a:2 b:2", func(said string) {
+		require.Contains(t, []string{"a:1 b:1", "a:2 b:2"}, said)
+	})
+}

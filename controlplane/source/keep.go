@@ -119,14 +119,10 @@ func (k *Keeper) write(objects []*policy.Object) {
 	if k.path == "" {
 		return
 	}
-	documents := make([]kept, 0, len(objects))
-	for _, object := range objects {
-		documents = append(documents, kept{File: object.File, Document: object.JSON()})
-	}
-	slices.SortFunc(documents, func(a, b kept) int {
-		return cmp.Or(strings.Compare(a.File, b.File), bytes.Compare(a.Document, b.Document))
+	slices.SortFunc(objects, func(a, b *policy.Object) int {
+		return cmp.Or(strings.Compare(a.File, b.File), bytes.Compare(a.JSON(), b.JSON()))
 	})
-	raw, err := json.Marshal(documents)
+	raw, err := encode(objects)
 	if err == nil {
 		err = os.MkdirAll(filepath.Dir(k.path), 0o700)
 	}
@@ -136,4 +132,31 @@ func (k *Keeper) write(objects []*policy.Object) {
 	if err != nil {
 		k.logger.Error("cannot keep the last good policy", "file", k.path, "error", err)
 	}
+}
+
+// encode is a list of kept as JSON. Objects are JSON already: they are put in as
+// they are.
+func encode(objects []*policy.Object) ([]byte, error) {
+	size := 2
+	for _, object := range objects {
+		size += len(object.JSON()) + len(object.File) + 32
+	}
+	raw := append(make([]byte, 0, size), '[')
+	file, name := []byte(nil), ""
+	for i, object := range objects {
+		if file == nil || object.File != name {
+			var err error
+			if file, err = json.Marshal(object.File); err != nil {
+				return nil, err
+			}
+			name = object.File
+		}
+		if i > 0 {
+			raw = append(raw, ',')
+		}
+		raw = append(append(raw, `{"file":`...), file...)
+		raw = append(append(raw, `,"document":`...), object.JSON()...)
+		raw = append(raw, '}')
+	}
+	return append(raw, ']'), nil
 }

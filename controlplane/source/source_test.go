@@ -71,7 +71,11 @@ func TestJoined(t *testing.T) {
 	require.Len(t, first.Input.Closings, 2)
 	require.Len(t, first.Problems, 2)
 	a.say <- update()
-	require.Equal(t, []*policy.Object{two}, (<-emitted).Input.Objects)
+	next := <-emitted
+	if len(next.Input.Objects) == 2 { // The second that a said was not through before b said something.
+		next = <-emitted
+	}
+	require.Equal(t, []*policy.Object{two}, next.Input.Objects)
 	cancel()
 	require.ErrorIs(t, <-ended, context.Canceled)
 }

@@ -83,7 +83,8 @@ type AuthSettings struct {
 
 // Authentication is one accepted way. Exactly one of the methods is set.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.apiKey), has(self.jwt), has(self.anonymous)].filter(set, set).size() == 1",message="set exactly one of apiKey, jwt and anonymous"
+// +kubebuilder:validation:XValidation:rule="[has(self.apiKey), has(self.jwt), has(self.introspection), has(self.kubernetes), has(self.anonymous)].filter(set, set).size() == 1",message="set exactly one of apiKey, jwt, introspection, kubernetes and anonymous"
+// +kubebuilder:validation:XValidation:rule="!has(self.anonymous) || !has(self.timeout) && !has(self.failureMode)",message="timeout and failureMode are for ways that have to ask someone"
 type Authentication struct {
 	// Name is unique within the policy.
 	//
@@ -93,6 +94,18 @@ type Authentication struct {
 	APIKey    *APIKeyWay `json:"apiKey,omitempty"`
 	JWT       *JWT       `json:"jwt,omitempty"`
 	Anonymous *Anonymous `json:"anonymous,omitempty"`
+
+	Introspection *Introspection    `json:"introspection,omitempty"`
+	Kubernetes    *KubernetesTokens `json:"kubernetes,omitempty"`
+	// Timeout bounds how long a request waits for whom the way has to ask: a key
+	// set's source, an introspection endpoint. Default 2s for introspection and
+	// kubernetes, which take at most 10s.
+	//
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('30s')",message="is 10ms to 30s"
+	Timeout *gatewayv1.Duration `json:"timeout,omitempty"`
+	// FailureMode is what follows when it cannot be asked: Deny (default), or
+	// Next, the next way whose credential is present. Nobody is let through.
+	FailureMode AuthFailureMode `json:"failureMode,omitempty"`
 }
 
 // APIKeyWay accepts the keys of Consumers.
@@ -146,14 +159,16 @@ type JWT struct {
 	Types []string `json:"types,omitempty"`
 	// Claims names what becomes the identity.
 	Claims ClaimMapping `json:"claims,omitempty"`
+	Cache  *TokenCache  `json:"cache,omitempty"`
 }
 
 // JWKS says where the keys are. Exactly one of the fields is set.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.configMapRef) != has(self.remote)",message="set exactly one of configMapRef and remote"
+// +kubebuilder:validation:XValidation:rule="[has(self.configMapRef), has(self.remote), has(self.discovery)].filter(set, set).size() == 1",message="set exactly one of configMapRef, remote and discovery"
 type JWKS struct {
 	ConfigMapRef *ConfigMapKeyRef `json:"configMapRef,omitempty"`
 	Remote       *RemoteJWKS      `json:"remote,omitempty"`
+	Discovery    *JWKSDiscovery   `json:"discovery,omitempty"`
 }
 
 // RemoteJWKS is a key set fetched by extauthz.
@@ -197,6 +212,13 @@ type ClaimMapping struct {
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`
 	Scopes string `json:"scopes,omitempty"`
+	// Client holds whom the token was issued to, such as azp or client_id. Where
+	// it is there, a Consumer is looked for by it instead of the subject. No
+	// default.
+	//
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`
+	Client string `json:"client,omitempty"`
 }
 
 // Authorization is an ordered list of rules; the first one that holds decides.

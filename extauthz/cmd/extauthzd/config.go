@@ -18,6 +18,7 @@ type settings struct {
 	Server        rpcserver.Config    `yaml:"server"`
 	ControlPlane  controlPlaneSetting `yaml:"controlPlane"`
 	Tokens        tokenSettings       `yaml:"tokens"`
+	Kubernetes    kubernetesSetting   `yaml:"kubernetes"`
 	Keys          keySettings         `yaml:"keys"`
 	Limits        limitSettings       `yaml:"limits"`
 	// Rules and HTTP are for standing alone.
@@ -38,10 +39,11 @@ type controlPlaneSetting struct {
 
 // tokenSettings bounds what is remembered of tokens.
 type tokenSettings struct {
-	// CacheBytes bounds the cache of verified tokens, approximately. Default 64
-	// MiB.
+	// CacheBytes bounds what is remembered of tokens, approximately, whichever
+	// method proved them. Default 64 MiB.
 	CacheBytes uint64 `yaml:"cacheBytes"`
-	// CacheTTL bounds how long one verification is remembered. Default 5m.
+	// CacheTTL bounds how long one proof is remembered, whatever a policy says.
+	// Default 5m.
 	CacheTTL config.Duration `yaml:"cacheTtl"`
 }
 
@@ -54,6 +56,7 @@ func (s *settings) SetDefaults() {
 	s.Keys.setDefaults()
 	s.Limits.setDefaults()
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
+	s.Kubernetes.setDefaults()
 }
 
 // Validate reports every mistake.
@@ -85,5 +88,6 @@ func (s *tokenSettings) validate() error {
 	if ttl := s.CacheTTL.Std(); ttl <= 0 || ttl.Hours() > 1 {
 		errs = append(errs, fmt.Errorf("tokens.cacheTtl: %s is outside 0s to 1h", ttl))
 	}
+	errs = append(errs, s.Kubernetes.validate())
 	return errors.Join(errs...)
 }

@@ -17,7 +17,6 @@ import (
 	"weir.dev/extauthz/rules"
 	"weir.dev/extauthz/standalone"
 	"weir.dev/extauthz/telemetry"
-	"weir.dev/extauthz/token"
 	"weir.dev/kit/adsclient"
 	"weir.dev/kit/daemon"
 	"weir.dev/kit/rpcserver"
@@ -38,13 +37,11 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	if err != nil {
 		return err
 	}
-	verifiers, err := token.NewVerifiers(token.Options{
-		CacheBytes: cfg.Tokens.CacheBytes, CacheTTL: cfg.Tokens.CacheTTL.Std(), Events: metrics,
-	})
+	builders, err := tokenBuilders(cfg, runtime, metrics)
 	if err != nil {
 		return err
 	}
-	compiler, err := extauthz.NewCompiler(verifiers)
+	compiler, err := extauthz.NewCompiler(builders...)
 	if err != nil {
 		return err
 	}

@@ -87,29 +87,28 @@ type noEvents struct{}
 func (noEvents) CredentialCache(string, string)      {}
 func (noEvents) Asked(string, string, time.Duration) {}
 
-// Prove returns what is remembered of a credential, or what ask finds out. ask is
-// called once for all who wait, under its own deadline, so that one caller's end
-// does not fail the others. An error of ask that wraps an *extauthz.Refusal is the
-// provider's answer; any other, and one whose reason is
-// IDENTITY_PROVIDER_UNAVAILABLE, says that there was none, and is not remembered.
-func (a *Asker) Prove(
-	ctx context.Context, now time.Time, credential string, ask func(ctx context.Context) (Answer, error),
-) (*extauthz.Proof, error) {
+// Remembered returns what is remembered of a credential: a proof, a refusal, or
+// two nils, and then its key, for Ask.
+func (a *Asker) Remembered(now time.Time, credential string) (*extauthz.Proof, Key, error) {
 	key := Key{Credential: Sum(credential), Terms: a.terms.Digest}
 	proof, err := a.cache.Find(&key, now)
 	switch {
 	case proof != nil:
 		a.events.CredentialCache(a.terms.Method, "hit")
-		return proof, nil
 	case err != nil:
 		a.events.CredentialCache(a.terms.Method, "negative")
-		return nil, err
+	default:
+		a.events.CredentialCache(a.terms.Method, "miss")
 	}
-	a.events.CredentialCache(a.terms.Method, "miss")
-	return a.wait(ctx, now, key, ask)
+	return proof, key, err
 }
 
-func (a *Asker) wait(ctx context.Context, now time.Time, key Key, ask func(ctx context.Context) (Answer, error)) (*extauthz.Proof, error) {
+// Ask returns what ask finds out about the credential of a key. ask is called
+// once for all who wait, under its own deadline, so that one caller's end does not
+// fail the others. An error of ask that wraps an *extauthz.Refusal is the
+// provider's answer; any other, and one whose reason is
+// IDENTITY_PROVIDER_UNAVAILABLE, says that there was none, and is not remembered.
+func (a *Asker) Ask(ctx context.Context, now time.Time, key Key, ask func(ctx context.Context) (Answer, error)) (*extauthz.Proof, error) {
 	done := a.flight.DoChan(string(key.Credential[:]), func() (any, error) {
 		// Another flight may have landed between the look-up and this one.
 		if proof, err := a.cache.Find(&key, now); proof != nil || err != nil {
@@ -191,7 +190,8 @@ func (a *Asker) enter(now time.Time) bool {
 		return true
 	}
 	since := now.Sub(a.opened)
-	if a.probing || 0 <= since && since < openFor {
+	// Much before its beginning: the clock was set back.
+	if a.probing || -time.Minute <= since && since < openFor {
 		return false
 	}
 	a.probing = true
