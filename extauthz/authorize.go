@@ -1,48 +1,93 @@
 package extauthz
 
 import (
+	"errors"
 	"fmt"
-	"strings"
 
-	rulesv1 "weir.dev/api/gen/weir/rules/v1"
-	"weir.dev/kit/identity"
+	"weir.dev/kit/authzexpr"
 )
 
 // view is the canonical reading of the request's target.
 type view struct{ path, query, host string }
 
-// authorize runs the rules in order. The first that is true decides; an error
-// denies at once, because what the rule would have said is unknown.
+// authorize runs the rules in order. The first ALLOW or DENY rule that holds
+// decides, a REQUIRE rule that holds and is not met refuses; an error denies at
+// once, because what the rule would have said is unknown.
 func (a *attempt) authorize(decision *Decision, view view) {
 	if len(a.route.rules) == 0 {
 		decision.Allowed, decision.Reason = true, ReasonAllowed
 		return
 	}
-	input := a.input(decision, view)
+	input, err := a.input(decision, view)
+	if err != nil {
+		*decision = decision.deny(refusal(err).Reason, err)
+		return
+	}
+	var nearly *rule // the first ALLOW rule that only its requirements kept from holding
+	var lacking lack
 	for i := range a.route.rules {
 		rule := &a.route.rules[i]
-		matched, err := rule.program.Eval(a.ctx, input)
+		matched, err := a.holds(rule, input)
 		if err != nil {
 			decision.Rule = rule.name
-			*decision = decision.deny(ReasonRuleError, fmt.Errorf("rule %q: %w", rule.name, err))
+			reason := refusal(err).Reason
+			if reason == ReasonInternal {
+				reason = ReasonRuleError
+			}
+			*decision = decision.deny(reason, fmt.Errorf("rule %q: %w", rule.name, err))
 			return
 		}
 		if !matched {
 			continue
 		}
-		decision.Rule = rule.name
-		if rule.allow {
+		lacks := lackNothing
+		if rule.requirements != nil {
+			if lacks, err = a.lacks(rule.requirements, decision, input); err != nil {
+				decision.Rule = rule.name
+				*decision = decision.deny(refusal(err).Reason, fmt.Errorf("rule %q: %w", rule.name, err))
+				return
+			}
+		}
+		switch {
+		case lacks != lackNothing && rule.effect == effectRequire:
+			decision.Rule = rule.name
+			a.refuseLacking(decision, rule.requirements, lacks)
+			return
+		case lacks != lackNothing:
+			if nearly == nil {
+				nearly, lacking = rule, lacks
+			}
+		case rule.effect == effectAllow:
+			decision.Rule = rule.name
 			decision.Allowed, decision.Reason = true, ReasonAllowed
 			return
+		case rule.effect == effectDeny:
+			decision.Rule = rule.name
+			a.forbid(decision, rule.aboutScope)
+			return
 		}
-		a.forbid(decision, rule.aboutScope)
-		return
 	}
-	if a.route.hasAllow {
+	switch {
+	case nearly != nil:
+		decision.Rule = nearly.name
+		a.refuseLacking(decision, nearly.requirements, lacking)
+	case a.route.hasAllow:
 		a.forbid(decision, a.route.allowsByScope)
-		return
+	default:
+		decision.Allowed, decision.Reason = true, ReasonAllowed
 	}
-	decision.Allowed, decision.Reason = true, ReasonAllowed
+}
+
+// holds reports whether a rule's expression is true. What it reads of external
+// sources is fetched first.
+func (a *attempt) holds(rule *rule, input *authzexpr.Input) (bool, error) {
+	if rule.program == nil {
+		return true, nil
+	}
+	if err := a.fetch(rule.sources, input); err != nil {
+		return false, err
+	}
+	return rule.program.Eval(a.ctx, input)
 }
 
 // forbid denies a verified caller; a token's bearer is told when scopes are the
@@ -55,52 +100,19 @@ func (a *attempt) forbid(decision *Decision, aboutScope bool) {
 	}
 }
 
-func (a *attempt) input(decision *Decision, view view) *rulesv1.AuthzInput {
-	caller := &decision.Identity
-	input := &rulesv1.AuthzInput{
-		Request: &rulesv1.RequestAttributes{
-			Method: a.request.Method, Path: view.path, Query: strings.ToValidUTF8(view.query, "\uFFFD"),
-			Host: view.host, Protocol: a.request.Protocol,
-		},
-		Identity: &rulesv1.IdentityAttributes{
-			Consumer: caller.Consumer, Subject: caller.Subject, Tenant: caller.Tenant, Tier: caller.Tier,
-			Scopes: caller.Scopes, Authenticator: caller.Authenticator, Issuer: caller.Issuer, Claims: caller.Claims,
-		},
-		Route:  &rulesv1.RouteAttributes{Id: routeID(a.route.id)},
-		Source: &rulesv1.SourceAttributes{Address: a.request.Source},
-	}
-	if a.route.needsHeaders {
-		input.Request.Headers = a.visibleHeaders()
-	}
-	return input
-}
-
-// visibleHeaders are the headers that a rule may look at: the first value of
-// each, without credentials and without what only the edge may set.
-func (a *attempt) visibleHeaders() map[string]string {
-	visible := make(map[string]string, len(a.request.Headers))
-	for i := range a.request.Headers {
-		header := &a.request.Headers[i]
-		if _, seen := visible[header.Name]; seen || a.hidden(header.Name) {
+// fetch asks the external sources that were not asked yet.
+func (a *attempt) fetch(sources []*metadataSource, input *authzexpr.Input) error {
+	for _, source := range sources {
+		if _, known := input.Metadata.GetFields()[source.name]; known {
 			continue
 		}
-		visible[header.Name] = strings.ToValidUTF8(header.Value, "\uFFFD")
+		value, err := source.fetcher.Fetch(a.ctx, a.call.Now, input)
+		if err != nil {
+			return Refuse(ReasonSourceUnavailable, fmt.Errorf("metadata %q: %w", source.name, err))
+		}
+		input.SetMetadata(source.name, value)
 	}
-	return visible
+	return nil
 }
 
-func (a *attempt) hidden(name string) bool {
-	switch name {
-	case "", headerAuthorization, "proxy-authorization", "cookie", "set-cookie":
-		return true
-	}
-	if name[0] == ':' || strings.HasPrefix(name, identity.HeaderPrefix) {
-		return true
-	}
-	for _, credential := range a.route.credentialHeaders {
-		if name == credential {
-			return true
-		}
-	}
-	return false
-}
+var errInputBounds = errors.New("the request is larger than expressions are evaluated over")

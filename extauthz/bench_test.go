@@ -24,7 +24,7 @@ func productionRules(b *testing.B, ring authtest.Ring) *extauthz.Rules {
 	sources["rules"] = authtest.WithRules(authtest.Route("rules", authtest.APIKey(), jwt),
 		authtest.Deny("internal", `request.path.startsWith("/internal/")`),
 		authtest.Deny("suspended", `identity.tier == "suspended"`),
-		authtest.Deny("network", `source.address == "192.0.2.1"`),
+		authtest.Deny("network", `source.address == ip("192.0.2.1")`),
 		authtest.Deny("writes", `request.method != "GET" && !("write" in identity.scopes)`),
 		authtest.Allow("tenant", `identity.tenant == "acme"`))
 	routes, err := c.Routes(nil, sources)

@@ -29,6 +29,7 @@ const headerAuthorization = "authorization"
 type Compiler struct {
 	environment *authzexpr.Environment
 	builders    []Builder
+	extensions  Extensions
 	issued      IssuedKeys
 }
 
@@ -83,7 +84,9 @@ func (c *Compiler) Routes(previous *RouteSet, sources map[string]*rulesv1.AuthRo
 func (s *RouteSet) take(old *route) {
 	s.routes[old.id] = old
 	for i, source := range old.source.GetRules() {
-		s.programs[source.GetExpression()] = old.rules[i].program
+		if program := old.rules[i].program; program != nil {
+			s.programs[source.GetExpression()] = program
+		}
 	}
 }
 
@@ -114,11 +117,12 @@ func (c *Compiler) route(previous, set *RouteSet, id string, source *rulesv1.Aut
 		errs = append(errs, err)
 		r.authenticators = append(r.authenticators, compiled)
 	}
+	errs = append(errs, c.surroundings(r, source))
 	clear(names)
 	for i, rule := range source.GetRules() {
 		field := fmt.Sprintf("rules[%d]", i)
 		errs = append(errs, unique(names, field+".name", rule.GetName()))
-		compiled, err := c.rule(previous, set, field, rule)
+		compiled, err := c.rule(previous, set, r, field, rule)
 		errs = append(errs, err)
 		r.rules = append(r.rules, compiled)
 	}
@@ -147,14 +151,9 @@ func (r *route) derive() {
 	r.allowsByScope = true
 	for i := range r.rules {
 		rule := &r.rules[i]
-		if rule.allow {
+		if rule.effect == effectAllow {
 			r.hasAllow = true
 			r.allowsByScope = r.allowsByScope && rule.aboutScope
-		}
-		for _, reference := range rule.program.References() {
-			if reference == "request" || reference == "request.headers" {
-				r.needsHeaders = true
-			}
 		}
 	}
 	r.allowsByScope = r.allowsByScope && r.hasAllow
@@ -201,32 +200,6 @@ func (c *Compiler) method(source *rulesv1.Authenticator, place Place) (Method, e
 		}
 	}
 	return nil, nil //nolint:nilnil // documented
-}
-
-func (c *Compiler) rule(previous, set *RouteSet, field string, source *rulesv1.AuthorizationRule) (rule, error) {
-	compiled := rule{name: source.GetName()}
-	switch source.GetEffect() {
-	case rulesv1.AuthorizationRule_EFFECT_ALLOW:
-		compiled.allow = true
-	case rulesv1.AuthorizationRule_EFFECT_DENY:
-	default:
-		return compiled, fmt.Errorf("%s.effect: %s is neither allow nor deny", field, source.GetEffect())
-	}
-	text := source.GetExpression()
-	program := set.programs[text]
-	if program == nil {
-		program = previous.programs[text]
-	}
-	if program == nil {
-		var err error
-		if program, err = c.environment.Compile(text); err != nil {
-			return compiled, fmt.Errorf("%s.expression: %w", field, err)
-		}
-	}
-	set.programs[text] = program
-	compiled.program = program
-	compiled.aboutScope = slices.Equal(program.References(), []string{"identity.scopes"})
-	return compiled, nil
 }
 
 // Consumers compiles a whole set, by name. One bad consumer fails the set; the

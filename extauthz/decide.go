@@ -42,6 +42,9 @@ func Decide(ctx context.Context, now time.Time, rules *Rules, request *Request) 
 		return decision
 	}
 	attempt.authorize(&decision, view{path: path, query: query, host: host})
+	if decision.Allowed && route.upstream != nil {
+		attempt.announce(&decision)
+	}
 	return decision
 }
 

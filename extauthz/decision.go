@@ -65,6 +65,12 @@ type Decision struct {
 	// UpstreamHeaders are set on the request that the service gets, when it is
 	// allowed, even where CredentialHeaders names them.
 	UpstreamHeaders []Header
+	// IdentityHeaders are the names of the identity headers that the service
+	// gets; nil is all of them. Shared: never changed.
+	IdentityHeaders []string
+	// OwnedHeaders are the names of other headers that only we set on this route:
+	// a client's own do not reach the service. Shared: never changed.
+	OwnedHeaders []string
 	// Cause is for logs, nil when there is nothing to add. It holds no secret.
 	Cause error
 }

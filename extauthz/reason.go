@@ -52,8 +52,17 @@ const (
 	// PERMISSION_DENIED.
 	ReasonRuleError Reason = "RULE_ERROR"
 
+	// ReasonInsufficientAuthentication asks for a fresh or a stronger login
+	// (RFC 9470).
+	ReasonInsufficientAuthentication Reason = "INSUFFICIENT_AUTHENTICATION"
+	// ReasonBodyInvalid is a body that rules have to read and cannot.
+	ReasonBodyInvalid Reason = "REQUEST_BODY_INVALID"
+
 	ReasonProviderUnavailable Reason = "IDENTITY_PROVIDER_UNAVAILABLE"
-	ReasonInternal            Reason = "INTERNAL"
+	// ReasonSourceUnavailable is a source of metadata, a relationship store or a
+	// token exchange that gave no answer.
+	ReasonSourceUnavailable Reason = "AUTHORIZATION_SOURCE_UNAVAILABLE"
+	ReasonInternal          Reason = "INTERNAL"
 	// ReasonOverloaded is a check that was not begun: too many were under way.
 	ReasonOverloaded Reason = "OVERLOADED"
 	// ReasonSelfTest is any check while the proxy in front is not known to read
@@ -104,6 +113,12 @@ func (r Reason) Fault() *fault.Error {
 		return fault.New(codes.PermissionDenied, string(r), "the request needs a scope that the caller does not have")
 	case ReasonPermissionDenied, ReasonRuleError, ReasonRouteNotListed, ReasonNoAuthenticator:
 		return fault.New(codes.PermissionDenied, string(ReasonPermissionDenied), "the caller may not do this")
+	case ReasonInsufficientAuthentication:
+		return fault.New(codes.Unauthenticated, string(r), "the request needs a more recent or a stronger login")
+	case ReasonBodyInvalid:
+		return fault.New(codes.InvalidArgument, string(r), "the request's body cannot be read by the access rules")
+	case ReasonSourceUnavailable:
+		return fault.New(codes.Unavailable, string(r), "what the request's authorization depends on cannot be reached; retry shortly")
 	case ReasonProviderUnavailable:
 		return fault.New(codes.Unavailable, string(r), "the identity provider cannot be reached; retry shortly")
 	default:

@@ -27,6 +27,14 @@ type Request struct {
 	Scheme string
 	// Source is the client's IP address without port.
 	Source string
+	// SourcePort is the client's port, 0 when it is not known.
+	SourcePort uint32
+	// SourcePrincipal is the identity of the client's certificate, empty without
+	// one.
+	SourcePrincipal string
+	// Size is the length of the body that the headers declare, in bytes, -1 when
+	// they declare none; Received is what has arrived of it.
+	Size, Received int64
 	// Headers are in the order received, each value on its own.
 	Headers []Header
 	// Body is the request's, whole, where the route asks for it, and empty

@@ -40,7 +40,15 @@ type route struct {
 	hasAllow       bool
 	// allowsByScope says that every ALLOW rule is about scopes alone.
 	allowsByScope bool
-	needsHeaders  bool
+	// attributes are what expressions read of the route.
+	attributes authzexpr.Route
+	roleClaims []string
+	readsRoles bool
+	sources    []*metadataSource
+	// relationships, body and upstream are nil when the policy has none.
+	relationships Relationships
+	body          *bodyReader
+	upstream      *upstream
 	// credentialHeaders are removed from what the service sees.
 	credentialHeaders []string
 	// credentialCookie tells the cookies that are removed; nil for none.
@@ -62,9 +70,14 @@ type authenticator struct {
 }
 
 type rule struct {
-	name    string
-	allow   bool
+	name   string
+	effect effect
+	// program is nil where the rule always holds.
 	program *authzexpr.Program
+	// sources are what the expression reads as metadata.
+	sources []*metadataSource
+	// requirements is nil when there are none.
+	requirements *requirements
 	// aboutScope says that the expression reads nothing but the scopes.
 	aboutScope bool
 }

@@ -285,7 +285,7 @@ func messageItems[M proto.Message](messages []M, name, digest func(M) string, or
 	items := map[string]item{}
 	for _, message := range messages {
 		next := item{same: digest(message), tree: func() any {
-			tree := messageTree(message)
+			tree := messageTree(WithoutSecrets(message))
 			if fields, ok := tree.(map[string]any); ok {
 				delete(fields, "digest") // says no more than what differs
 				delete(fields, "routeId")

@@ -22,6 +22,10 @@ type AuthExplanation struct {
 	Rules []AuthRule `json:"rules,omitempty"`
 	// Otherwise is what happens when no rule holds: Allow or Deny.
 	Otherwise string `json:"otherwise,omitempty"`
+	// Reads are what rules ask beside the request, in words; Upstream is what the
+	// service is told when it is not the identity headers alone.
+	Reads    []string `json:"reads,omitempty"`
+	Upstream []string `json:"upstream,omitempty"`
 }
 
 // AuthWay is one accepted way.
@@ -36,7 +40,10 @@ type AuthWay struct {
 type AuthRule struct {
 	Name   string `json:"name"`
 	Effect string `json:"effect"`
-	When   string `json:"when"`
+	// When is empty for a rule that always holds.
+	When string `json:"when,omitempty"`
+	// Requires is what the caller has to have, in words.
+	Requires []string `json:"requires,omitempty"`
 }
 
 // LimitExplanation is one rate limit on a route.
@@ -119,16 +126,25 @@ func (e *explainer) explainAuth(route *Route) *AuthExplanation {
 		out.Ways = append(out.Ways, explainWay(way))
 	}
 	for _, rule := range rules.GetRules() {
-		effect := string(v1alpha1.EffectDeny)
-		if rule.GetEffect() == rulesv1.AuthorizationRule_EFFECT_ALLOW {
-			effect = string(v1alpha1.EffectAllow)
-		}
-		out.Rules = append(out.Rules, AuthRule{Name: rule.GetName(), Effect: effect, When: rule.GetExpression()})
+		out.Rules = append(out.Rules, explainRule(rule))
 	}
+	out.Reads, out.Upstream = explainReads(rules), explainUpstream(rules.GetUpstream())
 	out.Otherwise = string(v1alpha1.EffectAllow)
 	if slices.ContainsFunc(out.Rules, func(r AuthRule) bool { return r.Effect == string(v1alpha1.EffectAllow) }) {
 		out.Otherwise = string(v1alpha1.EffectDeny)
 	}
+	return out
+}
+
+func explainRule(rule *rulesv1.AuthorizationRule) AuthRule {
+	out := AuthRule{Name: rule.GetName(), Effect: string(v1alpha1.EffectDeny), When: rule.GetExpression()}
+	switch rule.GetEffect() {
+	case rulesv1.AuthorizationRule_EFFECT_ALLOW:
+		out.Effect = string(v1alpha1.EffectAllow)
+	case rulesv1.AuthorizationRule_EFFECT_REQUIRE:
+		out.Effect = string(v1alpha1.EffectRequire)
+	}
+	out.Requires = explainRequirements(rule.GetRequirements())
 	return out
 }
 

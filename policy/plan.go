@@ -226,6 +226,9 @@ type Auth struct {
 	// Authenticators and Rules say where those of the AuthRoute come from, in its
 	// order. They are shared between routes.
 	Authenticators, Rules []AuthPart
+	// BodyBytes is how much of the body is sent with the check, which then waits
+	// for it; longer ones are refused. 0 sends none.
+	BodyBytes uint32 `json:",omitempty"`
 }
 
 // AuthPart is an authenticator or an authorization rule of an AuthRoute.

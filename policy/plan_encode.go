@@ -30,7 +30,7 @@ type encodedPlan struct {
 
 // EncodePlan packs a Plan for DecodePlan of the same version of Weir: for
 // looking at and comparing, not for serving and not for storing. Hashes of keys
-// are left out, and so are descriptor sets, which are large.
+// and secrets are left out, and so are descriptor sets, which are large.
 func EncodePlan(plan *Plan) ([]byte, error) {
 	out := encodedPlan{Digest: plan.Digest, Ports: plan.Ports, Statuses: plan.Statuses}
 	for _, backend := range plan.Backends {
@@ -48,7 +48,7 @@ func EncodePlan(plan *Plan) ([]byte, error) {
 		*to = append(*to, raw)
 	}
 	for _, message := range plan.AuthRoutes {
-		add(&out.AuthRoutes, message)
+		add(&out.AuthRoutes, WithoutSecrets(message))
 	}
 	for _, message := range plan.Consumers {
 		bare, _ := proto.Clone(message).(*consumer)

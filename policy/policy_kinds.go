@@ -214,6 +214,10 @@ func authPieces(object *Object, field string, settings *v1alpha1.AuthSettings) [
 				key: "authorization/" + rule.Name, value: rule, origin: object.Origin(fmt.Sprintf("%s.authorization.rules[%d]", field, i)),
 			})
 		}
+		pieces = append(pieces, inputPieces(object, field+".authorization", &settings.Authorization.AuthorizationInputs)...)
+	}
+	if settings.Upstream != nil {
+		pieces = append(pieces, piece{key: "upstream", value: settings.Upstream, origin: object.Origin(field + ".upstream")})
 	}
 	if settings.CORS != nil {
 		pieces = append(pieces, piece{key: "cors", value: settings.CORS, origin: object.Origin(field + ".cors"), apart: true})

@@ -56,6 +56,7 @@ const (
 	CodeManyFallbacks    Code = "WEIR3204"
 	CodeManyBlocks       Code = "WEIR2301"
 	CodeReservedKind     Code = "WEIR2302"
+	CodeNotProvided      Code = "WEIR2480"
 	CodeDiscovery        Code = "WEIR2401"
 	CodeSameTokens       Code = "WEIR2402"
 	CodeClientKey        Code = "WEIR2403"
@@ -114,6 +115,7 @@ func Explanations() map[Code]string {
 		CodeSameTokens:       "An earlier way of the policy takes the tokens that this one is for, so this one never gets any. Join the two, or have the policy target other routes.",
 		CodeClientKey:        "A client proves itself by a signature, and the Secret holds no private key that it can sign with. Write an RSA (2048 bits and more), ECDSA (P-256, P-384) or Ed25519 key in PEM, without a password.",
 		CodeReservedKind:     "The kind belongs to a later version of Weir. Remove the object: what it asks for does not happen.",
+		CodeNotProvided:      "A rule reads what its policy does not provide: a source of metadata, the request's body, or a relationship store. Add it under authorization, beside the rules. Where policies are merged and the one that provides it is not in effect, every request is refused.",
 		CodeNoEffect:         "Other policies are in effect everywhere that this one reaches, so it does nothing. Remove it, or change where or how they are attached; the message names them.",
 		CodeNoAuthentication: "AuthPolicies with strategy merge reach a route and none of them says how callers are identified, so every request is refused. Add authentication to one of them.",
 		CodeTooManyMerged:    "AuthPolicies merged on one route come to more ways or rules than are checked for a request. Merge fewer of them; until then every request is refused.",

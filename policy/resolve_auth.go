@@ -35,6 +35,7 @@ type compiledAuth struct {
 	policy         string
 	authenticators []*rulesv1.Authenticator
 	rules          []*rulesv1.AuthorizationRule
+	surroundings
 }
 
 // authFor decides what protects a rule. open is set when no policy says anything
@@ -54,9 +55,9 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 	case compiled.open:
 		return nil, false
 	case compiled.policy != "":
-		r.addAuthRoute(&authRoute{
+		r.addAuthRoute(compiled.around(rule, &authRoute{
 			RouteId: routeID, Policy: compiled.policy, Realm: "weir", Authenticators: compiled.authenticators, Rules: compiled.rules,
-		})
+		}))
 		auth := compiled.auth
 		auth.RouteID = routeID
 		return &auth, false
@@ -89,16 +90,13 @@ func (r *resolver) compileAuth(e *effective) *compiledAuth {
 				compiled.auth.Authenticators = append(compiled.auth.Authenticators, AuthPart{Name: value.Name, Origin: won.origin})
 			}
 		case *v1alpha1.AuthorizationRule:
-			effect := rulesv1.AuthorizationRule_EFFECT_DENY
-			if value.Effect == v1alpha1.EffectAllow {
-				effect = rulesv1.AuthorizationRule_EFFECT_ALLOW
-			}
-			compiled.rules = append(compiled.rules, &rulesv1.AuthorizationRule{Name: value.Name, Effect: effect, Expression: value.When})
+			compiled.rules = append(compiled.rules, authorizationRule(value))
 			compiled.auth.Rules = append(compiled.auth.Rules, AuthPart{Name: value.Name, Origin: won.origin})
 		case nil:
 			compiled.closing = cmp.Or(compiled.closing, won.from.closing)
 			continue
 		default:
+			r.surrounding(compiled, won)
 			continue
 		}
 		if name := won.from.namespace() + "/" + won.from.object.Ref.Name; !slices.Contains(policies, name) {
@@ -107,8 +105,9 @@ func (r *resolver) compileAuth(e *effective) *compiledAuth {
 		}
 	}
 	compiled.policy = strings.Join(policies, ",")
-	compiled.open = ways == 1 && anonymous == 1 && len(compiled.rules) == 0
+	compiled.open = ways == 1 && anonymous == 1 && len(compiled.rules) == 0 && compiled.upstream == nil
 	if len(policies) > 0 && compiled.closing == nil {
+		r.checkReads(compiled)
 		r.boundAuth(compiled, e, ways)
 	}
 	return compiled
@@ -127,6 +126,10 @@ func (r *resolver) boundAuth(compiled *compiledAuth, e *effective, ways int) {
 		code = CodeTooManyMerged
 		message = fmt.Sprintf("merged with the others that reach the route, there are %d ways to authenticate and %d rules; the most are %d and %d: every request is refused",
 			ways, len(compiled.rules), maxAuthenticators, maxAuthRules)
+		compiled.auth.Refuse = true
+		compiled.authenticators, compiled.rules = nil, nil
+	case compiled.unusable != "":
+		code, message = CodeNotProvided, compiled.unusable+"; every request is refused"
 		compiled.auth.Refuse = true
 		compiled.authenticators, compiled.rules = nil, nil
 	default:

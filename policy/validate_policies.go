@@ -44,7 +44,7 @@ func (c *checker) authPolicy(spec *v1alpha1.AuthPolicySpec) {
 
 func (c *checker) authSettings(at string, settings *v1alpha1.AuthSettings, merge bool) {
 	least := 1
-	if merge && (settings.Authorization != nil || settings.CORS != nil) {
+	if merge && (settings.Authorization != nil || settings.CORS != nil || settings.Upstream != nil) {
 		least = 0
 	}
 	c.count(at+".authentication", len(settings.Authentication), least, 16)
@@ -73,30 +73,12 @@ func (c *checker) authSettings(at string, settings *v1alpha1.AuthSettings, merge
 		c.tokenWay(field, &settings.Authentication[i])
 	}
 	c.unique(at+".authentication", names)
+	c.authorization(at+".authorization", settings.Authorization, merge)
+	c.upstream(at+".upstream", settings.Upstream)
 	c.sameTokens(at+".authentication", settings.Authentication)
-	c.authorization(at+".authorization.rules", settings.Authorization)
 	if settings.CORS != nil {
 		c.cors(at+".cors", settings.CORS)
 	}
-}
-
-func (c *checker) authorization(list string, authorization *v1alpha1.Authorization) {
-	if authorization == nil {
-		return
-	}
-	c.count(list, len(authorization.Rules), 1, 64)
-	names := make([]string, len(authorization.Rules))
-	for i, rule := range authorization.Rules {
-		field := fmt.Sprintf("%s[%d]", list, i)
-		names[i] = rule.Name
-		oneOf(c, field+".effect", rule.Effect, false, v1alpha1.EffectAllow, v1alpha1.EffectDeny)
-		if rule.When == "" {
-			c.required(field + ".when")
-		} else if _, err := c.parser.expressions.Compile(rule.When); err != nil {
-			c.fail(CodeExpression, field+".when", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
-		}
-	}
-	c.unique(list, names)
 }
 
 func (c *checker) rateLimitPolicy(spec *v1alpha1.RateLimitPolicySpec) {

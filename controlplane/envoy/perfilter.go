@@ -48,9 +48,11 @@ func extAuthzPerRoute(route *policy.Route) *extauthzv3.ExtAuthzPerRoute {
 	if route.Auth == nil || route.Auth.Refuse {
 		return &extauthzv3.ExtAuthzPerRoute{Override: &extauthzv3.ExtAuthzPerRoute_Disabled{Disabled: true}}
 	}
-	return &extauthzv3.ExtAuthzPerRoute{Override: &extauthzv3.ExtAuthzPerRoute_CheckSettings{
-		CheckSettings: &extauthzv3.CheckSettings{ContextExtensions: map[string]string{contextRoute: route.Auth.RouteID}},
-	}}
+	settings := &extauthzv3.CheckSettings{ContextExtensions: map[string]string{contextRoute: route.Auth.RouteID}}
+	if route.Auth.BodyBytes > 0 {
+		settings.WithRequestBody = &extauthzv3.BufferSettings{MaxRequestBytes: route.Auth.BodyBytes, PackAsBytes: true}
+	}
+	return &extauthzv3.ExtAuthzPerRoute{Override: &extauthzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: settings}}
 }
 
 // transcoding turns REST into gRPC.

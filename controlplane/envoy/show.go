@@ -15,6 +15,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"weir.dev/policy"
 )
 
 // Types are the short names of resource types, as istioctl and others have
@@ -140,10 +142,10 @@ func hidePacked(packed *anypb.Any) error {
 	return anypb.MarshalFrom(packed, inner, proto.MarshalOptions{Deterministic: true})
 }
 
-// isSensitive reports whether Envoy's API marks a field so, or it is the hash of
-// a consumer's key.
+// isSensitive reports whether Envoy's API marks a field so, or ours does, or it is
+// the hash of a consumer's key.
 func isSensitive(field protoreflect.FieldDescriptor) bool {
-	if field.FullName() == "weir.rules.v1.ApiKey.sha256" {
+	if field.FullName() == "weir.rules.v1.ApiKey.sha256" || policy.SecretField(field) {
 		return true
 	}
 	options := field.Options()

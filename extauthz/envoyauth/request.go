@@ -1,6 +1,7 @@
 package envoyauth
 
 import (
+	"strconv"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -31,12 +32,21 @@ func toRequest(check *authv3.CheckRequest) *extauthz.Request {
 		Body:      body(http),
 		Source:    attributes.GetSource().GetAddress().GetSocketAddress().GetAddress(),
 		Headers:   headers(http),
+
+		SourcePort:      attributes.GetSource().GetAddress().GetSocketAddress().GetPortValue(),
+		SourcePrincipal: attributes.GetSource().GetPrincipal(),
+		Size:            -1,
+		Received:        http.GetSize(),
 	}
 	for i := range request.Headers {
 		switch header := &request.Headers[i]; header.Name {
 		case identity.HeaderRequestID:
 			if len(header.Value) <= maxRequestIDBytes && extauthz.ValidHeaderValue(header.Value) {
 				request.ID = header.Value
+			}
+		case "content-length":
+			if size, err := strconv.ParseInt(header.Value, 10, 64); err == nil && size >= 0 {
+				request.Size = size
 			}
 		case "content-type":
 			request.GRPC = strings.HasPrefix(header.Value, "application/grpc")

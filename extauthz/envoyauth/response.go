@@ -37,7 +37,7 @@ func toResponse(request *extauthz.Request, decision *extauthz.Decision) *authv3.
 
 func allowed(request *extauthz.Request, decision *extauthz.Decision) *authv3.CheckResponse {
 	ok := &authv3.OkHttpResponse{HeadersToRemove: make([]string, 0, 8)}
-	set := decision.Identity.Headers()
+	set := told(decision)
 	ok.Headers = make([]*corev3.HeaderValueOption, 0, len(set))
 	for _, header := range set {
 		ok.Headers = append(ok.Headers, overwrite(header[0], header[1]))
@@ -59,12 +59,13 @@ func allowed(request *extauthz.Request, decision *extauthz.Decision) *authv3.Che
 	if decision.CredentialCookie != nil {
 		withoutCookies(ok, request, decision.CredentialCookie)
 	}
-	upstream(ok, decision.UpstreamHeaders)
 	for i := range request.Headers {
-		if name := request.Headers[i].Name; looksReserved(name) && !isSet(name) && !contains(ok.HeadersToRemove, name) {
+		name := request.Headers[i].Name
+		if (looksReserved(name) || owned(decision.OwnedHeaders, name)) && !isSet(name) && !contains(ok.HeadersToRemove, name) {
 			ok.HeadersToRemove = append(ok.HeadersToRemove, name)
 		}
 	}
+	upstream(ok, decision.UpstreamHeaders)
 	for _, header := range decision.ResponseHeaders {
 		ok.ResponseHeadersToAdd = append(ok.ResponseHeadersToAdd, add(header))
 	}

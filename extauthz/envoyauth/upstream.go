@@ -18,6 +18,20 @@ func upstream(ok *authv3.OkHttpResponse, headers []extauthz.Header) {
 	}
 }
 
+// told are the identity headers that the service gets.
+func told(decision *extauthz.Decision) [][2]string {
+	set := decision.Identity.Headers()
+	if decision.IdentityHeaders == nil {
+		return set
+	}
+	return slices.DeleteFunc(set, func(header [2]string) bool { return !contains(decision.IdentityHeaders, header[0]) })
+}
+
+// owned also finds the spelling with underscores.
+func owned(names []string, name string) bool {
+	return len(names) > 0 && (contains(names, name) || contains(names, strings.ReplaceAll(name, "_", "-")))
+}
+
 // withoutCookies takes cookies out of what the service gets. Several Cookie
 // headers become one (RFC 9113 section 8.2.3), in order.
 func withoutCookies(ok *authv3.OkHttpResponse, request *extauthz.Request, held func(name string) bool) {

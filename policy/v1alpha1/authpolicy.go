@@ -32,7 +32,7 @@ type AuthPolicy struct {
 
 // AuthPolicySpec describes an AuthPolicy.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.authentication) || has(self.authorization) || has(self.cors), has(self.defaults), has(self.overrides)].filter(set, set).size() == 1",message="say the settings in exactly one place: the spec itself, defaults or overrides"
+// +kubebuilder:validation:XValidation:rule="[has(self.authentication) || has(self.authorization) || has(self.cors) || has(self.upstream), has(self.defaults), has(self.overrides)].filter(set, set).size() == 1",message="say the settings in exactly one place: the spec itself, defaults or overrides"
 // +kubebuilder:validation:XValidation:rule="has(self.defaults) || has(self.overrides) || has(self.authentication)",message="authentication is required"
 type AuthPolicySpec struct {
 	// TargetRefs are 1 to 16 attachments.
@@ -52,7 +52,7 @@ type AuthPolicySpec struct {
 
 // AuthBlock is what an AuthPolicy says under defaults or overrides.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.authentication) || (has(self.strategy) && self.strategy == 'merge' && (has(self.authorization) || has(self.cors)))",message="authentication is required; with strategy merge, one of authentication, authorization and cors is"
+// +kubebuilder:validation:XValidation:rule="has(self.authentication) || (has(self.strategy) && self.strategy == 'merge' && (has(self.authorization) || has(self.cors) || has(self.upstream)))",message="authentication is required; with strategy merge, one of authentication, authorization, cors and upstream is"
 type AuthBlock struct {
 	// Strategy is atomic (default) or merge, which joins authentication and
 	// authorization rules by name.
@@ -79,6 +79,9 @@ type AuthSettings struct {
 	//
 	// +kubebuilder:validation:XValidation:rule="!has(self.allowOrigins) || !has(self.allowCredentials) || !self.allowCredentials || !('*' in self.allowOrigins)",message="allowCredentials cannot be combined with the origin *: any site could then act for the user"
 	CORS *gatewayv1.HTTPCORSFilter `json:"cors,omitempty"`
+	// Upstream is what the service is told of the caller. It goes with
+	// authentication or authorization.
+	Upstream *Upstream `json:"upstream,omitempty"`
 }
 
 // Authentication is one accepted way. Exactly one of the methods is set.
@@ -232,31 +235,43 @@ type Authorization struct {
 	// +listType=map
 	// +listMapKey=name
 	Rules []AuthorizationRule `json:"rules"`
+
+	AuthorizationInputs `json:",inline"`
 }
 
-// AuthorizationRule is one allow or deny rule.
+// AuthorizationRule is one rule.
+//
+// +kubebuilder:validation:XValidation:rule="self.effect != 'Deny' || !(has(self.requireScopes) || has(self.requireRoles) || has(self.requireAuthentication) || has(self.requireRelationship))",message="requirements go with Require and Allow"
+// +kubebuilder:validation:XValidation:rule="self.effect != 'Require' || has(self.requireScopes) || has(self.requireRoles) || has(self.requireAuthentication) || has(self.requireRelationship)",message="Require needs requireScopes, requireRoles, requireAuthentication or requireRelationship"
+// +kubebuilder:validation:XValidation:rule="has(self.when) || self.effect != 'Deny'",message="Deny needs when"
 type AuthorizationRule struct {
 	// Name is unique within the policy.
 	//
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name"`
-	// Effect is Allow or Deny.
+	// Effect is Allow, Deny or Require.
 	Effect Effect `json:"effect"`
-	// When is a CEL expression of type bool over request, identity, route and
-	// source. An error while evaluating refuses the request.
+	// When is a CEL expression of type bool over request, identity, consumer,
+	// route, source, time and metadata. An error while evaluating refuses the
+	// request. Optional where the rule requires something; it then always holds.
 	//
 	// +kubebuilder:validation:MinLength=1
-	When string `json:"when"`
+	When string `json:"when,omitempty"`
+
+	Requirements `json:",inline"`
 }
 
-// Effect is what a rule does.
+// Effect is what a rule does where it holds: Allow and Deny decide, Require
+// refuses a caller who lacks what it requires and leaves others to the rules
+// after it.
 //
-// +kubebuilder:validation:Enum=Allow;Deny
+// +kubebuilder:validation:Enum=Allow;Deny;Require
 type Effect string
 
 // Effects of a rule.
 const (
-	EffectAllow Effect = "Allow"
-	EffectDeny  Effect = "Deny"
+	EffectAllow   Effect = "Allow"
+	EffectDeny    Effect = "Deny"
+	EffectRequire Effect = "Require"
 )

@@ -217,10 +217,20 @@ func printAuthentication(w io.Writer, e *policy.Explanation) {
 		fmt.Fprintf(w, "  %s %q: %s\n", way.Method, way.Name, way.Detail)
 	}
 	for i, rule := range auth.Rules {
-		fmt.Fprintf(w, "  rule %d, %s %q: %s\n", i+1, rule.Effect, rule.Name, rule.When)
+		said := rule.When
+		if len(rule.Requires) > 0 {
+			said = strings.TrimPrefix(said+", needs "+strings.Join(rule.Requires, " and "), ", ")
+		}
+		fmt.Fprintf(w, "  rule %d, %s %q: %s\n", i+1, rule.Effect, rule.Name, said)
 	}
 	if len(auth.Rules) > 0 {
 		fmt.Fprintf(w, "  when no rule holds: %s\n", auth.Otherwise)
+	}
+	for _, read := range auth.Reads {
+		fmt.Fprintf(w, "  rules read %s\n", read)
+	}
+	for _, told := range auth.Upstream {
+		fmt.Fprintf(w, "  the service gets %s\n", told)
 	}
 }
 

@@ -89,6 +89,9 @@ const (
 	AuthorizationRule_EFFECT_UNSPECIFIED AuthorizationRule_Effect = 0
 	AuthorizationRule_EFFECT_ALLOW       AuthorizationRule_Effect = 1
 	AuthorizationRule_EFFECT_DENY        AuthorizationRule_Effect = 2
+	// Where the expression is true, the requirements have to be met, or the
+	// request is refused; then the next rule is looked at.
+	AuthorizationRule_EFFECT_REQUIRE AuthorizationRule_Effect = 3
 )
 
 // Enum value maps for AuthorizationRule_Effect.
@@ -97,11 +100,13 @@ var (
 		0: "EFFECT_UNSPECIFIED",
 		1: "EFFECT_ALLOW",
 		2: "EFFECT_DENY",
+		3: "EFFECT_REQUIRE",
 	}
 	AuthorizationRule_Effect_value = map[string]int32{
 		"EFFECT_UNSPECIFIED": 0,
 		"EFFECT_ALLOW":       1,
 		"EFFECT_DENY":        2,
+		"EFFECT_REQUIRE":     3,
 	}
 )
 
@@ -155,7 +160,14 @@ type AuthRoute struct {
 	// the list, denied otherwise. An evaluation error denies.
 	Rules []*AuthorizationRule `protobuf:"bytes,5,rep,name=rules,proto3" json:"rules,omitempty"`
 	// Realm named in WWW-Authenticate challenges; the gateway's name if empty.
-	Realm         string `protobuf:"bytes,6,opt,name=realm,proto3" json:"realm,omitempty"`
+	Realm string `protobuf:"bytes,6,opt,name=realm,proto3" json:"realm,omitempty"`
+	// What the service is told of the caller; the identity headers if unset.
+	Upstream *Upstream `protobuf:"bytes,7,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	// External sources that expressions may read as metadata.NAME.
+	Metadata []*MetadataSource `protobuf:"bytes,10,rep,name=metadata,proto3" json:"metadata,omitempty"`
+	// The request's body, as expressions may read it; unset when none does.
+	Body          *BodyInput             `protobuf:"bytes,11,opt,name=body,proto3" json:"body,omitempty"`
+	Settings      *AuthorizationSettings `protobuf:"bytes,20,opt,name=settings,proto3" json:"settings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -230,6 +242,34 @@ func (x *AuthRoute) GetRealm() string {
 		return x.Realm
 	}
 	return ""
+}
+
+func (x *AuthRoute) GetUpstream() *Upstream {
+	if x != nil {
+		return x.Upstream
+	}
+	return nil
+}
+
+func (x *AuthRoute) GetMetadata() []*MetadataSource {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *AuthRoute) GetBody() *BodyInput {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *AuthRoute) GetSettings() *AuthorizationSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
 }
 
 // Authenticator is one way for a caller to prove who they are.
@@ -717,8 +757,11 @@ type AuthorizationRule struct {
 	// Name within the policy, unique.
 	Name   string                   `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Effect AuthorizationRule_Effect `protobuf:"varint,2,opt,name=effect,proto3,enum=weir.rules.v1.AuthorizationRule_Effect" json:"effect,omitempty"`
-	// CEL expression of type bool over the fields of AuthzInput.
-	Expression    string `protobuf:"bytes,3,opt,name=expression,proto3" json:"expression,omitempty"`
+	// CEL expression of type bool over the fields of AuthzInput; empty is true.
+	Expression string `protobuf:"bytes,3,opt,name=expression,proto3" json:"expression,omitempty"`
+	// What the caller has to have beside it; none with DENY, at least one with
+	// REQUIRE. An ALLOW rule holds only where they are met.
+	Requirements  *Requirements `protobuf:"bytes,20,opt,name=requirements,proto3" json:"requirements,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -772,6 +815,13 @@ func (x *AuthorizationRule) GetExpression() string {
 		return x.Expression
 	}
 	return ""
+}
+
+func (x *AuthorizationRule) GetRequirements() *Requirements {
+	if x != nil {
+		return x.Requirements
+	}
+	return nil
 }
 
 // Consumer is a resource: one party that calls the API. Its resource name is
@@ -982,13 +1032,21 @@ func (x *TokenSubject) GetSubject() string {
 }
 
 // AuthzInput is the typed environment of authorization expressions: each field
-// is a top-level variable.
+// is a top-level variable. Beside what is listed, request has the functions
+// header(name) and param(name), which give the only value (empty without one, an
+// error if there are several), and identity has hasScope(name) and hasRole(name).
 type AuthzInput struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Request       *RequestAttributes     `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
-	Identity      *IdentityAttributes    `protobuf:"bytes,2,opt,name=identity,proto3" json:"identity,omitempty"`
-	Route         *RouteAttributes       `protobuf:"bytes,3,opt,name=route,proto3" json:"route,omitempty"`
-	Source        *SourceAttributes      `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Request  *RequestAttributes     `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	Identity *IdentityAttributes    `protobuf:"bytes,2,opt,name=identity,proto3" json:"identity,omitempty"`
+	Route    *RouteAttributes       `protobuf:"bytes,3,opt,name=route,proto3" json:"route,omitempty"`
+	Source   *SourceAttributes      `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	Consumer *ConsumerAttributes    `protobuf:"bytes,5,opt,name=consumer,proto3" json:"consumer,omitempty"`
+	// When the request is decided.
+	Time *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
+	// What the policy's metadata sources said, by name; only those that an
+	// expression reads are asked.
+	Metadata      *structpb.Struct `protobuf:"bytes,7,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1051,6 +1109,72 @@ func (x *AuthzInput) GetSource() *SourceAttributes {
 	return nil
 }
 
+func (x *AuthzInput) GetConsumer() *ConsumerAttributes {
+	if x != nil {
+		return x.Consumer
+	}
+	return nil
+}
+
+func (x *AuthzInput) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *AuthzInput) GetMetadata() *structpb.Struct {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+// Values are the values of one name, in order; a list in expressions.
+type Values struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Values        []string               `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Values) Reset() {
+	*x = Values{}
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Values) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Values) ProtoMessage() {}
+
+func (x *Values) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Values.ProtoReflect.Descriptor instead.
+func (*Values) Descriptor() ([]byte, []int) {
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Values) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
 // RequestAttributes describe the request as Envoy's route matching saw it.
 type RequestAttributes struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1058,21 +1182,28 @@ type RequestAttributes struct {
 	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
 	// Canonical path without query.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// Raw query string without "?".
-	Query string `protobuf:"bytes,3,opt,name=query,proto3" json:"query,omitempty"`
 	// Lower-case host without port.
 	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
-	// First value of each header, by lower-case name, without credentials.
-	Headers map[string]string `protobuf:"bytes,5,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// "HTTP/1.1", "HTTP/2", ...
-	Protocol      string `protobuf:"bytes,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Protocol string `protobuf:"bytes,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Query string without "?", as sent.
+	RawQuery string `protobuf:"bytes,7,opt,name=raw_query,json=rawQuery,proto3" json:"raw_query,omitempty"`
+	// Decoded parameters of the query. A query that servers read differently
+	// (broken escapes, ";") is an error.
+	Query map[string]*Values `protobuf:"bytes,8,rep,name=query,proto3" json:"query,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Headers by lower-case name, without credentials and what the edge sets.
+	Headers map[string]*Values `protobuf:"bytes,9,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Declared length of the body in bytes, -1 when it is not known.
+	Size int64 `protobuf:"varint,10,opt,name=size,proto3" json:"size,omitempty"`
+	// The decoded body, where the policy asks for it; else null.
+	Body          *structpb.Value `protobuf:"bytes,11,opt,name=body,proto3" json:"body,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RequestAttributes) Reset() {
 	*x = RequestAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1215,7 @@ func (x *RequestAttributes) String() string {
 func (*RequestAttributes) ProtoMessage() {}
 
 func (x *RequestAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1228,7 @@ func (x *RequestAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestAttributes.ProtoReflect.Descriptor instead.
 func (*RequestAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{11}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RequestAttributes) GetMethod() string {
@@ -1114,13 +1245,6 @@ func (x *RequestAttributes) GetPath() string {
 	return ""
 }
 
-func (x *RequestAttributes) GetQuery() string {
-	if x != nil {
-		return x.Query
-	}
-	return ""
-}
-
 func (x *RequestAttributes) GetHost() string {
 	if x != nil {
 		return x.Host
@@ -1128,18 +1252,46 @@ func (x *RequestAttributes) GetHost() string {
 	return ""
 }
 
-func (x *RequestAttributes) GetHeaders() map[string]string {
+func (x *RequestAttributes) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *RequestAttributes) GetRawQuery() string {
+	if x != nil {
+		return x.RawQuery
+	}
+	return ""
+}
+
+func (x *RequestAttributes) GetQuery() map[string]*Values {
+	if x != nil {
+		return x.Query
+	}
+	return nil
+}
+
+func (x *RequestAttributes) GetHeaders() map[string]*Values {
 	if x != nil {
 		return x.Headers
 	}
 	return nil
 }
 
-func (x *RequestAttributes) GetProtocol() string {
+func (x *RequestAttributes) GetSize() int64 {
 	if x != nil {
-		return x.Protocol
+		return x.Size
 	}
-	return ""
+	return 0
+}
+
+func (x *RequestAttributes) GetBody() *structpb.Value {
+	if x != nil {
+		return x.Body
+	}
+	return nil
 }
 
 // IdentityAttributes describe the verified caller; all empty when anonymous.
@@ -1155,14 +1307,16 @@ type IdentityAttributes struct {
 	Authenticator string `protobuf:"bytes,6,opt,name=authenticator,proto3" json:"authenticator,omitempty"`
 	Issuer        string `protobuf:"bytes,7,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	// Claims of the token; empty for other methods.
-	Claims        *structpb.Struct `protobuf:"bytes,8,opt,name=claims,proto3" json:"claims,omitempty"`
+	Claims *structpb.Struct `protobuf:"bytes,8,opt,name=claims,proto3" json:"claims,omitempty"`
+	// Roles as the policy reads them of the claims.
+	Roles         []string `protobuf:"bytes,13,rep,name=roles,proto3" json:"roles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *IdentityAttributes) Reset() {
 	*x = IdentityAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1174,7 +1328,7 @@ func (x *IdentityAttributes) String() string {
 func (*IdentityAttributes) ProtoMessage() {}
 
 func (x *IdentityAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1187,7 +1341,7 @@ func (x *IdentityAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityAttributes.ProtoReflect.Descriptor instead.
 func (*IdentityAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{12}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *IdentityAttributes) GetConsumer() string {
@@ -1246,17 +1400,93 @@ func (x *IdentityAttributes) GetClaims() *structpb.Struct {
 	return nil
 }
 
+func (x *IdentityAttributes) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+// ConsumerAttributes describe the Consumer that the caller is; all empty when
+// it is none.
+type ConsumerAttributes struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "namespace/name".
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Tenant        string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Tier          string `protobuf:"bytes,3,opt,name=tier,proto3" json:"tier,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsumerAttributes) Reset() {
+	*x = ConsumerAttributes{}
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsumerAttributes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsumerAttributes) ProtoMessage() {}
+
+func (x *ConsumerAttributes) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsumerAttributes.ProtoReflect.Descriptor instead.
+func (*ConsumerAttributes) Descriptor() ([]byte, []int) {
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ConsumerAttributes) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ConsumerAttributes) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ConsumerAttributes) GetTier() string {
+	if x != nil {
+		return x.Tier
+	}
+	return ""
+}
+
 // RouteAttributes describe the matched route.
 type RouteAttributes struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Lower-case kind of the route's object, such as "httproute".
+	Kind      string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Namespace string `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name      string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	// Hostnames of the route.
+	Hostnames     []string `protobuf:"bytes,5,rep,name=hostnames,proto3" json:"hostnames,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RouteAttributes) Reset() {
 	*x = RouteAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1498,7 @@ func (x *RouteAttributes) String() string {
 func (*RouteAttributes) ProtoMessage() {}
 
 func (x *RouteAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1511,7 @@ func (x *RouteAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteAttributes.ProtoReflect.Descriptor instead.
 func (*RouteAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{13}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RouteAttributes) GetId() string {
@@ -1291,18 +1521,52 @@ func (x *RouteAttributes) GetId() string {
 	return ""
 }
 
+func (x *RouteAttributes) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RouteAttributes) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *RouteAttributes) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RouteAttributes) GetHostnames() []string {
+	if x != nil {
+		return x.Hostnames
+	}
+	return nil
+}
+
 // SourceAttributes describe the peer that Envoy trusts as the client.
 type SourceAttributes struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// IP address without port.
-	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// IP address without port; an address, not a text, in expressions:
+	// source.address == ip("192.0.2.1"),
+	// cidr("192.0.2.0/24").containsIP(source.address).
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// 0 when it is not known.
+	Port int64 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// Identity of the client's certificate; empty without one.
+	Principal     string `protobuf:"bytes,3,opt,name=principal,proto3" json:"principal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SourceAttributes) Reset() {
 	*x = SourceAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1578,7 @@ func (x *SourceAttributes) String() string {
 func (*SourceAttributes) ProtoMessage() {}
 
 func (x *SourceAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1591,7 @@ func (x *SourceAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceAttributes.ProtoReflect.Descriptor instead.
 func (*SourceAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{14}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SourceAttributes) GetAddress() string {
@@ -1337,18 +1601,37 @@ func (x *SourceAttributes) GetAddress() string {
 	return ""
 }
 
+func (x *SourceAttributes) GetPort() int64 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *SourceAttributes) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
 var File_weir_rules_v1_auth_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xea\x01\n" +
+	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&weir/rules/v1/auth_authorization.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xca\x03\n" +
 	"\tAuthRoute\x12\x19\n" +
 	"\broute_id\x18\x01 \x01(\tR\arouteId\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\x12D\n" +
 	"\x0eauthenticators\x18\x04 \x03(\v2\x1c.weir.rules.v1.AuthenticatorR\x0eauthenticators\x126\n" +
 	"\x05rules\x18\x05 \x03(\v2 .weir.rules.v1.AuthorizationRuleR\x05rules\x12\x14\n" +
-	"\x05realm\x18\x06 \x01(\tR\x05realm\"\xe2\x04\n" +
+	"\x05realm\x18\x06 \x01(\tR\x05realm\x123\n" +
+	"\bupstream\x18\a \x01(\v2\x17.weir.rules.v1.UpstreamR\bupstream\x129\n" +
+	"\bmetadata\x18\n" +
+	" \x03(\v2\x1d.weir.rules.v1.MetadataSourceR\bmetadata\x12,\n" +
+	"\x04body\x18\v \x01(\v2\x18.weir.rules.v1.BodyInputR\x04body\x12@\n" +
+	"\bsettings\x18\x14 \x01(\v2$.weir.rules.v1.AuthorizationSettingsR\bsettings\"\xe2\x04\n" +
 	"\rAuthenticator\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
 	"\aapi_key\x18\x02 \x01(\v2\".weir.rules.v1.ApiKeyAuthenticatorH\x00R\x06apiKey\x123\n" +
@@ -1390,17 +1673,19 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x0ecache_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rcacheDuration\x126\n" +
 	"\tmax_stale\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bmaxStale\x123\n" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x18\n" +
-	"\x16AnonymousAuthenticator\"\xcd\x01\n" +
+	"\x16AnonymousAuthenticator\"\xa2\x02\n" +
 	"\x11AuthorizationRule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12?\n" +
 	"\x06effect\x18\x02 \x01(\x0e2'.weir.rules.v1.AuthorizationRule.EffectR\x06effect\x12\x1e\n" +
 	"\n" +
 	"expression\x18\x03 \x01(\tR\n" +
-	"expression\"C\n" +
+	"expression\x12?\n" +
+	"\frequirements\x18\x14 \x01(\v2\x1b.weir.rules.v1.RequirementsR\frequirements\"W\n" +
 	"\x06Effect\x12\x16\n" +
 	"\x12EFFECT_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fEFFECT_ALLOW\x10\x01\x12\x0f\n" +
-	"\vEFFECT_DENY\x10\x02\"\xc0\x01\n" +
+	"\vEFFECT_DENY\x10\x02\x12\x12\n" +
+	"\x0eEFFECT_REQUIRE\x10\x03\"\xc0\x01\n" +
 	"\bConsumer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
@@ -1415,23 +1700,36 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x06scopes\x18\x04 \x03(\tR\x06scopes\"@\n" +
 	"\fTokenSubject\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x18\n" +
-	"\asubject\x18\x02 \x01(\tR\asubject\"\xf6\x01\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\"\x9a\x03\n" +
 	"\n" +
 	"AuthzInput\x12:\n" +
 	"\arequest\x18\x01 \x01(\v2 .weir.rules.v1.RequestAttributesR\arequest\x12=\n" +
 	"\bidentity\x18\x02 \x01(\v2!.weir.rules.v1.IdentityAttributesR\bidentity\x124\n" +
 	"\x05route\x18\x03 \x01(\v2\x1e.weir.rules.v1.RouteAttributesR\x05route\x127\n" +
-	"\x06source\x18\x04 \x01(\v2\x1f.weir.rules.v1.SourceAttributesR\x06source\"\x8a\x02\n" +
+	"\x06source\x18\x04 \x01(\v2\x1f.weir.rules.v1.SourceAttributesR\x06source\x12=\n" +
+	"\bconsumer\x18\x05 \x01(\v2!.weir.rules.v1.ConsumerAttributesR\bconsumer\x12.\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x123\n" +
+	"\bmetadata\x18\a \x01(\v2\x17.google.protobuf.StructR\bmetadata\" \n" +
+	"\x06Values\x12\x16\n" +
+	"\x06values\x18\x01 \x03(\tR\x06values\"\x88\x04\n" +
 	"\x11RequestAttributes\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n" +
-	"\x05query\x18\x03 \x01(\tR\x05query\x12\x12\n" +
-	"\x04host\x18\x04 \x01(\tR\x04host\x12G\n" +
-	"\aheaders\x18\x05 \x03(\v2-.weir.rules.v1.RequestAttributes.HeadersEntryR\aheaders\x12\x1a\n" +
-	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x1a:\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
+	"\x04host\x18\x04 \x01(\tR\x04host\x12\x1a\n" +
+	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x12\x1b\n" +
+	"\traw_query\x18\a \x01(\tR\brawQuery\x12A\n" +
+	"\x05query\x18\b \x03(\v2+.weir.rules.v1.RequestAttributes.QueryEntryR\x05query\x12G\n" +
+	"\aheaders\x18\t \x03(\v2-.weir.rules.v1.RequestAttributes.HeadersEntryR\aheaders\x12\x12\n" +
+	"\x04size\x18\n" +
+	" \x01(\x03R\x04size\x12*\n" +
+	"\x04body\x18\v \x01(\v2\x16.google.protobuf.ValueR\x04body\x1aO\n" +
+	"\n" +
+	"QueryEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
+	"\x05value\x18\x02 \x01(\v2\x15.weir.rules.v1.ValuesR\x05value:\x028\x01\x1aQ\n" +
 	"\fHeadersEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfd\x01\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
+	"\x05value\x18\x02 \x01(\v2\x15.weir.rules.v1.ValuesR\x05value:\x028\x01J\x04\b\x03\x10\x04J\x04\b\x05\x10\x06\"\x93\x02\n" +
 	"\x12IdentityAttributes\x12\x1a\n" +
 	"\bconsumer\x18\x01 \x01(\tR\bconsumer\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x16\n" +
@@ -1440,11 +1738,22 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x06scopes\x18\x05 \x03(\tR\x06scopes\x12$\n" +
 	"\rauthenticator\x18\x06 \x01(\tR\rauthenticator\x12\x16\n" +
 	"\x06issuer\x18\a \x01(\tR\x06issuer\x12/\n" +
-	"\x06claims\x18\b \x01(\v2\x17.google.protobuf.StructR\x06claims\"!\n" +
+	"\x06claims\x18\b \x01(\v2\x17.google.protobuf.StructR\x06claims\x12\x14\n" +
+	"\x05roles\x18\r \x03(\tR\x05roles\"T\n" +
+	"\x12ConsumerAttributes\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04tier\x18\x03 \x01(\tR\x04tier\"\x85\x01\n" +
 	"\x0fRouteAttributes\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\",\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
+	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x1c\n" +
+	"\thostnames\x18\x05 \x03(\tR\thostnames\"^\n" +
 	"\x10SourceAttributes\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddressB(Z&weir.dev/api/gen/weir/rules/v1;rulesv1b\x06proto3"
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\x03R\x04port\x12\x1c\n" +
+	"\tprincipal\x18\x03 \x01(\tR\tprincipalB(Z&weir.dev/api/gen/weir/rules/v1;rulesv1b\x06proto3"
 
 var (
 	file_weir_rules_v1_auth_proto_rawDescOnce sync.Once
@@ -1459,7 +1768,7 @@ func file_weir_rules_v1_auth_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_weir_rules_v1_auth_proto_goTypes = []any{
 	(Authenticator_FailureMode)(0),     // 0: weir.rules.v1.Authenticator.FailureMode
 	(AuthorizationRule_Effect)(0),      // 1: weir.rules.v1.AuthorizationRule.Effect
@@ -1474,53 +1783,74 @@ var file_weir_rules_v1_auth_proto_goTypes = []any{
 	(*ApiKey)(nil),                     // 10: weir.rules.v1.ApiKey
 	(*TokenSubject)(nil),               // 11: weir.rules.v1.TokenSubject
 	(*AuthzInput)(nil),                 // 12: weir.rules.v1.AuthzInput
-	(*RequestAttributes)(nil),          // 13: weir.rules.v1.RequestAttributes
-	(*IdentityAttributes)(nil),         // 14: weir.rules.v1.IdentityAttributes
-	(*RouteAttributes)(nil),            // 15: weir.rules.v1.RouteAttributes
-	(*SourceAttributes)(nil),           // 16: weir.rules.v1.SourceAttributes
-	nil,                                // 17: weir.rules.v1.RequestAttributes.HeadersEntry
-	(*IntrospectionAuthenticator)(nil), // 18: weir.rules.v1.IntrospectionAuthenticator
-	(*KubernetesAuthenticator)(nil),    // 19: weir.rules.v1.KubernetesAuthenticator
-	(*durationpb.Duration)(nil),        // 20: google.protobuf.Duration
-	(*DiscoveredJwks)(nil),             // 21: weir.rules.v1.DiscoveredJwks
-	(*ClaimMapping)(nil),               // 22: weir.rules.v1.ClaimMapping
-	(*TokenCache)(nil),                 // 23: weir.rules.v1.TokenCache
-	(*timestamppb.Timestamp)(nil),      // 24: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),            // 25: google.protobuf.Struct
+	(*Values)(nil),                     // 13: weir.rules.v1.Values
+	(*RequestAttributes)(nil),          // 14: weir.rules.v1.RequestAttributes
+	(*IdentityAttributes)(nil),         // 15: weir.rules.v1.IdentityAttributes
+	(*ConsumerAttributes)(nil),         // 16: weir.rules.v1.ConsumerAttributes
+	(*RouteAttributes)(nil),            // 17: weir.rules.v1.RouteAttributes
+	(*SourceAttributes)(nil),           // 18: weir.rules.v1.SourceAttributes
+	nil,                                // 19: weir.rules.v1.RequestAttributes.QueryEntry
+	nil,                                // 20: weir.rules.v1.RequestAttributes.HeadersEntry
+	(*Upstream)(nil),                   // 21: weir.rules.v1.Upstream
+	(*MetadataSource)(nil),             // 22: weir.rules.v1.MetadataSource
+	(*BodyInput)(nil),                  // 23: weir.rules.v1.BodyInput
+	(*AuthorizationSettings)(nil),      // 24: weir.rules.v1.AuthorizationSettings
+	(*IntrospectionAuthenticator)(nil), // 25: weir.rules.v1.IntrospectionAuthenticator
+	(*KubernetesAuthenticator)(nil),    // 26: weir.rules.v1.KubernetesAuthenticator
+	(*durationpb.Duration)(nil),        // 27: google.protobuf.Duration
+	(*DiscoveredJwks)(nil),             // 28: weir.rules.v1.DiscoveredJwks
+	(*ClaimMapping)(nil),               // 29: weir.rules.v1.ClaimMapping
+	(*TokenCache)(nil),                 // 30: weir.rules.v1.TokenCache
+	(*Requirements)(nil),               // 31: weir.rules.v1.Requirements
+	(*timestamppb.Timestamp)(nil),      // 32: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),            // 33: google.protobuf.Struct
+	(*structpb.Value)(nil),             // 34: google.protobuf.Value
 }
 var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	3,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
 	8,  // 1: weir.rules.v1.AuthRoute.rules:type_name -> weir.rules.v1.AuthorizationRule
-	4,  // 2: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
-	5,  // 3: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
-	7,  // 4: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
-	18, // 5: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
-	19, // 6: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
-	20, // 7: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
-	0,  // 8: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
-	20, // 9: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
-	6,  // 10: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
-	21, // 11: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
-	22, // 12: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	23, // 13: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
-	20, // 14: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
-	20, // 15: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
-	20, // 16: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
-	1,  // 17: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
-	10, // 18: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
-	11, // 19: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
-	24, // 20: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	13, // 21: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
-	14, // 22: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
-	15, // 23: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
-	16, // 24: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
-	17, // 25: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
-	25, // 26: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	21, // 2: weir.rules.v1.AuthRoute.upstream:type_name -> weir.rules.v1.Upstream
+	22, // 3: weir.rules.v1.AuthRoute.metadata:type_name -> weir.rules.v1.MetadataSource
+	23, // 4: weir.rules.v1.AuthRoute.body:type_name -> weir.rules.v1.BodyInput
+	24, // 5: weir.rules.v1.AuthRoute.settings:type_name -> weir.rules.v1.AuthorizationSettings
+	4,  // 6: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
+	5,  // 7: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
+	7,  // 8: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
+	25, // 9: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
+	26, // 10: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
+	27, // 11: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
+	0,  // 12: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
+	27, // 13: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
+	6,  // 14: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
+	28, // 15: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
+	29, // 16: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	30, // 17: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
+	27, // 18: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
+	27, // 19: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
+	27, // 20: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
+	1,  // 21: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
+	31, // 22: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
+	10, // 23: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
+	11, // 24: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
+	32, // 25: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	14, // 26: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
+	15, // 27: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
+	17, // 28: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
+	18, // 29: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
+	16, // 30: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
+	32, // 31: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
+	33, // 32: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
+	19, // 33: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
+	20, // 34: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
+	34, // 35: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
+	33, // 36: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
+	13, // 37: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
+	13, // 38: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proto_init() }
@@ -1528,6 +1858,7 @@ func file_weir_rules_v1_auth_proto_init() {
 	if File_weir_rules_v1_auth_proto != nil {
 		return
 	}
+	file_weir_rules_v1_auth_authorization_proto_init()
 	file_weir_rules_v1_auth_tokens_proto_init()
 	file_weir_rules_v1_auth_proto_msgTypes[1].OneofWrappers = []any{
 		(*Authenticator_ApiKey)(nil),
@@ -1547,7 +1878,7 @@ func file_weir_rules_v1_auth_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_auth_proto_rawDesc), len(file_weir_rules_v1_auth_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
