@@ -61,7 +61,7 @@ func (s *settings) SetDefaults() {
 
 // Validate reports every mistake.
 func (s *settings) Validate() error {
-	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Keys.validate(), s.Limits.validate(), s.HTTP.validate()}
+	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Keys.validate(), s.Limits.validate(), s.HTTP.validate(), s.Kubernetes.validate()}
 	if s.Rules.File != "" {
 		return errors.Join(append(errs, s.validateAlone(), s.Tokens.validate())...)
 	}
@@ -88,6 +88,5 @@ func (s *tokenSettings) validate() error {
 	if ttl := s.CacheTTL.Std(); ttl <= 0 || ttl.Hours() > 1 {
 		errs = append(errs, fmt.Errorf("tokens.cacheTtl: %s is outside 0s to 1h", ttl))
 	}
-	errs = append(errs, s.Kubernetes.validate())
 	return errors.Join(errs...)
 }
