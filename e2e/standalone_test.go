@@ -241,7 +241,7 @@ func rawRequest(address, target, host string, headers ...string) (*http.Response
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // the answer is read
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n%sConnection: close\r\n\r\n", target, host, strings.Join(append(headers, ""), "\r\n"))
 	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)

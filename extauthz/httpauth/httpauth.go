@@ -101,7 +101,7 @@ func write(w http.ResponseWriter, r *http.Request, answer *authv3.CheckResponse)
 		}
 		w.WriteHeader(status)
 		if r.Method != http.MethodHead {
-			_, _ = w.Write([]byte(denied.GetBody()))
+			_, _ = w.Write([]byte(denied.GetBody())) //nolint:gosec // the body is our own, or a redirect page of ours
 		}
 		return
 	}

@@ -41,7 +41,7 @@ func send(t *testing.T, r *recorder, request string) (*http.Response, string) {
 	t.Cleanup(func() { _ = server.Close() })
 	conn, err := net.Dial("tcp", listener.Addr().String())
 	require.NoError(t, err)
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // the answer is read
 	fmt.Fprint(conn, strings.ReplaceAll(request, "\n", "\r\n"))
 	method, _, _ := strings.Cut(request, " ")
 	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
