@@ -22,6 +22,7 @@ require (
 	weir.dev/api v0.0.0
 	weir.dev/cli v0.0.0-00010101000000-000000000000
 	weir.dev/controlplane v0.0.0
+	weir.dev/extauthz v0.0.0-00010101000000-000000000000
 	weir.dev/kit v0.0.0
 	weir.dev/policy v0.0.0
 	weir.dev/services v0.0.0-00010101000000-000000000000

@@ -182,6 +182,10 @@ func (c *Compiler) authenticator(field string, source *rulesv1.Authenticator, pl
 	if compiled.method == nil && source.GetAnonymous() == nil {
 		return compiled, fmt.Errorf("%s: names no method that this server knows", field)
 	}
+	_, compiled.bound = compiled.method.(Bound)
+	if source.GetSenderConstraint() != nil && !compiled.bound {
+		return compiled, fmt.Errorf("%s.sender_constraint: is for methods that take tokens", field)
+	}
 	return compiled, nil
 }
 
@@ -268,6 +272,7 @@ func (s *ConsumerSet) add(keys []apikey.Key[Proof], name string, source *rulesv1
 		}
 		s.subjects[id] = owner
 	}
+	errs = append(errs, s.addSigners(owner, source.GetSignatureKeys()))
 	return keys, errors.Join(errs...)
 }
 

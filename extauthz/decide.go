@@ -137,6 +137,10 @@ func (a *attempt) prove(authenticator *authenticator, decision *Decision) (ok, n
 		decision.Challenge, decision.Answer, decision.ResponseHeaders = known.Challenge, known.Answer, known.ResponseHeaders
 		return false, authenticator.failsOver && known.Reason == ReasonProviderUnavailable
 	}
+	if !authenticator.bound && proof.Claims.GetFields()[claimConfirmation] != nil {
+		*decision = decision.deny(ReasonInternal, errors.New("the token is bound and the method does not look at what to"))
+		return false, false
+	}
 	decision.Cause, decision.Challenge, decision.Answer = nil, "", nil
 	decision.ResponseHeaders, decision.UpstreamHeaders = proof.ResponseHeaders, proof.UpstreamHeaders
 	return a.identify(authenticator.name, proof, decision), false
@@ -162,6 +166,6 @@ func (a *attempt) identify(authenticator string, proof *Proof, decision *Decisio
 		*decision = decision.deny(ReasonIdentityInvalid, errors.New("subject, tenant or a scope of the credential cannot be a header value"))
 		return false
 	}
-	decision.Identity = Identity{Identity: caller, Issuer: proof.Issuer, Claims: proof.Claims}
+	decision.Identity = Identity{Identity: caller, Issuer: proof.Issuer, Claims: proof.Claims, Certificate: proof.Certificate}
 	return true
 }

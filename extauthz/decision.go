@@ -16,6 +16,9 @@ type Identity struct {
 	Issuer string
 	// Claims of the token; nil for other methods. Shared: never changed.
 	Claims *structpb.Struct
+	// Certificate is the client certificate; nil for other methods. Shared: never
+	// changed.
+	Certificate *structpb.Struct
 }
 
 // principalAnonymous is the principal of a caller that nothing identifies.

@@ -21,6 +21,7 @@ func (a *attempt) input(decision *Decision, view view) (*authzexpr.Input, error)
 		Identity: authzexpr.Identity{
 			Consumer: caller.Consumer, Subject: caller.Subject, Tenant: caller.Tenant, Tier: caller.Tier,
 			Scopes: caller.Scopes, Authenticator: caller.Authenticator, Issuer: caller.Issuer, Claims: caller.Claims,
+			Certificate: caller.Certificate,
 		},
 		Route:  a.route.attributes,
 		Source: authzexpr.Source{Address: a.request.Source, Port: int64(a.request.SourcePort), Principal: a.request.SourcePrincipal},

@@ -72,12 +72,27 @@ type Proof struct {
 	// Consumer is the owner of the credential. When it is nil, the consumer with
 	// this issuer and client, else subject, is taken, if there is one.
 	Consumer *Consumer
+	// Certificate describes the client certificate that identified the caller, as
+	// AuthzInput has it; nil for other methods.
+	Certificate *structpb.Struct
 	// ResponseHeaders are added to the client's answer, such as Set-Cookie.
 	ResponseHeaders []Header
 	// UpstreamHeaders are set on the request that the service gets, in the place
 	// of those of the client.
 	UpstreamHeaders []Header
 }
+
+// Bound marks a method that holds the bearer of a token to what the token is
+// bound to (its claim "cnf"). The proofs of others may not have that claim, and
+// they cannot have a sender constraint.
+type Bound interface {
+	Method
+	// Bound does nothing.
+	Bound()
+}
+
+// claimConfirmation binds a token to a key (RFC 7800 section 3.1).
+const claimConfirmation = "cnf"
 
 // Builder makes the methods of one kind. Safe for concurrent use.
 type Builder interface {

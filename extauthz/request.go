@@ -27,6 +27,10 @@ type Request struct {
 	Scheme string
 	// Source is the client's IP address without port.
 	Source string
+	// Certificate is the client certificate of the connection in PEM, URL-encoded
+	// as Envoy sends it; empty when there was none. Envoy may have been told to
+	// take certificates that it could not verify.
+	Certificate string
 	// SourcePort is the client's port, 0 when it is not known.
 	SourcePort uint32
 	// SourcePrincipal is the identity of the client's certificate, empty without
@@ -249,4 +253,26 @@ func Readable(authority, method, target string) Reason {
 		return ReasonRequestInvalid
 	}
 	return ""
+}
+
+// Headers in which Envoy keeps the method and path that a client sent when it
+// translates a request (gRPC-JSON transcoding).
+const (
+	headerOriginalMethod = "x-envoy-original-method"
+	headerOriginalPath   = "x-envoy-original-path"
+)
+
+// Sent is the method and target as the client sent them, for proofs that a
+// client makes of them. They decide nothing else: routes and rules are about
+// Method and Target. Envoy removes x-envoy-original-path from what clients send,
+// but not x-envoy-original-method, which therefore counts only beside it.
+func (r *Request) Sent() (method, target string) {
+	path, presence := r.Credential(headerOriginalPath)
+	if presence != Present || !r.GRPC {
+		return r.Method, r.Target
+	}
+	if method, presence = r.Credential(headerOriginalMethod); presence != Present {
+		method = r.Method
+	}
+	return method, path
 }

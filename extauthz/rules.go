@@ -67,6 +67,8 @@ type authenticator struct {
 	timeout time.Duration
 	// failsOver leaves a request whose provider cannot be asked to the next one.
 	failsOver bool
+	// bound says that the method looks at what a token is bound to.
+	bound bool
 }
 
 type rule struct {
@@ -86,7 +88,9 @@ type rule struct {
 type ConsumerSet struct {
 	keys     *apikey.Index[Proof]
 	subjects map[tokenSubject]*Consumer
-	names    map[string]*Consumer
+	// signers are the keys of signed requests by id.
+	signers map[string]*Signer
+	names   map[string]*Consumer
 }
 
 // Len is the number of consumers.

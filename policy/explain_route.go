@@ -170,8 +170,9 @@ func explainWay(way *rulesv1.Authenticator) AuthWay {
 	case *rulesv1.Authenticator_Anonymous:
 		out.Method, out.Detail = "anonymous", "callers without credentials"
 	default:
-		out.Method = "other"
+		explainProof(&out, way)
 	}
+	explainConstraint(&out, way.GetSenderConstraint())
 	if way.GetFailureMode() == rulesv1.Authenticator_FAILURE_MODE_NEXT {
 		out.Detail += "; when nobody can be asked, the next way decides"
 	}

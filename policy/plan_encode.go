@@ -51,7 +51,7 @@ func EncodePlan(plan *Plan) ([]byte, error) {
 		add(&out.AuthRoutes, WithoutSecrets(message))
 	}
 	for _, message := range plan.Consumers {
-		bare, _ := proto.Clone(message).(*consumer)
+		bare, _ := WithoutSecrets(proto.Clone(message)).(*consumer)
 		for _, key := range bare.GetApiKeys() {
 			key.Sha256 = nil
 		}

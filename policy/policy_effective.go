@@ -10,8 +10,9 @@ type stack struct {
 // policySet is what the policies of every kind come to in one place. It is shared
 // by the routes of a stack.
 type policySet struct {
-	kinds [policyKindCount]effective
-	uses  []PolicyUse
+	kinds    [policyKindCount]effective
+	uses     []PolicyUse
+	listener *listener
 	// what is compiled from kinds, made when first asked for
 	auth    *compiledAuth
 	limits  []Limit
@@ -58,6 +59,7 @@ func (r *resolver) policySet(targets [levelCount]*target, l *listener, count boo
 		gateway.section = l.name
 		targets[levelListener] = r.policies.targets[gateway]
 		set = newPolicySet(targets)
+		set.listener = l
 		r.policies.sets[at] = set
 	}
 	if count && !set.done {

@@ -55,6 +55,9 @@ const (
 	CodeBackendUnusable  Code = "WEIR3203"
 	CodeManyFallbacks    Code = "WEIR3204"
 	CodeManyBlocks       Code = "WEIR2301"
+	CodeNoClientCert     Code = "WEIR2420"
+	CodeUnverifiedCert   Code = "WEIR2421"
+	CodeDuplicateKeyID   Code = "WEIR2422"
 	CodeReservedKind     Code = "WEIR2302"
 	CodeNotProvided      Code = "WEIR2480"
 	CodeDiscovery        Code = "WEIR2401"
@@ -112,6 +115,9 @@ func Explanations() map[Code]string {
 		CodeRouteConflict:    "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
 		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
 		CodeCertificate:      "A Secret of type kubernetes.io/tls does not hold a certificate with its key. Its last good version, if there is one, keeps serving.",
+		CodeNoClientCert:     "A way by client certificate has no effect on a listener, because the listener asks for no certificate, or removes or replaces the header that would tell of one. Attach a TLSPolicy with clientCertificates, or a HeaderPolicy with another forwardedClientCert.mode.",
+		CodeUnverifiedCert:   "The listener lets in clients whose certificate it could not verify, and the way by certificate names no authorities to verify it by, so it is left out. Set caCertificateRefs, or have the listener refuse such clients.",
+		CodeDuplicateKeyID:   "Two consumers have signature keys of the same keyId, so it would not say who signed. Give one of them another id.",
 		CodeRouteKinds:       "allowedRoutes names a kind of route that does not go with the listener's protocol. HTTP and HTTPS take HTTPRoute and GRPCRoute, TLS takes TLSRoute.",
 		CodeIsolated:         "A hostname of the route belongs to another listener of the port, whose hostname is more specific. Attach the route to that listener, too.",
 		CodeListenerClosed:   "A TLSPolicy is broken or refers to authorities that cannot be had, so the listeners that it governs (or might govern) take no connection until it is mended.",

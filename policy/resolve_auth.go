@@ -47,7 +47,7 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 		}
 	}
 	if set.auth == nil {
-		set.auth = r.compileAuth(&set.kinds[kindAuth])
+		set.auth = r.compileAuth(&set.kinds[kindAuth], set.listener)
 	}
 	switch compiled := set.auth; {
 	case compiled.closing != nil:
@@ -73,7 +73,7 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 // compileAuth turns the pieces in effect into rules. An authenticator that cannot
 // be used is left out, so that it does not work and the others still do; with none
 // left every request is refused.
-func (r *resolver) compileAuth(e *effective) *compiledAuth {
+func (r *resolver) compileAuth(e *effective, l *listener) *compiledAuth {
 	compiled := &compiledAuth{}
 	var policies []string
 	ways, anonymous := 0, 0
@@ -84,7 +84,7 @@ func (r *resolver) compileAuth(e *effective) *compiledAuth {
 			if value.Anonymous != nil {
 				anonymous++
 			}
-			authenticator, err := r.authenticator(won, value)
+			authenticator, err := r.authenticator(won, value, l)
 			if err == nil {
 				compiled.authenticators = append(compiled.authenticators, authenticator)
 				compiled.auth.Authenticators = append(compiled.auth.Authenticators, AuthPart{Name: value.Name, Origin: won.origin})
@@ -169,8 +169,8 @@ func (r *resolver) addAuthRoute(route *authRoute) {
 	r.authRoutes = append(r.authRoutes, route)
 }
 
-func (r *resolver) authenticator(from wonPiece, way *v1alpha1.Authentication) (*rulesv1.Authenticator, error) {
-	authenticator := &rulesv1.Authenticator{Name: way.Name}
+func (r *resolver) authenticator(from wonPiece, way *v1alpha1.Authentication, l *listener) (*rulesv1.Authenticator, error) {
+	authenticator := &rulesv1.Authenticator{Name: way.Name, SenderConstraint: senderConstraint(way.SenderConstraint)}
 	settleWay(authenticator, way)
 	switch {
 	case way.APIKey != nil:
@@ -183,6 +183,14 @@ func (r *resolver) authenticator(from wonPiece, way *v1alpha1.Authentication) (*
 			return nil, err
 		}
 		authenticator.Method = &rulesv1.Authenticator_Jwt{Jwt: message}
+	case way.ClientCertificate != nil:
+		message, err := r.clientCertificate(from, way.ClientCertificate, l)
+		if err != nil {
+			return nil, err
+		}
+		authenticator.Method = &rulesv1.Authenticator_ClientCertificate{ClientCertificate: message}
+	case way.HTTPSignature != nil:
+		authenticator.Method = &rulesv1.Authenticator_HttpSignature{HttpSignature: httpSignature(way.HTTPSignature)}
 	case way.Introspection != nil:
 		message, err := r.introspection(from, way)
 		if err != nil {

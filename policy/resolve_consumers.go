@@ -16,7 +16,7 @@ import (
 // the later one.
 func (r *resolver) consumers() []*rulesv1.Consumer {
 	var consumers []*rulesv1.Consumer
-	owner := map[string]*Object{}
+	owner, signers := map[string]*Object{}, map[string]*Object{}
 	for _, consumer := range ofType[*v1alpha1.Consumer](r) {
 		spec := &consumer.value.Spec
 		message := &rulesv1.Consumer{Name: consumer.object.Ref.Namespace + "/" + consumer.object.Ref.Name, Tenant: spec.Tenant, Tier: spec.Tier}
@@ -40,6 +40,7 @@ func (r *resolver) consumers() []*rulesv1.Consumer {
 		for _, subject := range spec.TokenSubjects {
 			message.TokenSubjects = append(message.TokenSubjects, &rulesv1.TokenSubject{Issuer: subject.Issuer, Subject: subject.Subject})
 		}
+		message.SignatureKeys = r.signatureKeys(consumer.object, spec.SignatureKeys, signers)
 		consumers = append(consumers, message)
 	}
 	slices.SortFunc(consumers, func(a, b *rulesv1.Consumer) int { return cmp.Compare(a.GetName(), b.GetName()) })

@@ -53,13 +53,16 @@ func (c *checker) authSettings(at string, settings *v1alpha1.AuthSettings, merge
 		names[i] = way.Name
 		field := fmt.Sprintf("%s.authentication[%d]", at, i)
 		set := 0
-		for _, is := range []bool{way.APIKey != nil, way.JWT != nil, way.Introspection != nil, way.Kubernetes != nil, way.Anonymous != nil} {
+		for _, is := range []bool{
+			way.APIKey != nil, way.JWT != nil, way.Introspection != nil, way.Kubernetes != nil, way.ClientCertificate != nil, way.HTTPSignature != nil,
+			way.Anonymous != nil,
+		} {
 			if is {
 				set++
 			}
 		}
 		if set != 1 {
-			c.fail(CodeInvalid, field, "set exactly one of apiKey, jwt, introspection, kubernetes and anonymous")
+			c.fail(CodeInvalid, field, "set exactly one of apiKey, jwt, introspection, kubernetes, clientCertificate, httpSignature and anonymous")
 		}
 		if way.APIKey != nil && way.APIKey.Header != "" {
 			c.header(field+".apiKey.header", way.APIKey.Header)
@@ -70,6 +73,7 @@ func (c *checker) authSettings(at string, settings *v1alpha1.AuthSettings, merge
 		if way.JWT != nil {
 			c.jwt(field+".jwt", way.JWT)
 		}
+		c.proofs(field, &settings.Authentication[i])
 		c.tokenWay(field, &settings.Authentication[i])
 	}
 	c.unique(at+".authentication", names)

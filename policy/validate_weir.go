@@ -101,6 +101,7 @@ func (c *checker) consumer(spec *v1alpha1.ConsumerSpec) {
 		c.text(field+".issuer", subject.Issuer, true, 512)
 		c.text(field+".subject", subject.Subject, true, 256)
 	}
+	c.signatureKeys("spec.signatureKeys", spec.SignatureKeys)
 }
 
 // scopePattern is scope-token of RFC 6749 section 3.3.

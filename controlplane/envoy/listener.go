@@ -95,6 +95,7 @@ func (c *compiler) httpFilters(port *policy.Port, chain *policy.Chain) []*hcmv3.
 			FailureModeAllow:               false,
 			StatusOnError:                  &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
 			EncodeRawHeaders:               true,
+			IncludePeerCertificate:         asksForCertificates(chain),
 			ValidateMutations:              true,
 			EnableDynamicMetadataIngestion: wrapperspb.Bool(true),
 		}))
@@ -109,6 +110,9 @@ func (c *compiler) httpFilters(port *policy.Port, chain *policy.Chain) []*hcmv3.
 	filters = append(filters, ofRoutes[placeLast]...)
 	return append(filters, httpFilter(filterRouter, &routerv3.Router{SuppressEnvoyHeaders: true}))
 }
+
+// asksForCertificates reports whether clients of a chain may have certificates.
+func asksForCertificates(chain *policy.Chain) bool { return chain.TLS != nil && chain.TLS.Clients != nil }
 
 func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(config)}}

@@ -15,14 +15,14 @@ import (
 const Header = "authorization"
 
 // errScheme is the cause of a refusal.
-var errScheme = errors.New("the authorization header is not of the form Bearer TOKEN")
+var errScheme = errors.New("the authorization header is not of the form Bearer TOKEN or DPoP TOKEN")
 
 // Token is the token of an Authorization value: the scheme is compared without
-// case.
+// case. What the scheme DPoP promises (RFC 9449) is demanded by package proof.
 func Token(value string) (string, error) {
 	scheme, token, _ := strings.Cut(value, " ")
 	token = strings.TrimLeft(token, " ")
-	if !strings.EqualFold(scheme, "bearer") || token == "" {
+	if !strings.EqualFold(scheme, "bearer") && !strings.EqualFold(scheme, "dpop") || token == "" {
 		return "", errScheme
 	}
 	return token, nil

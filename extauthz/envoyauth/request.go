@@ -33,6 +33,7 @@ func toRequest(check *authv3.CheckRequest) *extauthz.Request {
 		Source:    attributes.GetSource().GetAddress().GetSocketAddress().GetAddress(),
 		Headers:   headers(http),
 
+		Certificate:     attributes.GetSource().GetCertificate(),
 		SourcePort:      attributes.GetSource().GetAddress().GetSocketAddress().GetPortValue(),
 		SourcePrincipal: attributes.GetSource().GetPrincipal(),
 		Size:            -1,

@@ -31,8 +31,9 @@ const (
 // methodName is the method's in metrics.
 const methodName = "introspection"
 
-// Options of Introspection. Cache is required; the rest may be zero.
+// Options of Introspection; the zero value is good.
 type Options struct {
+	// Cache may be shared with other methods; made when nil.
 	Cache   *proofs.Cache
 	Chooser *bearer.Chooser
 	Events  proofs.Events
@@ -52,7 +53,13 @@ type Introspection struct {
 }
 
 // New makes Introspection.
-func New(options Options) *Introspection {
+func New(options Options) (*Introspection, error) {
+	if options.Cache == nil {
+		var err error
+		if options.Cache, err = proofs.New(0); err != nil {
+			return nil, err
+		}
+	}
 	if options.Chooser == nil {
 		options.Chooser = bearer.NewChooser()
 	}
@@ -65,7 +72,7 @@ func New(options Options) *Introspection {
 	if options.Clock == nil {
 		options.Clock = time.Now
 	}
-	return &Introspection{options: options}
+	return &Introspection{options: options}, nil
 }
 
 // Build implements extauthz.Builder.

@@ -25,7 +25,6 @@ import (
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/extauthz"
 	"weir.dev/extauthz/internal/authtest"
-	"weir.dev/extauthz/internal/proofs"
 	"weir.dev/extauthz/introspect"
 )
 
@@ -86,9 +85,9 @@ func (e *endpoint) settings() *rulesv1.IntrospectionAuthenticator {
 }
 
 func builder(t *testing.T) *introspect.Introspection {
-	cache, err := proofs.New(1 << 20)
+	made, err := introspect.New(introspect.Options{})
 	require.NoError(t, err)
-	return introspect.New(introspect.Options{Cache: cache})
+	return made
 }
 
 func method(t *testing.T, settings *rulesv1.IntrospectionAuthenticator, siblings ...*rulesv1.Authenticator) extauthz.Method {
@@ -426,10 +425,10 @@ func BenchmarkRemembered(b *testing.B) {
 		_, _ = io.WriteString(w, answer(nil))
 	}))
 	b.Cleanup(server.Close)
-	cache, err := proofs.New(1 << 20)
+	all, err := introspect.New(introspect.Options{})
 	require.NoError(b, err)
 	settings := (&endpoint{Server: server}).settings()
-	m, err := introspect.New(introspect.Options{Cache: cache}).Build(
+	m, err := all.Build(
 		&rulesv1.Authenticator{Method: &rulesv1.Authenticator_Introspection{Introspection: settings}}, extauthz.Place{})
 	require.NoError(b, err)
 	c := call("0123456789abcdef0123456789abcdef", 0)

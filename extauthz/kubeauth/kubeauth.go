@@ -29,8 +29,9 @@ const (
 // methodName is the method's in metrics.
 const methodName = "kubernetes"
 
-// Options of Reviews. Cache is required; the rest may be zero.
+// Options of Reviews; the zero value is good.
 type Options struct {
+	// Cache may be shared with other methods; made when nil.
 	Cache   *proofs.Cache
 	Chooser *bearer.Chooser
 	Events  proofs.Events
@@ -55,6 +56,12 @@ func New(options Options) (*Reviews, error) {
 	}
 	if options.MaxTTL == 0 {
 		options.MaxTTL = time.Hour
+	}
+	if options.Cache == nil {
+		var err error
+		if options.Cache, err = proofs.New(0); err != nil {
+			return nil, err
+		}
 	}
 	server, err := newAPI(options.Server)
 	if err != nil {

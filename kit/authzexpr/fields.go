@@ -104,6 +104,7 @@ func environment() [variables]variable {
 			text("authenticator", func(in *Input) string { return in.Identity.Authenticator }),
 			text("issuer", func(in *Input) string { return in.Identity.Issuer }),
 			structure("claims", func(in *Input) *structpb.Struct { return in.Identity.Claims }),
+			structure("certificate", func(in *Input) *structpb.Struct { return in.Identity.Certificate }),
 			texts("roles", func(in *Input) []string { return in.Identity.Roles }),
 		}},
 		consumer: {"consumer", "weir.rules.v1.ConsumerAttributes", []field{

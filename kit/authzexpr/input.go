@@ -86,6 +86,9 @@ type Identity struct {
 	Roles []string
 	// Claims of the token; nil for other methods. Shared: never changed.
 	Claims *structpb.Struct
+	// Certificate describes the client certificate; nil for other methods. Shared:
+	// never changed.
+	Certificate *structpb.Struct
 }
 
 // Consumer is the variable "consumer"; empty when the caller is none.

@@ -86,7 +86,8 @@ type AuthSettings struct {
 
 // Authentication is one accepted way. Exactly one of the methods is set.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.apiKey), has(self.jwt), has(self.introspection), has(self.kubernetes), has(self.anonymous)].filter(set, set).size() == 1",message="set exactly one of apiKey, jwt, introspection, kubernetes and anonymous"
+// +kubebuilder:validation:XValidation:rule="[has(self.apiKey), has(self.jwt), has(self.introspection), has(self.kubernetes), has(self.clientCertificate), has(self.httpSignature), has(self.anonymous)].filter(set, set).size() == 1",message="set exactly one of apiKey, jwt, introspection, kubernetes, clientCertificate, httpSignature and anonymous"
+// +kubebuilder:validation:XValidation:rule="!has(self.senderConstraint) || has(self.jwt) || has(self.introspection)",message="senderConstraint goes with jwt and introspection"
 // +kubebuilder:validation:XValidation:rule="!has(self.anonymous) || !has(self.timeout) && !has(self.failureMode)",message="timeout and failureMode are for ways that have to ask someone"
 type Authentication struct {
 	// Name is unique within the policy.
@@ -98,8 +99,15 @@ type Authentication struct {
 	JWT       *JWT       `json:"jwt,omitempty"`
 	Anonymous *Anonymous `json:"anonymous,omitempty"`
 
-	Introspection *Introspection    `json:"introspection,omitempty"`
-	Kubernetes    *KubernetesTokens `json:"kubernetes,omitempty"`
+	ClientCertificate *ClientCertificateWay `json:"clientCertificate,omitempty"`
+	HTTPSignature     *HTTPSignatureWay     `json:"httpSignature,omitempty"`
+	// SenderConstraint says what the bearer of a token has to prove beside it; for
+	// methods that take tokens.
+	//
+	// +optional
+	SenderConstraint *SenderConstraint `json:"senderConstraint,omitempty"`
+	Introspection    *Introspection    `json:"introspection,omitempty"`
+	Kubernetes       *KubernetesTokens `json:"kubernetes,omitempty"`
 	// Timeout bounds how long a request waits for whom the way has to ask: a key
 	// set's source, an introspection endpoint. Default 2s for introspection and
 	// kubernetes, which take at most 10s.

@@ -46,6 +46,13 @@ type ConsumerSpec struct {
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
 	TokenSubjects []TokenSubject `json:"tokenSubjects,omitempty"`
+	// SignatureKeys are keys by which the consumer signs requests; at most 16.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=name
+	SignatureKeys []SignatureKey `json:"signatureKeys,omitempty"`
 }
 
 // APIKey is the hash of one key.

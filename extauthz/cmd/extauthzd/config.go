@@ -18,6 +18,7 @@ type settings struct {
 	Server        rpcserver.Config    `yaml:"server"`
 	ControlPlane  controlPlaneSetting `yaml:"controlPlane"`
 	Tokens        tokenSettings       `yaml:"tokens"`
+	Proofs        proofSettings       `yaml:"proofs"`
 	Kubernetes    kubernetesSetting   `yaml:"kubernetes"`
 	Keys          keySettings         `yaml:"keys"`
 	Limits        limitSettings       `yaml:"limits"`
@@ -53,6 +54,7 @@ func (s *settings) SetDefaults() {
 	s.Server.SetDefaults()
 	s.Server.AllowedPeers = []string{certs.PeerID("ingress")}
 	s.ControlPlane = controlPlaneSetting{Peer: certs.PeerID("controlplane"), NodeID: "extauthzd"}
+	s.Proofs.setDefaults()
 	s.Keys.setDefaults()
 	s.Limits.setDefaults()
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
@@ -61,7 +63,7 @@ func (s *settings) SetDefaults() {
 
 // Validate reports every mistake.
 func (s *settings) Validate() error {
-	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Keys.validate(), s.Limits.validate(), s.HTTP.validate(), s.Kubernetes.validate()}
+	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Keys.validate(), s.Limits.validate(), s.HTTP.validate(), s.Kubernetes.validate(), s.Proofs.validate()}
 	if s.Rules.File != "" {
 		return errors.Join(append(errs, s.validateAlone(), s.Tokens.validate())...)
 	}

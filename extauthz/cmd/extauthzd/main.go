@@ -37,11 +37,16 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	if err != nil {
 		return err
 	}
-	builders, err := tokenBuilders(cfg, runtime, metrics)
+	tokens, err := tokenBuilders(cfg, runtime, metrics)
 	if err != nil {
 		return err
 	}
-	compiler, err := extauthz.NewCompiler(builders...)
+	proofs, err := newProofs(&cfg.Proofs)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = proofs.close() }()
+	compiler, err := extauthz.NewCompiler(proofs.builders(tokens)...)
 	if err != nil {
 		return err
 	}

@@ -65,9 +65,12 @@ func tokenBuilders(cfg *settings, runtime *daemon.Runtime, metrics *telemetry.Me
 	if err != nil {
 		return nil, err
 	}
-	introspection := introspect.New(introspect.Options{
+	introspection, err := introspect.New(introspect.Options{
 		Cache: cache, Chooser: chooser, Events: events, MaxTTL: cfg.Tokens.CacheTTL.Std(),
 	})
+	if err != nil {
+		return nil, err
+	}
 	reviews, err := kubeauth.New(kubeauth.Options{
 		Cache: cache, Chooser: chooser, Events: events, MaxTTL: cfg.Tokens.CacheTTL.Std(),
 		Server: kubeauth.Server{Address: cfg.Kubernetes.Server, CAFile: cfg.Kubernetes.CAFile, TokenFile: cfg.Kubernetes.TokenFile},

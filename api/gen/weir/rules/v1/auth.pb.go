@@ -282,15 +282,20 @@ type Authenticator struct {
 	//	*Authenticator_ApiKey
 	//	*Authenticator_Jwt
 	//	*Authenticator_Anonymous
+	//	*Authenticator_ClientCertificate
+	//	*Authenticator_HttpSignature
 	//	*Authenticator_Introspection
 	//	*Authenticator_Kubernetes
 	Method isAuthenticator_Method `protobuf_oneof:"method"`
 	// Deadline of one proof, at most 30 s. Unset leaves it to the method's own
 	// and the check's deadline.
-	Timeout       *durationpb.Duration      `protobuf:"bytes,20,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	FailureMode   Authenticator_FailureMode `protobuf:"varint,21,opt,name=failure_mode,json=failureMode,proto3,enum=weir.rules.v1.Authenticator_FailureMode" json:"failure_mode,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Timeout     *durationpb.Duration      `protobuf:"bytes,20,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	FailureMode Authenticator_FailureMode `protobuf:"varint,21,opt,name=failure_mode,json=failureMode,proto3,enum=weir.rules.v1.Authenticator_FailureMode" json:"failure_mode,omitempty"`
+	// What the bearer of a token has to prove beside it; for methods that take
+	// tokens only.
+	SenderConstraint *SenderConstraint `protobuf:"bytes,22,opt,name=sender_constraint,json=senderConstraint,proto3" json:"sender_constraint,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Authenticator) Reset() {
@@ -364,6 +369,24 @@ func (x *Authenticator) GetAnonymous() *AnonymousAuthenticator {
 	return nil
 }
 
+func (x *Authenticator) GetClientCertificate() *ClientCertificateAuthenticator {
+	if x != nil {
+		if x, ok := x.Method.(*Authenticator_ClientCertificate); ok {
+			return x.ClientCertificate
+		}
+	}
+	return nil
+}
+
+func (x *Authenticator) GetHttpSignature() *HttpSignatureAuthenticator {
+	if x != nil {
+		if x, ok := x.Method.(*Authenticator_HttpSignature); ok {
+			return x.HttpSignature
+		}
+	}
+	return nil
+}
+
 func (x *Authenticator) GetIntrospection() *IntrospectionAuthenticator {
 	if x != nil {
 		if x, ok := x.Method.(*Authenticator_Introspection); ok {
@@ -396,6 +419,13 @@ func (x *Authenticator) GetFailureMode() Authenticator_FailureMode {
 	return Authenticator_FAILURE_MODE_UNSPECIFIED
 }
 
+func (x *Authenticator) GetSenderConstraint() *SenderConstraint {
+	if x != nil {
+		return x.SenderConstraint
+	}
+	return nil
+}
+
 type isAuthenticator_Method interface {
 	isAuthenticator_Method()
 }
@@ -412,6 +442,14 @@ type Authenticator_Anonymous struct {
 	Anonymous *AnonymousAuthenticator `protobuf:"bytes,4,opt,name=anonymous,proto3,oneof"`
 }
 
+type Authenticator_ClientCertificate struct {
+	ClientCertificate *ClientCertificateAuthenticator `protobuf:"bytes,6,opt,name=client_certificate,json=clientCertificate,proto3,oneof"`
+}
+
+type Authenticator_HttpSignature struct {
+	HttpSignature *HttpSignatureAuthenticator `protobuf:"bytes,8,opt,name=http_signature,json=httpSignature,proto3,oneof"`
+}
+
 type Authenticator_Introspection struct {
 	Introspection *IntrospectionAuthenticator `protobuf:"bytes,5,opt,name=introspection,proto3,oneof"`
 }
@@ -425,6 +463,10 @@ func (*Authenticator_ApiKey) isAuthenticator_Method() {}
 func (*Authenticator_Jwt) isAuthenticator_Method() {}
 
 func (*Authenticator_Anonymous) isAuthenticator_Method() {}
+
+func (*Authenticator_ClientCertificate) isAuthenticator_Method() {}
+
+func (*Authenticator_HttpSignature) isAuthenticator_Method() {}
 
 func (*Authenticator_Introspection) isAuthenticator_Method() {}
 
@@ -837,6 +879,8 @@ type Consumer struct {
 	ApiKeys []*ApiKey `protobuf:"bytes,4,rep,name=api_keys,json=apiKeys,proto3" json:"api_keys,omitempty"`
 	// Token subjects that are this consumer.
 	TokenSubjects []*TokenSubject `protobuf:"bytes,5,rep,name=token_subjects,json=tokenSubjects,proto3" json:"token_subjects,omitempty"`
+	// Keys by which the consumer signs requests.
+	SignatureKeys []*SignatureKey `protobuf:"bytes,20,rep,name=signature_keys,json=signatureKeys,proto3" json:"signature_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -902,6 +946,13 @@ func (x *Consumer) GetApiKeys() []*ApiKey {
 func (x *Consumer) GetTokenSubjects() []*TokenSubject {
 	if x != nil {
 		return x.TokenSubjects
+	}
+	return nil
+}
+
+func (x *Consumer) GetSignatureKeys() []*SignatureKey {
+	if x != nil {
+		return x.SignatureKeys
 	}
 	return nil
 }
@@ -1308,6 +1359,10 @@ type IdentityAttributes struct {
 	Issuer        string `protobuf:"bytes,7,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	// Claims of the token; empty for other methods.
 	Claims *structpb.Struct `protobuf:"bytes,8,opt,name=claims,proto3" json:"claims,omitempty"`
+	// The client certificate that identified the caller, with the members sha256
+	// (of the DER, in lower-case hex), subject and issuer (RFC 4514), serial (hex),
+	// not_after (RFC 3339), uris, dns_names and emails; empty for other methods.
+	Certificate *structpb.Struct `protobuf:"bytes,9,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	// Roles as the policy reads them of the claims.
 	Roles         []string `protobuf:"bytes,13,rep,name=roles,proto3" json:"roles,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1396,6 +1451,13 @@ func (x *IdentityAttributes) GetIssuer() string {
 func (x *IdentityAttributes) GetClaims() *structpb.Struct {
 	if x != nil {
 		return x.Claims
+	}
+	return nil
+}
+
+func (x *IdentityAttributes) GetCertificate() *structpb.Struct {
+	if x != nil {
+		return x.Certificate
 	}
 	return nil
 }
@@ -1619,7 +1681,7 @@ var File_weir_rules_v1_auth_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&weir/rules/v1/auth_authorization.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xca\x03\n" +
+	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eweir/rules/v1/auth_proof.proto\x1a&weir/rules/v1/auth_authorization.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xca\x03\n" +
 	"\tAuthRoute\x12\x19\n" +
 	"\broute_id\x18\x01 \x01(\tR\arouteId\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x16\n" +
@@ -1631,18 +1693,21 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\bmetadata\x18\n" +
 	" \x03(\v2\x1d.weir.rules.v1.MetadataSourceR\bmetadata\x12,\n" +
 	"\x04body\x18\v \x01(\v2\x18.weir.rules.v1.BodyInputR\x04body\x12@\n" +
-	"\bsettings\x18\x14 \x01(\v2$.weir.rules.v1.AuthorizationSettingsR\bsettings\"\xe2\x04\n" +
+	"\bsettings\x18\x14 \x01(\v2$.weir.rules.v1.AuthorizationSettingsR\bsettings\"\xe4\x06\n" +
 	"\rAuthenticator\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
 	"\aapi_key\x18\x02 \x01(\v2\".weir.rules.v1.ApiKeyAuthenticatorH\x00R\x06apiKey\x123\n" +
 	"\x03jwt\x18\x03 \x01(\v2\x1f.weir.rules.v1.JwtAuthenticatorH\x00R\x03jwt\x12E\n" +
-	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x12Q\n" +
+	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x12^\n" +
+	"\x12client_certificate\x18\x06 \x01(\v2-.weir.rules.v1.ClientCertificateAuthenticatorH\x00R\x11clientCertificate\x12R\n" +
+	"\x0ehttp_signature\x18\b \x01(\v2).weir.rules.v1.HttpSignatureAuthenticatorH\x00R\rhttpSignature\x12Q\n" +
 	"\rintrospection\x18\x05 \x01(\v2).weir.rules.v1.IntrospectionAuthenticatorH\x00R\rintrospection\x12H\n" +
 	"\n" +
 	"kubernetes\x18\t \x01(\v2&.weir.rules.v1.KubernetesAuthenticatorH\x00R\n" +
 	"kubernetes\x123\n" +
 	"\atimeout\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12K\n" +
-	"\ffailure_mode\x18\x15 \x01(\x0e2(.weir.rules.v1.Authenticator.FailureModeR\vfailureMode\"Y\n" +
+	"\ffailure_mode\x18\x15 \x01(\x0e2(.weir.rules.v1.Authenticator.FailureModeR\vfailureMode\x12L\n" +
+	"\x11sender_constraint\x18\x16 \x01(\v2\x1f.weir.rules.v1.SenderConstraintR\x10senderConstraint\"Y\n" +
 	"\vFailureMode\x12\x1c\n" +
 	"\x18FAILURE_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11FAILURE_MODE_DENY\x10\x01\x12\x15\n" +
@@ -1685,13 +1750,14 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x12EFFECT_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fEFFECT_ALLOW\x10\x01\x12\x0f\n" +
 	"\vEFFECT_DENY\x10\x02\x12\x12\n" +
-	"\x0eEFFECT_REQUIRE\x10\x03\"\xc0\x01\n" +
+	"\x0eEFFECT_REQUIRE\x10\x03\"\x84\x02\n" +
 	"\bConsumer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04tier\x18\x03 \x01(\tR\x04tier\x120\n" +
 	"\bapi_keys\x18\x04 \x03(\v2\x15.weir.rules.v1.ApiKeyR\aapiKeys\x12B\n" +
-	"\x0etoken_subjects\x18\x05 \x03(\v2\x1b.weir.rules.v1.TokenSubjectR\rtokenSubjects\"\x89\x01\n" +
+	"\x0etoken_subjects\x18\x05 \x03(\v2\x1b.weir.rules.v1.TokenSubjectR\rtokenSubjects\x12B\n" +
+	"\x0esignature_keys\x18\x14 \x03(\v2\x1b.weir.rules.v1.SignatureKeyR\rsignatureKeys\"\x89\x01\n" +
 	"\x06ApiKey\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12;\n" +
@@ -1729,7 +1795,7 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x15.weir.rules.v1.ValuesR\x05value:\x028\x01\x1aQ\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
-	"\x05value\x18\x02 \x01(\v2\x15.weir.rules.v1.ValuesR\x05value:\x028\x01J\x04\b\x03\x10\x04J\x04\b\x05\x10\x06\"\x93\x02\n" +
+	"\x05value\x18\x02 \x01(\v2\x15.weir.rules.v1.ValuesR\x05value:\x028\x01J\x04\b\x03\x10\x04J\x04\b\x05\x10\x06\"\xce\x02\n" +
 	"\x12IdentityAttributes\x12\x1a\n" +
 	"\bconsumer\x18\x01 \x01(\tR\bconsumer\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x16\n" +
@@ -1738,7 +1804,8 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x06scopes\x18\x05 \x03(\tR\x06scopes\x12$\n" +
 	"\rauthenticator\x18\x06 \x01(\tR\rauthenticator\x12\x16\n" +
 	"\x06issuer\x18\a \x01(\tR\x06issuer\x12/\n" +
-	"\x06claims\x18\b \x01(\v2\x17.google.protobuf.StructR\x06claims\x12\x14\n" +
+	"\x06claims\x18\b \x01(\v2\x17.google.protobuf.StructR\x06claims\x129\n" +
+	"\vcertificate\x18\t \x01(\v2\x17.google.protobuf.StructR\vcertificate\x12\x14\n" +
 	"\x05roles\x18\r \x03(\tR\x05roles\"T\n" +
 	"\x12ConsumerAttributes\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
@@ -1770,41 +1837,45 @@ func file_weir_rules_v1_auth_proto_rawDescGZIP() []byte {
 var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_weir_rules_v1_auth_proto_goTypes = []any{
-	(Authenticator_FailureMode)(0),     // 0: weir.rules.v1.Authenticator.FailureMode
-	(AuthorizationRule_Effect)(0),      // 1: weir.rules.v1.AuthorizationRule.Effect
-	(*AuthRoute)(nil),                  // 2: weir.rules.v1.AuthRoute
-	(*Authenticator)(nil),              // 3: weir.rules.v1.Authenticator
-	(*ApiKeyAuthenticator)(nil),        // 4: weir.rules.v1.ApiKeyAuthenticator
-	(*JwtAuthenticator)(nil),           // 5: weir.rules.v1.JwtAuthenticator
-	(*RemoteJwks)(nil),                 // 6: weir.rules.v1.RemoteJwks
-	(*AnonymousAuthenticator)(nil),     // 7: weir.rules.v1.AnonymousAuthenticator
-	(*AuthorizationRule)(nil),          // 8: weir.rules.v1.AuthorizationRule
-	(*Consumer)(nil),                   // 9: weir.rules.v1.Consumer
-	(*ApiKey)(nil),                     // 10: weir.rules.v1.ApiKey
-	(*TokenSubject)(nil),               // 11: weir.rules.v1.TokenSubject
-	(*AuthzInput)(nil),                 // 12: weir.rules.v1.AuthzInput
-	(*Values)(nil),                     // 13: weir.rules.v1.Values
-	(*RequestAttributes)(nil),          // 14: weir.rules.v1.RequestAttributes
-	(*IdentityAttributes)(nil),         // 15: weir.rules.v1.IdentityAttributes
-	(*ConsumerAttributes)(nil),         // 16: weir.rules.v1.ConsumerAttributes
-	(*RouteAttributes)(nil),            // 17: weir.rules.v1.RouteAttributes
-	(*SourceAttributes)(nil),           // 18: weir.rules.v1.SourceAttributes
-	nil,                                // 19: weir.rules.v1.RequestAttributes.QueryEntry
-	nil,                                // 20: weir.rules.v1.RequestAttributes.HeadersEntry
-	(*Upstream)(nil),                   // 21: weir.rules.v1.Upstream
-	(*MetadataSource)(nil),             // 22: weir.rules.v1.MetadataSource
-	(*BodyInput)(nil),                  // 23: weir.rules.v1.BodyInput
-	(*AuthorizationSettings)(nil),      // 24: weir.rules.v1.AuthorizationSettings
-	(*IntrospectionAuthenticator)(nil), // 25: weir.rules.v1.IntrospectionAuthenticator
-	(*KubernetesAuthenticator)(nil),    // 26: weir.rules.v1.KubernetesAuthenticator
-	(*durationpb.Duration)(nil),        // 27: google.protobuf.Duration
-	(*DiscoveredJwks)(nil),             // 28: weir.rules.v1.DiscoveredJwks
-	(*ClaimMapping)(nil),               // 29: weir.rules.v1.ClaimMapping
-	(*TokenCache)(nil),                 // 30: weir.rules.v1.TokenCache
-	(*Requirements)(nil),               // 31: weir.rules.v1.Requirements
-	(*timestamppb.Timestamp)(nil),      // 32: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),            // 33: google.protobuf.Struct
-	(*structpb.Value)(nil),             // 34: google.protobuf.Value
+	(Authenticator_FailureMode)(0),         // 0: weir.rules.v1.Authenticator.FailureMode
+	(AuthorizationRule_Effect)(0),          // 1: weir.rules.v1.AuthorizationRule.Effect
+	(*AuthRoute)(nil),                      // 2: weir.rules.v1.AuthRoute
+	(*Authenticator)(nil),                  // 3: weir.rules.v1.Authenticator
+	(*ApiKeyAuthenticator)(nil),            // 4: weir.rules.v1.ApiKeyAuthenticator
+	(*JwtAuthenticator)(nil),               // 5: weir.rules.v1.JwtAuthenticator
+	(*RemoteJwks)(nil),                     // 6: weir.rules.v1.RemoteJwks
+	(*AnonymousAuthenticator)(nil),         // 7: weir.rules.v1.AnonymousAuthenticator
+	(*AuthorizationRule)(nil),              // 8: weir.rules.v1.AuthorizationRule
+	(*Consumer)(nil),                       // 9: weir.rules.v1.Consumer
+	(*ApiKey)(nil),                         // 10: weir.rules.v1.ApiKey
+	(*TokenSubject)(nil),                   // 11: weir.rules.v1.TokenSubject
+	(*AuthzInput)(nil),                     // 12: weir.rules.v1.AuthzInput
+	(*Values)(nil),                         // 13: weir.rules.v1.Values
+	(*RequestAttributes)(nil),              // 14: weir.rules.v1.RequestAttributes
+	(*IdentityAttributes)(nil),             // 15: weir.rules.v1.IdentityAttributes
+	(*ConsumerAttributes)(nil),             // 16: weir.rules.v1.ConsumerAttributes
+	(*RouteAttributes)(nil),                // 17: weir.rules.v1.RouteAttributes
+	(*SourceAttributes)(nil),               // 18: weir.rules.v1.SourceAttributes
+	nil,                                    // 19: weir.rules.v1.RequestAttributes.QueryEntry
+	nil,                                    // 20: weir.rules.v1.RequestAttributes.HeadersEntry
+	(*Upstream)(nil),                       // 21: weir.rules.v1.Upstream
+	(*MetadataSource)(nil),                 // 22: weir.rules.v1.MetadataSource
+	(*BodyInput)(nil),                      // 23: weir.rules.v1.BodyInput
+	(*AuthorizationSettings)(nil),          // 24: weir.rules.v1.AuthorizationSettings
+	(*ClientCertificateAuthenticator)(nil), // 25: weir.rules.v1.ClientCertificateAuthenticator
+	(*HttpSignatureAuthenticator)(nil),     // 26: weir.rules.v1.HttpSignatureAuthenticator
+	(*IntrospectionAuthenticator)(nil),     // 27: weir.rules.v1.IntrospectionAuthenticator
+	(*KubernetesAuthenticator)(nil),        // 28: weir.rules.v1.KubernetesAuthenticator
+	(*durationpb.Duration)(nil),            // 29: google.protobuf.Duration
+	(*SenderConstraint)(nil),               // 30: weir.rules.v1.SenderConstraint
+	(*DiscoveredJwks)(nil),                 // 31: weir.rules.v1.DiscoveredJwks
+	(*ClaimMapping)(nil),                   // 32: weir.rules.v1.ClaimMapping
+	(*TokenCache)(nil),                     // 33: weir.rules.v1.TokenCache
+	(*Requirements)(nil),                   // 34: weir.rules.v1.Requirements
+	(*SignatureKey)(nil),                   // 35: weir.rules.v1.SignatureKey
+	(*timestamppb.Timestamp)(nil),          // 36: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),                // 37: google.protobuf.Struct
+	(*structpb.Value)(nil),                 // 38: google.protobuf.Value
 }
 var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	3,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
@@ -1816,41 +1887,46 @@ var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	4,  // 6: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
 	5,  // 7: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
 	7,  // 8: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
-	25, // 9: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
-	26, // 10: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
-	27, // 11: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
-	0,  // 12: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
-	27, // 13: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
-	6,  // 14: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
-	28, // 15: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
-	29, // 16: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	30, // 17: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
-	27, // 18: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
-	27, // 19: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
-	27, // 20: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
-	1,  // 21: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
-	31, // 22: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
-	10, // 23: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
-	11, // 24: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
-	32, // 25: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	14, // 26: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
-	15, // 27: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
-	17, // 28: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
-	18, // 29: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
-	16, // 30: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
-	32, // 31: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
-	33, // 32: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
-	19, // 33: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
-	20, // 34: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
-	34, // 35: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
-	33, // 36: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
-	13, // 37: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
-	13, // 38: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	25, // 9: weir.rules.v1.Authenticator.client_certificate:type_name -> weir.rules.v1.ClientCertificateAuthenticator
+	26, // 10: weir.rules.v1.Authenticator.http_signature:type_name -> weir.rules.v1.HttpSignatureAuthenticator
+	27, // 11: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
+	28, // 12: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
+	29, // 13: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
+	0,  // 14: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
+	30, // 15: weir.rules.v1.Authenticator.sender_constraint:type_name -> weir.rules.v1.SenderConstraint
+	29, // 16: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
+	6,  // 17: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
+	31, // 18: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
+	32, // 19: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	33, // 20: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
+	29, // 21: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
+	29, // 22: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
+	29, // 23: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
+	1,  // 24: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
+	34, // 25: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
+	10, // 26: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
+	11, // 27: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
+	35, // 28: weir.rules.v1.Consumer.signature_keys:type_name -> weir.rules.v1.SignatureKey
+	36, // 29: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	14, // 30: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
+	15, // 31: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
+	17, // 32: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
+	18, // 33: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
+	16, // 34: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
+	36, // 35: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
+	37, // 36: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
+	19, // 37: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
+	20, // 38: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
+	38, // 39: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
+	37, // 40: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
+	37, // 41: weir.rules.v1.IdentityAttributes.certificate:type_name -> google.protobuf.Struct
+	13, // 42: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
+	13, // 43: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proto_init() }
@@ -1858,12 +1934,15 @@ func file_weir_rules_v1_auth_proto_init() {
 	if File_weir_rules_v1_auth_proto != nil {
 		return
 	}
+	file_weir_rules_v1_auth_proof_proto_init()
 	file_weir_rules_v1_auth_authorization_proto_init()
 	file_weir_rules_v1_auth_tokens_proto_init()
 	file_weir_rules_v1_auth_proto_msgTypes[1].OneofWrappers = []any{
 		(*Authenticator_ApiKey)(nil),
 		(*Authenticator_Jwt)(nil),
 		(*Authenticator_Anonymous)(nil),
+		(*Authenticator_ClientCertificate)(nil),
+		(*Authenticator_HttpSignature)(nil),
 		(*Authenticator_Introspection)(nil),
 		(*Authenticator_Kubernetes)(nil),
 	}
