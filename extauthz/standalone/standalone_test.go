@@ -85,7 +85,7 @@ func TestPaths(t *testing.T) {
 		"GET /admin": "admin", "GET /admin/": "admin", "GET /admin/x": "admin", "GET /administrator": unlisted, "GET /admin?/../public": "admin",
 		"GET /v1/x": "regex", "GET /v12/x?y": "regex", "GET /v1/xy": unlisted, "GET /a/v1/x": unlisted,
 		"GET /public": "public", "GET /public/a;v=1": "public", "GET /public;x": refused, "GET /public;x/../admin": refused,
-		"GET /;/public": refused, "GET /pub;x/public": unlisted, "GET /admin;x": refused, "GET /admin/;x": "admin",
+		"GET /;/public": refused, "GET /pub;x/public": unlisted, "GET /admin;x": refused, "GET /admin/;x": refused,
 		"GET //admin": refused, "GET /public//admin": refused, "GET /public/../admin": refused, "GET /public/./x": refused, "GET /public/..": refused,
 		"GET /public/%2e%2e/admin": refused, "GET /public%2fadmin": refused, "GET /%61dmin": refused, "GET /public/%zz": refused, "GET /public\\..\\admin": refused,
 		"GET /public/%5c..": refused, "GET /public#/admin": refused, "GET /public/%C3%A9": "public", "GET ": refused, "GET public": refused, "GET /public/\x00": refused,
