@@ -66,7 +66,7 @@ func TestPolicyCommands(t *testing.T) {
 	t.Run("get and describe", func(t *testing.T) {
 		got := command(t, s, "get", "authpolicy")
 		require.Equal(t, 0, got.code, got.errors)
-		require.Regexp(t, `authpolicy/default/callers\s+True\s+True\s+-\s+Gateway/quickstart`, got.out)
+		require.Regexp(t, `authpolicy/default/callers\s+True\s+-\s+True\s+-\s+Gateway/quickstart`, got.out)
 		require.NotContains(t, got.out, "httproute")
 		require.Contains(t, command(t, s, "get", "tlspolicies").out, "there is no tlspolicy object")
 		require.Equal(t, 2, command(t, s, "get", "nothing").code)

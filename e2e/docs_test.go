@@ -1,132 +1,18 @@
 package e2e
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"weir.dev/e2e/internal/guide"
 	"weir.dev/e2e/internal/harness"
 )
-
-// block is one example of a guide that is run.
-type block struct {
-	// line is where its comment stands, from 1.
-	line int
-	// mode is "" for a block that must succeed, "fails" for one that must not, and
-	// "retry" for one that may be run again until its output is as expected, since
-	// what it looks at takes a moment to change.
-	mode   string
-	expect []string
-	script string
-}
-
-var directive = regexp.MustCompile(`^<!-- (run|expect): ?(.*?) ?-->$|^<!-- (run) -->$`)
-
-// blocksOf extracts the ```sh blocks that "<!-- run -->" precedes, with the
-// "<!-- expect: text -->" lines between the two.
-func blocksOf(guide string) ([]block, error) {
-	var blocks []block
-	var pending *block
-	lines := strings.Split(guide, "\n")
-	for i := 0; i < len(lines); i++ {
-		found := directive.FindStringSubmatch(strings.TrimSpace(lines[i]))
-		switch {
-		case found != nil && found[1] == "expect":
-			if pending == nil {
-				return nil, fmt.Errorf("line %d: expect without run before it", i+1)
-			}
-			pending.expect = append(pending.expect, found[2])
-		case found != nil:
-			if pending != nil {
-				return nil, fmt.Errorf("line %d: no sh block follows this run", pending.line)
-			}
-			if found[2] != "" && found[2] != "fails" && found[2] != "retry" {
-				return nil, fmt.Errorf("line %d: run: %s is not known; write fails, retry or nothing", i+1, found[2])
-			}
-			pending = &block{line: i + 1, mode: found[2]}
-		case pending != nil && lines[i] == "```sh":
-			end := i + 1
-			for end < len(lines) && lines[end] != "```" {
-				end++
-			}
-			if end == len(lines) {
-				return nil, fmt.Errorf("line %d: the block does not end", i+1)
-			}
-			pending.script = strings.Join(lines[i+1:end], "\n")
-			blocks, pending, i = append(blocks, *pending), nil, end
-		case pending != nil && strings.TrimSpace(lines[i]) != "":
-			return nil, fmt.Errorf("line %d: no sh block follows this run", pending.line)
-		}
-	}
-	if pending != nil {
-		return nil, fmt.Errorf("line %d: no sh block follows this run", pending.line)
-	}
-	return blocks, nil
-}
-
-const (
-	blockTimeout = time.Minute
-	retryFor     = 10 * time.Second
-	retryEvery   = 100 * time.Millisecond
-)
-
-// runBlocks runs a guide's blocks in order, each by a sh of its own, in dir.
-// Variables that one sets are there for the next.
-func runBlocks(ctx context.Context, blocks []block, dir string, env []string) error {
-	if len(blocks) == 0 {
-		return errors.New("nothing in it is run: mark an example with <!-- run -->")
-	}
-	variables, err := os.CreateTemp("", "weir-guide-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(variables.Name())
-	defer variables.Close()
-	env = append(env, "GUIDE_VARIABLES="+variables.Name())
-	for _, b := range blocks {
-		started := time.Now()
-		for {
-			err := runBlock(ctx, b, dir, env)
-			if err == nil {
-				break
-			}
-			if b.mode != "retry" || time.Since(started) > retryFor {
-				return fmt.Errorf("line %d: %w", b.line, err)
-			}
-			time.Sleep(retryEvery)
-		}
-	}
-	return nil
-}
-
-func runBlock(ctx context.Context, b block, dir string, env []string) error {
-	ctx, cancel := context.WithTimeout(ctx, blockTimeout)
-	defer cancel()
-	shell := exec.CommandContext(ctx, "sh", "-c", "set -ea\n. \"$GUIDE_VARIABLES\"\n"+b.script+"\nexport -p > \"$GUIDE_VARIABLES\"\n")
-	shell.Dir, shell.Env = dir, env
-	out, err := shell.CombinedOutput()
-	switch {
-	case b.mode == "fails" && err == nil:
-		return fmt.Errorf("succeeded and should not have:\n%s\n%s", b.script, out)
-	case b.mode != "fails" && err != nil:
-		return fmt.Errorf("%w:\n%s\n%s", err, b.script, out)
-	}
-	for _, want := range b.expect {
-		if !strings.Contains(string(out), want) {
-			return fmt.Errorf("%q is not in what this printed:\n%s\n%s", want, b.script, out)
-		}
-	}
-	return nil
-}
 
 func guides(t *testing.T) []string {
 	t.Helper()
@@ -142,12 +28,14 @@ func TestGuides(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".md"), func(t *testing.T) {
 			raw, err := os.ReadFile(path)
 			require.NoError(t, err)
-			blocks, err := blocksOf(string(raw))
+			blocks, err := guide.Blocks(string(raw))
 			require.NoError(t, err)
+			// The kubernetes suite runs those.
+			blocks = slices.DeleteFunc(blocks, func(b guide.Block) bool { return b.Mode == guide.Kubernetes })
 			s := harness.Start(t, nil)
 			env := append(os.Environ(), "WEIR="+harness.Bin(t, "weir"), "WEIR_STATE_DIR="+s.State, "POLICY="+s.Policy,
 				"URL="+s.URL, "API_KEY="+s.APIKey, "TOKEN="+s.Token, "TMPDIR="+tempDirOf(t))
-			require.NoError(t, runBlocks(t.Context(), blocks, harness.Root(t), env))
+			require.NoError(t, guide.Run(t.Context(), blocks, harness.Root(t), env))
 		})
 	}
 }
@@ -163,7 +51,7 @@ func tempDirOf(t *testing.T) string {
 // The guides' test must be able to fail.
 func TestGuideRunnerRefuses(t *testing.T) {
 	const fence = "```"
-	for _, c := range []struct{ name, guide, problem string }{
+	for _, c := range []struct{ name, text, problem string }{
 		{"good", "<!-- run -->\n<!-- expect: 42 -->\n" + fence + "sh\nX=42; echo $X\n" + fence + "\n<!-- run -->\n<!-- expect: 42 again -->\n" + fence + "sh\necho $X again\n" + fence, ""},
 		{"fails as it should", "<!-- run: fails -->\n<!-- expect: oh -->\n" + fence + "sh\necho oh; false\n" + fence, ""},
 		{"nothing to run", fence + "sh\ntrue\n" + fence, "nothing in it is run"},
@@ -177,9 +65,9 @@ func TestGuideRunnerRefuses(t *testing.T) {
 		{"expect alone", "<!-- expect: x -->\n", "expect without run"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			blocks, err := blocksOf(c.guide)
+			blocks, err := guide.Blocks(c.text)
 			if err == nil {
-				err = runBlocks(t.Context(), blocks, t.TempDir(), os.Environ())
+				err = guide.Run(t.Context(), blocks, t.TempDir(), os.Environ())
 			}
 			if c.problem == "" {
 				require.NoError(t, err)

@@ -378,21 +378,25 @@ func TestBackendTLSThroughEnvoy(t *testing.T) {
 	serviceRule := func(name string) string {
 		return fmt.Sprintf("  - name: %s\n    matches: [{path: {value: /%s}}]\n", name, name) + ref(name)
 	}
-	x.apply(serviceRule("trusted")+serviceRule("named")+serviceRule("misnamed")+serviceRule("system")+serviceRule("broken")+serviceRule("plain")+rule("own", "own"),
+	x.apply(serviceRule("trusted")+serviceRule("named")+serviceRule("misnamed")+serviceRule("system")+serviceRule("broken")+serviceRule("mistyped")+serviceRule("plain")+rule("own", "own"),
 		configMap("ca", bundle), configMap("junk", "junk"),
 		service("trusted", "", secure.port()), tlsPolicy("trusted", "hostname: example.com, caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]"),
 		service("named", "", secure.port()), tlsPolicy("named", "hostname: other.test, caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}], subjectAltNames: [{type: Hostname, hostname: example.com}]"),
 		service("misnamed", "", secure.port()), tlsPolicy("misnamed", "hostname: other.test, caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]"),
 		service("system", "", secure.port()), tlsPolicy("system", "hostname: example.com, wellKnownCACertificates: System"),
 		service("broken", "", secure.port()), tlsPolicy("broken", "hostname: example.com, caCertificateRefs: [{group: '', kind: ConfigMap, name: junk}]"),
+		service("mistyped", "", x.b.port()), tlsPolicy("mistyped", "hostnam: example.com, wellKnownCACertificates: System"),
 		service("plain", "", x.a.port()),
 		fmt.Sprintf("---\napiVersion: weir.dev/v1alpha1\nkind: Backend\nmetadata: {name: own}\nspec: {endpoints: [{address: 127.0.0.1, port: %d}], tls: {hostname: example.com, caCertificateRef: {name: ca, key: ca.crt}}}\n", secure.port()))
 	for path, want := range map[string]int{
 		"/trusted": 200, "/named": 200, "/own": 200, "/plain": 200,
-		"/misnamed": 503, "/system": 503, "/broken": 500,
+		"/misnamed": 503, "/system": 503, "/broken": 500, "/mistyped": 500,
 	} {
 		require.Equal(t, want, x.status(path), path)
 	}
+	require.Zero(t, x.b.requests.Load(), "what a broken policy secures is not spoken to in plain text")
+	_, body := x.ask("/mistyped")
+	require.Contains(t, body, `"code":"BACKEND_UNRESOLVED"`)
 }
 
 // Endpoints that come and go under load fail no request, and touch nothing but

@@ -122,6 +122,9 @@ func (r Reason) Fault() *fault.Error {
 	case ReasonProviderUnavailable:
 		return fault.New(codes.Unavailable, string(r), "the identity provider cannot be reached; retry shortly")
 	default:
+		if known := r.loginFault(); known != nil {
+			return known
+		}
 		if known := r.proofFault(); known != nil {
 			return known
 		}

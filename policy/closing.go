@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 
@@ -10,12 +11,12 @@ import (
 	"weir.dev/policy/v1alpha1"
 )
 
-// Closing says what a broken AuthPolicy protects, or a broken TLSPolicy that asks
-// for client certificates.
+// Closing says what a broken AuthPolicy protects, a broken TLSPolicy that asks
+// for client certificates, or a broken BackendTLSPolicy.
 type Closing struct {
 	Origin Origin
-	// Policy is the kind of the broken policy: TLSPolicy, which closes listeners, or
-	// else AuthPolicy.
+	// Policy is the kind of the broken policy: TLSPolicy, which closes listeners,
+	// BackendTLSPolicy, which closes backends, or else AuthPolicy.
 	Policy string
 	// Targets is nil when they could not be read, or are not there: everything
 	// that no other AuthPolicy protects is then refused.
@@ -70,6 +71,25 @@ func closingOf(object *Object, raw []byte) *Closing {
 		}
 	}
 	return closing
+}
+
+// closingFor is what closes while a policy is broken or left out; nil when nothing
+// does.
+func closingFor(object *Object, raw []byte) *Closing {
+	switch object.Ref.Kind {
+	case v1alpha1.KindAuthPolicy:
+		return closingOf(object, raw)
+	case kindBackendTLSPolicy:
+		return backendClosingOf(object, raw)
+	case v1alpha1.KindTLSPolicy:
+		if !bytes.Contains(raw, []byte(clientCertificates)) {
+			return nil
+		}
+		closing := closingOf(object, raw)
+		closing.Policy, closing.Namespace = v1alpha1.KindTLSPolicy, object.Ref.Namespace
+		return closing
+	}
+	return nil
 }
 
 func targetsReadable(targets []v1alpha1.TargetRef) bool {

@@ -167,6 +167,8 @@ func explainWay(way *rulesv1.Authenticator) AuthWay {
 		out.Method, out.Detail = "introspection", explainIntrospection(method.Introspection)
 	case *rulesv1.Authenticator_Kubernetes:
 		out.Method, out.Detail = "kubernetes", explainKubernetes(method.Kubernetes)
+	case *rulesv1.Authenticator_Login:
+		out.Method, out.Detail = "login", explainLogin(method.Login)
 	case *rulesv1.Authenticator_Anonymous:
 		out.Method, out.Detail = "anonymous", "callers without credentials"
 	default:

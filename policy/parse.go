@@ -38,9 +38,9 @@ type Document struct {
 	// Ref names the object as far as it could be read, also of a broken one.
 	Ref      ObjectRef
 	Problems Problems
-	// Closing is set on a broken document that is, or may be, an AuthPolicy or a
-	// TLSPolicy for client certificates: what it protects is then refused instead of
-	// left open.
+	// Closing is set on a broken document that is, or may be, an AuthPolicy, a
+	// TLSPolicy for client certificates or a BackendTLSPolicy: what it protects is
+	// then refused instead of left open.
 	Closing *Closing
 }
 
@@ -118,6 +118,8 @@ func broken(file string, line int, code Code, message string, text []byte) Docum
 		document.Closing = &Closing{Origin: origin, Overrides: bytes.Contains(text, []byte("overrides"))}
 	case tlsPolicyWord.Match(text) && bytes.Contains(text, []byte(clientCertificates)):
 		document.Closing = &Closing{Origin: origin, Policy: v1alpha1.KindTLSPolicy}
+	case bytes.Contains(text, []byte(kindBackendTLSPolicy)):
+		document.Closing = &Closing{Origin: origin, Policy: kindBackendTLSPolicy}
 	}
 	return document
 }
@@ -264,12 +266,8 @@ func (p *Parser) decodeDocument(file string, node *yaml.Node, value any) Documen
 		document.Object = object
 		return document
 	}
-	switch {
-	case head.Kind == v1alpha1.KindAuthPolicy || head.Kind == "":
+	if document.Closing = closingFor(object, raw); head.Kind == "" {
 		document.Closing = closingOf(object, raw)
-	case head.Kind == v1alpha1.KindTLSPolicy && bytes.Contains(raw, []byte(clientCertificates)):
-		document.Closing = closingOf(object, raw)
-		document.Closing.Policy, document.Closing.Namespace = v1alpha1.KindTLSPolicy, ref.Namespace
 	}
 	return document
 }

@@ -229,6 +229,8 @@ type Auth struct {
 	// BodyBytes is how much of the body is sent with the check, which then waits
 	// for it; longer ones are refused. 0 sends none.
 	BodyBytes uint32 `json:",omitempty"`
+	// CheckTimeout is how long the check may take; 0 means the target's default.
+	CheckTimeout time.Duration `json:",omitempty"`
 }
 
 // AuthPart is an authenticator or an authorization rule of an AuthRoute.

@@ -93,8 +93,7 @@ type TLS struct {
 	Names []gatewayv1.SubjectAltName
 	// Identity is set to present the edge's own certificate of the mesh.
 	Identity bool
-	// Certificate is the Secret, "namespace/name", whose certificate is
-	// presented.
+	// Certificate is the id of the Secret whose certificate is presented.
 	Certificate string
 }
 

@@ -220,7 +220,7 @@ func authPieces(object *Object, field string, settings *v1alpha1.AuthSettings) [
 		pieces = append(pieces, piece{key: "upstream", value: settings.Upstream, origin: object.Origin(field + ".upstream")})
 	}
 	if settings.CORS != nil {
-		pieces = append(pieces, piece{key: "cors", value: settings.CORS, origin: object.Origin(field + ".cors"), apart: true})
+		pieces = append(pieces, piece{key: "cors", value: settings.CORS.Filter(), origin: object.Origin(field + ".cors"), apart: true})
 	}
 	return pieces
 }

@@ -37,6 +37,8 @@ const (
 	CodeExpression       Code = "WEIR2005"
 	CodeDuplicateName    Code = "WEIR2006"
 	CodeDuplicateKey     Code = "WEIR2007"
+	CodeLoginKeys        Code = "WEIR2440"
+	CodeLoginPaths       Code = "WEIR2441"
 	CodeRefNotFound      Code = "WEIR3001"
 	CodeRefNotPermitted  Code = "WEIR3002"
 	CodeNotAttached      Code = "WEIR3003"
@@ -68,6 +70,8 @@ const (
 	CodeTooManyMerged    Code = "WEIR3303"
 	CodeOpenRoute        Code = "WEIR4001"
 	CodeFollowed         Code = "WEIR5201"
+	CodeKubernetes       Code = "WEIR5202"
+	CodeOwned            Code = "WEIR5203"
 	CodeSourceDown       Code = "WEIR5001"
 	CodeRejected         Code = "WEIR5101"
 	CodeNoFleet          Code = "WEIR5102"
@@ -107,6 +111,8 @@ func Explanations() map[Code]string {
 		CodeExpression:       "The CEL expression does not compile; the message has line and column within it.",
 		CodeDuplicateName:    "Two entries of a list have the same name.",
 		CodeDuplicateKey:     "Two consumers have the same API key, so it would not say who calls. Issue one of them a new key.",
+		CodeLoginKeys:        "The Secret that session.keysRef names does not hold keys: one a line, each 32 bytes in base64 (`openssl rand -base64 32`), 1 to 8. Nobody can log in until it does.",
+		CodeLoginPaths:       "Two different logins claim the same path of a host, and a provider's answer to the one would reach the other. Give one of them other paths (login.paths), and register its callback with the provider.",
 		CodeRefNotFound:      "The object referred to does not exist, or lacks the key or section.",
 		CodeRefNotPermitted:  "A reference across namespaces needs a ReferenceGrant in the namespace referred to that names the kinds of both ends. Write one, or keep both in one namespace.",
 		CodeNotAttached:      "The route or policy attaches to nothing, so it has no effect.",
@@ -156,6 +162,8 @@ func Explanations() map[Code]string {
 		CodeNoAuthentication: "AuthPolicies with strategy merge reach a route and none of them says how callers are identified, so every request is refused. Add authentication to one of them.",
 		CodeTooManyMerged:    "AuthPolicies merged on one route come to more ways or rules than are checked for a request. Merge fewer of them; until then every request is refused.",
 		CodeFollowed:         "weir apply keeps objects of its own and does not override those of a folder or a cluster that the control plane follows. Edit the object where it is defined, or give the new one another name.",
+		CodeKubernetes:       "The Kubernetes API refused the object; the message is its own. Mend the field that it names, install the definitions that it lacks, or ask for the permission.",
+		CodeOwned:            "A field of the object in Kubernetes belongs to another field manager (or the object to another set), and has another value. Leave the field to its owner, or take it over with --force-conflicts.",
 		CodeOpenRoute:        "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
 	}
 }

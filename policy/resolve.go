@@ -40,8 +40,10 @@ func Resolve(input Input) (*Plan, Problems) {
 		classes:     map[string]bool{DefaultClass: true},
 		states:      map[string]*backendState{},
 		variants:    map[string]*Backend{},
+		identities:  map[ObjectRef]*gatewayIdentity{},
 		refFailures: map[ObjectRef]refFailure{},
 		authIDs:     map[string]bool{},
+		logins:      map[string][]*loginWay{},
 		reported:    map[Problem]bool{},
 		fleetOf:     input.FleetOf,
 		statuses:    map[ObjectRef]*ObjectStatus{},
@@ -61,7 +63,7 @@ func Resolve(input Input) (*Plan, Problems) {
 		RateLimits: r.rateLimitRules(),
 	}
 	plan.Backends = r.usedBackends()
-	plan.Secrets = r.usedSecrets(plan.Ports)
+	plan.Secrets = r.usedSecrets(plan.Ports, plan.Backends)
 	r.policyOutcomes()
 	r.tlsPolicyStatuses()
 	slices.SortFunc(plan.AuthRoutes, func(a, b *authRoute) int { return cmp.Compare(a.GetRouteId(), b.GetRouteId()) })
@@ -87,16 +89,22 @@ type resolver struct {
 	policies       policyIndex
 	authRoutes     []*authRoute
 	authIDs        map[string]bool
-	limitRules     map[string]*limitRule
-	grants         map[grantKey]bool
-	fleetOf        func(ObjectRef) string
-	statuses       map[ObjectRef]*ObjectStatus
+	// logins that protect a route, by the route's AuthRoute.
+	logins     map[string][]*loginWay
+	limitRules map[string]*limitRule
+	grants     map[grantKey]bool
+	fleetOf    func(ObjectRef) string
+	statuses   map[ObjectRef]*ObjectStatus
 	// gateways of Weir's classes; allListeners are theirs, in order of precedence.
 	gateways     map[ObjectRef]bool
 	allListeners []*listener
 	secrets      map[string]*Secret
 	tlsClosings  []Closing
-	problems     Problems
+	// identities are what Gateways present to backends.
+	identities map[ObjectRef]*gatewayIdentity
+	// backendClosings are broken BackendTLSPolicies.
+	backendClosings []Closing
+	problems        Problems
 	// reported are those of reportOnce.
 	reported map[Problem]bool
 }

@@ -27,6 +27,8 @@ type edge struct {
 	listeners []*listener
 	// hosts by chain and name.
 	hosts map[string]map[string][]Route
+	// loginPaths are those that logins answer, by listener, host and path.
+	loginPaths map[string]*loginWay
 	// streams by server name.
 	streams map[string]*stream
 }
@@ -44,7 +46,7 @@ func (r *resolver) routes(listeners []*listener) []Port {
 	for _, l := range listeners {
 		e := edges[l.portKey()]
 		if e == nil {
-			e = &edge{hosts: map[string]map[string][]Route{}, streams: map[string]*stream{}}
+			e = &edge{hosts: map[string]map[string][]Route{}, loginPaths: map[string]*loginWay{}, streams: map[string]*stream{}}
 			edges[l.portKey()] = e
 		}
 		e.listeners = append(e.listeners, l)
@@ -144,6 +146,7 @@ func (r *resolver) serve(e *edge, l *listener, object *Object, host string, rule
 		built, unprotected := r.build(rule, l)
 		open = open || unprotected
 		e.hosts[chain][host] = append(e.hosts[chain][host], built...)
+		e.hosts[chain][host] = append(e.hosts[chain][host], r.loginRoutes(e, l, host, built)...)
 	}
 	return open
 }

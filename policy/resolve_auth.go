@@ -35,6 +35,7 @@ type compiledAuth struct {
 	policy         string
 	authenticators []*rulesv1.Authenticator
 	rules          []*rulesv1.AuthorizationRule
+	logins         []*loginWay
 	surroundings
 }
 
@@ -48,6 +49,7 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 	}
 	if set.auth == nil {
 		set.auth = r.compileAuth(&set.kinds[kindAuth], set.listener)
+		set.auth.reachedOn(set.listener)
 	}
 	switch compiled := set.auth; {
 	case compiled.closing != nil:
@@ -60,6 +62,9 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 		}))
 		auth := compiled.auth
 		auth.RouteID = routeID
+		if len(compiled.logins) > 0 {
+			r.logins[routeID], auth.CheckTimeout = compiled.logins, loginVisitTimeout
+		}
 		return &auth, false
 	}
 	for i := range r.closings {
@@ -86,6 +91,12 @@ func (r *resolver) compileAuth(e *effective, l *listener) *compiledAuth {
 			}
 			authenticator, err := r.authenticator(won, value, l)
 			if err == nil {
+				if value.Login != nil {
+					compiled.logins = append(compiled.logins, &loginWay{
+						authenticator: authenticator, origin: won.origin, paths: pathsOf(value.Login),
+						policy: won.from.namespace() + "/" + won.from.object.Ref.Name,
+					})
+				}
 				compiled.authenticators = append(compiled.authenticators, authenticator)
 				compiled.auth.Authenticators = append(compiled.auth.Authenticators, AuthPart{Name: value.Name, Origin: won.origin})
 			}
@@ -183,6 +194,12 @@ func (r *resolver) authenticator(from wonPiece, way *v1alpha1.Authentication, l 
 			return nil, err
 		}
 		authenticator.Method = &rulesv1.Authenticator_Jwt{Jwt: message}
+	case way.Login != nil:
+		login, err := r.login(from, way.Login)
+		if err != nil {
+			return nil, err
+		}
+		authenticator.Method = &rulesv1.Authenticator_Login{Login: login}
 	case way.ClientCertificate != nil:
 		message, err := r.clientCertificate(from, way.ClientCertificate, l)
 		if err != nil {

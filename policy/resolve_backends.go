@@ -169,18 +169,21 @@ func (r *resolver) backends(route *Route, rule *ruleSource, l *listener, traffic
 		backend := share.WeightedBackend
 		if share.state != nil {
 			r.use(share.state, l)
-			backend.Backend = r.variant(share.state, r.fitting(share.state, connection, spare))
-			if fallback != nil {
+			backend.Backend = r.dressed(share.state, r.fitting(share.state, connection, spare), l)
+			if fallback != nil && backend.Backend != "" {
 				r.use(fallback, l)
-				backend.Backend = r.joint(backend.Backend, share.state.backend, r.variant(fallback, spare))
+				if takesOver := r.dressed(fallback, spare, l); takesOver != "" {
+					backend.Backend = r.joint(backend.Backend, share.state.backend, takesOver)
+				}
 			}
 		}
 		route.Backends = append(route.Backends, backend)
 	}
 	for _, mirror := range rule.backends.mirrors {
 		r.use(mirror.state, l)
-		mirror.Backend = r.variant(mirror.state, spare)
-		route.Mirrors = append(route.Mirrors, mirror.Mirror)
+		if mirror.Backend = r.dressed(mirror.state, spare, l); mirror.Backend != "" {
+			route.Mirrors = append(route.Mirrors, mirror.Mirror)
+		}
 	}
 }
 
@@ -322,6 +325,7 @@ func (r *resolver) backendTLS(state *backendState, spec *v1alpha1.BackendTLS) {
 			r.report(state.object.problem(CodeRefNotFound, "spec.tls.caCertificateRef", err.Error()+"; requests to it are answered with 500"))
 		}
 	}
+	r.ownCertificate(state, spec.ClientCertificateRef, tls)
 	state.backend.TLS = tls
 }
 

@@ -144,6 +144,15 @@ func (r *resolver) policyTLS(state *backendState, port string, own bool) {
 		all = append(all, r.tlsPolicies[section]...)
 	}
 	all = append(all, r.tlsPolicies[whole]...)
+	if !own {
+		var winner *tlsPolicyState
+		if len(all) > 0 {
+			winner = all[0]
+		}
+		if why := r.closedBackend(ref, port, winner); why != "" {
+			state.broken = why
+		}
+	}
 	if len(all) == 0 {
 		return
 	}

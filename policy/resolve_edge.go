@@ -43,12 +43,15 @@ func (r *resolver) withTLSClosings(statements []*statement) []*statement {
 	return all
 }
 
-// splitClosings keeps what closes listeners apart from what closes routes.
+// splitClosings keeps apart what closes listeners, backends and routes.
 func (r *resolver) splitClosings(closings []Closing) {
 	for _, closing := range closings {
-		if closing.Policy == v1alpha1.KindTLSPolicy {
+		switch closing.Policy {
+		case v1alpha1.KindTLSPolicy:
 			r.tlsClosings = append(r.tlsClosings, closing)
-		} else {
+		case kindBackendTLSPolicy:
+			r.backendClosings = append(r.backendClosings, closing)
+		default:
 			r.closings = append(r.closings, closing)
 		}
 	}

@@ -142,7 +142,8 @@ func (r *resolver) extensionBackend(won wonPiece, spec *v1alpha1.Extension) stri
 		r.reportOnce(problem)
 		return ""
 	}
-	state, message := r.resolveBackend(to.Namespace, to.Name), ""
+	state := r.resolveBackend(to.Namespace, to.Name)
+	var message string
 	switch {
 	case state == nil:
 		message = fmt.Sprintf("there is no %s", to)

@@ -329,5 +329,6 @@ func (r *resolver) gatewayStatuses() {
 				"not accepted: "+strings.Join(names, ", "))
 		}
 		SetCondition(&r.status(gateway.object).Conditions, accepted)
+		r.presented(gateway.object) // Which says so in the status, also where no route needs it.
 	}
 }

@@ -267,8 +267,8 @@ func (r *resolver) closeForRef(l *listener, policy *Object, field string, err er
 	r.close(l, problem.Message)
 }
 
-// usedSecrets are those that chains refer to.
-func (r *resolver) usedSecrets(ports []Port) []Secret {
+// usedSecrets are those that chains and backends refer to.
+func (r *resolver) usedSecrets(ports []Port, backends []Backend) []Secret {
 	used := map[string]bool{}
 	for _, port := range ports {
 		for _, chain := range port.Chains {
@@ -281,6 +281,11 @@ func (r *resolver) usedSecrets(ports []Port) []Secret {
 			if chain.TLS.Clients != nil {
 				used[chain.TLS.Clients.Secret] = true
 			}
+		}
+	}
+	for i := range backends {
+		if tls := backends[i].TLS; tls != nil && tls.Certificate != "" {
+			used[tls.Certificate] = true
 		}
 	}
 	var secrets []Secret

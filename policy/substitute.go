@@ -6,8 +6,7 @@ import (
 )
 
 // Substitute is the input with some objects replaced: a nil one is left out. What
-// an AuthPolicy that is left out protects is closed, as if it were broken; a
-// policy all of whose targets are left out goes with them, since it would
+// a policy that is left out protects is closed, as if it were broken; a policy all of whose targets are left out goes with them, since it would
 // otherwise be taken for one with a mistyped target. The input itself stays as it
 // is.
 func (in Input) Substitute(with map[ObjectRef]*Object) Input {
@@ -24,8 +23,10 @@ func (in Input) Substitute(with map[ObjectRef]*Object) Input {
 		case placed[object.Ref]:
 		case by != nil:
 			out.Objects = append(out.Objects, by)
-		case object.Ref.Kind == "AuthPolicy":
-			out.Closings = append(out.Closings, *closingOf(object, object.raw))
+		default:
+			if closing := closingFor(object, object.raw); closing != nil {
+				out.Closings = append(out.Closings, *closing)
+			}
 		}
 		placed[object.Ref] = true
 	}

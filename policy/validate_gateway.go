@@ -273,7 +273,9 @@ func (c *checker) grpcRoute(spec *gatewayv1.GRPCRouteSpec) {
 			part := fmt.Sprintf("%s.backendRefs[%d]", field, j)
 			for k := range rule.BackendRefs[j].Filters {
 				filter := &rule.BackendRefs[j].Filters[k]
-				c.unsupported(filter.RequestMirror != nil, fmt.Sprintf("%s.filters[%d].requestMirror", part, k))
+				if filter.RequestMirror != nil {
+					c.fail(CodeUnsupported, fmt.Sprintf("%s.filters[%d].requestMirror", part, k), "Envoy mirrors the requests of a route, not those to one backend of it; put it on the rule")
+				}
 				c.grpcFilter(fmt.Sprintf("%s.filters[%d]", part, k), filter)
 			}
 			c.backendRef(part, &rule.BackendRefs[j].BackendRef)

@@ -20,7 +20,9 @@ func (c *checker) gateway(spec *gatewayv1.GatewaySpec) {
 	c.unsupported(spec.AllowedListeners != nil, "spec.allowedListeners")
 	c.unsupported(spec.DefaultScope != "", "spec.defaultScope")
 	if spec.TLS != nil {
-		c.unsupported(spec.TLS.Backend != nil, "spec.tls.backend")
+		if backend := spec.TLS.Backend; backend != nil && backend.ClientCertificateRef != nil && backend.ClientCertificateRef.Name == "" {
+			c.required("spec.tls.backend.clientCertificateRef.name")
+		}
 		if spec.TLS.Frontend != nil {
 			c.frontend(spec.TLS.Frontend)
 		}

@@ -54,7 +54,7 @@ func (c *checker) authSettings(at string, settings *v1alpha1.AuthSettings, merge
 		field := fmt.Sprintf("%s.authentication[%d]", at, i)
 		set := 0
 		for _, is := range []bool{
-			way.APIKey != nil, way.JWT != nil, way.Introspection != nil, way.Kubernetes != nil, way.ClientCertificate != nil, way.HTTPSignature != nil,
+			way.APIKey != nil, way.JWT != nil, way.Login != nil, way.Introspection != nil, way.Kubernetes != nil, way.ClientCertificate != nil, way.HTTPSignature != nil,
 			way.Anonymous != nil,
 		} {
 			if is {
@@ -62,7 +62,7 @@ func (c *checker) authSettings(at string, settings *v1alpha1.AuthSettings, merge
 			}
 		}
 		if set != 1 {
-			c.fail(CodeInvalid, field, "set exactly one of apiKey, jwt, introspection, kubernetes, clientCertificate, httpSignature and anonymous")
+			c.fail(CodeInvalid, field, "set exactly one of apiKey, jwt, login, introspection, kubernetes, clientCertificate, httpSignature and anonymous")
 		}
 		if way.APIKey != nil && way.APIKey.Header != "" {
 			c.header(field+".apiKey.header", way.APIKey.Header)
@@ -73,6 +73,9 @@ func (c *checker) authSettings(at string, settings *v1alpha1.AuthSettings, merge
 		if way.JWT != nil {
 			c.jwt(field+".jwt", way.JWT)
 		}
+		if way.Login != nil {
+			c.login(field+".login", way.Login)
+		}
 		c.proofs(field, &settings.Authentication[i])
 		c.tokenWay(field, &settings.Authentication[i])
 	}
@@ -81,7 +84,7 @@ func (c *checker) authSettings(at string, settings *v1alpha1.AuthSettings, merge
 	c.upstream(at+".upstream", settings.Upstream)
 	c.sameTokens(at+".authentication", settings.Authentication)
 	if settings.CORS != nil {
-		c.cors(at+".cors", settings.CORS)
+		c.cors(at+".cors", settings.CORS.Filter())
 	}
 }
 

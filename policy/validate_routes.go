@@ -114,7 +114,11 @@ func (c *checker) httpBackendFilters(field string, filters []gatewayv1.HTTPRoute
 			c.httpFilter(part, filter)
 		case gatewayv1.HTTPRouteFilterURLRewrite:
 			c.httpFilter(part, filter)
-			c.unsupported(filter.URLRewrite != nil && filter.URLRewrite.Path != nil, part+".urlRewrite.path")
+			if filter.URLRewrite != nil && filter.URLRewrite.Path != nil {
+				c.fail(CodeUnsupported, part+".urlRewrite.path", "Envoy rewrites the path of a route, not of one backend of it; put it on the rule")
+			}
+		case gatewayv1.HTTPRouteFilterRequestMirror:
+			c.fail(CodeUnsupported, part+".type", "Envoy mirrors the requests of a route, not those to one backend of it; put it on the rule")
 		default:
 			c.fail(CodeUnsupported, part+".type", "%q is not implemented by this version of Weir on a backendRef; put it on the rule", string(filter.Type))
 		}

@@ -142,7 +142,7 @@ func (c *checker) sameTokens(list string, ways []v1alpha1.Authentication) {
 	opaque := ""
 	for i := range ways {
 		way := &ways[i]
-		issuer, field := "", ""
+		var issuer, field string
 		switch {
 		case way.JWT != nil:
 			issuer, field = way.JWT.Issuer, "jwt"

@@ -59,8 +59,11 @@ func (c *checker) backend(spec *v1alpha1.BackendSpec) {
 		case tls.Hostname != "":
 			c.hostname("spec.tls.hostname", tls.Hostname, false)
 		}
-		if tls.Hostname == "" && (tls.CACertificateRef != nil || len(tls.SubjectAltNames) > 0) {
-			c.fail(CodeInvalid, "spec.tls", "caCertificateRef and subjectAltNames need hostname")
+		if tls.Hostname == "" && (tls.CACertificateRef != nil || len(tls.SubjectAltNames) > 0 || tls.ClientCertificateRef != nil) {
+			c.fail(CodeInvalid, "spec.tls", "caCertificateRef, subjectAltNames and clientCertificateRef need hostname")
+		}
+		if tls.ClientCertificateRef != nil {
+			c.text("spec.tls.clientCertificateRef.name", tls.ClientCertificateRef.Name, true, 253)
 		}
 		if tls.CACertificateRef != nil {
 			c.configMapRef("spec.tls.caCertificateRef", *tls.CACertificateRef)
@@ -216,12 +219,11 @@ func (c *checker) corsHeader(field, name string) {
 	}
 }
 
+// originPattern is that of v1alpha1.CORSOrigin.
+var originPattern = regexp.MustCompile(`^(\*|[A-Za-z][-+.A-Za-z0-9]*://((\*\.)?[-_.A-Za-z0-9]+|\[[0-9A-Fa-f:.]+\])(:([0-9]{1,5}|\*))?)$`)
+
 func (c *checker) origin(field, origin string) {
-	if origin == "*" {
-		return
-	}
-	scheme, host, ok := strings.Cut(origin, "://")
-	if !ok || scheme == "" || host == "" || strings.ContainsAny(host, "/?#@ ") || strings.Contains(strings.TrimSuffix(strings.TrimPrefix(host, "*."), ":*"), "*") {
+	if !originPattern.MatchString(origin) {
 		c.fail(CodeInvalid, field, "%q is not an origin such as https://app.example.com, https://*.example.com, http://localhost:* or *", origin)
 	}
 }

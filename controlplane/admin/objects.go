@@ -9,7 +9,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	adminv1 "weir.dev/api/gen/weir/admin/v1"
 	"weir.dev/kit/fault"
@@ -95,59 +94,6 @@ func (s *Server) GetObject(ctx context.Context, request *adminv1.GetObjectReques
 		return out, nil
 	}
 	return nil, fault.New(codes.NotFound, reasonNotFound, "there is no object named %s", request.GetName())
-}
-
-// conditionsOf are what Resolve says of an object, with Programmed of what is
-// served.
-func conditionsOf(state *State, ref policy.ObjectRef) []*adminv1.Condition {
-	var out []*adminv1.Condition
-	add := func(about string, conditions []policy.Condition) {
-		for _, c := range conditions {
-			out = append(out, &adminv1.Condition{About: about, Type: c.Type, Status: string(c.Status), Reason: c.Reason, Message: c.Message})
-		}
-	}
-	i, ok := slices.BinarySearchFunc(state.Plan.Statuses, ref, func(s policy.ObjectStatus, ref policy.ObjectRef) int {
-		return cmp.Or(cmp.Compare(s.Object.Kind, ref.Kind), cmp.Compare(s.Object.Namespace, ref.Namespace), cmp.Compare(s.Object.Name, ref.Name))
-	})
-	if ok {
-		status := &state.Plan.Statuses[i]
-		add("", status.Conditions)
-		for _, listener := range status.Listeners {
-			add("listener "+listener.Name, listener.Conditions)
-		}
-		for _, parent := range status.Parents {
-			add(parentText(parent.Ref), parent.Conditions)
-		}
-	}
-	return append(out, programmedOf(state, ref))
-}
-
-// programmedOf says whether proxies have what the object is part of.
-func programmedOf(state *State, ref policy.ObjectRef) *adminv1.Condition {
-	out := &adminv1.Condition{Type: "Programmed", Status: "True", Reason: "Programmed"}
-	for _, fleet := range state.Fleets {
-		for _, quarantine := range fleet.Quarantined {
-			if quarantine.Origin.Object == ref {
-				out.Status, out.Reason, out.Message = "False", "Rejected", quarantine.Node+": "+quarantine.Message
-				return out
-			}
-		}
-	}
-	if programmed, waiting := state.programmed(); !programmed {
-		out.Status, out.Reason, out.Message = "False", "Pending", waiting
-	}
-	return out
-}
-
-func parentText(ref gatewayv1.ParentReference) string {
-	text := string(ref.Name)
-	if ref.Kind != nil {
-		text = string(*ref.Kind) + " " + text
-	}
-	if ref.SectionName != nil {
-		text += "/" + string(*ref.SectionName)
-	}
-	return text
 }
 
 // targetsOf is what a route or policy is attached to, as it is written.

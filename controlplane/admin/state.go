@@ -74,12 +74,15 @@ func ClientsOf(clients []ads.Client) []Client {
 func (s *State) programmed() (bool, string) {
 	for _, fleet := range s.Fleets {
 		if !fleet.Programmed {
-			waiting := fleet.Waiting
-			if fleet.Name != "" {
-				waiting = "fleet " + fleet.Name + ": " + waiting
-			}
-			return false, waiting
+			return false, fleet.waitingText()
 		}
 	}
 	return s.Plan != nil, ""
+}
+
+func (f *Fleet) waitingText() string {
+	if f.Name == "" {
+		return f.Waiting
+	}
+	return "fleet " + f.Name + ": " + f.Waiting
 }

@@ -52,6 +52,9 @@ func extAuthzPerRoute(route *policy.Route) *extauthzv3.ExtAuthzPerRoute {
 	if route.Auth.BodyBytes > 0 {
 		settings.WithRequestBody = &extauthzv3.BufferSettings{MaxRequestBytes: route.Auth.BodyBytes, PackAsBytes: true}
 	}
+	if route.Auth.CheckTimeout > 0 {
+		settings.ServiceOverride = &extauthzv3.CheckSettings_GrpcService{GrpcService: grpcService(clusterExtAuthz, route.Auth.CheckTimeout)}
+	}
 	return &extauthzv3.ExtAuthzPerRoute{Override: &extauthzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: settings}}
 }
 

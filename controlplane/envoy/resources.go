@@ -120,7 +120,7 @@ func compileFleet(plan *policy.Plan, options Options, cache *Cache) (Set, error)
 			}
 		}
 	}
-	for id, from := range fleetSecrets(plan, options.Fleet) {
+	for id, from := range fleetSecrets(plan, options.Fleet, used) {
 		b.add(id, secret(from), nil)
 	}
 	for i := range plan.Backends {

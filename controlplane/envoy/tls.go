@@ -30,9 +30,9 @@ func secret(from *policy.Secret) *tlsv3.Secret {
 	return &tlsv3.Secret{Name: from.ID, Type: &tlsv3.Secret_ValidationContext{ValidationContext: context}}
 }
 
-// fleetSecrets are those that a fleet's chains refer to, by id. Others must not
-// reach it.
-func fleetSecrets(plan *policy.Plan, fleet string) map[string]*policy.Secret {
+// fleetSecrets are those that a fleet's chains, and its backends (nil for all),
+// refer to, by id. Others must not reach it.
+func fleetSecrets(plan *policy.Plan, fleet string, backends map[string]bool) map[string]*policy.Secret {
 	used := map[string]*policy.Secret{}
 	all := map[string]*policy.Secret{}
 	for i := range plan.Secrets {
@@ -52,6 +52,12 @@ func fleetSecrets(plan *policy.Plan, fleet string) map[string]*policy.Secret {
 			if chain.TLS.Clients != nil {
 				used[chain.TLS.Clients.Secret] = all[chain.TLS.Clients.Secret]
 			}
+		}
+	}
+	for i := range plan.Backends {
+		tls := plan.Backends[i].TLS
+		if tls != nil && tls.Certificate != "" && (backends == nil || backends[plan.Backends[i].ID]) {
+			used[tls.Certificate] = all[tls.Certificate]
 		}
 	}
 	return used

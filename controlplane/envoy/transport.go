@@ -35,6 +35,9 @@ func backendTLS(tls *policy.TLS, protocol v1alpha1.BackendProtocol) *corev3.Tran
 			TlsParams:     &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},
 		},
 	}
+	if tls.Certificate != "" {
+		context.CommonTlsContext.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{sdsConfig(tls.Certificate)}
+	}
 	if tls.Trust == policy.TrustBundle {
 		context.CommonTlsContext.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{
 			ValidationContext: &tlsv3.CertificateValidationContext{

@@ -18,6 +18,8 @@ type Config struct {
 	Enabled bool `yaml:"enabled"`
 	// Kubeconfig is a file's path; empty means the service account of the pod.
 	Kubeconfig string `yaml:"kubeconfig"`
+	// Context of that file; empty means its current one.
+	Context string `yaml:"context"`
 	// Namespaces that are read; none means all. Kinds without namespaces are read
 	// in either case.
 	Namespaces []string `yaml:"namespaces"`
@@ -57,6 +59,9 @@ func (c *Config) Validate() error {
 		return nil
 	}
 	var errs []error
+	if c.Context != "" && c.Kubeconfig == "" {
+		errs = append(errs, fmt.Errorf("context: %q is one of a kubeconfig; name that, too", c.Context))
+	}
 	for i, namespace := range c.Namespaces {
 		if bad := validation.IsDNS1123Label(namespace); len(bad) > 0 {
 			errs = append(errs, fmt.Errorf("namespaces[%d]: %q: %s", i, namespace, bad[0]))
@@ -98,7 +103,8 @@ func (c *Config) restConfig() (*rest.Config, error) {
 	if c.Kubeconfig == "" {
 		config, err = rest.InClusterConfig()
 	} else {
-		config, err = clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+		config, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+			&clientcmd.ClientConfigLoadingRules{ExplicitPath: c.Kubeconfig}, &clientcmd.ConfigOverrides{CurrentContext: c.Context}).ClientConfig()
 	}
 	if err != nil {
 		// What a kubeconfig holds is secret; the library's errors name paths only.

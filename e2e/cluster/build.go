@@ -31,29 +31,52 @@ const sayEvery = 30 * time.Second
 // Binaries are the paths of what Build made.
 type Binaries struct{ Etcd, APIServer string }
 
-// Build compiles the components, unless the cache holds them already, and
-// returns their paths. components is the folder of that name beside this
-// package. Calls from several processes at once build one time. What it does is
-// said on progress.
+// Build compiles the components of the server, unless the cache holds them
+// already, and returns their paths. components is the folder of that name beside
+// this package. Calls from several processes at once build one time. What it does
+// is said on progress.
 func Build(ctx context.Context, components string, progress io.Writer) (Binaries, error) {
-	dir, err := cacheDir()
+	built, err := build(ctx, components, progress, "etcd", "apiserver")
 	if err != nil {
 		return Binaries{}, err
 	}
+	return Binaries{Etcd: built[0], APIServer: built[1]}, nil
+}
+
+// BuildKubectl does so for kubectl, of the same release, and returns its path. It
+// takes about two minutes on two cores the first time.
+func BuildKubectl(ctx context.Context, components string, progress io.Writer) (string, error) {
+	built, err := build(ctx, components, progress, "kubectl")
+	if err != nil {
+		return "", err
+	}
+	return built[0], nil
+}
+
+func build(ctx context.Context, components string, progress io.Writer, names ...string) ([]string, error) {
+	dir, err := cacheDir()
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return Binaries{}, fmt.Errorf("the cache cannot be used (choose another with WEIR_CACHE_DIR): %w", err)
+		return nil, fmt.Errorf("the cache cannot be used (choose another with WEIR_CACHE_DIR): %w", err)
 	}
 	unlock, err := lock(ctx, filepath.Join(dir, ".lock"), progress)
 	if err != nil {
-		return Binaries{}, err
+		return nil, err
 	}
 	defer unlock()
-	etcd, err := buildOne(ctx, filepath.Join(components, "etcd"), dir, "etcd", progress)
-	if err != nil {
-		return Binaries{}, err
+	paths := make([]string, len(names))
+	for i, name := range names {
+		binary := name
+		if name == "apiserver" {
+			binary = "kube-apiserver"
+		}
+		if paths[i], err = buildOne(ctx, filepath.Join(components, name), dir, binary, progress); err != nil {
+			return nil, err
+		}
 	}
-	server, err := buildOne(ctx, filepath.Join(components, "apiserver"), dir, "kube-apiserver", progress)
-	return Binaries{Etcd: etcd, APIServer: server}, err
+	return paths, nil
 }
 
 // cacheDir is outside of every checkout, as the other tools' is.

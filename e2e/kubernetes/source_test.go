@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -184,8 +185,14 @@ func apply(t *testing.T, c client.Client, text string) {
 			continue
 		}
 		require.NoError(t, err)
-		value.SetResourceVersion(found.GetResourceVersion())
-		require.NoError(t, c.Update(t.Context(), value))
+		// Status may be written in between.
+		require.NoError(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+			if err := c.Get(t.Context(), client.ObjectKeyFromObject(value), found); err != nil {
+				return err
+			}
+			value.SetResourceVersion(found.GetResourceVersion())
+			return c.Update(t.Context(), value)
+		}))
 	}
 }
 

@@ -76,9 +76,7 @@ type AuthSettings struct {
 	// responses for browsers. It is merged on its own, whatever the strategy:
 	// where a policy says nothing about CORS, another one's applies. A CORS
 	// filter of a route wins.
-	//
-	// +kubebuilder:validation:XValidation:rule="!has(self.allowOrigins) || !has(self.allowCredentials) || !self.allowCredentials || !('*' in self.allowOrigins)",message="allowCredentials cannot be combined with the origin *: any site could then act for the user"
-	CORS *gatewayv1.HTTPCORSFilter `json:"cors,omitempty"`
+	CORS *CORS `json:"cors,omitempty"`
 	// Upstream is what the service is told of the caller. It goes with
 	// authentication or authorization.
 	Upstream *Upstream `json:"upstream,omitempty"`
@@ -86,7 +84,7 @@ type AuthSettings struct {
 
 // Authentication is one accepted way. Exactly one of the methods is set.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.apiKey), has(self.jwt), has(self.introspection), has(self.kubernetes), has(self.clientCertificate), has(self.httpSignature), has(self.anonymous)].filter(set, set).size() == 1",message="set exactly one of apiKey, jwt, introspection, kubernetes, clientCertificate, httpSignature and anonymous"
+// +kubebuilder:validation:XValidation:rule="[has(self.apiKey), has(self.jwt), has(self.login), has(self.introspection), has(self.kubernetes), has(self.clientCertificate), has(self.httpSignature), has(self.anonymous)].filter(set, set).size() == 1",message="set exactly one of apiKey, jwt, login, introspection, kubernetes, clientCertificate, httpSignature and anonymous"
 // +kubebuilder:validation:XValidation:rule="!has(self.senderConstraint) || has(self.jwt) || has(self.introspection)",message="senderConstraint goes with jwt and introspection"
 // +kubebuilder:validation:XValidation:rule="!has(self.anonymous) || !has(self.timeout) && !has(self.failureMode)",message="timeout and failureMode are for ways that have to ask someone"
 type Authentication struct {
@@ -97,6 +95,7 @@ type Authentication struct {
 	Name      string     `json:"name"`
 	APIKey    *APIKeyWay `json:"apiKey,omitempty"`
 	JWT       *JWT       `json:"jwt,omitempty"`
+	Login     *Login     `json:"login,omitempty"`
 	Anonymous *Anonymous `json:"anonymous,omitempty"`
 
 	ClientCertificate *ClientCertificateWay `json:"clientCertificate,omitempty"`

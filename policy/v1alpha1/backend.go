@@ -91,7 +91,7 @@ type Endpoint struct {
 // BackendTLS secures connections to a Backend. Exactly one of spiffeID and
 // hostname is set.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.hostname) || !has(self.caCertificateRef) && !has(self.subjectAltNames)",message="caCertificateRef and subjectAltNames need hostname"
+// +kubebuilder:validation:XValidation:rule="has(self.hostname) || !has(self.caCertificateRef) && !has(self.subjectAltNames) && !has(self.clientCertificateRef)",message="caCertificateRef, subjectAltNames and clientCertificateRef need hostname"
 // +kubebuilder:validation:XValidation:rule="has(self.spiffeID) != has(self.hostname)",message="set exactly one of spiffeID and hostname"
 type BackendTLS struct {
 	// SPIFFEID is the identity that the backend must present in a certificate
@@ -122,6 +122,18 @@ type BackendTLS struct {
 	// +kubebuilder:validation:MaxItems=5
 	// +listType=atomic
 	SubjectAltNames []gatewayv1.SubjectAltName `json:"subjectAltNames,omitempty"`
+	// ClientCertificateRef is a Secret of type kubernetes.io/tls whose certificate
+	// the edge presents, in place of that of the Gateway (spec.tls.backend there).
+	//
+	// +optional
+	ClientCertificateRef *SecretNameRef `json:"clientCertificateRef,omitempty"`
+}
+
+// SecretNameRef is a Secret in the same namespace.
+type SecretNameRef struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
 }
 
 // Transcoding names the services that REST requests are turned into calls of.

@@ -20,6 +20,7 @@ type applyOptions struct {
 	dryRun bool
 	wait   time.Duration
 	format *string
+	kubernetesOptions
 }
 
 // applied is the outcome of apply.
@@ -35,19 +36,26 @@ type applied struct {
 
 func (a *App) applyCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "apply PATH...", Short: "Send policy to the running control plane, and wait until the proxies serve it",
+		Use: "apply PATH...", Short: "Send policy to the running control plane, or to Kubernetes, and wait until the proxies serve it",
 		Long: "Send the objects of policy folders or files to the running control plane. It checks all of them together with\n" +
 			"what runs, keeps all or none, and the command waits until every proxy has acknowledged them.\n" +
 			"Applied objects are kept beside the folder that weir up follows, and stay over restarts. An object that the\n" +
 			"followed folder defines is refused: edit it there. Nothing is deleted but what --prune names.\n" +
+			"\n" +
+			"With --kubernetes they are sent to a Kubernetes API instead, by server-side apply as field manager weir. The API\n" +
+			"server tries every object before any is changed; where another manager owns a field, it is named. The command\n" +
+			"then waits until the status of each object says that the proxies serve it. Objects applied with --set NAME\n" +
+			"form a set, of which --prune-set deletes what PATHs do not hold any more.\n" +
 			"Exits with 0 once it is served (or checked, with --dry-run), and with 1 when it is refused or not served in time.",
 		Args: arguments(0, 100),
 	}
 	var o applyOptions
 	c.Flags().StringArrayVar(&o.prune, "prune", nil, "delete this applied `Kind/namespace/name`; may be given several times")
+	o.flags(c)
 	c.Flags().BoolVar(&o.dryRun, "dry-run", false, "check everything and change nothing")
 	c.Flags().DurationVar(&o.wait, "wait", time.Minute, "how long to wait for the proxies; 0 for not at all, at most 5m")
 	o.format = formatFlag(c)
+	c.Example = "  weir apply ./policies\n  weir apply ./policies --kubernetes --context staging --set edge --prune-set"
 	c.RunE = func(c *cobra.Command, paths []string) error { return a.apply(c.Context(), paths, o) }
 	return c
 }
@@ -59,8 +67,14 @@ func (a *App) apply(ctx context.Context, paths []string, o applyOptions) error {
 	switch {
 	case o.wait < 0 || o.wait > 5*time.Minute:
 		return usageError{fmt.Errorf("--wait %s is outside 0s to 5m", o.wait)}
-	case len(paths) == 0 && len(o.prune) == 0:
+	case len(paths) == 0 && len(o.prune) == 0 && !o.pruneSet:
 		return usageError{errors.New("name a policy folder or file to apply, or something to --prune")}
+	}
+	if err := o.validate(); err != nil {
+		return usageError{err}
+	}
+	if o.kubernetes {
+		return a.applyToKubernetes(ctx, paths, o)
 	}
 	request := &adminv1.ApplyRequest{Prune: o.prune, DryRun: o.dryRun, Wait: durationpb.New(o.wait)}
 	if len(paths) > 0 {

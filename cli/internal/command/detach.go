@@ -46,8 +46,11 @@ func (a *App) upDetached(ctx context.Context, dir state.Dir, policyDir string, f
 		return err
 	}
 	defer reports.Close()
-	command := exec.Command(a.Executable, "up", "--state-dir", dir.Root(), "--dir", policyDir, //nolint:gosec,noctx // Itself, and it outlives the context.
-		"--port-base", strconv.Itoa(o.portBase), "--timeout", o.timeout.String(), "--report-fd", strconv.Itoa(reportFD))
+	arguments := append([]string{
+		"up", "--state-dir", dir.Root(), "--dir", policyDir, "--port-base", strconv.Itoa(o.portBase),
+		"--timeout", o.timeout.String(), "--report-fd", strconv.Itoa(reportFD), "--zone", o.zone,
+	}, o.arguments()...)
+	command := exec.Command(a.Executable, arguments...) //nolint:gosec,noctx // Itself, and it outlives the context.
 	command.Env = append(append([]string{}, a.Env...), "ENVOY_BIN="+found.Path)
 	command.Stdout, command.Stderr = logFile, logFile
 	command.ExtraFiles = []*os.File{write}

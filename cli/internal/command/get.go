@@ -23,9 +23,10 @@ import (
 func (a *App) getCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "get [KIND]", Short: "List the objects that run, with what became of them", Args: arguments(0, 1),
-		Long: "List the objects that run: whether they are accepted, whether the proxies have them, how many problems they\n" +
-			"have, what they are attached to, and where they are defined. KIND is one such as HTTPRoute, in any case, its plural\n" +
-			"or its short name.",
+		Long: "List the objects that run: whether they are accepted, whether the proxies have them (Programmed) and policies\n" +
+			"are in effect (Enforced), how many problems they have, what they are attached to, and where they are defined.\n" +
+			"What is so at some of an object's parents is Partly so. KIND is one such as HTTPRoute, in any case,\n" +
+			"its plural or its short name.",
 	}
 	format := formatFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -82,33 +83,42 @@ func printObjects(w io.Writer, kind string, objects []*adminv1.Object) {
 		fmt.Fprintf(w, "there is no %s\n", strings.TrimSpace(kind+" object"))
 		return
 	}
-	rows := [][]string{{"NAME", "ACCEPTED", "PROGRAMMED", "PROBLEMS", "ATTACHED TO", "AGE", "DEFINED AT"}}
+	rows := [][]string{{"NAME", "ACCEPTED", "PROGRAMMED", "ENFORCED", "PROBLEMS", "ATTACHED TO", "AGE", "DEFINED AT"}}
 	for _, object := range objects {
 		problems := "-"
 		if count := len(object.GetProblems()); count > 0 {
 			problems = fmt.Sprint(count)
 		}
 		rows = append(rows, []string{
-			strings.TrimPrefix(object.GetName(), "objects/"), conditionText(object, "Accepted"), conditionText(object, "Programmed"),
+			strings.TrimPrefix(object.GetName(), "objects/"), conditionText(object, "Accepted"), conditionText(object, "Programmed"), conditionText(object, "Enforced"),
 			problems, orDash(strings.Join(object.GetTargets(), ", ")), age(object), place(object.GetOrigin()),
 		})
 	}
 	term.Table(w, rows)
 }
 
-// conditionText is the worst status among an object's conditions of a type.
+// conditionText sums up an object's conditions of a type, of which there is one
+// for each parent, with the reason of the first that is not true.
 func conditionText(object *adminv1.Object, kind string) string {
-	found := "-"
+	yes, reason, status := 0, "", ""
 	for _, condition := range object.GetConditions() {
-		if condition.GetType() != kind {
-			continue
+		switch {
+		case condition.GetType() != kind:
+		case condition.GetStatus() == "True":
+			yes++
+		case reason == "":
+			reason, status = condition.GetReason(), condition.GetStatus()
 		}
-		if condition.GetStatus() != "True" {
-			return condition.GetStatus() + " (" + condition.GetReason() + ")"
-		}
-		found = condition.GetStatus()
 	}
-	return found
+	switch {
+	case reason == "" && yes == 0:
+		return "-"
+	case reason == "":
+		return "True"
+	case yes > 0:
+		status = "Partly"
+	}
+	return status + " (" + reason + ")"
 }
 
 func orDash(text string) string {

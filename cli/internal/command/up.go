@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	names "k8s.io/apimachinery/pkg/util/validation"
 
 	"weir.dev/cli/envoy"
 	"weir.dev/cli/internal/logs"
@@ -27,6 +28,8 @@ type upOptions struct {
 	timeout  time.Duration
 	logs     string
 	reportFD int
+	zone     string
+	upKubernetes
 }
 
 func (a *App) upCommand() *cobra.Command {
@@ -34,6 +37,7 @@ func (a *App) upCommand() *cobra.Command {
 		Use: "up", Short: "Serve a folder of policies on this machine, with everything that it needs", Args: arguments(0, 0),
 		Long: "Serve a folder of policies on this machine, with everything that it needs, until Ctrl-C.\n" +
 			"Envoy is the one that ENVOY_BIN names, or the one on PATH, or is fetched once.\n" +
+			"With --kubernetes, the objects of a Kubernetes API are served beside those of the folder, and told their status.\n" +
 			"Ctrl-C stops in order; a second Ctrl-C, at once.",
 	}
 	var o upOptions
@@ -42,6 +46,8 @@ func (a *App) upCommand() *cobra.Command {
 	c.Flags().IntVar(&o.portBase, "port-base", 0, "count the ports between components from this `port`")
 	c.Flags().DurationVar(&o.timeout, "timeout", 30*time.Second, "how long one component may take to get ready")
 	c.Flags().StringVar(&o.logs, "logs", "warn", "what to show of the logs meanwhile: all, warn or none")
+	c.Flags().StringVar(&o.zone, "zone", "", "the `zone` that Envoy says it is in, for TrafficPolicies that prefer its own")
+	o.flags(c)
 	c.Flags().IntVar(&o.reportFD, "report-fd", 0, "report progress there")
 	_ = c.Flags().MarkHidden("report-fd") // Only fails for an unknown flag.
 	c.RunE = func(c *cobra.Command, _ []string) error { return a.up(c.Context(), o) }
@@ -57,11 +63,17 @@ func (o upOptions) validate() error {
 	case o.logs != "all" && o.logs != "warn" && o.logs != "none":
 		return usageError{fmt.Errorf("--logs %q is not known; use all, warn or none", o.logs)}
 	}
-	return nil
+	if bad := names.IsValidLabelValue(o.zone); len(bad) > 0 {
+		return usageError{fmt.Errorf("--zone %q: %s", o.zone, bad[0])}
+	}
+	return o.upKubernetes.validate()
 }
 
 func (a *App) up(ctx context.Context, o upOptions) error {
 	if err := o.validate(); err != nil {
+		return err
+	}
+	if err := o.locate(a.getenv); err != nil {
 		return err
 	}
 	policyDir, err := a.policyDir(o.dir)
@@ -146,6 +158,7 @@ func (a *App) stackOptions(dir state.Dir, policyDir, envoyPath string, o upOptio
 	return stack.Options{
 		State: dir, PolicyDir: policyDir, BinDir: a.binDir(), EnvoyPath: envoyPath, Env: a.Env,
 		Bootstrap: a.Bootstrap, Claimer: stack.SystemClaimer{}, PortBase: o.portBase, StartTimeout: o.timeout,
+		Kubernetes: o.source(), Zone: o.zone,
 	}
 }
 

@@ -47,7 +47,7 @@ const (
 func daemons() []component {
 	return []component{
 		{name: ControlPlane, identity: "controlplane", peers: []string{identityIngress, "extauthz", "ratelimit", identityCLI}, startStage: stageFirst, stopStage: stageEnd},
-		{name: ExtAuthz, identity: "extauthz", peers: []string{identityIngress}, startStage: stageMiddle, stopStage: stageLast},
+		{name: ExtAuthz, identity: "extauthz", peers: []string{identityIngress}, startStage: stageMiddle, stopStage: stageLast, secrets: []string{envRedis}},
 		{name: RateLimit, identity: "ratelimit", peers: []string{identityIngress}, startStage: stageMiddle, stopStage: stageLast, secrets: []string{envRedis}},
 		{name: User, identity: "user", peers: []string{identityIngress}, startStage: stageMiddle, stopStage: stageMiddle, secrets: []string{envPostgres}},
 		{name: Data, identity: "data", peers: []string{identityIngress}, startStage: stageMiddle, stopStage: stageMiddle, secrets: []string{envPostgres}},

@@ -26,6 +26,8 @@ type BootstrapConfig struct {
 	ControlPlanePeer string
 	// CertDir holds tls.crt, tls.key and ca.crt of the ingress.
 	CertDir string
+	// Zone is where the ingress says it is; empty is nowhere.
+	Zone string
 }
 
 // Bootstrap makes Envoy's bootstrap configuration.
@@ -79,8 +81,27 @@ type adminAPI struct {
 }
 
 type sources struct {
-	Folders []string `yaml:"folders"`
-	Managed string   `yaml:"managed"`
+	Folders    []string    `yaml:"folders"`
+	Managed    string      `yaml:"managed"`
+	Kubernetes *kubernetes `yaml:"kubernetes,omitempty"`
+}
+
+type kubernetes struct {
+	Enabled    bool     `yaml:"enabled"`
+	Kubeconfig string   `yaml:"kubeconfig"`
+	Context    string   `yaml:"context,omitempty"`
+	Namespaces []string `yaml:"namespaces,omitempty"`
+	Addresses  []string `yaml:"addresses"`
+}
+
+// Kubernetes is an API server that is followed beside the folder.
+type Kubernetes struct {
+	// Kubeconfig is an absolute path.
+	Kubeconfig string
+	// Context of it; empty means its current one.
+	Context string
+	// Namespaces that are read; none means all.
+	Namespaces []string
 }
 
 type ingress struct {
@@ -119,6 +140,9 @@ type layout struct {
 	ports     *Allocation
 	// otlp is host:port, empty for none.
 	otlp string
+	// kubernetes is nil for none.
+	kubernetes *Kubernetes
+	zone       string
 }
 
 func (l layout) grpc(name string) string  { return local(l.ports.Internal[name+useGRPC]) }
@@ -146,6 +170,11 @@ func (l layout) config(d component) daemonConfig {
 	switch d.name {
 	case ControlPlane:
 		c.Sources = &sources{Folders: []string{l.policyDir, l.dir.Development()}, Managed: l.dir.Applied()}
+		if k := l.kubernetes; k != nil {
+			c.Sources.Kubernetes = &kubernetes{
+				Enabled: true, Kubeconfig: k.Kubeconfig, Context: k.Context, Namespaces: k.Namespaces, Addresses: []string{loopback},
+			}
+		}
 		c.Server.MaxMessageBytes = MaxPolicyBytes
 		c.AdminAPI = &adminAPI{REST: l.rest()}
 		c.StateFile = filepath.Join(l.dir.ControlPlane(), "plan-cache")
@@ -203,7 +232,7 @@ func (l layout) writeConfigs(bootstrap Bootstrap) error {
 	content, err := bootstrap.JSON(BootstrapConfig{
 		NodeID: identityIngress, AdminAddress: l.admin(Envoy),
 		ControlPlaneAddress: l.grpc(ControlPlane), ControlPlanePeer: certs.PeerID("controlplane"),
-		CertDir: l.certDir(identityIngress),
+		CertDir: l.certDir(identityIngress), Zone: l.zone,
 	})
 	if err != nil {
 		return fmt.Errorf("Envoy's bootstrap configuration: %w", err) //nolint:staticcheck // A name begins it.

@@ -31,7 +31,11 @@ type Options struct {
 	// EnvoyPath is Envoy's executable.
 	EnvoyPath string
 	// Env is the user's environment.
-	Env       []string
+	Env []string
+	// Kubernetes is followed beside PolicyDir; nil for none.
+	Kubernetes *Kubernetes
+	// Zone is where the ingress says it is; empty is nowhere.
+	Zone      string
 	Bootstrap Bootstrap
 	Claimer   Claimer
 	// PortBase is where internal ports are counted from; 0 leaves it to the
@@ -139,6 +143,7 @@ func prepare(o Options) (*run, error) {
 	}
 	r := &run{Options: o, outputs: map[string]*logs.Rotating{}, layout: layout{
 		dir: o.State, policyDir: o.PolicyDir, ports: ports, otlp: otlpAddress(o.Env),
+		kubernetes: o.Kubernetes, zone: o.Zone,
 	}}
 	main := first(listeners)
 	r.httpURL = main.url(ports.Ingress[main.Port])

@@ -88,6 +88,12 @@ type Files map[string]string
 // are "NAME=value".
 func Start(t testing.TB, files Files, env ...string) *System {
 	t.Helper()
+	return StartWith(t, files, nil, env...)
+}
+
+// StartWith is Start with more arguments for `weir up`.
+func StartWith(t testing.TB, files Files, arguments []string, env ...string) *System {
+	t.Helper()
 	s := &System{T: t, State: tempDir(t, "weir-state-"), Policy: tempDir(t, "weir-policy-"), env: env}
 	quickstart := filepath.Join(Root(t), "examples", "quickstart")
 	require.NoError(t, os.CopyFS(s.Policy, os.DirFS(quickstart)))
@@ -99,7 +105,7 @@ func Start(t testing.TB, files Files, env ...string) *System {
 		s.Write(name, files[name])
 	}
 	t.Cleanup(s.stop)
-	s.Started = s.Weir("up", "--detach", "--dir", s.Policy)
+	s.Started = s.Weir(append([]string{"up", "--detach", "--dir", s.Policy}, arguments...)...)
 	s.URL = s.Status().Ingress.HTTP
 	var credentials struct{ APIKey, Token, Issuer string }
 	require.NoError(t, json.Unmarshal([]byte(s.Weir("credentials", "-o", "json")), &credentials))

@@ -21,6 +21,7 @@ type settings struct {
 	Proofs        proofSettings       `yaml:"proofs"`
 	Kubernetes    kubernetesSetting   `yaml:"kubernetes"`
 	Keys          keySettings         `yaml:"keys"`
+	Sessions      sessionSettings     `yaml:"sessions"`
 	Limits        limitSettings       `yaml:"limits"`
 	// Rules and HTTP are for standing alone.
 	Rules ruleSettings `yaml:"rules"`
@@ -57,13 +58,14 @@ func (s *settings) SetDefaults() {
 	s.Proofs.setDefaults()
 	s.Keys.setDefaults()
 	s.Limits.setDefaults()
+	s.Sessions.setDefaults()
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
 	s.Kubernetes.setDefaults()
 }
 
 // Validate reports every mistake.
 func (s *settings) Validate() error {
-	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Keys.validate(), s.Limits.validate(), s.HTTP.validate(), s.Kubernetes.validate(), s.Proofs.validate()}
+	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Keys.validate(), s.Limits.validate(), s.HTTP.validate(), s.Kubernetes.validate(), s.Proofs.validate(), s.Sessions.validate()}
 	if s.Rules.File != "" {
 		return errors.Join(append(errs, s.validateAlone(), s.Tokens.validate())...)
 	}

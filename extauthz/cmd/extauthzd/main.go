@@ -41,12 +41,17 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	if err != nil {
 		return err
 	}
+	logins, closeLogins, err := newLogins(&cfg.Sessions, runtime)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = closeLogins() }()
 	proofs, err := newProofs(&cfg.Proofs)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = proofs.close() }()
-	compiler, err := extauthz.NewCompiler(proofs.builders(tokens)...)
+	compiler, err := extauthz.NewCompiler(append(proofs.builders(tokens), logins)...)
 	if err != nil {
 		return err
 	}

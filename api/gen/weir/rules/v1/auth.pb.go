@@ -285,6 +285,7 @@ type Authenticator struct {
 	//	*Authenticator_ClientCertificate
 	//	*Authenticator_HttpSignature
 	//	*Authenticator_Introspection
+	//	*Authenticator_Login
 	//	*Authenticator_Kubernetes
 	Method isAuthenticator_Method `protobuf_oneof:"method"`
 	// Deadline of one proof, at most 30 s. Unset leaves it to the method's own
@@ -396,6 +397,15 @@ func (x *Authenticator) GetIntrospection() *IntrospectionAuthenticator {
 	return nil
 }
 
+func (x *Authenticator) GetLogin() *LoginAuthenticator {
+	if x != nil {
+		if x, ok := x.Method.(*Authenticator_Login); ok {
+			return x.Login
+		}
+	}
+	return nil
+}
+
 func (x *Authenticator) GetKubernetes() *KubernetesAuthenticator {
 	if x != nil {
 		if x, ok := x.Method.(*Authenticator_Kubernetes); ok {
@@ -454,6 +464,10 @@ type Authenticator_Introspection struct {
 	Introspection *IntrospectionAuthenticator `protobuf:"bytes,5,opt,name=introspection,proto3,oneof"`
 }
 
+type Authenticator_Login struct {
+	Login *LoginAuthenticator `protobuf:"bytes,7,opt,name=login,proto3,oneof"`
+}
+
 type Authenticator_Kubernetes struct {
 	Kubernetes *KubernetesAuthenticator `protobuf:"bytes,9,opt,name=kubernetes,proto3,oneof"`
 }
@@ -469,6 +483,8 @@ func (*Authenticator_ClientCertificate) isAuthenticator_Method() {}
 func (*Authenticator_HttpSignature) isAuthenticator_Method() {}
 
 func (*Authenticator_Introspection) isAuthenticator_Method() {}
+
+func (*Authenticator_Login) isAuthenticator_Method() {}
 
 func (*Authenticator_Kubernetes) isAuthenticator_Method() {}
 
@@ -1681,7 +1697,7 @@ var File_weir_rules_v1_auth_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eweir/rules/v1/auth_proof.proto\x1a&weir/rules/v1/auth_authorization.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xca\x03\n" +
+	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eweir/rules/v1/auth_proof.proto\x1a&weir/rules/v1/auth_authorization.proto\x1a\x1eweir/rules/v1/auth_login.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xca\x03\n" +
 	"\tAuthRoute\x12\x19\n" +
 	"\broute_id\x18\x01 \x01(\tR\arouteId\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x16\n" +
@@ -1693,7 +1709,7 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\bmetadata\x18\n" +
 	" \x03(\v2\x1d.weir.rules.v1.MetadataSourceR\bmetadata\x12,\n" +
 	"\x04body\x18\v \x01(\v2\x18.weir.rules.v1.BodyInputR\x04body\x12@\n" +
-	"\bsettings\x18\x14 \x01(\v2$.weir.rules.v1.AuthorizationSettingsR\bsettings\"\xe4\x06\n" +
+	"\bsettings\x18\x14 \x01(\v2$.weir.rules.v1.AuthorizationSettingsR\bsettings\"\x9f\a\n" +
 	"\rAuthenticator\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
 	"\aapi_key\x18\x02 \x01(\v2\".weir.rules.v1.ApiKeyAuthenticatorH\x00R\x06apiKey\x123\n" +
@@ -1701,7 +1717,8 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\tanonymous\x18\x04 \x01(\v2%.weir.rules.v1.AnonymousAuthenticatorH\x00R\tanonymous\x12^\n" +
 	"\x12client_certificate\x18\x06 \x01(\v2-.weir.rules.v1.ClientCertificateAuthenticatorH\x00R\x11clientCertificate\x12R\n" +
 	"\x0ehttp_signature\x18\b \x01(\v2).weir.rules.v1.HttpSignatureAuthenticatorH\x00R\rhttpSignature\x12Q\n" +
-	"\rintrospection\x18\x05 \x01(\v2).weir.rules.v1.IntrospectionAuthenticatorH\x00R\rintrospection\x12H\n" +
+	"\rintrospection\x18\x05 \x01(\v2).weir.rules.v1.IntrospectionAuthenticatorH\x00R\rintrospection\x129\n" +
+	"\x05login\x18\a \x01(\v2!.weir.rules.v1.LoginAuthenticatorH\x00R\x05login\x12H\n" +
 	"\n" +
 	"kubernetes\x18\t \x01(\v2&.weir.rules.v1.KubernetesAuthenticatorH\x00R\n" +
 	"kubernetes\x123\n" +
@@ -1865,17 +1882,18 @@ var file_weir_rules_v1_auth_proto_goTypes = []any{
 	(*ClientCertificateAuthenticator)(nil), // 25: weir.rules.v1.ClientCertificateAuthenticator
 	(*HttpSignatureAuthenticator)(nil),     // 26: weir.rules.v1.HttpSignatureAuthenticator
 	(*IntrospectionAuthenticator)(nil),     // 27: weir.rules.v1.IntrospectionAuthenticator
-	(*KubernetesAuthenticator)(nil),        // 28: weir.rules.v1.KubernetesAuthenticator
-	(*durationpb.Duration)(nil),            // 29: google.protobuf.Duration
-	(*SenderConstraint)(nil),               // 30: weir.rules.v1.SenderConstraint
-	(*DiscoveredJwks)(nil),                 // 31: weir.rules.v1.DiscoveredJwks
-	(*ClaimMapping)(nil),                   // 32: weir.rules.v1.ClaimMapping
-	(*TokenCache)(nil),                     // 33: weir.rules.v1.TokenCache
-	(*Requirements)(nil),                   // 34: weir.rules.v1.Requirements
-	(*SignatureKey)(nil),                   // 35: weir.rules.v1.SignatureKey
-	(*timestamppb.Timestamp)(nil),          // 36: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),                // 37: google.protobuf.Struct
-	(*structpb.Value)(nil),                 // 38: google.protobuf.Value
+	(*LoginAuthenticator)(nil),             // 28: weir.rules.v1.LoginAuthenticator
+	(*KubernetesAuthenticator)(nil),        // 29: weir.rules.v1.KubernetesAuthenticator
+	(*durationpb.Duration)(nil),            // 30: google.protobuf.Duration
+	(*SenderConstraint)(nil),               // 31: weir.rules.v1.SenderConstraint
+	(*DiscoveredJwks)(nil),                 // 32: weir.rules.v1.DiscoveredJwks
+	(*ClaimMapping)(nil),                   // 33: weir.rules.v1.ClaimMapping
+	(*TokenCache)(nil),                     // 34: weir.rules.v1.TokenCache
+	(*Requirements)(nil),                   // 35: weir.rules.v1.Requirements
+	(*SignatureKey)(nil),                   // 36: weir.rules.v1.SignatureKey
+	(*timestamppb.Timestamp)(nil),          // 37: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),                // 38: google.protobuf.Struct
+	(*structpb.Value)(nil),                 // 39: google.protobuf.Value
 }
 var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	3,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
@@ -1890,43 +1908,44 @@ var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	25, // 9: weir.rules.v1.Authenticator.client_certificate:type_name -> weir.rules.v1.ClientCertificateAuthenticator
 	26, // 10: weir.rules.v1.Authenticator.http_signature:type_name -> weir.rules.v1.HttpSignatureAuthenticator
 	27, // 11: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
-	28, // 12: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
-	29, // 13: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
-	0,  // 14: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
-	30, // 15: weir.rules.v1.Authenticator.sender_constraint:type_name -> weir.rules.v1.SenderConstraint
-	29, // 16: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
-	6,  // 17: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
-	31, // 18: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
-	32, // 19: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	33, // 20: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
-	29, // 21: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
-	29, // 22: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
-	29, // 23: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
-	1,  // 24: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
-	34, // 25: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
-	10, // 26: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
-	11, // 27: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
-	35, // 28: weir.rules.v1.Consumer.signature_keys:type_name -> weir.rules.v1.SignatureKey
-	36, // 29: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	14, // 30: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
-	15, // 31: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
-	17, // 32: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
-	18, // 33: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
-	16, // 34: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
-	36, // 35: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
-	37, // 36: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
-	19, // 37: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
-	20, // 38: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
-	38, // 39: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
-	37, // 40: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
-	37, // 41: weir.rules.v1.IdentityAttributes.certificate:type_name -> google.protobuf.Struct
-	13, // 42: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
-	13, // 43: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	28, // 12: weir.rules.v1.Authenticator.login:type_name -> weir.rules.v1.LoginAuthenticator
+	29, // 13: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
+	30, // 14: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
+	0,  // 15: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
+	31, // 16: weir.rules.v1.Authenticator.sender_constraint:type_name -> weir.rules.v1.SenderConstraint
+	30, // 17: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
+	6,  // 18: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
+	32, // 19: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
+	33, // 20: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	34, // 21: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
+	30, // 22: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
+	30, // 23: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
+	30, // 24: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
+	1,  // 25: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
+	35, // 26: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
+	10, // 27: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
+	11, // 28: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
+	36, // 29: weir.rules.v1.Consumer.signature_keys:type_name -> weir.rules.v1.SignatureKey
+	37, // 30: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	14, // 31: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
+	15, // 32: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
+	17, // 33: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
+	18, // 34: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
+	16, // 35: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
+	37, // 36: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
+	38, // 37: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
+	19, // 38: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
+	20, // 39: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
+	39, // 40: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
+	38, // 41: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
+	38, // 42: weir.rules.v1.IdentityAttributes.certificate:type_name -> google.protobuf.Struct
+	13, // 43: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
+	13, // 44: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proto_init() }
@@ -1936,6 +1955,7 @@ func file_weir_rules_v1_auth_proto_init() {
 	}
 	file_weir_rules_v1_auth_proof_proto_init()
 	file_weir_rules_v1_auth_authorization_proto_init()
+	file_weir_rules_v1_auth_login_proto_init()
 	file_weir_rules_v1_auth_tokens_proto_init()
 	file_weir_rules_v1_auth_proto_msgTypes[1].OneofWrappers = []any{
 		(*Authenticator_ApiKey)(nil),
@@ -1944,6 +1964,7 @@ func file_weir_rules_v1_auth_proto_init() {
 		(*Authenticator_ClientCertificate)(nil),
 		(*Authenticator_HttpSignature)(nil),
 		(*Authenticator_Introspection)(nil),
+		(*Authenticator_Login)(nil),
 		(*Authenticator_Kubernetes)(nil),
 	}
 	file_weir_rules_v1_auth_proto_msgTypes[3].OneofWrappers = []any{

@@ -1,0 +1,124 @@
+package admin
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	adminv1 "weir.dev/api/gen/weir/admin/v1"
+	"weir.dev/policy"
+)
+
+// Conditions that are added to those of resolving.
+const (
+	conditionProgrammed = "Programmed"
+	conditionEnforced   = "Enforced"
+)
+
+// conditionsOf are what Resolve says of an object, with Programmed (of routes
+// and the like) or Enforced (of policies) beside: whether proxies have it.
+func conditionsOf(state *State, ref policy.ObjectRef) []*adminv1.Condition {
+	var out []*adminv1.Condition
+	add := func(about string, conditions []policy.Condition) {
+		for _, c := range conditions {
+			out = append(out, &adminv1.Condition{About: about, Type: c.Type, Status: string(c.Status), Reason: c.Reason, Message: c.Message})
+		}
+	}
+	i, ok := slices.BinarySearchFunc(state.Plan.Statuses, ref, func(s policy.ObjectStatus, ref policy.ObjectRef) int {
+		return cmp.Or(cmp.Compare(s.Object.Kind, ref.Kind), cmp.Compare(s.Object.Namespace, ref.Namespace), cmp.Compare(s.Object.Name, ref.Name))
+	})
+	if !ok || ref.Kind == "GatewayClass" {
+		if ok {
+			add("", state.Plan.Statuses[i].Conditions)
+		}
+		return append(out, served(state, ref, "", state.Fleets, nil))
+	}
+	status := &state.Plan.Statuses[i]
+	add("", status.Conditions)
+	if ref.Kind == "Gateway" {
+		fleets := state.fleetsAt(ref)
+		out = append(out, served(state, ref, "", fleets, status.Conditions))
+		for _, listener := range status.Listeners {
+			about := "listener " + listener.Name
+			add(about, listener.Conditions)
+			out = append(out, served(state, ref, about, fleets, listener.Conditions))
+		}
+	}
+	for _, parent := range status.Parents {
+		about := parentText(parent.Ref)
+		add(about, parent.Conditions)
+		out = append(out, served(state, ref, about, state.fleetsAt(gatewayOf(ref, parent.Ref)), parent.Conditions))
+	}
+	return out
+}
+
+// gatewayOf is what an object's parent or ancestor refers to.
+func gatewayOf(object policy.ObjectRef, parent gatewayv1.ParentReference) policy.ObjectRef {
+	ref := policy.ObjectRef{Kind: "Gateway", Namespace: object.Namespace, Name: string(parent.Name)}
+	if parent.Kind != nil {
+		ref.Kind = string(*parent.Kind)
+	}
+	if parent.Namespace != nil {
+		ref.Namespace = string(*parent.Namespace)
+	}
+	return ref
+}
+
+// fleetsAt are the fleets that serve a Gateway; all of them for anything else.
+func (s *State) fleetsAt(ref policy.ObjectRef) []Fleet {
+	if ref.Kind != "Gateway" || s.Input.FleetOf == nil {
+		return s.Fleets
+	}
+	name := s.Input.FleetOf(ref)
+	return slices.DeleteFunc(slices.Clone(s.Fleets), func(f Fleet) bool { return f.Name != name })
+}
+
+// served says whether proxies have what an object says, as far as conditions, of
+// the same place, let it be in force at all.
+func served(state *State, ref policy.ObjectRef, about string, fleets []Fleet, conditions []policy.Condition) *adminv1.Condition {
+	kind := conditionProgrammed
+	if strings.HasSuffix(ref.Kind, "Policy") {
+		kind = conditionEnforced
+	}
+	out := &adminv1.Condition{About: about, Type: kind, Status: "True", Reason: kind}
+	no := func(reason, message string) *adminv1.Condition {
+		out.Status, out.Reason, out.Message = "False", reason, message
+		return out
+	}
+	is := func(kind string, status metav1.ConditionStatus) int {
+		return slices.IndexFunc(conditions, func(c policy.Condition) bool { return c.Type == kind && c.Status == status })
+	}
+	if i := is("Overridden", metav1.ConditionTrue); i >= 0 { // Which may be why it is not accepted.
+		return no("Overridden", conditions[i].Message)
+	}
+	if is("Accepted", metav1.ConditionFalse) >= 0 {
+		return no("Invalid", "it is not accepted")
+	}
+	for _, fleet := range fleets {
+		for _, quarantine := range fleet.Quarantined {
+			if quarantine.Origin.Object == ref {
+				return no("Rejected", quarantine.Node+": "+quarantine.Message)
+			}
+		}
+	}
+	for _, fleet := range fleets {
+		if !fleet.Programmed {
+			return no("Pending", fleet.waitingText())
+		}
+	}
+	return out
+}
+
+func parentText(ref gatewayv1.ParentReference) string {
+	text := string(ref.Name)
+	if ref.Kind != nil {
+		text = string(*ref.Kind) + " " + text
+	}
+	if ref.SectionName != nil {
+		text += "/" + string(*ref.SectionName)
+	}
+	return text
+}

@@ -1,0 +1,64 @@
+package admin
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"weir.dev/policy"
+)
+
+// What is served is said at each parent, with the reason when it is not.
+func TestConditionsSayWhatIsInForce(t *testing.T) {
+	parser, err := policy.NewParser()
+	require.NoError(t, err)
+	const auth = `apiVersion: weir.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: %s, creationTimestamp: "2026-01-0%dT00:00:00Z"}
+spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: %s}], authentication: [{name: a, anonymous: {}}]}
+---
+`
+	const base = `apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: %s}
+spec: {gatewayClassName: weir, listeners: [{name: http, protocol: HTTP, port: %d}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: %s}
+spec: {parentRefs: [{name: %s}], rules: [{filters: [{type: RequestRedirect, requestRedirect: {statusCode: 302}}]}]}
+---
+`
+	text := fmt.Sprintf(base, "one", 80, "first", "one") + fmt.Sprintf(base, "two", 81, "second", "two") +
+		fmt.Sprintf(auth, "winner", 1, "one") + fmt.Sprintf(auth, "loser", 2, "one") + fmt.Sprintf(auth, "lost", 3, "nowhere") + fmt.Sprintf(auth, "slow", 1, "two")
+	state := &State{Fleets: []Fleet{{Name: "a", Programmed: true}, {Name: "b", Waiting: "not acknowledged by n"}}}
+	for _, document := range parser.Parse("p.yaml", []byte(text)) {
+		require.Empty(t, document.Problems)
+		state.Input.Objects = append(state.Input.Objects, document.Object)
+	}
+	state.Input.FleetOf = func(gateway policy.ObjectRef) string { return map[string]string{"one": "a", "two": "b"}[gateway.Name] }
+	state.Plan, _ = policy.Resolve(state.Input)
+	say := func(kind, name string) string {
+		var words []string
+		for _, c := range conditionsOf(state, policy.ObjectRef{Kind: kind, Namespace: "default", Name: name}) {
+			if c.GetType() == "Programmed" || c.GetType() == "Enforced" {
+				words = append(words, strings.TrimSpace(fmt.Sprintf("%s %s=%s/%s %s", c.GetAbout(), c.GetType(), c.GetStatus(), c.GetReason(), c.GetMessage())))
+			}
+		}
+		return strings.Join(words, "; ")
+	}
+	require.Equal(t, "Programmed=True/Programmed; listener http Programmed=True/Programmed", say("Gateway", "one"))
+	require.Equal(t, "Programmed=False/Pending fleet b: not acknowledged by n; listener http Programmed=False/Pending fleet b: not acknowledged by n", say("Gateway", "two"))
+	require.Equal(t, "one Programmed=True/Programmed", say("HTTPRoute", "first"))
+	require.Equal(t, "two Programmed=False/Pending fleet b: not acknowledged by n", say("HTTPRoute", "second"))
+	require.Equal(t, "Gateway one Enforced=True/Enforced", say("AuthPolicy", "winner"))
+	require.Contains(t, say("AuthPolicy", "loser"), "Gateway one Enforced=False/Overridden")
+	require.Contains(t, say("AuthPolicy", "lost"), "Enforced=False/Invalid it is not accepted")
+	require.Equal(t, "Gateway two Enforced=False/Pending fleet b: not acknowledged by n", say("AuthPolicy", "slow"))
+
+	state.Fleets[0].Quarantined = []Quarantine{{Origin: policy.Origin{Object: policy.ObjectRef{Kind: "HTTPRoute", Namespace: "default", Name: "first"}}, Node: "n", Message: "no"}}
+	require.Equal(t, "one Programmed=False/Rejected n: no", say("HTTPRoute", "first"))
+	require.Equal(t, "Gateway one Enforced=True/Enforced", say("AuthPolicy", "winner"))
+}
