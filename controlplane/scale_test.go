@@ -130,6 +130,54 @@ func BenchmarkIncremental5000(b *testing.B) {
 	require.Equal(b, 1, resolver.Full)
 }
 
+func scalePolicies(i int) string {
+	return fmt.Sprintf(`apiVersion: weir.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: r%05[1]d}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r%05[1]d}]
+  authentication: [{name: key, apiKey: {}}]
+---
+apiVersion: weir.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: {name: r%05[1]d}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r%05[1]d}]
+  limits: [{name: all, requests: 1000, window: 1m}]
+`, i)
+}
+
+// BenchmarkIncrementalPolicies5000 is BenchmarkIncremental5000 with two policies
+// for each route.
+func BenchmarkIncrementalPolicies5000(b *testing.B) {
+	parser, objects := scaleObjects(b, 5000)
+	for i := range 5000 {
+		objects = append(objects, parsed(b, parser, fmt.Sprintf("p%05d.yaml", i), scalePolicies(i))...)
+	}
+	options := envoy.Options{ListenAddress: "127.0.0.1", ExtAuthzAddress: "127.0.0.1:1", RateLimitAddress: "127.0.0.1:2"}
+	var resolver policy.Resolver
+	var fleet, rules envoy.Cache
+	compile := func(objects []*policy.Object) {
+		plan, _ := resolver.Resolve(policy.Input{Objects: objects})
+		_, err := fleet.CompileFleet(plan, options)
+		require.NoError(b, err)
+		_, err = rules.CompileRules(plan)
+		require.NoError(b, err)
+	}
+	compile(objects)
+	b.ReportAllocs()
+	for n := 1; b.Loop(); n++ {
+		b.StopTimer()
+		next := slices.Clone(objects)
+		i := slices.IndexFunc(next, func(o *policy.Object) bool { return o.File == fmt.Sprintf("r%05d.yaml", 4999-n%1000) })
+		next[i] = parsed(b, parser, next[i].File, scaleRoute(4999-n%1000, n))[0]
+		objects = next
+		b.StartTimer()
+		compile(objects)
+	}
+	require.Equal(b, 1, resolver.Full)
+}
+
 // What is compiled with a cache is what is compiled without.
 func TestCacheIsFull(t *testing.T) {
 	parser, objects := scaleObjects(t, 200)

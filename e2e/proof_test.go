@@ -82,8 +82,11 @@ func startSecured(t *testing.T, policy string, trusted ...*pki) *secured {
 // client keeps its connections.
 func (s *secured) client(certificates ...tls.Certificate) *http.Client {
 	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{
-		RootCAs: s.authority.pool(), ServerName: "www.example", Certificates: certificates,
+		RootCAs: s.authority.pool(), ServerName: "www.example",
 	}}
+	if len(certificates) > 0 { // whatever authorities the server names
+		transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificates[0], nil }
+	}
 	s.T.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Timeout: 10 * time.Second, Transport: transport}
 }
@@ -281,11 +284,15 @@ func tokenPolicy(route, constraint string) string {
 func TestDPoPThroughEnvoy(t *testing.T) {
 	s, _ := edge(t, routeYAML("bound", "/bound")+tokenPolicy("bound", "      senderConstraint: {require: DPoP, dpop: {scheme: http, requireNonce: true}}\n")+
 		tokenPolicy("closed", "      senderConstraint: {dpop: {scheme: http}}\n")+
-		tokenPolicy("organizations", "      senderConstraint: {dpop: {scheme: http}}\n"))
+		tokenPolicy("user-rest", "      senderConstraint: {dpop: {scheme: http}}\n"))
 	issuer, kid := developmentKey(t, s)
 	key, jwk, jkt := keyFor(t)
 	mint := func(cnf any) string {
-		return sign(t, issuer, jwt.SigningMethodES256, kid, func(c jwt.MapClaims, _ map[string]any) { c["cnf"] = cnf })
+		return sign(t, issuer, jwt.SigningMethodES256, kid, func(c jwt.MapClaims, _ map[string]any) {
+			if cnf != nil {
+				c["cnf"] = cnf
+			}
+		})
 	}
 	bound := mint(map[string]any{"jkt": jkt})
 	headers := func(method, path string, more jwt.MapClaims) []string {
@@ -319,6 +326,10 @@ func TestDPoPThroughEnvoy(t *testing.T) {
 	}
 	require.Equal(t, 200, s.Do(http.MethodGet, "/closed/x%20y", "", headers("GET", "/closed/x%20y", nil)...).Status, "escapes")
 	require.Equal(t, 200, s.Do(http.MethodGet, "/closed", "", "Authorization", "Bearer "+mint(nil)).Status, "what is not bound is a bearer token")
+
+	// What is transcoded to gRPC is proven as the client sent it.
+	require.Equal(t, 200, s.Do(http.MethodGet, "/v1/organizations?pageSize=2", "", headers("GET", "/v1/organizations", nil)...).Status)
+	s.Do(http.MethodGet, "/v1/organizations", "", headers("POST", "/weir.user.v1.UserService/ListOrganizations", nil)...).Problem(t, 401, "DPOP_PROOF_INVALID")
 
 	// Nonces: told with the refusal, good for the next try.
 	s.Do(http.MethodGet, "/bound", "", "Authorization", "Bearer "+mint(nil)).Problem(t, 401, "TOKEN_NOT_BOUND")
@@ -400,7 +411,8 @@ func TestSignedRequestsThroughEnvoy(t *testing.T) {
 	}
 	answer = s.Do(http.MethodPost, "/closed", body, sfSigned(secret, "key-1", components("POST", "/closed", "?"), "")...)
 	answer.Problem(t, 401, "SIGNATURE_COVERAGE")
-	for _, shown := range []string{s.Weir("plan", "-f", s.Policy), s.Weir("explain", "--json", "GET", s.URL+"/closed")} {
+	plan, _, _ := s.TryWeir("plan", "--whole", s.Policy, "--resources")
+	for _, shown := range []string{plan, s.Weir("explain", "GET http://127.0.0.1:8080/closed"), s.Weir("translate", "--to", "rules", s.Policy), s.Weir("logs", "-n", "500")} {
 		require.NotContains(t, shown, secret)
 		require.NotContains(t, shown, base64.StdEncoding.EncodeToString([]byte(secret)))
 	}

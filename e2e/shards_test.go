@@ -171,7 +171,13 @@ func (p *proxied) rollOut(cache *envoy.Cache, text string) int {
 // anew, no request fails, on connections new and old, and what is acknowledged
 // is served.
 func TestShardsAreMadeUnderLoad(t *testing.T) {
-	p := startEnvoy(t)
+	for name, stateOfTheWorld := range map[string]bool{"delta": false, "state of the world": true} {
+		t.Run(name, func(t *testing.T) { shardsUnderLoad(t, startEnvoyBy(t, stateOfTheWorld)) })
+	}
+}
+
+func shardsUnderLoad(t *testing.T, p *proxied) {
+	t.Helper()
 	p.options.ExtAuthzAddress, p.options.RateLimitAddress, p.options.ShardAbove = "", "", 20
 	var seen sync.Map
 	upstream := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

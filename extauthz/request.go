@@ -1,6 +1,7 @@
 package extauthz
 
 import (
+	"strconv"
 	"strings"
 )
 
@@ -21,13 +22,12 @@ type Request struct {
 	Target string
 	// Authority is the host with an optional port, as sent.
 	Authority string
+	// Port is the one that the client connected to; 0 when it is not known.
+	Port uint32
 	// Protocol is "HTTP/1.1", "HTTP/2", ...
 	Protocol string
 	// Scheme is "https" or "http", as the proxy in front sees it.
 	Scheme string
-	// Port is the one that the client connected to, as the proxy knows it; 0 when it
-	// is not known.
-	Port uint32
 	// Source is the client's IP address without port.
 	Source string
 	// Certificate is the client certificate of the connection in PEM, URL-encoded
@@ -278,4 +278,14 @@ func (r *Request) Sent() (method, target string) {
 		method = r.Method
 	}
 	return method, path
+}
+
+// Authorities are those that the client may have sent: the one that is known,
+// and, since Envoy takes the port off, the same with the port that the client
+// connected to. The second is empty where there is only one.
+func (r *Request) Authorities() (known, ported string) {
+	if r.Port == 0 || strings.LastIndexByte(r.Authority, ':') > strings.LastIndexByte(r.Authority, ']') {
+		return r.Authority, ""
+	}
+	return r.Authority, r.Authority + ":" + strconv.FormatUint(uint64(r.Port), 10)
 }

@@ -23,22 +23,29 @@ type Resolver struct {
 	rest    []*Object
 	targets map[ObjectRef][]*Object
 	mixed   map[ObjectRef]bool
+	// opaque is set where no change can be told to leave others alone.
+	opaque bool
+	// owned are the hosts whose routes are a copy that no Plan handed out has, by the
+	// places of port, chain and host; ownStatuses says so of the statuses.
+	owned       map[[3]int]bool
+	ownStatuses bool
 	// Full counts inputs that were resolved as a whole.
 	Full int
 }
 
 // maxRoutesPatched is how many changed routes are put in place one by one.
-const maxRoutesPatched = 16
+const maxRoutesPatched = 64
 
 // Resolve is what the function Resolve returns; the caller does not change it.
 func (r *Resolver) Resolve(input Input) (*Plan, Problems) {
 	if changed, ok := r.changedRoutes(input); ok {
 		plan, problems, patched := r.plan, r.problems, true
-		for _, at := range changed {
-			if plan, problems, patched = r.patch(plan, problems, r.input.Objects[at], input.Objects[at]); !patched {
+		r.owned, r.ownStatuses = map[[3]int]bool{}, false
+		for _, change := range changed {
+			if plan, problems, patched = r.patch(plan, problems, change); !patched {
 				break
 			}
-			r.byRef[input.Objects[at].Ref] = input.Objects[at]
+			r.put(change.object().Ref, change.after)
 		}
 		if patched {
 			if plan != r.plan {
@@ -60,27 +67,40 @@ func isRoute(kind string) bool {
 
 func (r *Resolver) index(input Input) {
 	r.input, r.fleets = input, fleetsOf(input)
-	r.byRef, r.targets, r.mixed, r.rest = make(map[ObjectRef]*Object, len(input.Objects)), map[ObjectRef][]*Object{}, map[ObjectRef]bool{}, nil
+	r.byRef, r.targets, r.mixed, r.rest, r.opaque = make(map[ObjectRef]*Object, len(input.Objects)), map[ObjectRef][]*Object{}, map[ObjectRef]bool{}, nil, false
 	for _, object := range input.Objects {
 		r.byRef[object.Ref] = object
-		if isRoute(object.Ref.Kind) {
-			continue
+	}
+	for _, object := range input.Objects {
+		if !isRoute(object.Ref.Kind) {
+			r.indexTargets(object)
 		}
-		toRoute := false
-		targets := targetRefsOf(object)
-		for _, target := range targets {
-			ref := target.ref(object)
-			if !isRoute(ref.Kind) {
-				continue
-			}
-			toRoute = true
+	}
+}
+
+// indexTargets puts an object with the routes that it targets, or with the rest. A
+// policy whose target is not there closes other routes, so it is of the rest; with
+// more targets it cannot be told what it does to which.
+func (r *Resolver) indexTargets(object *Object) {
+	targets := targetRefsOf(object)
+	toRoute, missing := false, false
+	for _, target := range targets {
+		ref := target.ref(object)
+		if isRoute(ref.Kind) {
+			toRoute, missing = true, missing || r.byRef[ref] == nil
+		}
+	}
+	if !toRoute || missing {
+		r.opaque = r.opaque || missing && len(targets) > 1
+		r.rest = append(r.rest, object)
+		return
+	}
+	for _, target := range targets {
+		if ref := target.ref(object); isRoute(ref.Kind) {
 			r.targets[ref] = append(r.targets[ref], object)
 			if len(targets) > 1 {
 				r.mixed[ref] = true
 			}
-		}
-		if !toRoute {
-			r.rest = append(r.rest, object)
 		}
 	}
 }
@@ -95,66 +115,56 @@ func fleetsOf(input Input) map[ObjectRef]string {
 	return fleets
 }
 
-// changedRoutes are the places of the objects that differ from the last input,
-// if they are a few routes and nothing else.
-func (r *Resolver) changedRoutes(input Input) ([]int, bool) {
-	if r.plan == nil || len(input.Objects) != len(r.input.Objects) || len(r.byRef) != len(input.Objects) ||
-		len(input.Closings)+len(r.input.Closings) > 0 || (input.FleetOf == nil) != (r.input.FleetOf == nil) {
-		return nil, false
+// put notes the version of a route at hand, nil for none.
+func (r *Resolver) put(ref ObjectRef, object *Object) {
+	if object == nil {
+		delete(r.byRef, ref)
+		return
 	}
-	var changed []int
-	for i, object := range input.Objects {
-		before := r.input.Objects[i]
-		if object == before {
-			continue
-		}
-		if object.Ref != before.Ref || object.File != before.File || object.line != before.line || len(changed) == maxRoutesPatched ||
-			(object.Ref.Kind != "HTTPRoute" && object.Ref.Kind != "GRPCRoute") || r.mixed[object.Ref] ||
-			comparePrecedence(object, before) != 0 {
-			return nil, false
-		}
-		changed = append(changed, i)
-	}
-	return changed, len(changed) == 0 || reflect.DeepEqual(fleetsOf(input), r.fleets)
+	r.byRef[ref] = object
 }
 
 // patch puts what a route makes of a Plan in the place of what it made before. It
-// resolves the two versions, each as the only route there is: where they differ
-// in nothing but their own routes, nothing else of the Plan differs.
-func (r *Resolver) patch(plan *Plan, problems Problems, before, after *Object) (*Plan, Problems, bool) {
-	ref := after.Ref
-	text := ref.String()
-	for _, problem := range problems {
-		if problem.Code == CodeRouteConflict && (problem.Object == ref || strings.Contains(problem.Message, text)) {
-			return nil, nil, false // It hides others, or others it.
+// resolves the two versions, each as the only route there is, but for a companion
+// where there is only one: where they differ in nothing but their own routes,
+// nothing else of the Plan differs.
+func (r *Resolver) patch(plan *Plan, problems Problems, change routeChange) (*Plan, Problems, bool) {
+	ref := change.object().Ref
+	if conflicts(ref, problems) {
+		return nil, nil, false
+	}
+	beside := slices.Concat(r.rest, r.targets[ref])
+	if change.before == nil || change.after == nil {
+		companion := r.companion(change.object())
+		if companion == nil {
+			return nil, nil, false
 		}
+		beside = append(beside, companion)
 	}
 	alone := func(object *Object) (*Plan, Problems) {
-		objects := slices.Concat(r.rest, r.targets[ref], []*Object{object})
+		objects := beside
+		if object != nil {
+			objects = append(slices.Clone(beside), object)
+		}
 		return Resolve(Input{Objects: objects, FleetOf: r.input.FleetOf})
 	}
-	oldPlan, oldProblems := alone(before)
-	newPlan, newProblems := alone(after)
+	oldPlan, oldProblems := alone(change.before)
+	newPlan, newProblems := alone(change.after)
 	if !sameBeside(ref, oldPlan, newPlan) || !slices.Equal(others(ref, oldProblems), others(ref, newProblems)) {
 		return nil, nil, false
 	}
 	patched := *plan
 	patched.Ports = slices.Clone(plan.Ports)
 	for i := range patched.Ports {
-		if !r.patchPort(ref, after, &patched.Ports[i], &oldPlan.Ports[i], &newPlan.Ports[i]) {
+		if !r.patchPort(ref, change.after, i, &patched.Ports[i], &oldPlan.Ports[i], &newPlan.Ports[i]) {
 			return nil, nil, false
 		}
 	}
 	patched.AuthRoutes = patchAuth(plan.AuthRoutes, oldPlan.AuthRoutes, newPlan.AuthRoutes)
-	patched.Statuses = slices.Clone(plan.Statuses)
-	at := slices.IndexFunc(patched.Statuses, func(s ObjectStatus) bool { return s.Object == ref })
-	now := slices.IndexFunc(newPlan.Statuses, func(s ObjectStatus) bool { return s.Object == ref })
-	if (at < 0) != (now < 0) {
-		return nil, nil, false
+	if !r.ownStatuses {
+		patched.Statuses, r.ownStatuses = slices.Clone(plan.Statuses), true
 	}
-	if at >= 0 {
-		patched.Statuses[at] = newPlan.Statuses[now]
-	}
+	patched.Statuses = patchStatuses(ref, patched.Statuses, oldPlan.Statuses, newPlan.Statuses)
 	return &patched, patchProblems(ref, problems, newProblems), true
 }
 
@@ -164,7 +174,7 @@ func sameBeside(ref ObjectRef, a, b *Plan) bool {
 	strip := func(plan *Plan) *Plan {
 		bare := *plan
 		bare.Digest, bare.AuthRoutes = "", nil
-		bare.Statuses = slices.DeleteFunc(slices.Clone(plan.Statuses), func(s ObjectStatus) bool { return s.Object == ref })
+		bare.Statuses = uncounted(ref, plan.Statuses)
 		bare.Ports = slices.Clone(plan.Ports)
 		for i := range bare.Ports {
 			bare.Ports[i].Chains = slices.Clone(bare.Ports[i].Chains)
@@ -179,10 +189,6 @@ func sameBeside(ref ObjectRef, a, b *Plan) bool {
 		return &bare
 	}
 	return reflect.DeepEqual(strip(a), strip(b))
-}
-
-func others(ref ObjectRef, problems Problems) Problems {
-	return slices.DeleteFunc(slices.Clone(problems), func(p Problem) bool { return p.Object == ref })
 }
 
 func patchProblems(ref ObjectRef, problems, now Problems) Problems {
@@ -228,30 +234,36 @@ func patchAuth(all, before, after []*authRoute) []*authRoute {
 
 // patchPort patches the hosts that the route is on. before and after are the
 // port's in the Plans of the route alone.
-func (r *Resolver) patchPort(ref ObjectRef, object *Object, port, before, after *Port) bool {
+func (r *Resolver) patchPort(ref ObjectRef, object *Object, number int, port, before, after *Port) bool {
 	if port.Number != after.Number || port.Fleet != after.Fleet {
 		return false
 	}
 	for j := range after.Chains {
 		for k := range after.Chains[j].Hosts {
-			old, now := &before.Chains[j].Hosts[k], &after.Chains[j].Hosts[k]
-			if len(old.Routes)+len(now.Routes) == 0 {
+			name := after.Chains[j].Hosts[k].Name
+			old, now := ofRoute(ref, before.Chains[j].Hosts[k].Routes), ofRoute(ref, after.Chains[j].Hosts[k].Routes)
+			if len(old)+len(now) == 0 {
 				continue
 			}
 			c := slices.IndexFunc(port.Chains, func(chain Chain) bool { return chain.Name == after.Chains[j].Name })
 			if c < 0 || hasFallbacks(port.Chains[c].Hosts) {
 				return false
 			}
-			h := slices.IndexFunc(port.Chains[c].Hosts, func(host Host) bool { return host.Name == now.Name })
+			h := slices.IndexFunc(port.Chains[c].Hosts, func(host Host) bool { return host.Name == name })
 			if h < 0 {
 				return false
 			}
-			routes, ok := r.patchRoutes(ref, object, port.Chains[c].Hosts[h].Routes, len(old.Routes), now.Routes)
+			all := port.Chains[c].Hosts[h].Routes
+			if place := [3]int{number, c, h}; !r.owned[place] {
+				all = append(make([]Route, 0, len(all)+maxRoutesPatched), all...)
+				port.Chains = slices.Clone(port.Chains)
+				port.Chains[c].Hosts = slices.Clone(port.Chains[c].Hosts)
+				r.owned[place] = true
+			}
+			routes, ok := r.patchRoutes(ref, object, all, len(old), now)
 			if !ok {
 				return false
 			}
-			port.Chains = slices.Clone(port.Chains)
-			port.Chains[c].Hosts = slices.Clone(port.Chains[c].Hosts)
 			port.Chains[c].Hosts[h].Routes = routes
 		}
 	}
@@ -263,8 +275,8 @@ func hasFallbacks(hosts []Host) bool {
 	return len(hosts) > 1 && slices.ContainsFunc(hosts, func(host Host) bool { return strings.HasPrefix(host.Name, "*") })
 }
 
+// patchRoutes changes all, which is the caller's own.
 func (r *Resolver) patchRoutes(ref ObjectRef, object *Object, all []Route, count int, now []Route) ([]Route, bool) {
-	patched := make([]Route, 0, len(all)+len(now))
 	for i := range all {
 		if all[i].Origin.Object == ref {
 			count--
@@ -275,15 +287,15 @@ func (r *Resolver) patchRoutes(ref ObjectRef, object *Object, all []Route, count
 				return nil, false // One would hide the other.
 			}
 		}
-		patched = append(patched, all[i])
 	}
 	if count != 0 {
 		return nil, false
 	}
+	patched := slices.DeleteFunc(all, func(route Route) bool { return route.Origin.Object == ref })
 	precedence := resolver{byRef: r.byRef}
 	was := r.byRef[ref]
-	r.byRef[ref] = object
-	defer func() { r.byRef[ref] = was }()
+	r.put(ref, object)
+	defer r.put(ref, was)
 	for i := range now {
 		at, _ := slices.BinarySearchFunc(patched, now[i], func(other, route Route) int {
 			if order := precedence.compareRoutes(other, route); order != 0 {

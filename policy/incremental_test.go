@@ -2,8 +2,10 @@ package policy_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -18,6 +20,8 @@ type edits struct {
 	parser *policy.Parser
 	texts  []string
 	parsed map[string]*policy.Object
+	// gone are routes that are not there at the moment.
+	gone map[int]string
 }
 
 const editsBase = `apiVersion: gateway.networking.k8s.io/v1
@@ -81,6 +85,9 @@ func (e *edits) policyText(i int) string {
 func (e *edits) input() policy.Input {
 	var input policy.Input
 	for i, text := range e.texts {
+		if text == "" {
+			continue
+		}
 		key := fmt.Sprint(i, text)
 		if e.parsed[key] == nil {
 			documents := e.parser.Parse(fmt.Sprintf("%02d.yaml", i), []byte(text))
@@ -99,7 +106,7 @@ func TestIncrementalIsFull(t *testing.T) {
 	require.NoError(t, err)
 	patched := 0
 	for seed := range uint64(20) {
-		e := &edits{t: t, random: rand.New(rand.NewPCG(seed, 1)), parser: parser, parsed: map[string]*policy.Object{}}
+		e := &edits{t: t, random: rand.New(rand.NewPCG(seed, 1)), parser: parser, parsed: map[string]*policy.Object{}, gone: map[int]string{}}
 		e.texts = append(e.texts, editsBase)
 		for i := range 2 {
 			e.texts = append(e.texts, fmt.Sprintf("apiVersion: weir.dev/v1alpha1\nkind: Backend\nmetadata: {name: b%d}\nspec: {endpoints: [{address: 127.0.0.1, port: 9000}]}\n", i))
@@ -121,9 +128,14 @@ func TestIncrementalIsFull(t *testing.T) {
 			require.Equal(t, wantProblems, problems, "seed %d", seed)
 			for range 1 + e.random.IntN(2) {
 				i := e.random.IntN(8)
-				if e.random.IntN(4) == 0 {
+				switch {
+				case e.random.IntN(4) == 0:
 					e.texts[routes+i] = e.route(i)
-				} else {
+				case e.random.IntN(4) == 0:
+					e.gone[i], e.texts[routes+i] = e.texts[routes+i], e.gone[i] // or there again
+				case e.random.IntN(6) == 0 && e.texts[routes+i] != "":
+					e.texts[routes+i] = "# another line\n" + e.texts[routes+i]
+				default:
 					e.texts[routes+i] = e.nudged(i, e.texts[routes+i])
 				}
 			}
@@ -136,4 +148,111 @@ func TestIncrementalIsFull(t *testing.T) {
 	}
 	require.Greater(t, patched, 50, "some of it is incremental")
 	t.Logf("%d of %d rounds were incremental", patched, 20*40)
+}
+
+// Routes that come and go, like those that change, are put in place one by one
+// where another one shows what they bring along.
+func TestRoutesComeAndGoIncrementally(t *testing.T) {
+	parser, err := policy.NewParser()
+	require.NoError(t, err)
+	route := func(i int) string {
+		return fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r%d}
+spec:
+  parentRefs: [{name: edge}]
+  rules:
+  - {name: all, matches: [{path: {value: /r/%d}}], backendRefs: [{group: weir.dev, kind: Backend, name: b0}]}
+`, i, i)
+	}
+	gatewayPolicies := `apiVersion: weir.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: keys}
+spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: edge}], authentication: [{name: k, apiKey: {}}]}
+---
+apiVersion: weir.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: {name: limits}
+spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: edge}], limits: [{name: l, requests: 5, window: 1m}]}
+---
+apiVersion: weir.dev/v1alpha1
+kind: Backend
+metadata: {name: b0}
+spec: {endpoints: [{address: 127.0.0.1, port: 9000}]}
+`
+	var resolver policy.Resolver
+	objects := map[string][]*policy.Object{}
+	text := func(file, content string) {
+		objects[file] = nil
+		for _, document := range parser.Parse(file, []byte(content)) {
+			require.Empty(t, document.Problems)
+			objects[file] = append(objects[file], document.Object)
+		}
+	}
+	check := func(full int) {
+		t.Helper()
+		var input policy.Input
+		for _, file := range slices.Sorted(maps.Keys(objects)) {
+			input.Objects = append(input.Objects, objects[file]...)
+		}
+		plan, problems := resolver.Resolve(input)
+		wantPlan, wantProblems := policy.Resolve(input)
+		require.Equal(t, wantPlan, plan)
+		require.Equal(t, wantProblems, problems)
+		require.Equal(t, full, resolver.Full)
+	}
+	text("a", editsBase)
+	text("b", gatewayPolicies)
+	text("r1", route(1))
+	text("r2", route(2))
+	text("r4", route(4))
+	check(1)
+	text("r3", route(3))
+	check(1)
+	text("r5", route(5)+"---\n"+route(6))
+	delete(objects, "r1")
+	check(1)
+	text("r5", "# the same, a line further down\n"+route(5)+"---\n"+route(6))
+	check(1)
+	delete(objects, "r5")
+	delete(objects, "r2")
+	check(1)
+	text("r4", route(7))
+	check(1)
+	delete(objects, "r4")
+	check(1)
+	delete(objects, "r3") // The last one: nothing leads to the Backend any more.
+	check(2)
+}
+
+// What an AuthPolicy with a target that is not there closes stays closed when it
+// changes.
+func TestAMissingTargetClosesWhatChanges(t *testing.T) {
+	parser, err := policy.NewParser()
+	require.NoError(t, err)
+	e := &edits{t: t, random: rand.New(rand.NewPCG(1, 1)), parser: parser, parsed: map[string]*policy.Object{}}
+	route := func(path string) string {
+		return fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r}
+spec:
+  parentRefs: [{name: edge}]
+  rules: [{name: all, matches: [{path: {value: %s}}], backendRefs: [{group: weir.dev, kind: Backend, name: b}]}]
+`, path)
+	}
+	e.texts = []string{
+		editsBase, "apiVersion: weir.dev/v1alpha1\nkind: Backend\nmetadata: {name: b}\nspec: {endpoints: [{address: 127.0.0.1, port: 9000}]}\n", route("/a"),
+		"apiVersion: weir.dev/v1alpha1\nkind: AuthPolicy\nmetadata: {name: p}\nspec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: mistyped}], authentication: [{name: k, apiKey: {}}]}\n",
+	}
+	var resolver policy.Resolver
+	for _, path := range []string{"/a", "/b", "/c"} {
+		e.texts[2] = route(path)
+		plan, _ := resolver.Resolve(e.input())
+		want, _ := policy.Resolve(e.input())
+		require.Equal(t, want, plan)
+		closed := plan.Ports[0].Chains[0].Hosts[0].Routes[0]
+		require.NotNil(t, closed.Auth)
+		require.True(t, closed.Auth.Refuse)
+	}
+	require.Equal(t, 1, resolver.Full)
 }

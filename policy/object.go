@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,6 +37,12 @@ func (o *Object) JSON() []byte { return o.raw }
 // Origin names a field of the object, or the object itself for "".
 func (o *Object) Origin(field string) Origin {
 	return Origin{Object: o.Ref, Field: field, File: o.File, Line: o.lineOf(field)}
+}
+
+// same reports whether two objects say the same at the same place, as those of a
+// file do in which something else changed.
+func (o *Object) same(other *Object) bool {
+	return o == other || o.SameContent(other) && o.File == other.File && o.line == other.line && slices.Equal(o.lines, other.lines)
 }
 
 // place is the file and, where there is one, the line.

@@ -18,3 +18,10 @@ func (s *Server) SetLinger(linger time.Duration) {
 
 // SetAtOnce is the negative control of the order of rollouts; call it before any.
 func (g *Group) SetAtOnce() { g.atOnce = true }
+
+// SetDrain replaces how long the scopes stay that a proxy brought along.
+func (s *Server) SetDrain(drain time.Duration) {
+	for _, group := range s.groups {
+		group.drain = drain
+	}
+}

@@ -23,6 +23,8 @@ type Group struct {
 	stepTimeout time.Duration
 	// linger is how long what is unused stays, see there.
 	linger time.Duration
+	// drain is how long the scopes stay that a proxy brought along.
+	drain time.Duration
 	// closed ends every stream; first is called with the first target.
 	closed <-chan struct{}
 	first  func()
@@ -54,7 +56,7 @@ type Rejection struct {
 
 func newGroup(name string, logger *slog.Logger, metrics *metrics, closed <-chan struct{}, first func()) *Group {
 	return &Group{
-		name: name, logger: logger, metrics: metrics, stepTimeout: stepTimeout, linger: linger, closed: closed, first: first,
+		name: name, logger: logger, metrics: metrics, stepTimeout: stepTimeout, linger: linger, drain: envoy.RetireAfter, closed: closed, first: first,
 		target: envoy.Set{}, changed: make(chan struct{}), sessions: map[*session]struct{}{}, unused: map[string]map[string]time.Time{},
 	}
 }

@@ -176,8 +176,11 @@ func (s *session) pending(typeURL string) (send, remove []string, held bool) {
 		return send, remove, false
 	}
 	switch typeURL {
-	case envoy.TypeListener, envoy.TypeScope, envoy.TypeRoute:
+	case envoy.TypeListener:
+		held = !s.has(envoy.TypeCluster) || !s.hasEndpoints() || !s.hasShards()
+	case envoy.TypeScope, envoy.TypeRoute:
 		held = !s.has(envoy.TypeCluster) || !s.hasEndpoints()
+		remove = s.letGo(typeURL, remove)
 	case envoy.TypeSecret, envoy.TypeCluster, envoy.TypeEndpoint:
 		if len(remove) > 0 && (!s.has(envoy.TypeListener) || !s.has(envoy.TypeRoute)) {
 			// A name that does not exist is answered at once.
@@ -222,24 +225,6 @@ func (s *session) hasEndpoints() bool {
 	}
 	if endpoints != nil {
 		endpoints.whole = target
-	}
-	return true
-}
-
-// hasShards reports whether a proxy that knows the scopes asked for the routes
-// that each of them leads to, which it does after it took the scope.
-func (s *session) hasShards() bool {
-	scopes, routes := s.types[envoy.TypeScope], s.types[envoy.TypeRoute]
-	if scopes == nil {
-		return true
-	}
-	for name, resource := range s.group.target[envoy.TypeScope] {
-		if scopes.refused[name] == resource.Version {
-			continue
-		}
-		if _, there := s.group.target[envoy.TypeRoute][name]; there && (routes == nil || !routes.wants(name)) {
-			return false
-		}
 	}
 	return true
 }

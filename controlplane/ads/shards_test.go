@@ -2,6 +2,7 @@ package ads_test
 
 import (
 	"testing"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/stretchr/testify/require"
@@ -40,17 +41,17 @@ func TestShardsComeBeforeTheListener(t *testing.T) {
 	scopes := proxy.next(srds)
 	require.Equal(t, "+port~2=port~2", describe(scopes))
 	proxy.ack(scopes)
-	proxy.requireNothing(lds)
+	proxy.requireNothing(cds)
 	f.requireGoesOn(done)
 	proxy.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: rds, ResourceNamesSubscribe: []string{"port~2"}})
 	routes := proxy.next(rds)
 	require.Equal(t, "+port~2=to-a", describe(routes))
-	proxy.requireNothing(lds)
+	proxy.requireNothing(cds)
 	f.requireGoesOn(done)
 	proxy.ack(routes)
 	listener := proxy.next(lds)
 	require.Equal(t, "+port=2", describe(listener))
-	proxy.requireNothing(srds)
+	proxy.requireNothing(cds)
 	proxy.ack(listener)
 	gone := proxy.next(srds)
 	require.Equal(t, "-port~1", describe(gone))
@@ -82,4 +83,50 @@ func TestAChangedShardIsSentAlone(t *testing.T) {
 	done := f.rollout(setOf(t, "cds a=1", "lds port=1", "srds port~1=1 port~2=1", "rds port~1=to-a port~2=to-b"))
 	proxy.accept(rds, "+port~2=to-b")
 	require.NoError(t, f.requireDone(done))
+}
+
+// A control plane that divides routes as none did before it, as after a restart,
+// has a proxy get its shards before the listener, and leaves the others alone
+// while connections may be drained that need them.
+func TestShardsOfAnEarlierLife(t *testing.T) {
+	f := newFixture(t)
+	f.ads.SetDrain(time.Hour)
+	old := setOf(t, "cds a=1", "lds port=1", "srds port~1=1", "rds port~1=to-a")
+	require.NoError(t, f.requireDone(f.rollout(setOf(t, "cds a=1", "lds port=2", "srds port~2=1", "rds port~2=to-a"))))
+	c := f.dial("ingress")
+	c.subscribe("envoy-1", cds, nil, versions(old, cds))
+	c.ack(c.next(cds))
+	c.subscribe("envoy-1", srds, nil, versions(old, srds))
+	scopes := c.next(srds)
+	require.Equal(t, "+port~2=port~2", describe(scopes), "the other is not removed")
+	c.subscribe("envoy-1", rds, []string{"port~1"}, versions(old, rds))
+	c.accept(rds, "") // nor are its routes
+	c.subscribe("envoy-1", lds, nil, versions(old, lds))
+	c.requireNothing(cds)
+	c.ack(scopes)
+	c.requireNothing(cds)
+	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: rds, ResourceNamesSubscribe: []string{"port~2"}})
+	routes := c.next(rds)
+	require.Equal(t, "+port~2=to-a", describe(routes))
+	c.requireNothing(cds)
+	c.ack(routes)
+	c.accept(lds, "+port=2")
+	f.requireInSync()
+}
+
+// The scopes of an earlier life go when nothing can need them any more.
+func TestShardsOfAnEarlierLifeGo(t *testing.T) {
+	f := newFixture(t)
+	f.ads.SetDrain(time.Nanosecond)
+	old := setOf(t, "cds a=1", "srds port~1=1")
+	require.NoError(t, f.requireDone(f.rollout(setOf(t, "cds a=1"))))
+	c := f.dial("ingress")
+	c.subscribe("envoy-1", cds, nil, versions(old, cds))
+	c.ack(c.next(cds))
+	c.subscribe("envoy-1", lds, nil, nil)
+	c.ack(c.next(lds))
+	c.subscribe("envoy-1", rds, []string{"x"}, nil)
+	c.ack(c.next(rds))
+	c.subscribe("envoy-1", srds, nil, versions(old, srds))
+	c.accept(srds, "-port~1")
 }

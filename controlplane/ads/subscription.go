@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"weir.dev/controlplane/envoy"
 )
@@ -38,6 +39,10 @@ type subscription struct {
 	all   bool
 	// inFlight is the response that waits for an answer, nil if none.
 	inFlight *delivery
+	// brought are the names that the client has from an earlier stream, noted of
+	// scopes alone, and since is when it came.
+	brought []string
+	since   time.Time
 	// answered is set once the client has had a response and said what it thinks
 	// of it, be it an empty one.
 	answered bool
@@ -52,6 +57,9 @@ type delivery struct {
 func newSubscription(r *request) *subscription {
 	sub := &subscription{names: map[string]struct{}{}, known: map[string]string{}, refused: map[string]string{}, all: true}
 	maps.Copy(sub.known, r.initial)
+	if r.typeURL == envoy.TypeScope && len(r.initial) > 0 {
+		sub.brought, sub.since = slices.Collect(maps.Keys(r.initial)), time.Now()
+	}
 	sub.wildcard = len(r.subscribe) == 0 && ofAll(r.typeURL)
 	return sub
 }

@@ -21,10 +21,10 @@ import (
 // where the routes are looked up, and no further.
 const headerShard = identity.HeaderPrefix + "shard"
 
-// retireAfter is how long the shards of an earlier tree are served and kept up to
+// RetireAfter is how long the shards of an earlier tree are served and kept up to
 // date: connections that were there before a listener changed stay with how it
 // was for Envoy's drain time, by default 600 s.
-const retireAfter = 11 * time.Minute
+const RetireAfter = 11 * time.Minute
 
 // shardBounds are how many routes a chain has at least that is spread, how many a
 // shard is to have when a tree is made, and how many it may grow to before
@@ -96,7 +96,7 @@ func (c *Cache) shard(plan *policy.Plan, options *Options) map[string]*tree {
 	}
 	for name, s := range c.chains {
 		// What is tried while something is in quarantine may lack a chain.
-		if now.Sub(s.seen) > retireAfter {
+		if now.Sub(s.seen) > RetireAfter {
 			delete(c.chains, name)
 		}
 	}
@@ -120,7 +120,7 @@ func (c *Cache) decide(name string, chain *policy.Chain, s *sharding, now time.T
 		return s.tree // Nothing tells these routes apart.
 	}
 	if known {
-		s.retired = append(s.retired, retiredTree{s.tree, now.Add(retireAfter)})
+		s.retired = append(s.retired, retiredTree{s.tree, now.Add(RetireAfter)})
 	}
 	s.tree = planted
 	return s.tree

@@ -27,10 +27,10 @@ func toRequest(check *authv3.CheckRequest) *extauthz.Request {
 		Method:    http.GetMethod(),
 		Target:    http.GetPath(),
 		Authority: http.GetHost(),
+		Port:      attributes.GetDestination().GetAddress().GetSocketAddress().GetPortValue(),
 		Protocol:  http.GetProtocol(),
 		Scheme:    http.GetScheme(),
 		Body:      body(http),
-		Port:      attributes.GetDestination().GetAddress().GetSocketAddress().GetPortValue(),
 		Source:    attributes.GetSource().GetAddress().GetSocketAddress().GetAddress(),
 		Headers:   headers(http),
 

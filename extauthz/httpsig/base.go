@@ -18,10 +18,10 @@ type message struct {
 }
 
 // newMessage reads a request as the client sent it. scheme is the one that
-// clients use.
-func newMessage(request *extauthz.Request, scheme string) *message {
+// clients use, authority one of those that they may have sent.
+func newMessage(request *extauthz.Request, scheme, authority string) *message {
 	method, target := request.Sent()
-	m := &message{request: request, method: method, scheme: scheme, authority: strings.ToLower(request.Authority), path: target}
+	m := &message{request: request, method: method, scheme: scheme, authority: strings.ToLower(authority), path: target}
 	if at := strings.IndexByte(target, '?'); at >= 0 {
 		m.path, m.query = target[:at], target[at:]
 	}

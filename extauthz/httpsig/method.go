@@ -195,17 +195,30 @@ func (m *method) prove(ctx context.Context, call *extauthz.Call) (*extauthz.Sign
 	if err := m.checkCoverage(s, call.Request); err != nil {
 		return nil, extauthz.Refuse(extauthz.ReasonSignatureCoverage, err)
 	}
-	base, err := newMessage(call.Request, m.scheme).signatureBase(s.input)
-	if err != nil {
-		return nil, err
-	}
-	if err := verify(signer, base, s.signature); err != nil {
+	if err := m.verify(s, signer, call.Request); err != nil {
 		return nil, err
 	}
 	if err := checkBody(s, call.Request); err != nil {
 		return nil, extauthz.Refuse(extauthz.ReasonContentDigest, err)
 	}
 	return signer, m.once(ctx, call.Now, s)
+}
+
+// verify tries the authorities that the client may have sent.
+func (m *method) verify(s *signed, signer *extauthz.Signer, request *extauthz.Request) error {
+	known, ported := request.Authorities()
+	base, err := newMessage(request, m.scheme, known).signatureBase(s.input)
+	if err != nil {
+		return err
+	}
+	if err = verify(signer, base, s.signature); err == nil || ported == "" {
+		return err
+	}
+	other, err := newMessage(request, m.scheme, ported).signatureBase(s.input)
+	if err != nil || other == base {
+		return errSignature
+	}
+	return verify(signer, other, s.signature)
 }
 
 // checkBody holds a body to its signed digest where the proxy has sent the body

@@ -305,6 +305,20 @@ func TestSignatures(t *testing.T) {
 	}
 }
 
+// Envoy takes the port off the host, so the one that was connected to counts.
+func TestPorts(t *testing.T) {
+	k := newKeys(t)
+	consumers, method := k.consumers(t), build(t, &terms{}, nil)
+	components := append([]string{}, usual()...)
+	components[1] = `"@authority": api.example:8443`
+	r := request(k.headers(plan{components, goodParameters("hmac-sha256"), "hmac-sha256", ""})...)
+	for port, ok := range map[uint32]bool{0: false, 8443: true, 9443: false} {
+		r.Port = port
+		_, refusal := prove(method, consumers, r, authtest.Now())
+		require.Equal(t, ok, refusal == nil, "%d: %v", port, refusal)
+	}
+}
+
 // A body that is here is held to the digest that was signed.
 func TestBodies(t *testing.T) {
 	k := newKeys(t)

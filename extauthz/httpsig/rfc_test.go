@@ -97,8 +97,10 @@ func (v vector) request() *extauthz.Request {
 		Method: "POST", Target: "/foo?param=Value&Pet=dog", Authority: authority,
 		Headers: []extauthz.Header{
 			{Name: "date", Value: "Tue, 20 Apr 2021 02:07:55 GMT"},
-			{Name: "content-type", Value: "application/json"}, {Name: "content-digest", Value: rfcDigest},
-			{Name: "content-length", Value: "18"}, {Name: "client-cert", Value: clientCert},
+			{Name: "content-type", Value: "application/json"},
+			{Name: "content-digest", Value: rfcDigest},
+			{Name: "content-length", Value: "18"},
+			{Name: "client-cert", Value: clientCert},
 		},
 	}
 }
@@ -110,7 +112,7 @@ func TestVectorsOfTheRFC(t *testing.T) {
 			require.NoError(t, err)
 			signature, err := base64.StdEncoding.DecodeString(v.signature)
 			require.NoError(t, err)
-			base, err := newMessage(v.request(), "https").signatureBase(&inputs[0])
+			base, err := newMessage(v.request(), "https", v.request().Authority).signatureBase(&inputs[0])
 			require.NoError(t, err)
 			require.NoError(t, verify(v.signer(t), base, signature))
 			// Negative controls: another message, another signature, another key.

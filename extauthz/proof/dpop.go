@@ -121,7 +121,9 @@ func (p *dpopProof) verify() error {
 
 // isFor reports what keeps a proof from being one for a request with a token
 // (RFC 9449 section 4.3, checks 8, 9 and 12).
-func (p *dpopProof) isFor(method, target, accessToken string) error {
+//
+// targets are the spellings that the request's own may have.
+func (p *dpopProof) isFor(method string, targets []string, accessToken string) error {
 	if p.method != method {
 		return errors.New("its htm is another method than the request's")
 	}
@@ -129,7 +131,7 @@ func (p *dpopProof) isFor(method, target, accessToken string) error {
 	if err != nil {
 		return fmt.Errorf("its htu %w", err)
 	}
-	if claimed != target {
+	if !slices.Contains(targets, claimed) {
 		return errors.New("its htu is another target than the request's")
 	}
 	sum := sha256.Sum256([]byte(accessToken))

@@ -254,11 +254,11 @@ func (t *terms) dpop(ctx context.Context, call *extauthz.Call, bound confirmatio
 	if subtle.ConstantTimeCompare([]byte(proof.thumbprint), []byte(bound.jkt)) != 1 {
 		return nil, t.refuseProof(call, extauthz.ReasonTokenBinding, errors.New("the proof is by another key than the token is bound to"))
 	}
-	method, target, err := t.target(call.Request)
+	method, targets, err := t.targets(call.Request)
 	if err != nil {
 		return nil, t.refuseProof(call, extauthz.ReasonDPoPInvalid, err)
 	}
-	if err := proof.isFor(method, target, accessToken); err != nil {
+	if err := proof.isFor(method, targets, accessToken); err != nil {
 		return nil, t.refuseProof(call, extauthz.ReasonDPoPInvalid, err)
 	}
 	if err := proof.verify(); err != nil {
@@ -267,16 +267,23 @@ func (t *terms) dpop(ctx context.Context, call *extauthz.Call, bound confirmatio
 	return t.fresh(ctx, call, proof)
 }
 
-// target is the request's method and URI as the client sent it, in the form of
-// canonicalTarget.
-func (t *terms) target(request *extauthz.Request) (method, target string, err error) {
+// targets are the request's method and the spellings of its URI, as the client
+// may have sent it, in the form of canonicalTarget.
+func (t *terms) targets(request *extauthz.Request) (method string, targets []string, err error) {
 	method, sent := request.Sent()
 	path, _, _ := strings.Cut(sent, "?")
-	target, err = joinTarget(t.scheme, request.Authority, path)
-	if err != nil {
-		return "", "", fmt.Errorf("the request's target %w", err)
+	known, ported := request.Authorities()
+	for _, authority := range []string{known, ported} {
+		if authority == "" {
+			continue
+		}
+		target, err := joinTarget(t.scheme, authority, path)
+		if err != nil {
+			return "", nil, fmt.Errorf("the request's target %w", err)
+		}
+		targets = append(targets, target)
 	}
-	return method, target, nil
+	return method, targets, nil
 }
 
 // fresh holds a verified proof to its time and nonce, and takes it once.

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -440,6 +441,31 @@ func TestWhatIsDemanded(t *testing.T) {
 				require.Equal(t, extauthz.ReasonTokenNotBound, ask(text).Reason, i)
 			}
 		})
+	}
+}
+
+// Envoy takes the port off the host, so the one that was connected to counts.
+func TestPorts(t *testing.T) {
+	f := newFixture(t, nil)
+	bound := f.token(f.jkt())
+	for i, test := range []struct {
+		authority string
+		port      uint32
+		target    string
+		ok        bool
+	}{
+		{"api.example", 8443, "https://api.example:8443/v1/users", true},
+		{"api.example", 8443, "https://api.example/v1/users", true},
+		{"api.example", 8443, "https://api.example:9443/v1/users", false},
+		{"api.example", 0, "https://api.example:8443/v1/users", false},
+		{"api.example:9443", 8443, "https://api.example:9443/v1/users", true},
+		{"api.example:9443", 8443, "https://api.example:8443/v1/users", false},
+		{"[::1]", 8443, "https://[::1]:8443/v1/users", true},
+	} {
+		r := request("authorization", "DPoP "+bound, "dpop", f.proof(f.client, bound, nil, map[string]any{"htu": test.target, "jti": strconv.Itoa(i)}))
+		r.Authority, r.Port = test.authority, test.port
+		_, refusal := outcome(f.method(nil), r, authtest.Now())
+		require.Equal(t, test.ok, refusal == nil, "%v: %v", test, refusal)
 	}
 }
 

@@ -24,7 +24,7 @@ func ParseJWK(object map[string]any) (public crypto.PublicKey, thumbprint string
 		return nil, "", errors.New("is not a key for verifying signatures of a kind that is supported")
 	}
 	text := func(name string) string { value, _ := object[name].(string); return value }
-	canonical := ""
+	var canonical string
 	// The values are base64url, which JSON needs no escapes for.
 	switch parsed.Public.(type) {
 	case *rsa.PublicKey:

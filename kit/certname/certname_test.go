@@ -15,22 +15,26 @@ func TestPatterns(t *testing.T) {
 		not     []string
 	}{
 		"exact SPIFFE ID": {
-			SPIFFE, "spiffe://td/ns/a", []string{"spiffe://td/ns/a"},
+			SPIFFE, "spiffe://td/ns/a",
+			[]string{"spiffe://td/ns/a"},
 			[]string{"spiffe://td/ns/a/b", "spiffe://td/ns", "spiffe://TD/ns/a", "spiffe://td/ns/aa", "spiffe://td.evil/ns/a", "xspiffe://td/ns/a"},
 		},
 		"one segment": {
-			SPIFFE, "spiffe://td/ns/*/sa/web", []string{"spiffe://td/ns/prod/sa/web"},
+			SPIFFE, "spiffe://td/ns/*/sa/web",
+			[]string{"spiffe://td/ns/prod/sa/web"},
 			[]string{"spiffe://td/ns/prod/x/sa/web", "spiffe://td/ns/sa/web", "spiffe://td/ns//sa/web", "spiffe://td/ns/prod/sa/web/x", "spiffe://td/ns/prod/sa/webx", "spiffe://evil/ns/prod/sa/web"},
 		},
 		"the rest": {
-			SPIFFE, "spiffe://td/ns/**", []string{"spiffe://td/ns/a", "spiffe://td/ns/a/b/c"},
+			SPIFFE, "spiffe://td/ns/**",
+			[]string{"spiffe://td/ns/a", "spiffe://td/ns/a/b/c"},
 			[]string{"spiffe://td/ns", "spiffe://td/nsx/a", "spiffe://td", "spiffe://tdx/ns/a"},
 		},
 		"a regular expression's characters": {SPIFFE, "spiffe://t.d/a.b", []string{"spiffe://t.d/a.b"}, []string{"spiffe://txd/a.b", "spiffe://t.d/axb"}},
 		"trust domain alone":                {SPIFFE, "spiffe://td", []string{"spiffe://td"}, []string{"spiffe://td/a"}},
 		"exact DNS name":                    {DNS, "A.example", []string{"a.example"}, []string{"b.a.example", "a.example.evil", "a.exampl"}},
 		"one label": {
-			DNS, "*.example.com", []string{"a.example.com"},
+			DNS, "*.example.com",
+			[]string{"a.example.com"},
 			[]string{"example.com", "a.b.example.com", ".example.com", "aexample.com", "*.example.com"},
 		},
 		"exact address": {Email, "a@example.com", []string{"a@example.com"}, []string{"A@example.com", "b@example.com", "a@example.com.evil"}},
