@@ -17,6 +17,7 @@ require (
 	k8s.io/client-go v0.37.2
 	weir.dev/api v0.0.0
 	weir.dev/controlplane v0.0.0
+	weir.dev/extauthz v0.0.0
 	weir.dev/kit v0.0.0
 	weir.dev/policy v0.0.0
 )
@@ -85,9 +86,10 @@ require (
 	go.uber.org/atomic v1.12.0 // indirect
 	go.yaml.in/yaml/v2 v2.4.4 // indirect
 	golang.org/x/exp v0.0.0-20260709172345-9ea1abe57597 // indirect
+	golang.org/x/mod v0.42.0 // indirect
 	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/oauth2 v0.37.0 // indirect
-	golang.org/x/sync v0.23.0 // indirect
+	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.42.0 // indirect
 	golang.org/x/time v0.15.0 // indirect
@@ -109,6 +111,7 @@ require (
 replace (
 	weir.dev/api => ../api
 	weir.dev/controlplane => ../controlplane
+	weir.dev/extauthz => ../extauthz
 	weir.dev/kit => ../kit
 	weir.dev/policy => ../policy
 )

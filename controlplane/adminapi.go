@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -91,6 +92,10 @@ func (r *running) Options(fleet string) envoy.Options {
 // adminServer makes the admin API's server.
 func (c *Config) adminServer(loop *Loop, parser *policy.Parser, logger *slog.Logger) (*admin.Server, error) {
 	options := admin.Options{Running: newRunning(loop), Parser: parser, Peers: c.AdminAPI.Peers, Logger: logger}
+	options.Decisions = &admin.Decisions{
+		Address: c.ExtAuthz.Address,
+		TLS:     func() (*tls.Config, error) { return c.Server.TLS.ClientConfig(c.ExtAuthz.Peer) },
+	}
 	if c.Sources.Managed != "" {
 		var err error
 		if options.Store, err = admin.NewStore(c.Sources.Managed, parser); err != nil {

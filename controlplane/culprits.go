@@ -293,8 +293,14 @@ func (b *bisection) take(units [][]policy.ObjectRef) {
 		return
 	}
 	if b.trials >= maxTrials || b.ctx.Err() != nil {
-		for _, ref := range slices.Concat(units...) {
+		left := slices.Concat(units...)
+		for _, ref := range left {
 			b.blame(ref, b.reason, nil)
+			if len(left) > 1 {
+				unsure := b.blamed[ref]
+				unsure.Among = len(left)
+				b.blamed[ref] = unsure
+			}
 		}
 		return
 	}

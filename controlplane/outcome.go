@@ -42,6 +42,9 @@ type Quarantine struct {
 	Origin policy.Origin
 	// Kept is set when the object's last good version serves in its place.
 	Kept bool
+	// Among is 0 where the object is known to be at fault, and else the number of
+	// changed objects that could not be told apart.
+	Among int
 	// Node, Resource and Message are the proxy, what it rejected and why, in its
 	// words.
 	Node, Resource, Message string

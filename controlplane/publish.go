@@ -45,6 +45,9 @@ func (l *Loop) Outcome() Outcome {
 			fleet.Quarantined = append(fleet.Quarantined, l.rules.state.quarantined...)
 		}
 		rejected = append(rejected, problemsOf(lane.state.quarantined)...)
+		if lane.state.stuck != nil {
+			rejected = append(rejected, rolledBack(lane.name, lane.state.stuck))
+		}
 		fleet.Waiting = l.waiting(lane, fleet.Clients)
 		fleet.Programmed = fleet.Waiting == ""
 		outcome.Fleets[lane.name] = fleet

@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -19,12 +20,30 @@ func problemsOf(quarantined []Quarantine) policy.Problems {
 		if q.Kept {
 			serves = "its last good version serves in its place"
 		}
-		problems = append(problems, policy.Problem{
+		problem := policy.Problem{
 			Origin: q.Origin, Code: policy.CodeRejected, Severity: policy.SeverityError,
 			Message: q.Node + " rejected " + q.Resource + ", so " + serves + ": " + q.Message,
-		})
+		}
+		if q.Among > 0 {
+			problem.Code = policy.CodeRolledBack
+			problem.Message = fmt.Sprintf("%s rejected %s, and which of %d changed objects is to blame was not found in %d tries, so %s: %s",
+				q.Node, q.Resource, q.Among, maxTrials, serves, q.Message)
+		}
+		problems = append(problems, problem)
 	}
 	return problems
+}
+
+// rolledBack is the problem of a fleet that is on an earlier policy as a whole.
+func rolledBack(fleet string, stuck error) policy.Problem {
+	where := "(rollout)"
+	if fleet != "" {
+		where = "(rollout to fleet " + fleet + ")"
+	}
+	return policy.Problem{
+		Origin: policy.Origin{File: where}, Code: policy.CodeRolledBack, Severity: policy.SeverityError,
+		Message: "the newest policy is not in force; what was accepted last serves: " + stuck.Error(),
+	}
 }
 
 // rejections are those that a rollout went on without.

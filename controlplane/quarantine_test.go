@@ -214,3 +214,63 @@ func TestAnOddProxyTakesNothingFromOthers(t *testing.T) {
 	require.Empty(t, outcome.Fleets[""].Quarantined)
 	require.True(t, good.serves("/r2"))
 }
+
+// Where the search is over before what is to blame is found, or not begun, that
+// is said of what was put back.
+func TestRolledBackIsSaid(t *testing.T) {
+	codes := func(outcome controlplane.Outcome) map[policy.Code]int {
+		count := map[policy.Code]int{}
+		for _, problem := range outcome.Problems.Errors() {
+			count[problem.Code]++
+		}
+		return count
+	}
+	t.Run("as a whole", func(t *testing.T) {
+		r := newRig(t)
+		r.loop.TurnQuarantineOff()
+		p := r.proxy("ingress", "envoy-1", "no", "poison")
+		r.apply(start("one-")...)
+		r.outcome("good", programmed(""))
+		next := start("two-")
+		next[4] = testRoute("r3", "/r3", "poison") + testBackend("r3", "127.0.0.1")
+		r.apply(next...)
+		outcome := r.outcome("said", func(o controlplane.Outcome) bool { return codes(o)[policy.CodeRolledBack] > 0 })
+		require.Equal(t, map[policy.Code]int{policy.CodeRolledBack: 1}, codes(outcome))
+		require.Contains(t, outcome.Problems.Errors()[0].Message, "what was accepted last serves: step \"switch routes\": envoy-1 rejected")
+		require.True(t, p.serves("one-r0"))
+		r.apply(start("three-")...)
+		outcome = r.outcome("mended", programmed(""))
+		require.Empty(t, outcome.Problems.Errors())
+	})
+	t.Run("more than can be tried", func(t *testing.T) {
+		r := newRig(t)
+		p := r.proxy("ingress", "envoy-1", "no", "poison")
+		const routes = 150
+		many := func(header func(i int) string) (texts []string) {
+			texts = append(texts, onlyGateway+testBackend("b", "127.0.0.1"))
+			for i := range routes {
+				texts = append(texts, strings.Replace(testRoute(fmt.Sprintf("r%03d", i), fmt.Sprintf("/r%d", i), header(i)), fmt.Sprintf("kind: Backend, name: r%03d", i), "kind: Backend, name: b", 1))
+			}
+			return texts
+		}
+		r.apply(many(func(int) string { return "one" })...)
+		r.outcome("good", programmed(""))
+		// Every second one is bad: each has to be tried by itself.
+		r.apply(many(func(i int) string {
+			if i%2 == 0 {
+				return "poison"
+			}
+			return "two"
+		})...)
+		outcome := r.outcome("said", func(o controlplane.Outcome) bool {
+			return o.Fleets[""].Programmed && codes(o)[policy.CodeRolledBack] > 0
+		})
+		require.Positive(t, codes(outcome)[policy.CodeRejected], "those that were found")
+		require.Equal(t, len(outcome.Fleets[""].Quarantined), codes(outcome)[policy.CodeRejected]+codes(outcome)[policy.CodeRolledBack])
+		for _, problem := range outcome.Problems.Errors() {
+			require.Equal(t, "HTTPRoute", problem.Object.Kind, "each names its object")
+			require.Positive(t, problem.Line)
+		}
+		require.True(t, p.serves("two"), "what was found to be good in time is in force")
+	})
+}

@@ -40,6 +40,9 @@ func answeringByName(t *testing.T, set envoy.Set) envoy.Set {
 				host.TypedPerFilterConfig = nil
 				for _, route := range host.GetRoutes() {
 					route.TypedPerFilterConfig = nil
+					if route.GetDirectResponse().GetStatus() == http.StatusMisdirectedRequest {
+						continue // of another chain; no route of the policy's
+					}
 					route.ResponseHeadersToAdd = []*corev3.HeaderValueOption{{
 						Header: &corev3.HeaderValue{Key: "answered-by", Value: host.GetName() + " " + route.GetName()},
 					}}
@@ -60,12 +63,18 @@ func ask(t *testing.T, address string, q policy.Question) string {
 	require.NoError(t, err)
 	defer func() { _ = conn.Close() }()
 	require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	return askOn(t, conn, q)
+}
+
+// askOn asks over a connection.
+func askOn(t *testing.T, conn net.Conn, q policy.Question) string {
+	t.Helper()
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n", q.Method, q.Path, q.Host)
 	for _, header := range q.Headers {
 		fmt.Fprintf(&text, "%s: %s\r\n", header.Name, header.Value)
 	}
-	_, err = io.WriteString(conn, text.String()+"\r\n")
+	_, err := io.WriteString(conn, text.String()+"\r\n")
 	require.NoError(t, err)
 	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: q.Method})
 	require.NoError(t, err, text.String())

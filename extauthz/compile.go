@@ -88,14 +88,24 @@ func (s *RouteSet) take(old *route) {
 			s.programs[source.GetExpression()] = program
 		}
 	}
+	for _, candidate := range old.candidates {
+		for i, source := range candidate.source.GetRules() {
+			if program := candidate.rules[i].program; program != nil {
+				s.programs[source.GetExpression()] = program
+			}
+		}
+	}
 }
 
 func (c *Compiler) route(previous, set *RouteSet, id string, source *rulesv1.AuthRoute) (*route, error) {
 	r := &route{
 		source: source, id: id,
-		policy: source.GetPolicy(), digest: source.GetDigest(), realm: realm(source.GetRealm()),
+		policy: source.GetPolicy(), digest: source.GetDigest(), realm: realm(source.GetRealm()), audit: source.GetAudit(),
 	}
 	var errs []error
+	if _, known := rulesv1.Audit_name[int32(r.audit)]; !known {
+		errs = append(errs, fmt.Errorf("audit: %s is not known", r.audit))
+	}
 	if source.GetRouteId() != id {
 		errs = append(errs, fmt.Errorf("route_id: is %q, the resource's name is %q; they must be equal", source.GetRouteId(), id))
 	}
@@ -126,6 +136,7 @@ func (c *Compiler) route(previous, set *RouteSet, id string, source *rulesv1.Aut
 		errs = append(errs, err)
 		r.rules = append(r.rules, compiled)
 	}
+	errs = append(errs, c.candidates(previous, set, r))
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -135,7 +146,9 @@ func (c *Compiler) route(previous, set *RouteSet, id string, source *rulesv1.Aut
 
 // derive fills in what follows from the parts.
 func (r *route) derive() {
-	r.credentialHeaders = append(r.credentialHeaders, headerAuthorization)
+	if !r.source.GetKeepCredentials() {
+		r.credentialHeaders = append(r.credentialHeaders, headerAuthorization)
+	}
 	for i := range r.authenticators {
 		if method := r.authenticators[i].method; method != nil {
 			for _, header := range method.CredentialHeaders() {

@@ -25,7 +25,7 @@ func Decide(ctx context.Context, now time.Time, rules *Rules, request *Request) 
 		return decision
 	}
 	decision.Policy, decision.Digest, decision.CredentialHeaders = route.policy, route.digest, route.credentialHeaders
-	decision.CredentialCookie = route.credentialCookie
+	decision.CredentialCookie, decision.Audit = route.credentialCookie, route.audit
 	path, query := splitTarget(request.Target)
 	if !canonicalPath(path) || strings.IndexByte(query, '#') >= 0 {
 		return decision.deny(ReasonPathNotCanonical, nil)
@@ -41,6 +41,7 @@ func Decide(ctx context.Context, now time.Time, rules *Rules, request *Request) 
 	if !attempt.authenticate(&decision) {
 		return decision
 	}
+	decision.identified = true
 	attempt.authorize(&decision, view{path: path, query: query, host: host})
 	if decision.Allowed && route.upstream != nil {
 		attempt.announce(&decision)
@@ -69,7 +70,7 @@ func (a *attempt) authenticate(decision *Decision) bool {
 	if len(authenticators) == 0 {
 		return a.refuse(decision, ReasonNoAuthenticator)
 	}
-	var found [maxAuthenticators]Presence
+	found := &decision.found
 	foreign, anonymous, presented := -1, -1, false
 	for i := range authenticators {
 		if authenticators[i].method == nil {

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
+	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/kit/identity"
 )
 
@@ -39,6 +40,8 @@ func (i *Identity) Principal() string {
 
 // Decision is the outcome for one request. The zero value denies.
 type Decision struct {
+	// ID is unique; empty where nobody remembers decisions.
+	ID      string
 	Allowed bool
 	Reason  Reason
 	// Route is the route's id without its version. Route, Policy and Digest name the rules that were in effect; Policy and
@@ -68,6 +71,12 @@ type Decision struct {
 	// UpstreamHeaders are set on the request that the service gets, when it is
 	// allowed, even where CredentialHeaders names them.
 	UpstreamHeaders []Header
+	// Audit says whether the decision goes to the audit log.
+	Audit rulesv1.Audit
+	// identified says that the caller was, so that rules decided.
+	identified bool
+	// found is what each authenticator of the route found.
+	found [maxAuthenticators]Presence
 	// IdentityHeaders are the names of the identity headers that the service
 	// gets; nil is all of them. Shared: never changed.
 	IdentityHeaders []string
@@ -83,4 +92,11 @@ type Decision struct {
 func routeID(name string) string {
 	id, _, _ := strings.Cut(name, "~")
 	return id
+}
+
+// Unrecorded turns the decision into a denial, because a policy requires a record
+// of it and none can be written. Nothing of what was decided is told.
+func (d *Decision) Unrecorded(cause error) {
+	d.Allowed, d.Reason, d.Cause = false, ReasonAuditUnavailable, cause
+	d.Challenge, d.Answer, d.ResponseHeaders, d.UpstreamHeaders = "", nil, nil, nil
 }

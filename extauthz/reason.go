@@ -65,6 +65,9 @@ const (
 	// ReasonSelfTest is any check while the proxy in front is not known to read
 	// requests as this server does.
 	ReasonSelfTest Reason = "SELF_TEST_FAILED"
+	// ReasonAuditUnavailable is where a policy requires a record of the decision
+	// and none can be written.
+	ReasonAuditUnavailable Reason = "AUDIT_UNAVAILABLE"
 )
 
 // Fault is the answer that a client gets for a denial with this reason: a code
@@ -118,6 +121,8 @@ func (r Reason) Fault() *fault.Error {
 		return fault.New(codes.Unavailable, string(r), "what the request's authorization depends on cannot be reached; retry shortly")
 	case ReasonProviderUnavailable:
 		return fault.New(codes.Unavailable, string(r), "the identity provider cannot be reached; retry shortly")
+	case ReasonAuditUnavailable:
+		return fault.New(codes.Unavailable, string(r), "the decision about the request cannot be recorded; retry shortly")
 	default:
 		if known := r.loginFault(); known != nil {
 			return known

@@ -28,9 +28,6 @@ type Request struct {
 	Protocol string
 	// Scheme is "https" or "http", as the proxy in front sees it.
 	Scheme string
-	// Port is the one that the client connected to, as the proxy knows it; 0 when it
-	// is not known.
-	Port uint32
 	// Source is the client's IP address without port.
 	Source string
 	// Certificate is the client certificate of the connection in PEM, URL-encoded

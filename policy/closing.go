@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -78,6 +79,9 @@ func closingOf(object *Object, raw []byte) *Closing {
 func closingFor(object *Object, raw []byte) *Closing {
 	switch object.Ref.Kind {
 	case v1alpha1.KindAuthPolicy:
+		if closesNothing(raw) {
+			return nil
+		}
 		return closingOf(object, raw)
 	case kindBackendTLSPolicy:
 		return backendClosingOf(object, raw)
@@ -99,4 +103,17 @@ func targetsReadable(targets []v1alpha1.TargetRef) bool {
 		}
 	}
 	return len(targets) > 0
+}
+
+// closesNothing reports whether a broken AuthPolicy says that it is in the shadow,
+// however it spells that: it was to refuse nobody.
+func closesNothing(raw []byte) bool {
+	var loose struct {
+		Spec struct {
+			Mode string `json:"mode"`
+		} `json:"spec"`
+	}
+	// What is wrong elsewhere doesn't matter here.
+	_ = json.Unmarshal(raw, &loose)
+	return strings.EqualFold(loose.Spec.Mode, string(v1alpha1.ModeShadow))
 }

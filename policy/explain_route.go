@@ -22,6 +22,10 @@ type AuthExplanation struct {
 	Rules []AuthRule `json:"rules,omitempty"`
 	// Otherwise is what happens when no rule holds: Allow or Deny.
 	Otherwise string `json:"otherwise,omitempty"`
+	// Audit is what the audit log gets: required, bestEffort, or nothing.
+	Audit string `json:"audit,omitempty"`
+	// Candidates are compared with this and not in force.
+	Candidates []AuthCandidate `json:"candidates,omitempty"`
 	// Reads are what rules ask beside the request, in words; Upstream is what the
 	// service is told when it is not the identity headers alone.
 	Reads    []string `json:"reads,omitempty"`
@@ -117,7 +121,9 @@ func (e *explainer) explainAuth(route *Route) *AuthExplanation {
 		e.note("no AuthPolicy asks for anything here: anyone may call")
 		return nil
 	}
-	out := &AuthExplanation{Policy: route.Auth.Origin, Refuses: route.Auth.Refuse}
+	out := &AuthExplanation{
+		Policy: route.Auth.Origin, Refuses: route.Auth.Refuse, Audit: string(route.Auth.Audit), Candidates: route.Auth.Candidates,
+	}
 	rules := e.authRoute(route.Auth.RouteID)
 	if rules == nil {
 		return out

@@ -130,6 +130,8 @@ const (
 	PolicyApplied    PolicyEffect = "Applied"
 	PolicyPartly     PolicyEffect = "Partly"
 	PolicyOverridden PolicyEffect = "Overridden"
+	// PolicyCompared is of a policy in the shadow.
+	PolicyCompared PolicyEffect = "Compared"
 )
 
 // NoTimeout is a timeout that the operator switched off.
@@ -231,6 +233,18 @@ type Auth struct {
 	BodyBytes uint32 `json:",omitempty"`
 	// CheckTimeout is how long the check may take; 0 means the target's default.
 	CheckTimeout time.Duration `json:",omitempty"`
+	// Audit is what the audit log gets: "required", "bestEffort" or nothing.
+	Audit v1alpha1.AuditMode
+	// Candidates are compared with this and not in force.
+	Candidates []AuthCandidate
+}
+
+// AuthCandidate is rules that are compared with those in force.
+type AuthCandidate struct {
+	// Policy names the AuthPolicies as the AuthRoute does.
+	Policy string `json:"policy"`
+	// Origin is the first policy or rule in the shadow.
+	Origin Origin `json:"origin"`
 }
 
 // AuthPart is an authenticator or an authorization rule of an AuthRoute.

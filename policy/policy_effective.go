@@ -10,7 +10,10 @@ type stack struct {
 // policySet is what the policies of every kind come to in one place. It is shared
 // by the routes of a stack.
 type policySet struct {
-	kinds    [policyKindCount]effective
+	kinds [policyKindCount]effective
+	// shadow is what the AuthPolicies would come to with those in the shadow, nil
+	// when there are none.
+	shadow   *effective
 	uses     []PolicyUse
 	listener *listener
 	// what is compiled from kinds, made when first asked for
@@ -65,6 +68,7 @@ func (r *resolver) policySet(targets [levelCount]*target, l *listener, count boo
 	if count && !set.done {
 		set.done = true
 		set.account(l, kindAuth, kindLimits, kindTraffic, kindExtensions, kindHeaders)
+		set.accountShadows(l)
 	}
 	return set
 }
@@ -91,6 +95,8 @@ func newPolicySet(targets [levelCount]*target) *policySet {
 		}
 		set.uses = append(set.uses, out...)
 	}
+	set.shadow = inShadow(targets)
+	set.uses = append(set.uses, set.shadow.shadowUses()...)
 	return set
 }
 

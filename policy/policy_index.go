@@ -24,6 +24,8 @@ type target struct {
 	// first, and out those that are not.
 	standing [policyKindCount][]*statement
 	out      [policyKindCount][]tie
+	// shadows are the AuthPolicies that stand in the shadow there, the oldest first.
+	shadows []*statement
 }
 
 // tie is a policy that lost a whole target to another one on it.
@@ -59,7 +61,7 @@ func (r *resolver) indexPolicies() {
 		r.policies.statements[i] = statements
 		switch i {
 		case kindAuth:
-			statements = r.withClosings(statements)
+			statements = r.withClosings(r.apartShadows(statements))
 		case kindTLS:
 			statements = r.withTLSClosings(statements)
 		}
@@ -101,11 +103,7 @@ func (r *resolver) attachStatements(kind int, statements []*statement) {
 				}
 				continue
 			}
-			place := r.policies.targets[key]
-			if place == nil {
-				place = &target{id: int32(len(r.policies.targets) + 1)} //nolint:gosec // bounded by what is parsed
-				r.policies.targets[key] = place
-			}
+			place := r.policies.at(key)
 			standing := place.standing[kind]
 			if slices.Contains(standing, s) {
 				continue

@@ -116,6 +116,8 @@ type statement struct {
 	atomic    bool
 	pieces    []piece
 	origin    Origin
+	// shadow says that the policy is compared and not in force.
+	shadow bool
 	// closing is set where a broken AuthPolicy stands.
 	closing *Closing
 	// reach is what became of it, by ancestor.
@@ -221,6 +223,9 @@ func authPieces(object *Object, field string, settings *v1alpha1.AuthSettings) [
 	}
 	if settings.CORS != nil {
 		pieces = append(pieces, piece{key: "cors", value: settings.CORS.Filter(), origin: object.Origin(field + ".cors"), apart: true})
+	}
+	if settings.Audit != "" {
+		pieces = append(pieces, piece{key: "audit", value: settings.Audit, origin: object.Origin(field + ".audit"), apart: true})
 	}
 	return pieces
 }

@@ -18,6 +18,9 @@ const (
 	ConditionOverridden = "Overridden"
 	ReasonOverridden    = "Overridden"
 	ReasonPartly        = "PartlyOverridden"
+	// ConditionShadow is True where a policy is compared and not in force.
+	ConditionShadow = "Shadow"
+	ReasonCompared  = "Compared"
 )
 
 // ancestor is where a policy's status is told: a Gateway or, of a policy on a
@@ -102,6 +105,9 @@ func (s *statement) accept(parent *ParentStatus, to *reach) {
 	s.condition(parent, string(gatewayv1.PolicyConditionAccepted), true, string(gatewayv1.PolicyReasonAccepted), "")
 	if len(s.brokenRefs) > 0 {
 		s.condition(parent, string(gatewayv1.RouteConditionResolvedRefs), false, "RefNotFound", strings.Join(s.brokenRefs, "; "))
+	}
+	if s.shadow {
+		s.condition(parent, ConditionShadow, true, ReasonCompared, "what it would decide is compared with what is decided; it is not in force")
 	}
 	if !to.lost {
 		return

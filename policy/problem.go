@@ -76,6 +76,11 @@ const (
 	CodeRejected         Code = "WEIR5101"
 	CodeNoFleet          Code = "WEIR5102"
 	CodeRolledBack       Code = "WEIR5103"
+	CodeAuditUnavailable Code = "WEIR5301"
+	CodeAuditSpace       Code = "WEIR5302"
+	CodeAuditRecovered   Code = "WEIR5303"
+	CodeShadowSkipped    Code = "WEIR2460"
+	CodeShadowRefuses    Code = "WEIR2461"
 )
 
 // Explanations is the fix of each code, one line each; the reference page is
@@ -121,7 +126,7 @@ func Explanations() map[Code]string {
 		CodeManyFallbacks:    "The routes of wildcard hostnames also serve the more specific hostnames where nothing there matches; there are too many for that. Use fewer hostnames, or fewer routes on wildcards.",
 		CodeRejected:         "A proxy, or one of Weir's servers, rejected what this object makes of its configuration, so the object stays as it last was accepted, or is left out. The message holds the reason in its words. Mend the object: it is tried again when it changes, and every 15 seconds.",
 		CodeNoFleet:          "The control plane's configuration has fleets, and none of them serves this Gateway. Name it in fleets[].gateways, or give it the labels of one.",
-		CodeRolledBack:       "A proxy rejected the configuration, and what of the changes is to blame could not be told: the fleet keeps what it last accepted. Undo the changes one by one, or read the proxy's log.",
+		CodeRolledBack:       "A proxy rejected the configuration, and what of the changes is to blame could not be told: those that are named are put back (or the whole fleet is, when none is), and what was accepted last serves. Undo the changes one by one, or read the proxy's log.",
 		CodeManyBlocks:       "A policy says its settings in more than one place. Write them in exactly one: the spec itself, spec.defaults or spec.overrides (GEP-713 allows one merge strategy a policy).",
 		CodeDiscovery:        "An issuer's discovery document is found by the issuer's own URL, and this issuer is no https URL. Write the document's URI, or give the keys by remote or configMapRef.",
 		CodeSameTokens:       "An earlier way of the policy takes the tokens that this one is for, so this one never gets any. Join the two, or have the policy target other routes.",
@@ -135,6 +140,11 @@ func Explanations() map[Code]string {
 		CodeKubernetes:       "The Kubernetes API refused the object; the message is its own. Mend the field that it names, install the definitions that it lacks, or ask for the permission.",
 		CodeOwned:            "A field of the object in Kubernetes belongs to another field manager (or the object to another set), and has another value. Leave the field to its owner, or take it over with --force-conflicts.",
 		CodeOpenRoute:        "No AuthPolicy is attached to the route or its gateway: anyone may call it.",
+		CodeAuditUnavailable: "extauthz cannot write its audit log, so requests whose policy requires a record are refused with 503. Its log has the reason: make room, or, where the log was changed, verify it (weir audit verify) and move its files away. It is tried again every second.",
+		CodeAuditSpace:       "The file system of the audit log is nearly full. Make room, or keep less (audit.keepBytes, audit.keepAge); when it is full, requests whose policy requires a record are refused.",
+		CodeAuditRecovered:   "The audit log ended in an unfinished line, as a crash leaves it. Nobody was told that it was written; it was cut off and kept in a file beside the log. Nothing is to be done.",
+		CodeShadowSkipped:    "An AuthPolicy or rule in the shadow cannot be compared with what is in force; the message says why. It decides nothing either way.",
+		CodeShadowRefuses:    "In force, the AuthPolicy in the shadow would refuse every request of a route, because no way to identify callers is left that can be used. The message says where.",
 	}
 }
 

@@ -37,6 +37,11 @@ type compiledAuth struct {
 	rules          []*rulesv1.AuthorizationRule
 	logins         []*loginWay
 	surroundings
+	audit rulesv1.Audit
+	// wouldBe are compared with this.
+	wouldBe []*compiledAuth
+	// shadowRule is where the first rule in the shadow stands, nil for none.
+	shadowRule *Origin
 }
 
 // authFor decides what protects a rule. open is set when no policy says anything
@@ -48,17 +53,19 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 		}
 	}
 	if set.auth == nil {
-		set.auth = r.compileAuth(&set.kinds[kindAuth], set.listener)
+		set.auth = r.compileAuth(&set.kinds[kindAuth], set.listener, false)
 		set.auth.reachedOn(set.listener)
+		r.addCandidates(set)
 	}
 	switch compiled := set.auth; {
 	case compiled.closing != nil:
 		return r.refuse(rule, compiled.closing.Origin, routeID), false
-	case compiled.open:
+	case compiled.open && !compiled.watched():
 		return nil, false
 	case compiled.policy != "":
 		r.addAuthRoute(compiled.around(rule, &authRoute{
 			RouteId: routeID, Policy: compiled.policy, Realm: "weir", Authenticators: compiled.authenticators, Rules: compiled.rules,
+			Audit: compiled.audit, Candidates: compiled.candidates(rule), KeepCredentials: compiled.open,
 		}))
 		auth := compiled.auth
 		auth.RouteID = routeID
@@ -72,13 +79,14 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 			return r.refuse(rule, r.closings[i].Origin, routeID), false
 		}
 	}
-	return nil, true
+	return r.watchOpen(rule, set.auth, routeID), true
 }
 
 // compileAuth turns the pieces in effect into rules. An authenticator that cannot
 // be used is left out, so that it does not work and the others still do; with none
-// left every request is refused.
-func (r *resolver) compileAuth(e *effective, l *listener) *compiledAuth {
+// left every request is refused. shadow takes rules in the shadow for ones in
+// force.
+func (r *resolver) compileAuth(e *effective, l *listener, shadow bool) *compiledAuth {
 	compiled := &compiledAuth{}
 	var policies []string
 	ways, anonymous := 0, 0
@@ -101,10 +109,17 @@ func (r *resolver) compileAuth(e *effective, l *listener) *compiledAuth {
 				compiled.auth.Authenticators = append(compiled.auth.Authenticators, AuthPart{Name: value.Name, Origin: won.origin})
 			}
 		case *v1alpha1.AuthorizationRule:
+			if value.Shadow && !shadow {
+				compiled.shadowRule = cmp.Or(compiled.shadowRule, &won.origin)
+				continue
+			}
 			compiled.rules = append(compiled.rules, authorizationRule(value))
 			compiled.auth.Rules = append(compiled.auth.Rules, AuthPart{Name: value.Name, Origin: won.origin})
 		case nil:
 			compiled.closing = cmp.Or(compiled.closing, won.from.closing)
+			continue
+		case v1alpha1.AuditMode:
+			compiled.setAudit(value)
 			continue
 		default:
 			r.surrounding(compiled, won)
@@ -119,7 +134,9 @@ func (r *resolver) compileAuth(e *effective, l *listener) *compiledAuth {
 	compiled.open = ways == 1 && anonymous == 1 && len(compiled.rules) == 0 && compiled.upstream == nil
 	if len(policies) > 0 && compiled.closing == nil {
 		r.checkReads(compiled)
-		r.boundAuth(compiled, e, ways)
+		if !shadow {
+			r.boundAuth(compiled, e, ways)
+		}
 	}
 	return compiled
 }

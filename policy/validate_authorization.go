@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -217,12 +218,14 @@ func (c *checker) metadataSource(field string, source *v1alpha1.MetadataSource) 
 		}
 	}
 	c.count(field+".query", len(source.Query), 0, 16)
-	for name, text := range source.Query {
+	for _, name := range slices.Sorted(maps.Keys(source.Query)) {
+		text := source.Query[name]
 		c.text(field+".query", name, true, 128)
 		read = append(read, c.template(fmt.Sprintf("%s.query[%q]", field, name), text, 1024)...)
 	}
 	c.count(field+".headers", len(source.Headers), 0, 16)
-	for name, text := range source.Headers {
+	for _, name := range slices.Sorted(maps.Keys(source.Headers)) {
+		text := source.Headers[name]
 		at := fmt.Sprintf("%s.headers[%q]", field, name)
 		c.header(at, name)
 		if slices.Contains([]string{"host", "authorization", "content-length", "connection", "transfer-encoding"}, strings.ToLower(name)) {

@@ -38,13 +38,14 @@ func settingsBlocks[S any](c *checker, kind v1alpha1.MergeStrategy, required boo
 }
 
 func (c *checker) authPolicy(spec *v1alpha1.AuthPolicySpec) {
+	oneOf(c, "spec.mode", spec.Mode, true, v1alpha1.ModeEnforce, v1alpha1.ModeShadow)
 	settingsBlocks(c, v1alpha1.StrategyAtomic, true,
 		blocks[v1alpha1.AuthSettings]{spec.TargetRefs, &spec.AuthSettings, spec.Defaults, spec.Overrides}, c.authSettings)
 }
 
 func (c *checker) authSettings(at string, settings *v1alpha1.AuthSettings, merge bool) {
 	least := 1
-	if merge && (settings.Authorization != nil || settings.CORS != nil || settings.Upstream != nil) {
+	if merge && (settings.Authorization != nil || settings.CORS != nil || settings.Upstream != nil || settings.Audit != "") {
 		least = 0
 	}
 	c.count(at+".authentication", len(settings.Authentication), least, 16)
@@ -86,6 +87,7 @@ func (c *checker) authSettings(at string, settings *v1alpha1.AuthSettings, merge
 	if settings.CORS != nil {
 		c.cors(at+".cors", settings.CORS.Filter())
 	}
+	oneOf(c, at+".audit", settings.Audit, true, v1alpha1.AuditRequired, v1alpha1.AuditBestEffort, v1alpha1.AuditNone)
 }
 
 func (c *checker) rateLimitPolicy(spec *v1alpha1.RateLimitPolicySpec) {

@@ -71,6 +71,10 @@ func (d Dir) ControlPlane() string {
 // Applied holds the objects that weir apply sent.
 func (d Dir) Applied() string { return filepath.Join(d.ControlPlane(), "applied") }
 
+// Audit holds the audit log, and AuditKeys what it is signed with.
+func (d Dir) Audit() string     { return d.Path("audit") }
+func (d Dir) AuditKeys() string { return d.Path("audit-keys") }
+
 // SupervisorLog is where a detached supervisor writes.
 func (d Dir) SupervisorLog() string { return filepath.Join(d.Logs(), "weir.log") }
 
@@ -80,7 +84,7 @@ func (d Dir) Prepare() error {
 	if err := d.claim(); err != nil {
 		return err
 	}
-	for _, dir := range []string{d.Run(), d.Logs(), d.Data(), d.Certs(), d.Credentials(), d.Development(), d.ControlPlane()} {
+	for _, dir := range []string{d.Run(), d.Logs(), d.Data(), d.Certs(), d.Credentials(), d.Development(), d.ControlPlane(), d.Audit(), d.AuditKeys()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("state folder: %w", err)
 		}

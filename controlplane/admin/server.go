@@ -46,6 +46,8 @@ type Options struct {
 	// Store keeps what is applied; nil refuses to apply.
 	Store  *Store
 	Logger *slog.Logger
+	// Decisions is where decisions are asked for; nil for nowhere.
+	Decisions *Decisions
 }
 
 // Server implements weir.admin.v1.AdminService. Safe for concurrent use; one

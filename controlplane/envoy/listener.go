@@ -112,7 +112,9 @@ func (c *compiler) httpFilters(port *policy.Port, chain *policy.Chain) []*hcmv3.
 }
 
 // asksForCertificates reports whether clients of a chain may have certificates.
-func asksForCertificates(chain *policy.Chain) bool { return chain.TLS != nil && chain.TLS.Clients != nil }
+func asksForCertificates(chain *policy.Chain) bool {
+	return chain.TLS != nil && chain.TLS.Clients != nil
+}
 
 func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(config)}}

@@ -31,7 +31,6 @@ func toRequest(check *authv3.CheckRequest) *extauthz.Request {
 		Protocol:  http.GetProtocol(),
 		Scheme:    http.GetScheme(),
 		Body:      body(http),
-		Port:      attributes.GetDestination().GetAddress().GetSocketAddress().GetPortValue(),
 		Source:    attributes.GetSource().GetAddress().GetSocketAddress().GetAddress(),
 		Headers:   headers(http),
 

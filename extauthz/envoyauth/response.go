@@ -171,6 +171,7 @@ func metadata(decision *extauthz.Decision) *structpb.Struct {
 	caller := &decision.Identity
 	fields := [...][2]string{
 		{"decision", outcome},
+		{"decision_id", decision.ID},
 		{"reason", string(decision.Reason)},
 		{"policy", decision.Policy},
 		{"route", decision.Route},

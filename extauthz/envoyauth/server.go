@@ -10,6 +10,7 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
 	"weir.dev/extauthz"
+	"weir.dev/extauthz/record"
 )
 
 // RuleSource gives the rules in effect, nil while there are none. Safe for
@@ -30,7 +31,19 @@ type Server struct {
 	observer Observer
 	logger   *slog.Logger
 	clock    func() time.Time
+	keeper   Keeper
 }
+
+// Keeper records decisions. Safe for concurrent use.
+type Keeper interface {
+	// Record comes before the answer, and may turn the decision into a denial.
+	Record(ctx context.Context, made *record.Made)
+	// Answered comes after it, and takes the request over.
+	Answered(made record.Made)
+}
+
+// Keep has decisions recorded. Call it before anything is served.
+func (s *Server) Keep(keeper Keeper) { s.keeper = keeper }
 
 // NewServer makes a server; clock is time.Now outside tests.
 func NewServer(rules RuleSource, observer Observer, logger *slog.Logger, clock func() time.Time) *Server {
@@ -41,25 +54,46 @@ func NewServer(rules RuleSource, observer Observer, logger *slog.Logger, clock f
 func (s *Server) Check(ctx context.Context, check *authv3.CheckRequest) (*authv3.CheckResponse, error) {
 	started := time.Now()
 	request := toRequest(check)
-	decision := s.decide(ctx, request)
-	response := toResponse(request, &decision)
+	rules, decision := s.decide(ctx, request)
+	made := record.Made{At: s.clock(), Took: time.Since(started), Rules: rules, Request: request, Decision: decision}
+	s.keep(ctx, &made)
+	response := toResponse(request, decision)
 	s.observer.Decided(decision.Allowed, string(decision.Reason), time.Since(started))
-	s.record(ctx, request, &decision)
+	s.record(ctx, request, decision)
+	if s.keeper != nil {
+		s.keeper.Answered(made)
+	}
 	return response, nil
+}
+
+// keep records a decision, and denies when that breaks.
+func (s *Server) keep(ctx context.Context, made *record.Made) {
+	if s.keeper == nil {
+		return
+	}
+	defer func() {
+		if cause := recover(); cause != nil {
+			made.Decision.Unrecorded(fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
+		}
+	}()
+	s.keeper.Record(ctx, made)
 }
 
 // decide denies when deciding breaks, since a gRPC error would leave the
 // request to Envoy's failure mode.
-func (s *Server) decide(ctx context.Context, request *extauthz.Request) (decision extauthz.Decision) {
+func (s *Server) decide(ctx context.Context, request *extauthz.Request) (rules *extauthz.Rules, decision *extauthz.Decision) {
+	decision = &extauthz.Decision{}
 	defer func() {
 		if cause := recover(); cause != nil {
-			decision = extauthz.Decision{
+			*decision = extauthz.Decision{
 				Reason: extauthz.ReasonInternal, Route: request.Route,
 				Cause: fmt.Errorf("panic: %v\n%s", cause, debug.Stack()),
 			}
 		}
 	}()
-	return extauthz.Decide(ctx, s.clock(), s.rules.Current(), request)
+	rules = s.rules.Current()
+	*decision = extauthz.Decide(ctx, s.clock(), rules, request)
+	return rules, decision
 }
 
 // record logs denials at info, failures of our own at error, and the rest at

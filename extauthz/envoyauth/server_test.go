@@ -90,7 +90,7 @@ func TestAllowed(t *testing.T) {
 	}, headersOf(ok.GetHeaders()))
 	require.ElementsMatch(t, []string{"authorization", "x-api-key", "x-weir-role", "x_weir_tier"}, ok.GetHeadersToRemove())
 	require.Equal(t, map[string]any{
-		"decision": "allow", "reason": "ALLOWED", "policy": "default/policy", "route": "r", "rule": "", "digest": "d1",
+		"decision": "allow", "decision_id": "", "reason": "ALLOWED", "policy": "default/policy", "route": "r", "rule": "", "digest": "d1",
 		"authenticator": "key", "consumer": "default/shop", "tenant": "acme", "subject": "main", "tier": "gold", "principal": "default/shop",
 	}, metadataOf(response))
 }
@@ -145,7 +145,7 @@ func TestDeniedOverREST(t *testing.T) {
 			}
 			require.Equal(t, "deny", metadataOf(response)["decision"])
 			require.Equal(t, test.reason, metadataOf(response)["reason"])
-			require.Len(t, metadataOf(response), 12)
+			require.Len(t, metadataOf(response), 13)
 		})
 	}
 }

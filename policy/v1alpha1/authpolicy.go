@@ -32,7 +32,7 @@ type AuthPolicy struct {
 
 // AuthPolicySpec describes an AuthPolicy.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.authentication) || has(self.authorization) || has(self.cors) || has(self.upstream), has(self.defaults), has(self.overrides)].filter(set, set).size() == 1",message="say the settings in exactly one place: the spec itself, defaults or overrides"
+// +kubebuilder:validation:XValidation:rule="[has(self.authentication) || has(self.authorization) || has(self.cors) || has(self.upstream) || has(self.audit), has(self.defaults), has(self.overrides)].filter(set, set).size() == 1",message="say the settings in exactly one place: the spec itself, defaults or overrides"
 // +kubebuilder:validation:XValidation:rule="has(self.defaults) || has(self.overrides) || has(self.authentication)",message="authentication is required"
 type AuthPolicySpec struct {
 	// TargetRefs are 1 to 16 attachments.
@@ -42,6 +42,10 @@ type AuthPolicySpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:XValidation:rule="self.all(t, t.group == 'gateway.networking.k8s.io' && t.kind in ['Gateway', 'HTTPRoute', 'GRPCRoute'])",message="targets are Gateways, HTTPRoutes and GRPCRoutes of group gateway.networking.k8s.io"
 	TargetRefs []TargetRef `json:"targetRefs"`
+	// Mode is Enforce (default) or Shadow. A policy in the shadow refuses and
+	// admits nobody: what it would decide in the place of those enforced on its
+	// targets is compared with what is decided, and counted.
+	Mode PolicyMode `json:"mode,omitempty"`
 	// What stands here beside targetRefs are defaults of strategy atomic.
 	AuthSettings `json:",inline"`
 	// Defaults hold where nothing more specific says otherwise.
@@ -52,7 +56,7 @@ type AuthPolicySpec struct {
 
 // AuthBlock is what an AuthPolicy says under defaults or overrides.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.authentication) || (has(self.strategy) && self.strategy == 'merge' && (has(self.authorization) || has(self.cors) || has(self.upstream)))",message="authentication is required; with strategy merge, one of authentication, authorization, cors and upstream is"
+// +kubebuilder:validation:XValidation:rule="has(self.authentication) || (has(self.strategy) && self.strategy == 'merge' && (has(self.authorization) || has(self.cors) || has(self.upstream) || has(self.audit)))",message="authentication is required; with strategy merge, one of authentication, authorization, cors, upstream and audit is"
 type AuthBlock struct {
 	// Strategy is atomic (default) or merge, which joins authentication and
 	// authorization rules by name.
@@ -80,6 +84,11 @@ type AuthSettings struct {
 	// Upstream is what the service is told of the caller. It goes with
 	// authentication or authorization.
 	Upstream *Upstream `json:"upstream,omitempty"`
+	// Audit is required, bestEffort or none (default). Like CORS it is merged on
+	// its own, whatever the strategy. With required, a decision is on disk before
+	// it is answered, and a request whose decision cannot be written is refused
+	// with 503.
+	Audit AuditMode `json:"audit,omitempty"`
 }
 
 // Authentication is one accepted way. Exactly one of the methods is set.
@@ -265,6 +274,9 @@ type AuthorizationRule struct {
 	//
 	// +kubebuilder:validation:MinLength=1
 	When string `json:"when,omitempty"`
+	// Shadow evaluates the rule beside those in force and counts what it would
+	// change. It decides nothing.
+	Shadow bool `json:"shadow,omitempty"`
 
 	Requirements `json:",inline"`
 }

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -19,15 +20,20 @@ type explainOptions struct {
 	fleet   string
 	alone   bool
 	format  *string
+	// decision is the id to look for instead, and log the audit log to look in.
+	decision, log string
 }
 
 func (a *App) explainCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "explain REQUEST [PATH...]", Short: "Say which route answers a request, and under which policies", Args: arguments(1, 100),
+		Use: "explain REQUEST [PATH...]", Short: "Say which route answers a request, and under which policies", Args: arguments(0, 100),
 		Long: "Say which route answers a request, why not another one, which policies reach it, which of them lost and to\n" +
 			"which, who may call, how often, and where the request goes. REQUEST is a URL with or without a method before\n" +
 			"it. The answer comes from the running control plane, or from policy folders and files when PATHs are given.\n" +
-			"Exits with 0 when a route answers, and with 1 when none does.",
+			"With --decision, say why a request was allowed or refused: ID is the decision's, or that of the request\n" +
+			"(x-request-id, which is in every answer of the edge). extauthz remembers the newest 2,000; older ones are in the\n" +
+			"audit log, if their policy has them written, and are found there with --log.\n" +
+			"Exits with 0 when a route answers or the decision is found, and with 1 when not.",
 		Example: "  weir explain \"GET http://localhost/v1/organizations\"\n" +
 			"  weir explain \"POST https://api.example.com/v1/data?dry=1\" -H \"X-Version: 2\" ./policies",
 	}
@@ -37,8 +43,20 @@ func (a *App) explainCommand() *cobra.Command {
 	c.Flags().Int32Var(&o.port, "port", 0, "the listener's `port` (default the URL's, or the first that serves its scheme)")
 	c.Flags().StringVar(&o.fleet, "fleet", "", "the `fleet` of proxies that is asked")
 	c.Flags().BoolVar(&o.alone, "alone", false, "with PATHs, leave out what weir up adds")
+	c.Flags().StringVar(&o.decision, "decision", "", "say why the decision with this `ID` came about")
+	c.Flags().StringVar(&o.log, "log", "", "with --decision, look in the audit log in this `folder`")
 	o.format = formatFlag(c)
-	c.RunE = func(c *cobra.Command, args []string) error { return a.explain(c.Context(), args[0], args[1:], o) }
+	c.RunE = func(c *cobra.Command, args []string) error {
+		switch {
+		case o.decision != "" && len(args) == 0:
+			return a.explainDecision(c.Context(), o.decision, o.log, *o.format)
+		case o.decision != "":
+			return usageError{errors.New("--decision takes no request; the decision has its own")}
+		case len(args) == 0:
+			return usageError{fmt.Errorf("%s needs an argument: %s", c.CommandPath(), c.UseLine())}
+		}
+		return a.explain(c.Context(), args[0], args[1:], o)
+	}
 	return c
 }
 
@@ -183,7 +201,8 @@ func printDestination(w io.Writer, d *policy.Destination) {
 		fmt.Fprintf(w, "  answered with %d: %s\n", d.Status, d.Reason)
 	}
 	for _, backend := range d.Backends {
-		name := backend.Backend
+		// What follows the name tells apart ways to connect to it: for programs.
+		name, _, _ := strings.Cut(backend.Backend, "~")
 		if name == "" {
 			name = "a backend that does not resolve (answered with 500)"
 		}
@@ -225,6 +244,12 @@ func printAuthentication(w io.Writer, e *policy.Explanation) {
 	}
 	if len(auth.Rules) > 0 {
 		fmt.Fprintf(w, "  when no rule holds: %s\n", auth.Otherwise)
+	}
+	if auth.Audit != "" {
+		fmt.Fprintf(w, "  audit: %s\n", auth.Audit)
+	}
+	for _, candidate := range auth.Candidates {
+		fmt.Fprintf(w, "  compared with %s, which is not in force: %s; weir get candidates has the counts\n", candidate.Policy, candidate.Origin)
 	}
 	for _, read := range auth.Reads {
 		fmt.Fprintf(w, "  rules read %s\n", read)

@@ -26,7 +26,8 @@ func (a *App) getCommand() *cobra.Command {
 		Long: "List the objects that run: whether they are accepted, whether the proxies have them (Programmed) and policies\n" +
 			"are in effect (Enforced), how many problems they have, what they are attached to, and where they are defined.\n" +
 			"What is so at some of an object's parents is Partly so. KIND is one such as HTTPRoute, in any case,\n" +
-			"its plural or its short name.",
+			"its plural or its short name.\n" +
+			"`get candidates` lists AuthPolicies and rules in the shadow: what of the traffic they would decide otherwise.",
 	}
 	format := formatFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -35,6 +36,9 @@ func (a *App) getCommand() *cobra.Command {
 		}
 		kind := ""
 		if len(args) > 0 {
+			if strings.EqualFold(args[0], "candidates") || strings.EqualFold(args[0], "candidate") {
+				return a.getCandidates(c.Context(), *format)
+			}
 			var err error
 			if kind, err = kindNamed(args[0]); err != nil {
 				return err

@@ -48,6 +48,8 @@ type daemonConfig struct {
 	RateLimit *upstream `yaml:"rateLimit,omitempty"`
 	OTLP      *upstream `yaml:"otlp,omitempty"`
 	AdminAPI  *adminAPI `yaml:"adminAPI,omitempty"`
+	// Of extauthz.
+	Audit *auditLog `yaml:"audit,omitempty"`
 	// Of its subscribers.
 	ControlPlane *controlPlane `yaml:"controlPlane,omitempty"`
 	Keys         *keys         `yaml:"keys,omitempty"`
@@ -119,6 +121,11 @@ type controlPlane struct {
 	NodeID  string `yaml:"nodeId"`
 }
 
+type auditLog struct {
+	Dir    string `yaml:"dir"`
+	KeyDir string `yaml:"keyDir"`
+}
+
 type keys struct {
 	Address string `yaml:"address"`
 	Peer    string `yaml:"peer"`
@@ -187,6 +194,7 @@ func (l layout) config(d component) daemonConfig {
 	case ExtAuthz:
 		c.ControlPlane = l.controlPlane(d)
 		c.Keys = &keys{Address: l.grpc(User), Peer: certs.PeerID("user"), File: filepath.Join(l.dir.Data(), "issued-keys")}
+		c.Audit = &auditLog{Dir: l.dir.Audit(), KeyDir: l.dir.AuditKeys()}
 	case RateLimit:
 		c.ControlPlane = l.controlPlane(d)
 	case User, Data:

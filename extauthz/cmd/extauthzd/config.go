@@ -18,6 +18,8 @@ type settings struct {
 	Server        rpcserver.Config    `yaml:"server"`
 	ControlPlane  controlPlaneSetting `yaml:"controlPlane"`
 	Tokens        tokenSettings       `yaml:"tokens"`
+	Audit         auditSettings       `yaml:"audit"`
+	Decisions     decisionSettings    `yaml:"decisions"`
 	Proofs        proofSettings       `yaml:"proofs"`
 	Kubernetes    kubernetesSetting   `yaml:"kubernetes"`
 	Keys          keySettings         `yaml:"keys"`
@@ -55,6 +57,9 @@ func (s *settings) SetDefaults() {
 	s.Keys.setDefaults()
 	s.Sessions.setDefaults()
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
+	s.Server.ReservedPeers = map[string][]string{decisionService: {certs.PeerID("controlplane")}}
+	s.Audit.SetDefaults()
+	s.Decisions.SetDefaults()
 	s.Kubernetes.setDefaults()
 }
 
@@ -76,6 +81,7 @@ func (s *settings) Validate() error {
 	if ttl := s.Tokens.CacheTTL.Std(); ttl <= 0 || ttl.Hours() > 1 {
 		errs = append(errs, fmt.Errorf("tokens.cacheTtl: %s is outside 0s to 1h", ttl))
 	}
+	errs = append(errs, s.Audit.Validate(s.ControlPlane.NodeID), s.Decisions.Validate())
 	errs = append(errs, s.Kubernetes.validate())
 	return errors.Join(errs...)
 }

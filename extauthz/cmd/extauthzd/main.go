@@ -63,6 +63,7 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	}
 	server, err := rpcserver.New(cfg.Server, rpcserver.Options{
 		Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Quiet: true,
+		Reserved: []string{decisionService},
 	})
 	if err != nil {
 		return err
@@ -72,7 +73,14 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 		server.SetServing(true)
 		runtime.SetReady("rules", nil)
 	})
-	authv3.RegisterAuthorizationServer(server.GRPC(), envoyauth.NewServer(feed, metrics, runtime.Logger, time.Now))
+	keeper, closeAudit, err := keep(cfg, runtime, server.GRPC())
+	if err != nil {
+		return err
+	}
+	defer closeAudit()
+	checks := envoyauth.NewServer(feed, metrics, runtime.Logger, time.Now)
+	checks.Keep(keeper)
+	authv3.RegisterAuthorizationServer(server.GRPC(), checks)
 	server.SetServing(false) // names the service just registered
 	client, err := subscribe(cfg, runtime, feed)
 	if err != nil {
@@ -84,6 +92,7 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Run(ctx) })
 	group.Go(func() error { return client.Run(ctx) })
+	group.Go(func() error { return keeper.Run(ctx) })
 	if keys != nil {
 		group.Go(func() error { return keys.Run(ctx) })
 	}

@@ -20,6 +20,7 @@ import (
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+	v1 "weir.dev/api/gen/weir/decision/v1"
 )
 
 const (
@@ -2101,7 +2102,11 @@ type Authentication struct {
 	Ways    []*AuthWay  `protobuf:"bytes,3,rep,name=ways,proto3" json:"ways,omitempty"`
 	Rules   []*AuthRule `protobuf:"bytes,4,rep,name=rules,proto3" json:"rules,omitempty"`
 	// What happens when no rule holds: "Allow" or "Deny".
-	Otherwise     string `protobuf:"bytes,5,opt,name=otherwise,proto3" json:"otherwise,omitempty"`
+	Otherwise string `protobuf:"bytes,5,opt,name=otherwise,proto3" json:"otherwise,omitempty"`
+	// What the audit log gets: "required", "bestEffort" or nothing.
+	Audit string `protobuf:"bytes,20,opt,name=audit,proto3" json:"audit,omitempty"`
+	// What is compared with this and not in force.
+	Candidates    []*AuthCandidate `protobuf:"bytes,21,rep,name=candidates,proto3" json:"candidates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2171,6 +2176,74 @@ func (x *Authentication) GetOtherwise() string {
 	return ""
 }
 
+func (x *Authentication) GetAudit() string {
+	if x != nil {
+		return x.Audit
+	}
+	return ""
+}
+
+func (x *Authentication) GetCandidates() []*AuthCandidate {
+	if x != nil {
+		return x.Candidates
+	}
+	return nil
+}
+
+// AuthPolicies, or rules of them, in the shadow.
+type AuthCandidate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "namespace/name" of each policy.
+	Policy        string  `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	Origin        *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthCandidate) Reset() {
+	*x = AuthCandidate{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthCandidate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthCandidate) ProtoMessage() {}
+
+func (x *AuthCandidate) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthCandidate.ProtoReflect.Descriptor instead.
+func (*AuthCandidate) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *AuthCandidate) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *AuthCandidate) GetOrigin() *Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
 type AuthWay struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2183,7 +2256,7 @@ type AuthWay struct {
 
 func (x *AuthWay) Reset() {
 	*x = AuthWay{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2195,7 +2268,7 @@ func (x *AuthWay) String() string {
 func (*AuthWay) ProtoMessage() {}
 
 func (x *AuthWay) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2208,7 +2281,7 @@ func (x *AuthWay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthWay.ProtoReflect.Descriptor instead.
 func (*AuthWay) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AuthWay) GetName() string {
@@ -2243,7 +2316,7 @@ type AuthRule struct {
 
 func (x *AuthRule) Reset() {
 	*x = AuthRule{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2255,7 +2328,7 @@ func (x *AuthRule) String() string {
 func (*AuthRule) ProtoMessage() {}
 
 func (x *AuthRule) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2268,7 +2341,7 @@ func (x *AuthRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthRule.ProtoReflect.Descriptor instead.
 func (*AuthRule) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AuthRule) GetName() string {
@@ -2307,7 +2380,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2319,7 +2392,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2332,7 +2405,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Limit) GetRule() string {
@@ -2394,7 +2467,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2406,7 +2479,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2419,7 +2492,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Setting) GetPath() string {
@@ -2454,7 +2527,7 @@ type Destination struct {
 
 func (x *Destination) Reset() {
 	*x = Destination{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2466,7 +2539,7 @@ func (x *Destination) String() string {
 func (*Destination) ProtoMessage() {}
 
 func (x *Destination) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2479,7 +2552,7 @@ func (x *Destination) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Destination.ProtoReflect.Descriptor instead.
 func (*Destination) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Destination) GetAction() string {
@@ -2560,7 +2633,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2572,7 +2645,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2585,7 +2658,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Backend) GetBackend() string {
@@ -2642,7 +2715,7 @@ type TranslateRequest struct {
 
 func (x *TranslateRequest) Reset() {
 	*x = TranslateRequest{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2654,7 +2727,7 @@ func (x *TranslateRequest) String() string {
 func (*TranslateRequest) ProtoMessage() {}
 
 func (x *TranslateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2667,7 +2740,7 @@ func (x *TranslateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TranslateRequest.ProtoReflect.Descriptor instead.
 func (*TranslateRequest) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TranslateRequest) GetTypes() []string {
@@ -2693,7 +2766,7 @@ type TranslateResponse struct {
 
 func (x *TranslateResponse) Reset() {
 	*x = TranslateResponse{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2705,7 +2778,7 @@ func (x *TranslateResponse) String() string {
 func (*TranslateResponse) ProtoMessage() {}
 
 func (x *TranslateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2718,7 +2791,7 @@ func (x *TranslateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TranslateResponse.ProtoReflect.Descriptor instead.
 func (*TranslateResponse) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TranslateResponse) GetResources() []*Resource {
@@ -2741,7 +2814,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2753,7 +2826,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2766,7 +2839,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Resource) GetType() string {
@@ -2810,7 +2883,7 @@ type Document struct {
 
 func (x *Document) Reset() {
 	*x = Document{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2822,7 +2895,7 @@ func (x *Document) String() string {
 func (*Document) ProtoMessage() {}
 
 func (x *Document) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2835,7 +2908,7 @@ func (x *Document) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Document.ProtoReflect.Descriptor instead.
 func (*Document) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Document) GetFile() string {
@@ -2869,7 +2942,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2881,7 +2954,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2894,7 +2967,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DiffRequest) GetDocuments() []*Document {
@@ -2943,7 +3016,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2955,7 +3028,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2968,7 +3041,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DiffResponse) GetObjects() []*Change {
@@ -3044,7 +3117,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3056,7 +3129,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3069,7 +3142,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Change) GetAbout() string {
@@ -3126,7 +3199,7 @@ type FieldChange struct {
 
 func (x *FieldChange) Reset() {
 	*x = FieldChange{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3138,7 +3211,7 @@ func (x *FieldChange) String() string {
 func (*FieldChange) ProtoMessage() {}
 
 func (x *FieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3151,7 +3224,7 @@ func (x *FieldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
 func (*FieldChange) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *FieldChange) GetPath() string {
@@ -3188,7 +3261,7 @@ type ResourceChange struct {
 
 func (x *ResourceChange) Reset() {
 	*x = ResourceChange{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3200,7 +3273,7 @@ func (x *ResourceChange) String() string {
 func (*ResourceChange) ProtoMessage() {}
 
 func (x *ResourceChange) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3213,7 +3286,7 @@ func (x *ResourceChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceChange.ProtoReflect.Descriptor instead.
 func (*ResourceChange) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ResourceChange) GetType() string {
@@ -3260,7 +3333,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3272,7 +3345,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3285,7 +3358,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ApplyRequest) GetDocuments() []*Document {
@@ -3334,7 +3407,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3346,7 +3419,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3359,7 +3432,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ApplyResponse) GetObjects() []*Change {
@@ -3397,11 +3470,252 @@ func (x *ApplyResponse) GetWaiting() string {
 	return ""
 }
 
+type ListDecisionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the decision, or of the request (x-request-id).
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDecisionsRequest) Reset() {
+	*x = ListDecisionsRequest{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDecisionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDecisionsRequest) ProtoMessage() {}
+
+func (x *ListDecisionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDecisionsRequest.ProtoReflect.Descriptor instead.
+func (*ListDecisionsRequest) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ListDecisionsRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ListDecisionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest first.
+	Decisions []*v1.Decision `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// Servers that could not be asked, with why.
+	Unreachable   []*UnreachableServer `protobuf:"bytes,2,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDecisionsResponse) Reset() {
+	*x = ListDecisionsResponse{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDecisionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDecisionsResponse) ProtoMessage() {}
+
+func (x *ListDecisionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDecisionsResponse.ProtoReflect.Descriptor instead.
+func (*ListDecisionsResponse) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ListDecisionsResponse) GetDecisions() []*v1.Decision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+func (x *ListDecisionsResponse) GetUnreachable() []*UnreachableServer {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+type ListCandidatesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCandidatesRequest) Reset() {
+	*x = ListCandidatesRequest{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCandidatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCandidatesRequest) ProtoMessage() {}
+
+func (x *ListCandidatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCandidatesRequest.ProtoReflect.Descriptor instead.
+func (*ListCandidatesRequest) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+}
+
+type ListCandidatesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By policy and digest, those of all servers added up.
+	Candidates    []*v1.Candidate      `protobuf:"bytes,1,rep,name=candidates,proto3" json:"candidates,omitempty"`
+	Unreachable   []*UnreachableServer `protobuf:"bytes,2,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCandidatesResponse) Reset() {
+	*x = ListCandidatesResponse{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCandidatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCandidatesResponse) ProtoMessage() {}
+
+func (x *ListCandidatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCandidatesResponse.ProtoReflect.Descriptor instead.
+func (*ListCandidatesResponse) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *ListCandidatesResponse) GetCandidates() []*v1.Candidate {
+	if x != nil {
+		return x.Candidates
+	}
+	return nil
+}
+
+func (x *ListCandidatesResponse) GetUnreachable() []*UnreachableServer {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+// A server that could not be asked.
+type UnreachableServer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnreachableServer) Reset() {
+	*x = UnreachableServer{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnreachableServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnreachableServer) ProtoMessage() {}
+
+func (x *UnreachableServer) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnreachableServer.ProtoReflect.Descriptor instead.
+func (*UnreachableServer) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *UnreachableServer) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *UnreachableServer) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_weir_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_weir_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x19weir/admin/v1/admin.proto\x12\rweir.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n" +
+	"\x19weir/admin/v1/admin.proto\x12\rweir.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fweir/decision/v1/decision.proto\"Q\n" +
 	"\tObjectRef\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -3567,13 +3881,20 @@ const file_weir_admin_v1_admin_proto_rawDesc = "" +
 	"\x05match\x18\x03 \x01(\tR\x05match\x12\x18\n" +
 	"\aoutcome\x18\x04 \x01(\tR\aoutcome\x12\x12\n" +
 	"\x04part\x18\x05 \x01(\tR\x04part\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\"\xd2\x01\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"\xa6\x02\n" +
 	"\x0eAuthentication\x12-\n" +
 	"\x06policy\x18\x01 \x01(\v2\x15.weir.admin.v1.OriginR\x06policy\x12\x18\n" +
 	"\arefuses\x18\x02 \x01(\bR\arefuses\x12*\n" +
 	"\x04ways\x18\x03 \x03(\v2\x16.weir.admin.v1.AuthWayR\x04ways\x12-\n" +
 	"\x05rules\x18\x04 \x03(\v2\x17.weir.admin.v1.AuthRuleR\x05rules\x12\x1c\n" +
-	"\totherwise\x18\x05 \x01(\tR\totherwise\"M\n" +
+	"\totherwise\x18\x05 \x01(\tR\totherwise\x12\x14\n" +
+	"\x05audit\x18\x14 \x01(\tR\x05audit\x12<\n" +
+	"\n" +
+	"candidates\x18\x15 \x03(\v2\x1c.weir.admin.v1.AuthCandidateR\n" +
+	"candidates\"V\n" +
+	"\rAuthCandidate\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12-\n" +
+	"\x06origin\x18\x02 \x01(\v2\x15.weir.admin.v1.OriginR\x06origin\"M\n" +
 	"\aAuthWay\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
@@ -3665,7 +3986,21 @@ const file_weir_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"programmed\x18\x04 \x01(\bR\n" +
 	"programmed\x12\x18\n" +
-	"\awaiting\x18\x05 \x01(\tR\awaiting2\xed\a\n" +
+	"\awaiting\x18\x05 \x01(\tR\awaiting\",\n" +
+	"\x14ListDecisionsRequest\x12\x14\n" +
+	"\x02id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\x02id\"\x95\x01\n" +
+	"\x15ListDecisionsResponse\x128\n" +
+	"\tdecisions\x18\x01 \x03(\v2\x1a.weir.decision.v1.DecisionR\tdecisions\x12B\n" +
+	"\vunreachable\x18\x02 \x03(\v2 .weir.admin.v1.UnreachableServerR\vunreachable\"\x17\n" +
+	"\x15ListCandidatesRequest\"\x99\x01\n" +
+	"\x16ListCandidatesResponse\x12;\n" +
+	"\n" +
+	"candidates\x18\x01 \x03(\v2\x1b.weir.decision.v1.CandidateR\n" +
+	"candidates\x12B\n" +
+	"\vunreachable\x18\x02 \x03(\v2 .weir.admin.v1.UnreachableServerR\vunreachable\"E\n" +
+	"\x11UnreachableServer\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason2\xd7\t\n" +
 	"\fAdminService\x12W\n" +
 	"\tGetStatus\x12\x1f.weir.admin.v1.GetStatusRequest\x1a\x15.weir.admin.v1.Status\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/status\x12O\n" +
@@ -3676,7 +4011,9 @@ const file_weir_admin_v1_admin_proto_rawDesc = "" +
 	"\fListProblems\x12\".weir.admin.v1.ListProblemsRequest\x1a#.weir.admin.v1.ListProblemsResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/problems\x12i\n" +
 	"\vListClients\x12!.weir.admin.v1.ListClientsRequest\x1a\".weir.admin.v1.ListClientsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/clients\x12a\n" +
 	"\aExplain\x12\x1d.weir.admin.v1.ExplainRequest\x1a\x1a.weir.admin.v1.Explanation\"\x1b\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/v1/plan:explain\x12j\n" +
-	"\tTranslate\x12\x1f.weir.admin.v1.TranslateRequest\x1a .weir.admin.v1.TranslateResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/plan:translate\x12Y\n" +
+	"\tTranslate\x12\x1f.weir.admin.v1.TranslateRequest\x1a .weir.admin.v1.TranslateResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/plan:translate\x12q\n" +
+	"\rListDecisions\x12#.weir.admin.v1.ListDecisionsRequest\x1a$.weir.admin.v1.ListDecisionsResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/decisions\x12u\n" +
+	"\x0eListCandidates\x12$.weir.admin.v1.ListCandidatesRequest\x1a%.weir.admin.v1.ListCandidatesResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/candidates\x12Y\n" +
 	"\x04Diff\x12\x1a.weir.admin.v1.DiffRequest\x1a\x1b.weir.admin.v1.DiffResponse\"\x18\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/v1/plan:diff\x12]\n" +
 	"\x05Apply\x12\x1b.weir.admin.v1.ApplyRequest\x1a\x1c.weir.admin.v1.ApplyResponse\"\x19\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/v1/plan:applyB(Z&weir.dev/api/gen/weir/admin/v1;adminv1b\x06proto3"
 
@@ -3692,76 +4029,84 @@ func file_weir_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_weir_admin_v1_admin_proto_rawDescData
 }
 
-var file_weir_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_weir_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_weir_admin_v1_admin_proto_goTypes = []any{
-	(*ObjectRef)(nil),             // 0: weir.admin.v1.ObjectRef
-	(*Origin)(nil),                // 1: weir.admin.v1.Origin
-	(*Problem)(nil),               // 2: weir.admin.v1.Problem
-	(*GetStatusRequest)(nil),      // 3: weir.admin.v1.GetStatusRequest
-	(*Status)(nil),                // 4: weir.admin.v1.Status
-	(*Fleet)(nil),                 // 5: weir.admin.v1.Fleet
-	(*Quarantine)(nil),            // 6: weir.admin.v1.Quarantine
-	(*Client)(nil),                // 7: weir.admin.v1.Client
-	(*Rejection)(nil),             // 8: weir.admin.v1.Rejection
-	(*GetPlanRequest)(nil),        // 9: weir.admin.v1.GetPlanRequest
-	(*Plan)(nil),                  // 10: weir.admin.v1.Plan
-	(*ListObjectsRequest)(nil),    // 11: weir.admin.v1.ListObjectsRequest
-	(*ListObjectsResponse)(nil),   // 12: weir.admin.v1.ListObjectsResponse
-	(*GetObjectRequest)(nil),      // 13: weir.admin.v1.GetObjectRequest
-	(*Object)(nil),                // 14: weir.admin.v1.Object
-	(*Condition)(nil),             // 15: weir.admin.v1.Condition
-	(*RoutePolicies)(nil),         // 16: weir.admin.v1.RoutePolicies
-	(*PolicyUse)(nil),             // 17: weir.admin.v1.PolicyUse
-	(*ListProblemsRequest)(nil),   // 18: weir.admin.v1.ListProblemsRequest
-	(*ListProblemsResponse)(nil),  // 19: weir.admin.v1.ListProblemsResponse
-	(*ListClientsRequest)(nil),    // 20: weir.admin.v1.ListClientsRequest
-	(*ListClientsResponse)(nil),   // 21: weir.admin.v1.ListClientsResponse
-	(*ExplainRequest)(nil),        // 22: weir.admin.v1.ExplainRequest
-	(*Header)(nil),                // 23: weir.admin.v1.Header
-	(*Explanation)(nil),           // 24: weir.admin.v1.Explanation
-	(*CanonicalRequest)(nil),      // 25: weir.admin.v1.CanonicalRequest
-	(*EdgeAnswer)(nil),            // 26: weir.admin.v1.EdgeAnswer
-	(*Choice)(nil),                // 27: weir.admin.v1.Choice
-	(*Candidate)(nil),             // 28: weir.admin.v1.Candidate
-	(*Authentication)(nil),        // 29: weir.admin.v1.Authentication
-	(*AuthWay)(nil),               // 30: weir.admin.v1.AuthWay
-	(*AuthRule)(nil),              // 31: weir.admin.v1.AuthRule
-	(*Limit)(nil),                 // 32: weir.admin.v1.Limit
-	(*Setting)(nil),               // 33: weir.admin.v1.Setting
-	(*Destination)(nil),           // 34: weir.admin.v1.Destination
-	(*Backend)(nil),               // 35: weir.admin.v1.Backend
-	(*TranslateRequest)(nil),      // 36: weir.admin.v1.TranslateRequest
-	(*TranslateResponse)(nil),     // 37: weir.admin.v1.TranslateResponse
-	(*Resource)(nil),              // 38: weir.admin.v1.Resource
-	(*Document)(nil),              // 39: weir.admin.v1.Document
-	(*DiffRequest)(nil),           // 40: weir.admin.v1.DiffRequest
-	(*DiffResponse)(nil),          // 41: weir.admin.v1.DiffResponse
-	(*Change)(nil),                // 42: weir.admin.v1.Change
-	(*FieldChange)(nil),           // 43: weir.admin.v1.FieldChange
-	(*ResourceChange)(nil),        // 44: weir.admin.v1.ResourceChange
-	(*ApplyRequest)(nil),          // 45: weir.admin.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 46: weir.admin.v1.ApplyResponse
-	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 48: google.protobuf.Struct
-	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
+	(*ObjectRef)(nil),              // 0: weir.admin.v1.ObjectRef
+	(*Origin)(nil),                 // 1: weir.admin.v1.Origin
+	(*Problem)(nil),                // 2: weir.admin.v1.Problem
+	(*GetStatusRequest)(nil),       // 3: weir.admin.v1.GetStatusRequest
+	(*Status)(nil),                 // 4: weir.admin.v1.Status
+	(*Fleet)(nil),                  // 5: weir.admin.v1.Fleet
+	(*Quarantine)(nil),             // 6: weir.admin.v1.Quarantine
+	(*Client)(nil),                 // 7: weir.admin.v1.Client
+	(*Rejection)(nil),              // 8: weir.admin.v1.Rejection
+	(*GetPlanRequest)(nil),         // 9: weir.admin.v1.GetPlanRequest
+	(*Plan)(nil),                   // 10: weir.admin.v1.Plan
+	(*ListObjectsRequest)(nil),     // 11: weir.admin.v1.ListObjectsRequest
+	(*ListObjectsResponse)(nil),    // 12: weir.admin.v1.ListObjectsResponse
+	(*GetObjectRequest)(nil),       // 13: weir.admin.v1.GetObjectRequest
+	(*Object)(nil),                 // 14: weir.admin.v1.Object
+	(*Condition)(nil),              // 15: weir.admin.v1.Condition
+	(*RoutePolicies)(nil),          // 16: weir.admin.v1.RoutePolicies
+	(*PolicyUse)(nil),              // 17: weir.admin.v1.PolicyUse
+	(*ListProblemsRequest)(nil),    // 18: weir.admin.v1.ListProblemsRequest
+	(*ListProblemsResponse)(nil),   // 19: weir.admin.v1.ListProblemsResponse
+	(*ListClientsRequest)(nil),     // 20: weir.admin.v1.ListClientsRequest
+	(*ListClientsResponse)(nil),    // 21: weir.admin.v1.ListClientsResponse
+	(*ExplainRequest)(nil),         // 22: weir.admin.v1.ExplainRequest
+	(*Header)(nil),                 // 23: weir.admin.v1.Header
+	(*Explanation)(nil),            // 24: weir.admin.v1.Explanation
+	(*CanonicalRequest)(nil),       // 25: weir.admin.v1.CanonicalRequest
+	(*EdgeAnswer)(nil),             // 26: weir.admin.v1.EdgeAnswer
+	(*Choice)(nil),                 // 27: weir.admin.v1.Choice
+	(*Candidate)(nil),              // 28: weir.admin.v1.Candidate
+	(*Authentication)(nil),         // 29: weir.admin.v1.Authentication
+	(*AuthCandidate)(nil),          // 30: weir.admin.v1.AuthCandidate
+	(*AuthWay)(nil),                // 31: weir.admin.v1.AuthWay
+	(*AuthRule)(nil),               // 32: weir.admin.v1.AuthRule
+	(*Limit)(nil),                  // 33: weir.admin.v1.Limit
+	(*Setting)(nil),                // 34: weir.admin.v1.Setting
+	(*Destination)(nil),            // 35: weir.admin.v1.Destination
+	(*Backend)(nil),                // 36: weir.admin.v1.Backend
+	(*TranslateRequest)(nil),       // 37: weir.admin.v1.TranslateRequest
+	(*TranslateResponse)(nil),      // 38: weir.admin.v1.TranslateResponse
+	(*Resource)(nil),               // 39: weir.admin.v1.Resource
+	(*Document)(nil),               // 40: weir.admin.v1.Document
+	(*DiffRequest)(nil),            // 41: weir.admin.v1.DiffRequest
+	(*DiffResponse)(nil),           // 42: weir.admin.v1.DiffResponse
+	(*Change)(nil),                 // 43: weir.admin.v1.Change
+	(*FieldChange)(nil),            // 44: weir.admin.v1.FieldChange
+	(*ResourceChange)(nil),         // 45: weir.admin.v1.ResourceChange
+	(*ApplyRequest)(nil),           // 46: weir.admin.v1.ApplyRequest
+	(*ApplyResponse)(nil),          // 47: weir.admin.v1.ApplyResponse
+	(*ListDecisionsRequest)(nil),   // 48: weir.admin.v1.ListDecisionsRequest
+	(*ListDecisionsResponse)(nil),  // 49: weir.admin.v1.ListDecisionsResponse
+	(*ListCandidatesRequest)(nil),  // 50: weir.admin.v1.ListCandidatesRequest
+	(*ListCandidatesResponse)(nil), // 51: weir.admin.v1.ListCandidatesResponse
+	(*UnreachableServer)(nil),      // 52: weir.admin.v1.UnreachableServer
+	(*timestamppb.Timestamp)(nil),  // 53: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),        // 54: google.protobuf.Struct
+	(*durationpb.Duration)(nil),    // 55: google.protobuf.Duration
+	(*v1.Decision)(nil),            // 56: weir.decision.v1.Decision
+	(*v1.Candidate)(nil),           // 57: weir.decision.v1.Candidate
 }
 var file_weir_admin_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: weir.admin.v1.Origin.object:type_name -> weir.admin.v1.ObjectRef
 	0,  // 1: weir.admin.v1.Problem.object:type_name -> weir.admin.v1.ObjectRef
 	5,  // 2: weir.admin.v1.Status.fleets:type_name -> weir.admin.v1.Fleet
-	47, // 3: weir.admin.v1.Status.update_time:type_name -> google.protobuf.Timestamp
+	53, // 3: weir.admin.v1.Status.update_time:type_name -> google.protobuf.Timestamp
 	7,  // 4: weir.admin.v1.Fleet.clients:type_name -> weir.admin.v1.Client
 	6,  // 5: weir.admin.v1.Fleet.quarantined:type_name -> weir.admin.v1.Quarantine
 	1,  // 6: weir.admin.v1.Quarantine.origin:type_name -> weir.admin.v1.Origin
 	8,  // 7: weir.admin.v1.Client.rejected:type_name -> weir.admin.v1.Rejection
 	14, // 8: weir.admin.v1.ListObjectsResponse.objects:type_name -> weir.admin.v1.Object
 	1,  // 9: weir.admin.v1.Object.origin:type_name -> weir.admin.v1.Origin
-	47, // 10: weir.admin.v1.Object.create_time:type_name -> google.protobuf.Timestamp
+	53, // 10: weir.admin.v1.Object.create_time:type_name -> google.protobuf.Timestamp
 	15, // 11: weir.admin.v1.Object.conditions:type_name -> weir.admin.v1.Condition
 	1,  // 12: weir.admin.v1.Object.attached:type_name -> weir.admin.v1.Origin
 	16, // 13: weir.admin.v1.Object.routes:type_name -> weir.admin.v1.RoutePolicies
 	2,  // 14: weir.admin.v1.Object.problems:type_name -> weir.admin.v1.Problem
-	48, // 15: weir.admin.v1.Object.document:type_name -> google.protobuf.Struct
+	54, // 15: weir.admin.v1.Object.document:type_name -> google.protobuf.Struct
 	1,  // 16: weir.admin.v1.RoutePolicies.origin:type_name -> weir.admin.v1.Origin
 	17, // 17: weir.admin.v1.RoutePolicies.policies:type_name -> weir.admin.v1.PolicyUse
 	1,  // 18: weir.admin.v1.PolicyUse.policy:type_name -> weir.admin.v1.Origin
@@ -3778,57 +4123,67 @@ var file_weir_admin_v1_admin_proto_depIdxs = []int32{
 	1,  // 29: weir.admin.v1.Explanation.origin:type_name -> weir.admin.v1.Origin
 	17, // 30: weir.admin.v1.Explanation.policies:type_name -> weir.admin.v1.PolicyUse
 	29, // 31: weir.admin.v1.Explanation.authentication:type_name -> weir.admin.v1.Authentication
-	32, // 32: weir.admin.v1.Explanation.limits:type_name -> weir.admin.v1.Limit
-	33, // 33: weir.admin.v1.Explanation.settings:type_name -> weir.admin.v1.Setting
-	34, // 34: weir.admin.v1.Explanation.destination:type_name -> weir.admin.v1.Destination
+	33, // 32: weir.admin.v1.Explanation.limits:type_name -> weir.admin.v1.Limit
+	34, // 33: weir.admin.v1.Explanation.settings:type_name -> weir.admin.v1.Setting
+	35, // 34: weir.admin.v1.Explanation.destination:type_name -> weir.admin.v1.Destination
 	1,  // 35: weir.admin.v1.Candidate.origin:type_name -> weir.admin.v1.Origin
 	1,  // 36: weir.admin.v1.Authentication.policy:type_name -> weir.admin.v1.Origin
-	30, // 37: weir.admin.v1.Authentication.ways:type_name -> weir.admin.v1.AuthWay
-	31, // 38: weir.admin.v1.Authentication.rules:type_name -> weir.admin.v1.AuthRule
-	1,  // 39: weir.admin.v1.Limit.policy:type_name -> weir.admin.v1.Origin
-	35, // 40: weir.admin.v1.Destination.backends:type_name -> weir.admin.v1.Backend
-	1,  // 41: weir.admin.v1.Backend.origin:type_name -> weir.admin.v1.Origin
-	38, // 42: weir.admin.v1.TranslateResponse.resources:type_name -> weir.admin.v1.Resource
-	48, // 43: weir.admin.v1.Resource.body:type_name -> google.protobuf.Struct
-	39, // 44: weir.admin.v1.DiffRequest.documents:type_name -> weir.admin.v1.Document
-	42, // 45: weir.admin.v1.DiffResponse.objects:type_name -> weir.admin.v1.Change
-	42, // 46: weir.admin.v1.DiffResponse.served:type_name -> weir.admin.v1.Change
-	44, // 47: weir.admin.v1.DiffResponse.resources:type_name -> weir.admin.v1.ResourceChange
-	2,  // 48: weir.admin.v1.DiffResponse.problems:type_name -> weir.admin.v1.Problem
-	2,  // 49: weir.admin.v1.DiffResponse.new_problems:type_name -> weir.admin.v1.Problem
-	2,  // 50: weir.admin.v1.DiffResponse.mended:type_name -> weir.admin.v1.Problem
-	43, // 51: weir.admin.v1.Change.fields:type_name -> weir.admin.v1.FieldChange
-	1,  // 52: weir.admin.v1.Change.old:type_name -> weir.admin.v1.Origin
-	1,  // 53: weir.admin.v1.Change.new:type_name -> weir.admin.v1.Origin
-	39, // 54: weir.admin.v1.ApplyRequest.documents:type_name -> weir.admin.v1.Document
-	49, // 55: weir.admin.v1.ApplyRequest.wait:type_name -> google.protobuf.Duration
-	42, // 56: weir.admin.v1.ApplyResponse.objects:type_name -> weir.admin.v1.Change
-	2,  // 57: weir.admin.v1.ApplyResponse.problems:type_name -> weir.admin.v1.Problem
-	3,  // 58: weir.admin.v1.AdminService.GetStatus:input_type -> weir.admin.v1.GetStatusRequest
-	9,  // 59: weir.admin.v1.AdminService.GetPlan:input_type -> weir.admin.v1.GetPlanRequest
-	11, // 60: weir.admin.v1.AdminService.ListObjects:input_type -> weir.admin.v1.ListObjectsRequest
-	13, // 61: weir.admin.v1.AdminService.GetObject:input_type -> weir.admin.v1.GetObjectRequest
-	18, // 62: weir.admin.v1.AdminService.ListProblems:input_type -> weir.admin.v1.ListProblemsRequest
-	20, // 63: weir.admin.v1.AdminService.ListClients:input_type -> weir.admin.v1.ListClientsRequest
-	22, // 64: weir.admin.v1.AdminService.Explain:input_type -> weir.admin.v1.ExplainRequest
-	36, // 65: weir.admin.v1.AdminService.Translate:input_type -> weir.admin.v1.TranslateRequest
-	40, // 66: weir.admin.v1.AdminService.Diff:input_type -> weir.admin.v1.DiffRequest
-	45, // 67: weir.admin.v1.AdminService.Apply:input_type -> weir.admin.v1.ApplyRequest
-	4,  // 68: weir.admin.v1.AdminService.GetStatus:output_type -> weir.admin.v1.Status
-	10, // 69: weir.admin.v1.AdminService.GetPlan:output_type -> weir.admin.v1.Plan
-	12, // 70: weir.admin.v1.AdminService.ListObjects:output_type -> weir.admin.v1.ListObjectsResponse
-	14, // 71: weir.admin.v1.AdminService.GetObject:output_type -> weir.admin.v1.Object
-	19, // 72: weir.admin.v1.AdminService.ListProblems:output_type -> weir.admin.v1.ListProblemsResponse
-	21, // 73: weir.admin.v1.AdminService.ListClients:output_type -> weir.admin.v1.ListClientsResponse
-	24, // 74: weir.admin.v1.AdminService.Explain:output_type -> weir.admin.v1.Explanation
-	37, // 75: weir.admin.v1.AdminService.Translate:output_type -> weir.admin.v1.TranslateResponse
-	41, // 76: weir.admin.v1.AdminService.Diff:output_type -> weir.admin.v1.DiffResponse
-	46, // 77: weir.admin.v1.AdminService.Apply:output_type -> weir.admin.v1.ApplyResponse
-	68, // [68:78] is the sub-list for method output_type
-	58, // [58:68] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	31, // 37: weir.admin.v1.Authentication.ways:type_name -> weir.admin.v1.AuthWay
+	32, // 38: weir.admin.v1.Authentication.rules:type_name -> weir.admin.v1.AuthRule
+	30, // 39: weir.admin.v1.Authentication.candidates:type_name -> weir.admin.v1.AuthCandidate
+	1,  // 40: weir.admin.v1.AuthCandidate.origin:type_name -> weir.admin.v1.Origin
+	1,  // 41: weir.admin.v1.Limit.policy:type_name -> weir.admin.v1.Origin
+	36, // 42: weir.admin.v1.Destination.backends:type_name -> weir.admin.v1.Backend
+	1,  // 43: weir.admin.v1.Backend.origin:type_name -> weir.admin.v1.Origin
+	39, // 44: weir.admin.v1.TranslateResponse.resources:type_name -> weir.admin.v1.Resource
+	54, // 45: weir.admin.v1.Resource.body:type_name -> google.protobuf.Struct
+	40, // 46: weir.admin.v1.DiffRequest.documents:type_name -> weir.admin.v1.Document
+	43, // 47: weir.admin.v1.DiffResponse.objects:type_name -> weir.admin.v1.Change
+	43, // 48: weir.admin.v1.DiffResponse.served:type_name -> weir.admin.v1.Change
+	45, // 49: weir.admin.v1.DiffResponse.resources:type_name -> weir.admin.v1.ResourceChange
+	2,  // 50: weir.admin.v1.DiffResponse.problems:type_name -> weir.admin.v1.Problem
+	2,  // 51: weir.admin.v1.DiffResponse.new_problems:type_name -> weir.admin.v1.Problem
+	2,  // 52: weir.admin.v1.DiffResponse.mended:type_name -> weir.admin.v1.Problem
+	44, // 53: weir.admin.v1.Change.fields:type_name -> weir.admin.v1.FieldChange
+	1,  // 54: weir.admin.v1.Change.old:type_name -> weir.admin.v1.Origin
+	1,  // 55: weir.admin.v1.Change.new:type_name -> weir.admin.v1.Origin
+	40, // 56: weir.admin.v1.ApplyRequest.documents:type_name -> weir.admin.v1.Document
+	55, // 57: weir.admin.v1.ApplyRequest.wait:type_name -> google.protobuf.Duration
+	43, // 58: weir.admin.v1.ApplyResponse.objects:type_name -> weir.admin.v1.Change
+	2,  // 59: weir.admin.v1.ApplyResponse.problems:type_name -> weir.admin.v1.Problem
+	56, // 60: weir.admin.v1.ListDecisionsResponse.decisions:type_name -> weir.decision.v1.Decision
+	52, // 61: weir.admin.v1.ListDecisionsResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
+	57, // 62: weir.admin.v1.ListCandidatesResponse.candidates:type_name -> weir.decision.v1.Candidate
+	52, // 63: weir.admin.v1.ListCandidatesResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
+	3,  // 64: weir.admin.v1.AdminService.GetStatus:input_type -> weir.admin.v1.GetStatusRequest
+	9,  // 65: weir.admin.v1.AdminService.GetPlan:input_type -> weir.admin.v1.GetPlanRequest
+	11, // 66: weir.admin.v1.AdminService.ListObjects:input_type -> weir.admin.v1.ListObjectsRequest
+	13, // 67: weir.admin.v1.AdminService.GetObject:input_type -> weir.admin.v1.GetObjectRequest
+	18, // 68: weir.admin.v1.AdminService.ListProblems:input_type -> weir.admin.v1.ListProblemsRequest
+	20, // 69: weir.admin.v1.AdminService.ListClients:input_type -> weir.admin.v1.ListClientsRequest
+	22, // 70: weir.admin.v1.AdminService.Explain:input_type -> weir.admin.v1.ExplainRequest
+	37, // 71: weir.admin.v1.AdminService.Translate:input_type -> weir.admin.v1.TranslateRequest
+	48, // 72: weir.admin.v1.AdminService.ListDecisions:input_type -> weir.admin.v1.ListDecisionsRequest
+	50, // 73: weir.admin.v1.AdminService.ListCandidates:input_type -> weir.admin.v1.ListCandidatesRequest
+	41, // 74: weir.admin.v1.AdminService.Diff:input_type -> weir.admin.v1.DiffRequest
+	46, // 75: weir.admin.v1.AdminService.Apply:input_type -> weir.admin.v1.ApplyRequest
+	4,  // 76: weir.admin.v1.AdminService.GetStatus:output_type -> weir.admin.v1.Status
+	10, // 77: weir.admin.v1.AdminService.GetPlan:output_type -> weir.admin.v1.Plan
+	12, // 78: weir.admin.v1.AdminService.ListObjects:output_type -> weir.admin.v1.ListObjectsResponse
+	14, // 79: weir.admin.v1.AdminService.GetObject:output_type -> weir.admin.v1.Object
+	19, // 80: weir.admin.v1.AdminService.ListProblems:output_type -> weir.admin.v1.ListProblemsResponse
+	21, // 81: weir.admin.v1.AdminService.ListClients:output_type -> weir.admin.v1.ListClientsResponse
+	24, // 82: weir.admin.v1.AdminService.Explain:output_type -> weir.admin.v1.Explanation
+	38, // 83: weir.admin.v1.AdminService.Translate:output_type -> weir.admin.v1.TranslateResponse
+	49, // 84: weir.admin.v1.AdminService.ListDecisions:output_type -> weir.admin.v1.ListDecisionsResponse
+	51, // 85: weir.admin.v1.AdminService.ListCandidates:output_type -> weir.admin.v1.ListCandidatesResponse
+	42, // 86: weir.admin.v1.AdminService.Diff:output_type -> weir.admin.v1.DiffResponse
+	47, // 87: weir.admin.v1.AdminService.Apply:output_type -> weir.admin.v1.ApplyResponse
+	76, // [76:88] is the sub-list for method output_type
+	64, // [64:76] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_weir_admin_v1_admin_proto_init() }
@@ -3842,7 +4197,7 @@ func file_weir_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_admin_v1_admin_proto_rawDesc), len(file_weir_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

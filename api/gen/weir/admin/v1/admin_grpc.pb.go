@@ -23,16 +23,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AdminService_GetStatus_FullMethodName    = "/weir.admin.v1.AdminService/GetStatus"
-	AdminService_GetPlan_FullMethodName      = "/weir.admin.v1.AdminService/GetPlan"
-	AdminService_ListObjects_FullMethodName  = "/weir.admin.v1.AdminService/ListObjects"
-	AdminService_GetObject_FullMethodName    = "/weir.admin.v1.AdminService/GetObject"
-	AdminService_ListProblems_FullMethodName = "/weir.admin.v1.AdminService/ListProblems"
-	AdminService_ListClients_FullMethodName  = "/weir.admin.v1.AdminService/ListClients"
-	AdminService_Explain_FullMethodName      = "/weir.admin.v1.AdminService/Explain"
-	AdminService_Translate_FullMethodName    = "/weir.admin.v1.AdminService/Translate"
-	AdminService_Diff_FullMethodName         = "/weir.admin.v1.AdminService/Diff"
-	AdminService_Apply_FullMethodName        = "/weir.admin.v1.AdminService/Apply"
+	AdminService_GetStatus_FullMethodName      = "/weir.admin.v1.AdminService/GetStatus"
+	AdminService_GetPlan_FullMethodName        = "/weir.admin.v1.AdminService/GetPlan"
+	AdminService_ListObjects_FullMethodName    = "/weir.admin.v1.AdminService/ListObjects"
+	AdminService_GetObject_FullMethodName      = "/weir.admin.v1.AdminService/GetObject"
+	AdminService_ListProblems_FullMethodName   = "/weir.admin.v1.AdminService/ListProblems"
+	AdminService_ListClients_FullMethodName    = "/weir.admin.v1.AdminService/ListClients"
+	AdminService_Explain_FullMethodName        = "/weir.admin.v1.AdminService/Explain"
+	AdminService_Translate_FullMethodName      = "/weir.admin.v1.AdminService/Translate"
+	AdminService_ListDecisions_FullMethodName  = "/weir.admin.v1.AdminService/ListDecisions"
+	AdminService_ListCandidates_FullMethodName = "/weir.admin.v1.AdminService/ListCandidates"
+	AdminService_Diff_FullMethodName           = "/weir.admin.v1.AdminService/Diff"
+	AdminService_Apply_FullMethodName          = "/weir.admin.v1.AdminService/Apply"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -60,6 +62,12 @@ type AdminServiceClient interface {
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*Explanation, error)
 	// Translate the Plan to the resources that proxies and servers are sent.
 	Translate(ctx context.Context, in *TranslateRequest, opts ...grpc.CallOption) (*TranslateResponse, error)
+	// List the recent decisions with an id, their own or their request's, as the
+	// extauthz servers remember them.
+	ListDecisions(ctx context.Context, in *ListDecisionsRequest, opts ...grpc.CallOption) (*ListDecisionsResponse, error)
+	// List the candidates (AuthPolicies and rules in the shadow), with how they
+	// compare with what is in force.
+	ListCandidates(ctx context.Context, in *ListCandidatesRequest, opts ...grpc.CallOption) (*ListCandidatesResponse, error)
 	// Diff what runs and what documents would make of it.
 	Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (*DiffResponse, error)
 	// Apply documents: check all of them, store all or none, and wait until the
@@ -155,6 +163,26 @@ func (c *adminServiceClient) Translate(ctx context.Context, in *TranslateRequest
 	return out, nil
 }
 
+func (c *adminServiceClient) ListDecisions(ctx context.Context, in *ListDecisionsRequest, opts ...grpc.CallOption) (*ListDecisionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListDecisionsResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListDecisions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListCandidates(ctx context.Context, in *ListCandidatesRequest, opts ...grpc.CallOption) (*ListCandidatesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCandidatesResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListCandidates_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (*DiffResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DiffResponse)
@@ -200,6 +228,12 @@ type AdminServiceServer interface {
 	Explain(context.Context, *ExplainRequest) (*Explanation, error)
 	// Translate the Plan to the resources that proxies and servers are sent.
 	Translate(context.Context, *TranslateRequest) (*TranslateResponse, error)
+	// List the recent decisions with an id, their own or their request's, as the
+	// extauthz servers remember them.
+	ListDecisions(context.Context, *ListDecisionsRequest) (*ListDecisionsResponse, error)
+	// List the candidates (AuthPolicies and rules in the shadow), with how they
+	// compare with what is in force.
+	ListCandidates(context.Context, *ListCandidatesRequest) (*ListCandidatesResponse, error)
 	// Diff what runs and what documents would make of it.
 	Diff(context.Context, *DiffRequest) (*DiffResponse, error)
 	// Apply documents: check all of them, store all or none, and wait until the
@@ -238,6 +272,12 @@ func (UnimplementedAdminServiceServer) Explain(context.Context, *ExplainRequest)
 }
 func (UnimplementedAdminServiceServer) Translate(context.Context, *TranslateRequest) (*TranslateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Translate not implemented")
+}
+func (UnimplementedAdminServiceServer) ListDecisions(context.Context, *ListDecisionsRequest) (*ListDecisionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListDecisions not implemented")
+}
+func (UnimplementedAdminServiceServer) ListCandidates(context.Context, *ListCandidatesRequest) (*ListCandidatesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListCandidates not implemented")
 }
 func (UnimplementedAdminServiceServer) Diff(context.Context, *DiffRequest) (*DiffResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Diff not implemented")
@@ -410,6 +450,42 @@ func _AdminService_Translate_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ListDecisions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListDecisionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListDecisions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListDecisions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListDecisions(ctx, req.(*ListDecisionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListCandidates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListCandidatesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListCandidates(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListCandidates_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListCandidates(ctx, req.(*ListCandidatesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_Diff_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DiffRequest)
 	if err := dec(in); err != nil {
@@ -484,6 +560,14 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Translate",
 			Handler:    _AdminService_Translate_Handler,
+		},
+		{
+			MethodName: "ListDecisions",
+			Handler:    _AdminService_ListDecisions_Handler,
+		},
+		{
+			MethodName: "ListCandidates",
+			Handler:    _AdminService_ListCandidates_Handler,
 		},
 		{
 			MethodName: "Diff",

@@ -29,6 +29,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Audit says whether decisions go to the audit log.
+type Audit int32
+
+const (
+	// None do.
+	Audit_AUDIT_UNSPECIFIED Audit = 0
+	// Each is written soon; one that cannot be is counted.
+	Audit_AUDIT_BEST_EFFORT Audit = 1
+	// Each is on disk before it is answered; a request whose decision cannot be
+	// written is refused.
+	Audit_AUDIT_REQUIRED Audit = 2
+)
+
+// Enum value maps for Audit.
+var (
+	Audit_name = map[int32]string{
+		0: "AUDIT_UNSPECIFIED",
+		1: "AUDIT_BEST_EFFORT",
+		2: "AUDIT_REQUIRED",
+	}
+	Audit_value = map[string]int32{
+		"AUDIT_UNSPECIFIED": 0,
+		"AUDIT_BEST_EFFORT": 1,
+		"AUDIT_REQUIRED":    2,
+	}
+)
+
+func (x Audit) Enum() *Audit {
+	p := new(Audit)
+	*p = x
+	return p
+}
+
+func (x Audit) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Audit) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_rules_v1_auth_proto_enumTypes[0].Descriptor()
+}
+
+func (Audit) Type() protoreflect.EnumType {
+	return &file_weir_rules_v1_auth_proto_enumTypes[0]
+}
+
+func (x Audit) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Audit.Descriptor instead.
+func (Audit) EnumDescriptor() ([]byte, []int) {
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{0}
+}
+
 // FailureMode says what follows when whom the method has to ask, such as a
 // key set or an introspection endpoint, cannot be asked.
 type Authenticator_FailureMode int32
@@ -67,11 +121,11 @@ func (x Authenticator_FailureMode) String() string {
 }
 
 func (Authenticator_FailureMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_weir_rules_v1_auth_proto_enumTypes[0].Descriptor()
+	return file_weir_rules_v1_auth_proto_enumTypes[1].Descriptor()
 }
 
 func (Authenticator_FailureMode) Type() protoreflect.EnumType {
-	return &file_weir_rules_v1_auth_proto_enumTypes[0]
+	return &file_weir_rules_v1_auth_proto_enumTypes[1]
 }
 
 func (x Authenticator_FailureMode) Number() protoreflect.EnumNumber {
@@ -80,7 +134,7 @@ func (x Authenticator_FailureMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Authenticator_FailureMode.Descriptor instead.
 func (Authenticator_FailureMode) EnumDescriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{1, 0}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{2, 0}
 }
 
 type AuthorizationRule_Effect int32
@@ -121,11 +175,11 @@ func (x AuthorizationRule_Effect) String() string {
 }
 
 func (AuthorizationRule_Effect) Descriptor() protoreflect.EnumDescriptor {
-	return file_weir_rules_v1_auth_proto_enumTypes[1].Descriptor()
+	return file_weir_rules_v1_auth_proto_enumTypes[2].Descriptor()
 }
 
 func (AuthorizationRule_Effect) Type() protoreflect.EnumType {
-	return &file_weir_rules_v1_auth_proto_enumTypes[1]
+	return &file_weir_rules_v1_auth_proto_enumTypes[2]
 }
 
 func (x AuthorizationRule_Effect) Number() protoreflect.EnumNumber {
@@ -134,7 +188,7 @@ func (x AuthorizationRule_Effect) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthorizationRule_Effect.Descriptor instead.
 func (AuthorizationRule_Effect) EnumDescriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6, 0}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7, 0}
 }
 
 // AuthRoute is a resource: everything extauthzd needs to decide about one
@@ -161,15 +215,22 @@ type AuthRoute struct {
 	Rules []*AuthorizationRule `protobuf:"bytes,5,rep,name=rules,proto3" json:"rules,omitempty"`
 	// Realm named in WWW-Authenticate challenges; the gateway's name if empty.
 	Realm string `protobuf:"bytes,6,opt,name=realm,proto3" json:"realm,omitempty"`
+	// Whether decisions go to the audit log.
+	Audit Audit `protobuf:"varint,8,opt,name=audit,proto3,enum=weir.rules.v1.Audit" json:"audit,omitempty"`
+	// Rules that are evaluated on the same requests and decide nothing; at most 4.
+	Candidates []*Candidate `protobuf:"bytes,9,rep,name=candidates,proto3" json:"candidates,omitempty"`
 	// What the service is told of the caller; the identity headers if unset.
 	Upstream *Upstream `protobuf:"bytes,7,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	// External sources that expressions may read as metadata.NAME.
 	Metadata []*MetadataSource `protobuf:"bytes,10,rep,name=metadata,proto3" json:"metadata,omitempty"`
 	// The request's body, as expressions may read it; unset when none does.
-	Body          *BodyInput             `protobuf:"bytes,11,opt,name=body,proto3" json:"body,omitempty"`
-	Settings      *AuthorizationSettings `protobuf:"bytes,20,opt,name=settings,proto3" json:"settings,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Body     *BodyInput             `protobuf:"bytes,11,opt,name=body,proto3" json:"body,omitempty"`
+	Settings *AuthorizationSettings `protobuf:"bytes,20,opt,name=settings,proto3" json:"settings,omitempty"`
+	// Credentials reach the service as they came, because the route is open to
+	// everybody and is checked for a record only.
+	KeepCredentials bool `protobuf:"varint,21,opt,name=keep_credentials,json=keepCredentials,proto3" json:"keep_credentials,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *AuthRoute) Reset() {
@@ -244,6 +305,20 @@ func (x *AuthRoute) GetRealm() string {
 	return ""
 }
 
+func (x *AuthRoute) GetAudit() Audit {
+	if x != nil {
+		return x.Audit
+	}
+	return Audit_AUDIT_UNSPECIFIED
+}
+
+func (x *AuthRoute) GetCandidates() []*Candidate {
+	if x != nil {
+		return x.Candidates
+	}
+	return nil
+}
+
 func (x *AuthRoute) GetUpstream() *Upstream {
 	if x != nil {
 		return x.Upstream
@@ -266,6 +341,108 @@ func (x *AuthRoute) GetBody() *BodyInput {
 }
 
 func (x *AuthRoute) GetSettings() *AuthorizationSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *AuthRoute) GetKeepCredentials() bool {
+	if x != nil {
+		return x.KeepCredentials
+	}
+	return false
+}
+
+// Candidate is what may come to be in force on a route.
+type Candidate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "namespace/name" of its AuthPolicies.
+	Policy string `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Hash of its content (hex), the same for all routes with the same one.
+	Digest         string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Authenticators []*Authenticator       `protobuf:"bytes,3,rep,name=authenticators,proto3" json:"authenticators,omitempty"`
+	Rules          []*AuthorizationRule   `protobuf:"bytes,4,rep,name=rules,proto3" json:"rules,omitempty"`
+	Metadata       []*MetadataSource      `protobuf:"bytes,5,rep,name=metadata,proto3" json:"metadata,omitempty"`
+	Body           *BodyInput             `protobuf:"bytes,6,opt,name=body,proto3" json:"body,omitempty"`
+	Settings       *AuthorizationSettings `protobuf:"bytes,7,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Candidate) Reset() {
+	*x = Candidate{}
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Candidate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Candidate) ProtoMessage() {}
+
+func (x *Candidate) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
+func (*Candidate) Descriptor() ([]byte, []int) {
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Candidate) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *Candidate) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Candidate) GetAuthenticators() []*Authenticator {
+	if x != nil {
+		return x.Authenticators
+	}
+	return nil
+}
+
+func (x *Candidate) GetRules() []*AuthorizationRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *Candidate) GetMetadata() []*MetadataSource {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *Candidate) GetBody() *BodyInput {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *Candidate) GetSettings() *AuthorizationSettings {
 	if x != nil {
 		return x.Settings
 	}
@@ -301,7 +478,7 @@ type Authenticator struct {
 
 func (x *Authenticator) Reset() {
 	*x = Authenticator{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[1]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +490,7 @@ func (x *Authenticator) String() string {
 func (*Authenticator) ProtoMessage() {}
 
 func (x *Authenticator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[1]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,7 +503,7 @@ func (x *Authenticator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authenticator.ProtoReflect.Descriptor instead.
 func (*Authenticator) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{1}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Authenticator) GetName() string {
@@ -499,7 +676,7 @@ type ApiKeyAuthenticator struct {
 
 func (x *ApiKeyAuthenticator) Reset() {
 	*x = ApiKeyAuthenticator{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[2]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +688,7 @@ func (x *ApiKeyAuthenticator) String() string {
 func (*ApiKeyAuthenticator) ProtoMessage() {}
 
 func (x *ApiKeyAuthenticator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[2]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,7 +701,7 @@ func (x *ApiKeyAuthenticator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyAuthenticator.ProtoReflect.Descriptor instead.
 func (*ApiKeyAuthenticator) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{2}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ApiKeyAuthenticator) GetHeader() string {
@@ -563,7 +740,7 @@ type JwtAuthenticator struct {
 
 func (x *JwtAuthenticator) Reset() {
 	*x = JwtAuthenticator{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[3]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +752,7 @@ func (x *JwtAuthenticator) String() string {
 func (*JwtAuthenticator) ProtoMessage() {}
 
 func (x *JwtAuthenticator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[3]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +765,7 @@ func (x *JwtAuthenticator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtAuthenticator.ProtoReflect.Descriptor instead.
 func (*JwtAuthenticator) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{3}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *JwtAuthenticator) GetIssuer() string {
@@ -714,7 +891,7 @@ type RemoteJwks struct {
 
 func (x *RemoteJwks) Reset() {
 	*x = RemoteJwks{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[4]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +903,7 @@ func (x *RemoteJwks) String() string {
 func (*RemoteJwks) ProtoMessage() {}
 
 func (x *RemoteJwks) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[4]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +916,7 @@ func (x *RemoteJwks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoteJwks.ProtoReflect.Descriptor instead.
 func (*RemoteJwks) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{4}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RemoteJwks) GetUri() string {
@@ -781,7 +958,7 @@ type AnonymousAuthenticator struct {
 
 func (x *AnonymousAuthenticator) Reset() {
 	*x = AnonymousAuthenticator{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +970,7 @@ func (x *AnonymousAuthenticator) String() string {
 func (*AnonymousAuthenticator) ProtoMessage() {}
 
 func (x *AnonymousAuthenticator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +983,7 @@ func (x *AnonymousAuthenticator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnonymousAuthenticator.ProtoReflect.Descriptor instead.
 func (*AnonymousAuthenticator) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{5}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6}
 }
 
 // AuthorizationRule is one allow or deny rule.
@@ -826,7 +1003,7 @@ type AuthorizationRule struct {
 
 func (x *AuthorizationRule) Reset() {
 	*x = AuthorizationRule{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +1015,7 @@ func (x *AuthorizationRule) String() string {
 func (*AuthorizationRule) ProtoMessage() {}
 
 func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +1028,7 @@ func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationRule.ProtoReflect.Descriptor instead.
 func (*AuthorizationRule) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AuthorizationRule) GetName() string {
@@ -903,7 +1080,7 @@ type Consumer struct {
 
 func (x *Consumer) Reset() {
 	*x = Consumer{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -915,7 +1092,7 @@ func (x *Consumer) String() string {
 func (*Consumer) ProtoMessage() {}
 
 func (x *Consumer) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -928,7 +1105,7 @@ func (x *Consumer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consumer.ProtoReflect.Descriptor instead.
 func (*Consumer) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Consumer) GetName() string {
@@ -989,7 +1166,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1178,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1191,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{8}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ApiKey) GetName() string {
@@ -1056,7 +1233,7 @@ type TokenSubject struct {
 
 func (x *TokenSubject) Reset() {
 	*x = TokenSubject{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1245,7 @@ func (x *TokenSubject) String() string {
 func (*TokenSubject) ProtoMessage() {}
 
 func (x *TokenSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1258,7 @@ func (x *TokenSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenSubject.ProtoReflect.Descriptor instead.
 func (*TokenSubject) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{9}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TokenSubject) GetIssuer() string {
@@ -1120,7 +1297,7 @@ type AuthzInput struct {
 
 func (x *AuthzInput) Reset() {
 	*x = AuthzInput{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1309,7 @@ func (x *AuthzInput) String() string {
 func (*AuthzInput) ProtoMessage() {}
 
 func (x *AuthzInput) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1322,7 @@ func (x *AuthzInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthzInput.ProtoReflect.Descriptor instead.
 func (*AuthzInput) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{10}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AuthzInput) GetRequest() *RequestAttributes {
@@ -1207,7 +1384,7 @@ type Values struct {
 
 func (x *Values) Reset() {
 	*x = Values{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1396,7 @@ func (x *Values) String() string {
 func (*Values) ProtoMessage() {}
 
 func (x *Values) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1409,7 @@ func (x *Values) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Values.ProtoReflect.Descriptor instead.
 func (*Values) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{11}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Values) GetValues() []string {
@@ -1270,7 +1447,7 @@ type RequestAttributes struct {
 
 func (x *RequestAttributes) Reset() {
 	*x = RequestAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1459,7 @@ func (x *RequestAttributes) String() string {
 func (*RequestAttributes) ProtoMessage() {}
 
 func (x *RequestAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1472,7 @@ func (x *RequestAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestAttributes.ProtoReflect.Descriptor instead.
 func (*RequestAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{12}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RequestAttributes) GetMethod() string {
@@ -1387,7 +1564,7 @@ type IdentityAttributes struct {
 
 func (x *IdentityAttributes) Reset() {
 	*x = IdentityAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1576,7 @@ func (x *IdentityAttributes) String() string {
 func (*IdentityAttributes) ProtoMessage() {}
 
 func (x *IdentityAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1589,7 @@ func (x *IdentityAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityAttributes.ProtoReflect.Descriptor instead.
 func (*IdentityAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{13}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *IdentityAttributes) GetConsumer() string {
@@ -1499,7 +1676,7 @@ type ConsumerAttributes struct {
 
 func (x *ConsumerAttributes) Reset() {
 	*x = ConsumerAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1688,7 @@ func (x *ConsumerAttributes) String() string {
 func (*ConsumerAttributes) ProtoMessage() {}
 
 func (x *ConsumerAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1701,7 @@ func (x *ConsumerAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerAttributes.ProtoReflect.Descriptor instead.
 func (*ConsumerAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{14}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ConsumerAttributes) GetName() string {
@@ -1564,7 +1741,7 @@ type RouteAttributes struct {
 
 func (x *RouteAttributes) Reset() {
 	*x = RouteAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1753,7 @@ func (x *RouteAttributes) String() string {
 func (*RouteAttributes) ProtoMessage() {}
 
 func (x *RouteAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1766,7 @@ func (x *RouteAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteAttributes.ProtoReflect.Descriptor instead.
 func (*RouteAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{15}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RouteAttributes) GetId() string {
@@ -1644,7 +1821,7 @@ type SourceAttributes struct {
 
 func (x *SourceAttributes) Reset() {
 	*x = SourceAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1833,7 @@ func (x *SourceAttributes) String() string {
 func (*SourceAttributes) ProtoMessage() {}
 
 func (x *SourceAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1846,7 @@ func (x *SourceAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceAttributes.ProtoReflect.Descriptor instead.
 func (*SourceAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{16}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SourceAttributes) GetAddress() string {
@@ -1697,19 +1874,32 @@ var File_weir_rules_v1_auth_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eweir/rules/v1/auth_proof.proto\x1a&weir/rules/v1/auth_authorization.proto\x1a\x1eweir/rules/v1/auth_login.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xca\x03\n" +
+	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eweir/rules/v1/auth_proof.proto\x1a&weir/rules/v1/auth_authorization.proto\x1a\x1eweir/rules/v1/auth_login.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xdb\x04\n" +
 	"\tAuthRoute\x12\x19\n" +
 	"\broute_id\x18\x01 \x01(\tR\arouteId\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\x12D\n" +
 	"\x0eauthenticators\x18\x04 \x03(\v2\x1c.weir.rules.v1.AuthenticatorR\x0eauthenticators\x126\n" +
 	"\x05rules\x18\x05 \x03(\v2 .weir.rules.v1.AuthorizationRuleR\x05rules\x12\x14\n" +
-	"\x05realm\x18\x06 \x01(\tR\x05realm\x123\n" +
+	"\x05realm\x18\x06 \x01(\tR\x05realm\x12*\n" +
+	"\x05audit\x18\b \x01(\x0e2\x14.weir.rules.v1.AuditR\x05audit\x128\n" +
+	"\n" +
+	"candidates\x18\t \x03(\v2\x18.weir.rules.v1.CandidateR\n" +
+	"candidates\x123\n" +
 	"\bupstream\x18\a \x01(\v2\x17.weir.rules.v1.UpstreamR\bupstream\x129\n" +
 	"\bmetadata\x18\n" +
 	" \x03(\v2\x1d.weir.rules.v1.MetadataSourceR\bmetadata\x12,\n" +
 	"\x04body\x18\v \x01(\v2\x18.weir.rules.v1.BodyInputR\x04body\x12@\n" +
-	"\bsettings\x18\x14 \x01(\v2$.weir.rules.v1.AuthorizationSettingsR\bsettings\"\x9f\a\n" +
+	"\bsettings\x18\x14 \x01(\v2$.weir.rules.v1.AuthorizationSettingsR\bsettings\x12)\n" +
+	"\x10keep_credentials\x18\x15 \x01(\bR\x0fkeepCredentials\"\xe4\x02\n" +
+	"\tCandidate\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12D\n" +
+	"\x0eauthenticators\x18\x03 \x03(\v2\x1c.weir.rules.v1.AuthenticatorR\x0eauthenticators\x126\n" +
+	"\x05rules\x18\x04 \x03(\v2 .weir.rules.v1.AuthorizationRuleR\x05rules\x129\n" +
+	"\bmetadata\x18\x05 \x03(\v2\x1d.weir.rules.v1.MetadataSourceR\bmetadata\x12,\n" +
+	"\x04body\x18\x06 \x01(\v2\x18.weir.rules.v1.BodyInputR\x04body\x12@\n" +
+	"\bsettings\x18\a \x01(\v2$.weir.rules.v1.AuthorizationSettingsR\bsettings\"\x9f\a\n" +
 	"\rAuthenticator\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
 	"\aapi_key\x18\x02 \x01(\v2\".weir.rules.v1.ApiKeyAuthenticatorH\x00R\x06apiKey\x123\n" +
@@ -1837,7 +2027,11 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x10SourceAttributes\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\x03R\x04port\x12\x1c\n" +
-	"\tprincipal\x18\x03 \x01(\tR\tprincipalB(Z&weir.dev/api/gen/weir/rules/v1;rulesv1b\x06proto3"
+	"\tprincipal\x18\x03 \x01(\tR\tprincipal*I\n" +
+	"\x05Audit\x12\x15\n" +
+	"\x11AUDIT_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11AUDIT_BEST_EFFORT\x10\x01\x12\x12\n" +
+	"\x0eAUDIT_REQUIRED\x10\x02B(Z&weir.dev/api/gen/weir/rules/v1;rulesv1b\x06proto3"
 
 var (
 	file_weir_rules_v1_auth_proto_rawDescOnce sync.Once
@@ -1851,101 +2045,110 @@ func file_weir_rules_v1_auth_proto_rawDescGZIP() []byte {
 	return file_weir_rules_v1_auth_proto_rawDescData
 }
 
-var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_weir_rules_v1_auth_proto_goTypes = []any{
-	(Authenticator_FailureMode)(0),         // 0: weir.rules.v1.Authenticator.FailureMode
-	(AuthorizationRule_Effect)(0),          // 1: weir.rules.v1.AuthorizationRule.Effect
-	(*AuthRoute)(nil),                      // 2: weir.rules.v1.AuthRoute
-	(*Authenticator)(nil),                  // 3: weir.rules.v1.Authenticator
-	(*ApiKeyAuthenticator)(nil),            // 4: weir.rules.v1.ApiKeyAuthenticator
-	(*JwtAuthenticator)(nil),               // 5: weir.rules.v1.JwtAuthenticator
-	(*RemoteJwks)(nil),                     // 6: weir.rules.v1.RemoteJwks
-	(*AnonymousAuthenticator)(nil),         // 7: weir.rules.v1.AnonymousAuthenticator
-	(*AuthorizationRule)(nil),              // 8: weir.rules.v1.AuthorizationRule
-	(*Consumer)(nil),                       // 9: weir.rules.v1.Consumer
-	(*ApiKey)(nil),                         // 10: weir.rules.v1.ApiKey
-	(*TokenSubject)(nil),                   // 11: weir.rules.v1.TokenSubject
-	(*AuthzInput)(nil),                     // 12: weir.rules.v1.AuthzInput
-	(*Values)(nil),                         // 13: weir.rules.v1.Values
-	(*RequestAttributes)(nil),              // 14: weir.rules.v1.RequestAttributes
-	(*IdentityAttributes)(nil),             // 15: weir.rules.v1.IdentityAttributes
-	(*ConsumerAttributes)(nil),             // 16: weir.rules.v1.ConsumerAttributes
-	(*RouteAttributes)(nil),                // 17: weir.rules.v1.RouteAttributes
-	(*SourceAttributes)(nil),               // 18: weir.rules.v1.SourceAttributes
-	nil,                                    // 19: weir.rules.v1.RequestAttributes.QueryEntry
-	nil,                                    // 20: weir.rules.v1.RequestAttributes.HeadersEntry
-	(*Upstream)(nil),                       // 21: weir.rules.v1.Upstream
-	(*MetadataSource)(nil),                 // 22: weir.rules.v1.MetadataSource
-	(*BodyInput)(nil),                      // 23: weir.rules.v1.BodyInput
-	(*AuthorizationSettings)(nil),          // 24: weir.rules.v1.AuthorizationSettings
-	(*ClientCertificateAuthenticator)(nil), // 25: weir.rules.v1.ClientCertificateAuthenticator
-	(*HttpSignatureAuthenticator)(nil),     // 26: weir.rules.v1.HttpSignatureAuthenticator
-	(*IntrospectionAuthenticator)(nil),     // 27: weir.rules.v1.IntrospectionAuthenticator
-	(*LoginAuthenticator)(nil),             // 28: weir.rules.v1.LoginAuthenticator
-	(*KubernetesAuthenticator)(nil),        // 29: weir.rules.v1.KubernetesAuthenticator
-	(*durationpb.Duration)(nil),            // 30: google.protobuf.Duration
-	(*SenderConstraint)(nil),               // 31: weir.rules.v1.SenderConstraint
-	(*DiscoveredJwks)(nil),                 // 32: weir.rules.v1.DiscoveredJwks
-	(*ClaimMapping)(nil),                   // 33: weir.rules.v1.ClaimMapping
-	(*TokenCache)(nil),                     // 34: weir.rules.v1.TokenCache
-	(*Requirements)(nil),                   // 35: weir.rules.v1.Requirements
-	(*SignatureKey)(nil),                   // 36: weir.rules.v1.SignatureKey
-	(*timestamppb.Timestamp)(nil),          // 37: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),                // 38: google.protobuf.Struct
-	(*structpb.Value)(nil),                 // 39: google.protobuf.Value
+	(Audit)(0),                             // 0: weir.rules.v1.Audit
+	(Authenticator_FailureMode)(0),         // 1: weir.rules.v1.Authenticator.FailureMode
+	(AuthorizationRule_Effect)(0),          // 2: weir.rules.v1.AuthorizationRule.Effect
+	(*AuthRoute)(nil),                      // 3: weir.rules.v1.AuthRoute
+	(*Candidate)(nil),                      // 4: weir.rules.v1.Candidate
+	(*Authenticator)(nil),                  // 5: weir.rules.v1.Authenticator
+	(*ApiKeyAuthenticator)(nil),            // 6: weir.rules.v1.ApiKeyAuthenticator
+	(*JwtAuthenticator)(nil),               // 7: weir.rules.v1.JwtAuthenticator
+	(*RemoteJwks)(nil),                     // 8: weir.rules.v1.RemoteJwks
+	(*AnonymousAuthenticator)(nil),         // 9: weir.rules.v1.AnonymousAuthenticator
+	(*AuthorizationRule)(nil),              // 10: weir.rules.v1.AuthorizationRule
+	(*Consumer)(nil),                       // 11: weir.rules.v1.Consumer
+	(*ApiKey)(nil),                         // 12: weir.rules.v1.ApiKey
+	(*TokenSubject)(nil),                   // 13: weir.rules.v1.TokenSubject
+	(*AuthzInput)(nil),                     // 14: weir.rules.v1.AuthzInput
+	(*Values)(nil),                         // 15: weir.rules.v1.Values
+	(*RequestAttributes)(nil),              // 16: weir.rules.v1.RequestAttributes
+	(*IdentityAttributes)(nil),             // 17: weir.rules.v1.IdentityAttributes
+	(*ConsumerAttributes)(nil),             // 18: weir.rules.v1.ConsumerAttributes
+	(*RouteAttributes)(nil),                // 19: weir.rules.v1.RouteAttributes
+	(*SourceAttributes)(nil),               // 20: weir.rules.v1.SourceAttributes
+	nil,                                    // 21: weir.rules.v1.RequestAttributes.QueryEntry
+	nil,                                    // 22: weir.rules.v1.RequestAttributes.HeadersEntry
+	(*Upstream)(nil),                       // 23: weir.rules.v1.Upstream
+	(*MetadataSource)(nil),                 // 24: weir.rules.v1.MetadataSource
+	(*BodyInput)(nil),                      // 25: weir.rules.v1.BodyInput
+	(*AuthorizationSettings)(nil),          // 26: weir.rules.v1.AuthorizationSettings
+	(*ClientCertificateAuthenticator)(nil), // 27: weir.rules.v1.ClientCertificateAuthenticator
+	(*HttpSignatureAuthenticator)(nil),     // 28: weir.rules.v1.HttpSignatureAuthenticator
+	(*IntrospectionAuthenticator)(nil),     // 29: weir.rules.v1.IntrospectionAuthenticator
+	(*LoginAuthenticator)(nil),             // 30: weir.rules.v1.LoginAuthenticator
+	(*KubernetesAuthenticator)(nil),        // 31: weir.rules.v1.KubernetesAuthenticator
+	(*durationpb.Duration)(nil),            // 32: google.protobuf.Duration
+	(*SenderConstraint)(nil),               // 33: weir.rules.v1.SenderConstraint
+	(*DiscoveredJwks)(nil),                 // 34: weir.rules.v1.DiscoveredJwks
+	(*ClaimMapping)(nil),                   // 35: weir.rules.v1.ClaimMapping
+	(*TokenCache)(nil),                     // 36: weir.rules.v1.TokenCache
+	(*Requirements)(nil),                   // 37: weir.rules.v1.Requirements
+	(*SignatureKey)(nil),                   // 38: weir.rules.v1.SignatureKey
+	(*timestamppb.Timestamp)(nil),          // 39: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),                // 40: google.protobuf.Struct
+	(*structpb.Value)(nil),                 // 41: google.protobuf.Value
 }
 var file_weir_rules_v1_auth_proto_depIdxs = []int32{
-	3,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
-	8,  // 1: weir.rules.v1.AuthRoute.rules:type_name -> weir.rules.v1.AuthorizationRule
-	21, // 2: weir.rules.v1.AuthRoute.upstream:type_name -> weir.rules.v1.Upstream
-	22, // 3: weir.rules.v1.AuthRoute.metadata:type_name -> weir.rules.v1.MetadataSource
-	23, // 4: weir.rules.v1.AuthRoute.body:type_name -> weir.rules.v1.BodyInput
-	24, // 5: weir.rules.v1.AuthRoute.settings:type_name -> weir.rules.v1.AuthorizationSettings
-	4,  // 6: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
-	5,  // 7: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
-	7,  // 8: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
-	25, // 9: weir.rules.v1.Authenticator.client_certificate:type_name -> weir.rules.v1.ClientCertificateAuthenticator
-	26, // 10: weir.rules.v1.Authenticator.http_signature:type_name -> weir.rules.v1.HttpSignatureAuthenticator
-	27, // 11: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
-	28, // 12: weir.rules.v1.Authenticator.login:type_name -> weir.rules.v1.LoginAuthenticator
-	29, // 13: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
-	30, // 14: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
-	0,  // 15: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
-	31, // 16: weir.rules.v1.Authenticator.sender_constraint:type_name -> weir.rules.v1.SenderConstraint
-	30, // 17: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
-	6,  // 18: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
-	32, // 19: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
-	33, // 20: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	34, // 21: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
-	30, // 22: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
-	30, // 23: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
-	30, // 24: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
-	1,  // 25: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
-	35, // 26: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
-	10, // 27: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
-	11, // 28: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
-	36, // 29: weir.rules.v1.Consumer.signature_keys:type_name -> weir.rules.v1.SignatureKey
-	37, // 30: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	14, // 31: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
-	15, // 32: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
-	17, // 33: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
-	18, // 34: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
-	16, // 35: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
-	37, // 36: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
-	38, // 37: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
-	19, // 38: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
-	20, // 39: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
-	39, // 40: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
-	38, // 41: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
-	38, // 42: weir.rules.v1.IdentityAttributes.certificate:type_name -> google.protobuf.Struct
-	13, // 43: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
-	13, // 44: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	5,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
+	10, // 1: weir.rules.v1.AuthRoute.rules:type_name -> weir.rules.v1.AuthorizationRule
+	0,  // 2: weir.rules.v1.AuthRoute.audit:type_name -> weir.rules.v1.Audit
+	4,  // 3: weir.rules.v1.AuthRoute.candidates:type_name -> weir.rules.v1.Candidate
+	23, // 4: weir.rules.v1.AuthRoute.upstream:type_name -> weir.rules.v1.Upstream
+	24, // 5: weir.rules.v1.AuthRoute.metadata:type_name -> weir.rules.v1.MetadataSource
+	25, // 6: weir.rules.v1.AuthRoute.body:type_name -> weir.rules.v1.BodyInput
+	26, // 7: weir.rules.v1.AuthRoute.settings:type_name -> weir.rules.v1.AuthorizationSettings
+	5,  // 8: weir.rules.v1.Candidate.authenticators:type_name -> weir.rules.v1.Authenticator
+	10, // 9: weir.rules.v1.Candidate.rules:type_name -> weir.rules.v1.AuthorizationRule
+	24, // 10: weir.rules.v1.Candidate.metadata:type_name -> weir.rules.v1.MetadataSource
+	25, // 11: weir.rules.v1.Candidate.body:type_name -> weir.rules.v1.BodyInput
+	26, // 12: weir.rules.v1.Candidate.settings:type_name -> weir.rules.v1.AuthorizationSettings
+	6,  // 13: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
+	7,  // 14: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
+	9,  // 15: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
+	27, // 16: weir.rules.v1.Authenticator.client_certificate:type_name -> weir.rules.v1.ClientCertificateAuthenticator
+	28, // 17: weir.rules.v1.Authenticator.http_signature:type_name -> weir.rules.v1.HttpSignatureAuthenticator
+	29, // 18: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
+	30, // 19: weir.rules.v1.Authenticator.login:type_name -> weir.rules.v1.LoginAuthenticator
+	31, // 20: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
+	32, // 21: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
+	1,  // 22: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
+	33, // 23: weir.rules.v1.Authenticator.sender_constraint:type_name -> weir.rules.v1.SenderConstraint
+	32, // 24: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
+	8,  // 25: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
+	34, // 26: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
+	35, // 27: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	36, // 28: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
+	32, // 29: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
+	32, // 30: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
+	32, // 31: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
+	2,  // 32: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
+	37, // 33: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
+	12, // 34: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
+	13, // 35: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
+	38, // 36: weir.rules.v1.Consumer.signature_keys:type_name -> weir.rules.v1.SignatureKey
+	39, // 37: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 38: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
+	17, // 39: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
+	19, // 40: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
+	20, // 41: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
+	18, // 42: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
+	39, // 43: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
+	40, // 44: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
+	21, // 45: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
+	22, // 46: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
+	41, // 47: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
+	40, // 48: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
+	40, // 49: weir.rules.v1.IdentityAttributes.certificate:type_name -> google.protobuf.Struct
+	15, // 50: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
+	15, // 51: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proto_init() }
@@ -1957,7 +2160,7 @@ func file_weir_rules_v1_auth_proto_init() {
 	file_weir_rules_v1_auth_authorization_proto_init()
 	file_weir_rules_v1_auth_login_proto_init()
 	file_weir_rules_v1_auth_tokens_proto_init()
-	file_weir_rules_v1_auth_proto_msgTypes[1].OneofWrappers = []any{
+	file_weir_rules_v1_auth_proto_msgTypes[2].OneofWrappers = []any{
 		(*Authenticator_ApiKey)(nil),
 		(*Authenticator_Jwt)(nil),
 		(*Authenticator_Anonymous)(nil),
@@ -1967,7 +2170,7 @@ func file_weir_rules_v1_auth_proto_init() {
 		(*Authenticator_Login)(nil),
 		(*Authenticator_Kubernetes)(nil),
 	}
-	file_weir_rules_v1_auth_proto_msgTypes[3].OneofWrappers = []any{
+	file_weir_rules_v1_auth_proto_msgTypes[4].OneofWrappers = []any{
 		(*JwtAuthenticator_InlineJwks)(nil),
 		(*JwtAuthenticator_RemoteJwks)(nil),
 		(*JwtAuthenticator_DiscoveredJwks)(nil),
@@ -1977,8 +2180,8 @@ func file_weir_rules_v1_auth_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_auth_proto_rawDesc), len(file_weir_rules_v1_auth_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   19,
+			NumEnums:      3,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
