@@ -64,6 +64,8 @@ type proxied struct {
 	own   lockedLog
 	// zone is where Envoy is.
 	zone string
+	// maxConnections of clients; 0 for the default.
+	maxConnections int64
 	// access is the access log.
 	access lockedLog
 	// stateOfTheWorld has Envoy use that variant of the protocol.
@@ -105,7 +107,7 @@ func (p *proxied) written(dir string) (path string, server *rpcserver.Server) {
 	raw, err := bootstrap.JSON(bootstrap.Config{
 		NodeID: "envoy-1", AdminAddress: "127.0.0.1:0", ControlPlaneAddress: server.Address(),
 		ControlPlanePeer: certs.PeerID("controlplane"), CertDir: filepath.Join(dir, "ingress"), Zone: p.zone,
-		StateOfTheWorld: p.stateOfTheWorld,
+		StateOfTheWorld: p.stateOfTheWorld, MaxConnections: p.maxConnections,
 	})
 	require.NoError(p.t, err)
 	path = filepath.Join(dir, "bootstrap.json")
@@ -115,12 +117,16 @@ func (p *proxied) written(dir string) (path string, server *rpcserver.Server) {
 
 func startEnvoy(t *testing.T) *proxied {
 	t.Helper()
-	return startEnvoyBy(t, false)
+	return startEnvoyWith(t, nil)
 }
 
-func startEnvoyBy(t *testing.T, stateOfTheWorld bool) *proxied {
+// startEnvoyWith starts one that is set up as change says.
+func startEnvoyWith(t *testing.T, change func(*proxied)) *proxied {
 	t.Helper()
-	p := &proxied{t: t, zone: "here", stateOfTheWorld: stateOfTheWorld, ports: map[int32]int32{8080: freePort(t), 8081: freePort(t), 8443: freePort(t), 80: freePort(t)}, log: &bytes.Buffer{}}
+	p := &proxied{t: t, zone: "here", ports: map[int32]int32{8080: freePort(t), 8081: freePort(t), 8443: freePort(t), 80: freePort(t)}, log: &bytes.Buffer{}}
+	if change != nil {
+		change(p)
+	}
 	p.options = envoy.Options{
 		ListenAddress: "127.0.0.1", PortMap: p.ports,
 		ExtAuthzAddress: "127.0.0.1:1", ExtAuthzPeer: certs.PeerID("extauthz"),
@@ -240,7 +246,7 @@ func TestEnvoyAcceptsEveryGolden(t *testing.T) {
 
 // The other variant of the protocol serves the same.
 func TestEnvoyAcceptsEveryGoldenByStateOfTheWorld(t *testing.T) {
-	acceptEveryGolden(t, startEnvoyBy(t, true))
+	acceptEveryGolden(t, startEnvoyWith(t, func(p *proxied) { p.stateOfTheWorld = true }))
 }
 
 func acceptEveryGolden(t *testing.T, p *proxied) {

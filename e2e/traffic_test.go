@@ -78,8 +78,13 @@ type traffic struct {
 
 func startTraffic(t *testing.T) *traffic {
 	t.Helper()
+	return startTrafficWith(t, nil)
+}
+
+func startTrafficWith(t *testing.T, change func(*proxied)) *traffic {
+	t.Helper()
 	return &traffic{
-		proxied: startEnvoy(t), a: newBackend(t, false), b: newBackend(t, false),
+		proxied: startEnvoyWith(t, change), a: newBackend(t, false), b: newBackend(t, false),
 		client: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 8}},
 	}
 }

@@ -34,8 +34,8 @@ import (
 
 const clusterControlPlane = "weir/controlplane"
 
-// maxDownstreamConnections bounds the clients of one Envoy; without a bound it
-// runs out of file descriptors first.
+// maxDownstreamConnections bounds the clients of one Envoy by default; without a
+// bound it runs out of file descriptors first.
 const maxDownstreamConnections = 20_000
 
 // Config of one Envoy.
@@ -56,6 +56,9 @@ type Config struct {
 	// MaxRequestsPerIOCycle is how many HTTP/2 and HTTP/3 requests of one connection
 	// are taken before other connections have their turn. Default 1.
 	MaxRequestsPerIOCycle uint32
+	// MaxConnections of clients that Envoy takes; further ones are closed. Default
+	// 20000.
+	MaxConnections int64
 	// Zone is where this Envoy is, for TrafficPolicies that prefer endpoints of the
 	// proxy's own zone; empty means that none is preferred.
 	Zone string
@@ -141,7 +144,7 @@ func JSON(config Config) ([]byte, error) {
 		OverloadManager: &overloadv3.OverloadManager{ResourceMonitors: []*overloadv3.ResourceMonitor{{
 			Name: "envoy.resource_monitors.global_downstream_max_connections",
 			ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: pack(&downstreamv3.DownstreamConnectionsConfig{
-				MaxActiveDownstreamConnections: maxDownstreamConnections,
+				MaxActiveDownstreamConnections: cmp.Or(config.MaxConnections, maxDownstreamConnections),
 			})},
 		}}},
 	}
