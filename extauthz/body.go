@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
-	"weir.dev/extauthz/jose"
+	"weir.dev/extauthz/internal/jsonvalue"
 )
 
 // maxBodyBytes bounds a body that expressions read.
@@ -91,23 +91,10 @@ func (b *bodyReader) read(request *Request, path string) (*structpb.Value, error
 	return nil, badBody("the body is of type %q, which rules cannot read", media)
 }
 
-// readJSON reads any JSON value whose objects have no name twice. It is parsed
-// as the one member of an object, which a body cannot add others to unseen.
 func readJSON(raw []byte) (*structpb.Value, error) {
-	wrapped := make([]byte, 0, len(raw)+10)
-	wrapped = append(wrapped, `{"body":`...)
-	wrapped = append(wrapped, raw...)
-	wrapped = append(wrapped, '}')
-	object, err := jose.ParseObject(wrapped)
+	value, err := jsonvalue.Parse(raw)
 	if err != nil {
 		return nil, badBody("the body %w", err)
-	}
-	if len(object) != 1 {
-		return nil, badBody("the body is not JSON")
-	}
-	value, err := structpb.NewValue(object["body"])
-	if err != nil {
-		return nil, badBody("the body: %w", err)
 	}
 	return value, nil
 }

@@ -46,7 +46,7 @@ func (c *Compiler) upstream(r *route, source *rulesv1.Upstream) error {
 	}
 	for i, header := range source.GetClaimHeaders() {
 		name := header.GetHeader()
-		if err := ownable(name); err != nil || header.GetClaim() == "" || slices.Contains(compiled.owned, name) {
+		if err := OwnHeader(name); err != nil || header.GetClaim() == "" || slices.Contains(compiled.owned, name) {
 			errs = append(errs, fmt.Errorf("upstream.claim_headers[%d]: %q from claim %q: %w", i, name, header.GetClaim(), errors.Join(err, errClaimHeader)))
 		}
 		compiled.claims = append(compiled.claims, claimHeader{header.GetClaim(), name})
@@ -69,8 +69,9 @@ func (c *Compiler) upstream(r *route, source *rulesv1.Upstream) error {
 
 var errClaimHeader = errors.New("a claim and a header of its own are required")
 
-// ownable reports why a header cannot be one that is set for the service.
-func ownable(name string) error {
+// OwnHeader reports why a header cannot be one that only we set for the service;
+// nil when it can.
+func OwnHeader(name string) error {
 	switch {
 	case !headerName(name):
 		return errors.New("is not a lower-case header name")
@@ -78,7 +79,7 @@ func ownable(name string) error {
 		return errors.New("is an identity header")
 	}
 	switch name {
-	case "host", "connection", "content-length", "content-type", "content-encoding", "transfer-encoding", "te", "trailer", "upgrade",
+	case headerAuthorization, "host", "connection", "content-length", "content-type", "content-encoding", "transfer-encoding", "te", "trailer", "upgrade",
 		"cookie", "set-cookie", "x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert", "traceparent", "tracestate":
 		return errors.New("is the protocol's")
 	}

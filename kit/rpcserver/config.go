@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"net/url"
 	"time"
 
 	"weir.dev/kit/certs"
@@ -31,6 +33,46 @@ type Config struct {
 	MaxConcurrentStreams uint32 `yaml:"maxConcurrentStreams"`
 	// DrainTimeout is how long calls may still finish after a stop. Default 10s.
 	DrainTimeout config.Duration `yaml:"drainTimeout"`
+	// Assertions make the caller's identity be read of what extauthz signed, where
+	// a call has that.
+	Assertions AssertionConfig `yaml:"assertions"`
+}
+
+// AssertionConfig says whose assertions are verified; the zero value reads the
+// identity headers and no assertion.
+type AssertionConfig struct {
+	// KeySet is the address of extauthz's key set, such as
+	// http://127.0.0.1:9901/.well-known/jwks.json. Over http it must not leave the
+	// machine.
+	KeySet string `yaml:"keySet"`
+	// Issuer is that of extauthz; Audience is this service's.
+	Issuer   string `yaml:"issuer"`
+	Audience string `yaml:"audience"`
+	// Required refuses calls without an assertion; they are otherwise read as
+	// without this section, since peers may call, too.
+	Required bool `yaml:"required"`
+}
+
+func (c *AssertionConfig) validate() error {
+	if *c == (AssertionConfig{}) {
+		return nil
+	}
+	address, err := url.Parse(c.KeySet)
+	if err != nil || address.Host == "" || address.Scheme != "https" && (address.Scheme != "http" || !loopback(address.Hostname())) {
+		return fmt.Errorf("server.assertions.keySet: %q is not an https address, nor one of this machine", c.KeySet)
+	}
+	if c.Issuer == "" || c.Audience == "" {
+		return errors.New("server.assertions: issuer and audience are required")
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	address, err := netip.ParseAddr(host)
+	return err == nil && address.IsLoopback()
 }
 
 // SetDefaults fills in what the package documents.
@@ -60,6 +102,7 @@ func (c *Config) Validate() error {
 	if c.DrainTimeout <= 0 {
 		errs = append(errs, errors.New("server.drainTimeout: must be positive"))
 	}
+	errs = append(errs, c.Assertions.validate())
 	return errors.Join(errs...)
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"weir.dev/kit/fault"
 	"weir.dev/kit/identity"
+	"weir.dev/kit/identity/assertion"
 )
 
 // ProblemTrailer carries the RFC 9457 body of an error, as ASCII JSON, to the
@@ -31,6 +32,10 @@ type guard struct {
 	logger    *slog.Logger
 	quiet     bool
 	admission *admission
+	// assertions is nil where only identity headers are read.
+	assertions *assertion.Verifier
+	// asserted refuses calls without an assertion.
+	asserted bool
 
 	mu     sync.Mutex
 	sample map[string]*sample
@@ -72,7 +77,7 @@ func (g *guard) suppress(reason string, now time.Time) (skip bool, left int) {
 
 func (g *guard) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
 	started := time.Now()
-	ctx, requestID, err := withCaller(ctx)
+	ctx, requestID, err := g.withCaller(ctx, info.FullMethod)
 	if err == nil {
 		err = g.admission.check(ctx, info.FullMethod)
 	}
@@ -96,7 +101,7 @@ func (g *guard) callUnary(ctx context.Context, request any, handler grpc.UnaryHa
 
 func (g *guard) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	started := time.Now()
-	ctx, requestID, err := withCaller(stream.Context())
+	ctx, requestID, err := g.withCaller(stream.Context(), info.FullMethod)
 	if err == nil {
 		err = g.admission.check(ctx, info.FullMethod)
 	}
@@ -120,7 +125,7 @@ func panicked(cause any) error {
 		WithCause(fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
 }
 
-func withCaller(ctx context.Context) (_ context.Context, requestID string, err error) {
+func (g *guard) withCaller(ctx context.Context, method string) (_ context.Context, requestID string, err error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if values := md.Get(identity.HeaderRequestID); len(values) > 0 {
 		requestID = values[0]
@@ -129,7 +134,31 @@ func withCaller(ctx context.Context) (_ context.Context, requestID string, err e
 	if !ok {
 		return ctx, requestID, fault.New(codes.Unauthenticated, "IDENTITY_AMBIGUOUS", "an identity header is present more than once")
 	}
+	if g.assertions != nil {
+		if caller, err = g.assertion(ctx, md, caller, method); err != nil {
+			return ctx, requestID, err
+		}
+	}
 	return identity.NewContext(ctx, caller), requestID, nil
+}
+
+// assertion is the caller that an assertion names. Without one it is the headers',
+// unless assertions are required.
+func (g *guard) assertion(ctx context.Context, md metadata.MD, caller identity.Identity, method string) (identity.Identity, error) {
+	switch values := md.Get(assertion.Header); {
+	case len(values) == 0 && (!g.asserted || strings.HasPrefix(method, "/grpc.health.")):
+		return caller, nil
+	case len(values) == 0:
+		return caller, fault.New(codes.Unauthenticated, "ASSERTION_REQUIRED", "the call has no assertion of who calls")
+	case len(values) > 1:
+		return caller, fault.New(codes.Unauthenticated, "IDENTITY_AMBIGUOUS", "an identity header is present more than once")
+	default:
+		asserted, err := g.assertions.Verify(ctx, time.Now(), values[0])
+		if err != nil {
+			return caller, fault.New(codes.Unauthenticated, "ASSERTION_INVALID", "the assertion of who calls is not valid").WithCause(err)
+		}
+		return asserted, nil
+	}
 }
 
 func (g *guard) finish(ctx context.Context, method, requestID string, started time.Time, err error, setTrailer func(metadata.MD)) error {

@@ -17,6 +17,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+
+	"weir.dev/kit/identity/assertion"
 )
 
 // Options are what the process gives to its server.
@@ -55,6 +57,12 @@ func New(cfg Config, options Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server certificate: %w", err)
 	}
+	guard := &guard{logger: options.Logger, quiet: options.Quiet, admission: admission, asserted: cfg.Assertions.Required}
+	if settings := cfg.Assertions; settings.KeySet != "" {
+		if guard.assertions, err = assertion.NewVerifier(settings.Issuer, settings.Audience, settings.KeySet, nil); err != nil {
+			return nil, err
+		}
+	}
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w", cfg.Listen, err)
@@ -66,7 +74,6 @@ func New(cfg Config, options Options) (*Server, error) {
 			return nil, errors.Join(err, listener.Close())
 		}
 	}
-	guard := &guard{logger: options.Logger, quiet: options.Quiet, admission: admission}
 	server := &Server{
 		config: cfg, logger: options.Logger, listener: listener, metrics: metrics,
 		health: health.NewServer(),

@@ -15,15 +15,16 @@ import (
 // settings is the daemon's configuration file.
 type settings struct {
 	daemon.Config `yaml:",inline"`
-	Server        rpcserver.Config    `yaml:"server"`
-	ControlPlane  controlPlaneSetting `yaml:"controlPlane"`
-	Tokens        tokenSettings       `yaml:"tokens"`
-	Audit         auditSettings       `yaml:"audit"`
-	Decisions     decisionSettings    `yaml:"decisions"`
-	Proofs        proofSettings       `yaml:"proofs"`
-	Kubernetes    kubernetesSetting   `yaml:"kubernetes"`
-	Keys          keySettings         `yaml:"keys"`
-	Sessions      sessionSettings     `yaml:"sessions"`
+	Server        rpcserver.Config      `yaml:"server"`
+	ControlPlane  controlPlaneSetting   `yaml:"controlPlane"`
+	Tokens        tokenSettings         `yaml:"tokens"`
+	Audit         auditSettings         `yaml:"audit"`
+	Decisions     decisionSettings      `yaml:"decisions"`
+	Proofs        proofSettings         `yaml:"proofs"`
+	Kubernetes    kubernetesSetting     `yaml:"kubernetes"`
+	Keys          keySettings           `yaml:"keys"`
+	Sessions      sessionSettings       `yaml:"sessions"`
+	Authorization authorizationSettings `yaml:"authorization"`
 }
 
 // controlPlaneSetting says where the rules come from. The client certificate is
@@ -56,6 +57,7 @@ func (s *settings) SetDefaults() {
 	s.Proofs.setDefaults()
 	s.Keys.setDefaults()
 	s.Sessions.setDefaults()
+	s.Authorization.setDefaults()
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
 	s.Server.ReservedPeers = map[string][]string{decisionService: {certs.PeerID("controlplane")}}
 	s.Audit.SetDefaults()
@@ -65,7 +67,7 @@ func (s *settings) SetDefaults() {
 
 // Validate reports every mistake.
 func (s *settings) Validate() error {
-	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Proofs.validate(), s.Keys.validate(), s.Sessions.validate()}
+	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Proofs.validate(), s.Keys.validate(), s.Sessions.validate(), s.Authorization.validate()}
 	if _, port, err := net.SplitHostPort(s.ControlPlane.Address); err != nil || port == "" {
 		errs = append(errs, fmt.Errorf("controlPlane.address: %q is not host:port", s.ControlPlane.Address))
 	}

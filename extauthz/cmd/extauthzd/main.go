@@ -54,6 +54,11 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	if err != nil {
 		return err
 	}
+	added, err := extensions(cfg, runtime)
+	if err != nil {
+		return err
+	}
+	compiler.Use(added)
 	store, keys, err := issuedKeys(cfg, runtime)
 	if err != nil {
 		return err

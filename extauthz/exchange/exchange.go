@@ -1,0 +1,188 @@
+package exchange
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+	"weir.dev/extauthz"
+	"weir.dev/extauthz/assertion"
+	"weir.dev/extauthz/internal/answers"
+	"weir.dev/extauthz/internal/httpask"
+	"weir.dev/extauthz/jose"
+)
+
+const (
+	defaultTimeout = 2 * time.Second
+	maxTimeout     = 10 * time.Second
+	maxAnswerBytes = 64 << 10
+	maxTokenBytes  = 16 << 10
+	// maxKept bounds how long a token is kept, and early is how long before it
+	// expires it is not sent any more.
+	maxKept = time.Hour
+	early   = 30 * time.Second
+
+	grantType   = "urn:ietf:params:oauth:grant-type:token-exchange"
+	accessToken = "urn:ietf:params:oauth:token-type:access_token"
+)
+
+// Exchanger makes exchanges that share connections and a cache. Safe for
+// concurrent use.
+type Exchanger struct {
+	client *http.Client
+	cache  *answers.Cache[string]
+}
+
+// New makes an Exchanger; cacheBytes bounds what is kept, config may be nil for
+// the system's authorities, events may be nil.
+func New(config *tls.Config, cacheBytes uint64, events answers.Events) (*Exchanger, error) {
+	cache, err := answers.New[string]("token_exchange", cacheBytes, events)
+	if err != nil {
+		return nil, err
+	}
+	return &Exchanger{client: httpask.NewClient(config), cache: cache}, nil
+}
+
+type exchange struct {
+	exchanger *Exchanger
+	source    *rulesv1.TokenExchange
+	identity  string
+	terms     answers.Terms
+}
+
+// Exchange implements assertion.Exchanger.
+func (e *Exchanger) Exchange(source *rulesv1.TokenExchange) (assertion.Exchange, error) {
+	if err := httpask.CheckURL(source.GetTokenEndpoint()); err != nil {
+		return nil, fmt.Errorf("token_endpoint: %w", err)
+	}
+	if source.GetClientId() == "" || source.GetClientSecret() == "" {
+		return nil, errors.New("client_id: and client_secret are required")
+	}
+	timeout := source.GetTimeout().AsDuration()
+	if timeout == 0 {
+		timeout = defaultTimeout
+	}
+	if timeout < 0 || timeout > maxTimeout {
+		return nil, fmt.Errorf("timeout: %s is outside 0s to %s", timeout, maxTimeout)
+	}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(source)
+	if err != nil {
+		return nil, errors.New("token_endpoint: the exchange cannot be encoded")
+	}
+	sum := sha256.Sum256(raw)
+	return &exchange{exchanger: e, source: source, identity: string(sum[:]), terms: answers.Terms{Timeout: timeout, TTL: maxKept}}, nil
+}
+
+// Token implements assertion.Exchange. A caller without a token, such as one with
+// an API key, has nothing to exchange and is refused.
+func (e *exchange) Token(ctx context.Context, now time.Time, request *extauthz.Request, decision *extauthz.Decision) (string, error) {
+	subject := subjectToken(request, decision)
+	if subject == "" {
+		return "", extauthz.Refuse(extauthz.ReasonPermissionDenied, errors.New("the caller has no token to exchange"))
+	}
+	sum := sha256.Sum256([]byte(subject))
+	token, err := e.exchanger.cache.Ask(ctx, now, e.identity+string(sum[:]), e.terms, func(ctx context.Context) (answers.Answer[string], error) {
+		return e.ask(ctx, now, subject)
+	})
+	if err == nil {
+		return "Bearer " + token, nil
+	}
+	var refused *extauthz.Refusal
+	if errors.As(err, &refused) {
+		return "", err
+	}
+	return "", extauthz.Refuse(extauthz.ReasonSourceUnavailable, fmt.Errorf("token exchange: %w", err))
+}
+
+// subjectToken is the verified caller's token: the one that the method has for
+// the service, as of a session, or the one presented.
+func subjectToken(request *extauthz.Request, decision *extauthz.Decision) string {
+	value := ""
+	for _, header := range decision.UpstreamHeaders {
+		if header.Name == "authorization" {
+			value = header.Value
+		}
+	}
+	if value == "" && decision.Identity.Issuer != "" {
+		value, _ = request.Credential("authorization")
+	}
+	scheme, token, _ := strings.Cut(value, " ")
+	if !strings.EqualFold(scheme, "bearer") && !strings.EqualFold(scheme, "dpop") {
+		return ""
+	}
+	return strings.TrimLeft(token, " ")
+}
+
+func (e *exchange) ask(ctx context.Context, now time.Time, subject string) (answers.Answer[string], error) {
+	form := url.Values{
+		"grant_type": {grantType}, "subject_token": {subject}, "subject_token_type": {accessToken}, "requested_token_type": {accessToken},
+	}
+	for name, value := range map[string]string{
+		"audience": e.source.GetAudience(), "resource": e.source.GetResource(), "scope": strings.Join(e.source.GetScopes(), " "),
+	} {
+		if value != "" {
+			form.Set(name, value)
+		}
+	}
+	var none answers.Answer[string]
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, e.source.GetTokenEndpoint(), strings.NewReader(form.Encode()))
+	if err != nil {
+		return none, errors.New("the endpoint's address cannot be used")
+	}
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	request.Header.Set("Accept", "application/json")
+	// RFC 6749 section 2.3.1: both are form-encoded first.
+	request.SetBasicAuth(url.QueryEscape(e.source.GetClientId()), url.QueryEscape(e.source.GetClientSecret()))
+	answer, err := httpask.Do(e.exchanger.client, request, maxAnswerBytes)
+	if err != nil {
+		return none, err
+	}
+	if answer.Type != "application/json" {
+		return none, fmt.Errorf("%s: answered %d with content type %q", request.URL.Host, answer.Status, answer.Type)
+	}
+	said, err := jose.ParseObject(answer.Body)
+	if err != nil {
+		return none, fmt.Errorf("%s: its answer %w", request.URL.Host, err)
+	}
+	return read(now, request.URL.Host, answer.Status, said)
+}
+
+// read takes an answer for what RFC 8693 section 2.2 says it is.
+func read(now time.Time, host string, status int, said map[string]any) (answers.Answer[string], error) {
+	var none answers.Answer[string]
+	if status == http.StatusBadRequest {
+		switch code, _ := said["error"].(string); code {
+		case "invalid_request", "invalid_grant", "invalid_target", "invalid_scope": // about the caller's token
+			return none, extauthz.Refuse(extauthz.ReasonPermissionDenied, fmt.Errorf("%s does not exchange the caller's token: %s", host, code))
+		}
+	}
+	if status != http.StatusOK {
+		return none, fmt.Errorf("%s: answered %d", host, status)
+	}
+	token, _ := said["access_token"].(string)
+	kind, _ := said["token_type"].(string)
+	issued, _ := said["issued_token_type"].(string)
+	switch {
+	case token == "" || len(token) > maxTokenBytes || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return none, fmt.Errorf("%s: its answer has no access_token that fits a header", host)
+	case !strings.EqualFold(kind, "Bearer"):
+		return none, fmt.Errorf("%s: answered with a token of type %q; Bearer is needed", host, kind)
+	case issued != "" && issued != accessToken && issued != "urn:ietf:params:oauth:token-type:jwt":
+		return none, fmt.Errorf("%s: issued %q, which is no access token", host, issued)
+	}
+	lifetime, _ := said["expires_in"].(float64)
+	if lifetime < 0 || lifetime > maxKept.Seconds() {
+		lifetime = maxKept.Seconds()
+	}
+	// Without a lifetime it is used once.
+	return answers.Answer[string]{Value: token, Size: len(token), Expires: now.Add(time.Duration(lifetime)*time.Second - early)}, nil
+}
