@@ -272,3 +272,17 @@ func TestEveryReasonIsARefusal(t *testing.T) {
 		require.Equal(t, "INTERNAL", reason.Fault().Reason)
 	}
 }
+
+// Paths that servers read in a second way are refused, their harmless neighbours
+// are not.
+func TestPathsWithASecondReading(t *testing.T) {
+	for _, path := range []string{
+		"/a/..;/b", "/a/..;x=1/b", "/a/.;/b", "/;/b", "/a/;x", "/a/..;", "/%252e%252e/b", "/a%252fb", "/%2561", "/%25252e", "/a/%255c", "/a%2500",
+		"/a/..%c0%afb", "/%C1%9c", "/%e0%80%af", "/%F0%80%80%AF", "/a/%25%32%65",
+	} {
+		require.Equal(t, extauthz.ReasonPathNotCanonical, extauthz.Readable("h", "GET", path), path)
+	}
+	for _, path := range []string{"/a;v=1/b", "/a/b;x", "/...", "/..a", "/a..;x", "/100%25", "/100%25/b", "/a%25zz", "/%253a", "/%25253a", "/%C3%A9", "/%e0%a0%80", "/%f0%90%80%80", "/%E2%82%AC", "/%e0", "/%f0"} {
+		require.Empty(t, extauthz.Readable("h", "GET", path), path)
+	}
+}

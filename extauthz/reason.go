@@ -14,8 +14,11 @@ type Reason string
 const (
 	ReasonAllowed Reason = "ALLOWED"
 
-	ReasonRulesNotLoaded      Reason = "RULES_NOT_LOADED"
-	ReasonRouteUnknown        Reason = "ROUTE_UNKNOWN"
+	ReasonRulesNotLoaded Reason = "RULES_NOT_LOADED"
+	ReasonRouteUnknown   Reason = "ROUTE_UNKNOWN"
+	// ReasonRouteNotListed is a request that no rule of a file is about; the client
+	// is told PERMISSION_DENIED.
+	ReasonRouteNotListed      Reason = "ROUTE_NOT_LISTED"
 	ReasonRequestInvalid      Reason = "REQUEST_INVALID"
 	ReasonPathNotCanonical    Reason = "PATH_NOT_CANONICAL"
 	ReasonCredentialAmbiguous Reason = "CREDENTIAL_AMBIGUOUS"
@@ -111,7 +114,7 @@ func (r Reason) Fault() *fault.Error {
 		return fault.New(codes.PermissionDenied, string(r), "the caller's identity holds characters that are not accepted")
 	case ReasonInsufficientScope:
 		return fault.New(codes.PermissionDenied, string(r), "the request needs a scope that the caller does not have")
-	case ReasonPermissionDenied, ReasonRuleError, ReasonNoAuthenticator:
+	case ReasonPermissionDenied, ReasonRuleError, ReasonRouteNotListed, ReasonNoAuthenticator:
 		return fault.New(codes.PermissionDenied, string(ReasonPermissionDenied), "the caller may not do this")
 	case ReasonInsufficientAuthentication:
 		return fault.New(codes.Unauthenticated, string(r), "the request needs a more recent or a stronger login")

@@ -90,8 +90,7 @@ func canonicalPath(path string) bool {
 	segment := 1
 	for i := 1; i <= len(path); i++ {
 		if i == len(path) || path[i] == '/' {
-			part := path[segment:i]
-			if part == "." || part == ".." || (part == "" && i < len(path)) {
+			if !plainSegment(path[segment:i], i == len(path)) {
 				return false
 			}
 			segment = i + 1
@@ -101,12 +100,69 @@ func canonicalPath(path string) bool {
 		case c <= ' ' || c >= 0x7f || c == '\\' || c == '#':
 			return false
 		case c == '%':
-			if i+2 >= len(path) || !plainEscape(path[i+1], path[i+2]) {
+			if !plainEscapeAt(path[i:]) {
 				return false
 			}
 		}
 	}
 	return true
+}
+
+// plainSegment refuses empty and dot segments, also those that only look like
+// others because parameters follow ("..;x"): servers that know parameters resolve
+// them as dot segments. Only the last segment may be empty.
+func plainSegment(segment string, last bool) bool {
+	switch name, _, parameters := strings.Cut(segment, ";"); name {
+	case ".", "..":
+		return false
+	case "":
+		return last && !parameters
+	}
+	return true
+}
+
+// plainEscapeAt judges the percent escape that text begins with. One that stands
+// for an escape ("%252e") is judged by that, since servers that decode twice see
+// it; overlong UTF-8 ("%c0%af") is refused, since lenient decoders see a slash.
+func plainEscapeAt(text string) bool {
+	if len(text) < 3 || !plainEscape(text[1], text[2]) {
+		return false
+	}
+	switch text[1:3] {
+	case "25":
+		inner := text[3:]
+		if len(inner) < 2 {
+			return true
+		}
+		_, high := unhex(inner[0])
+		_, low := unhex(inner[1])
+		if !high || !low {
+			return true
+		}
+		if inner[0] == '2' && inner[1] == '5' { // "%2525" and on
+			return plainEscapeAt("%" + inner)
+		}
+		return plainEscape(inner[0], inner[1])
+	case "c0", "c1", "C0", "C1":
+		return false
+	case "e0", "E0":
+		return !continues(text[3:], 0x80, 0x9f)
+	case "f0", "F0":
+		return !continues(text[3:], 0x80, 0x8f)
+	}
+	return true
+}
+
+// continues reports whether text begins with an escape of a byte between first
+// and last.
+func continues(text string, first, last byte) bool {
+	if len(text) < 3 || text[0] != '%' {
+		return false
+	}
+	high, ok1 := unhex(text[1])
+	low, ok2 := unhex(text[2])
+	c := high<<4 | low
+	return ok1 && ok2 && first <= c && c <= last
 }
 
 // plainEscape reports whether a percent escape is well-formed and stands for a
@@ -186,6 +242,20 @@ func validPort(text string) bool {
 		}
 	}
 	return true
+}
+
+// Readable says why a request can't be decided about by its host and path:
+// because they can be read in more than one way, or in none. It is empty when
+// they have exactly one reading.
+func Readable(authority, method, target string) Reason {
+	path, query := splitTarget(target)
+	if !canonicalPath(path) || strings.IndexByte(query, '#') >= 0 {
+		return ReasonPathNotCanonical
+	}
+	if _, ok := canonicalHost(authority); !ok || method == "" {
+		return ReasonRequestInvalid
+	}
+	return ""
 }
 
 // Headers in which Envoy keeps the method and path that a client sent when it

@@ -75,6 +75,21 @@ const (
 	CodeSourceDown       Code = "WEIR5001"
 	CodeRejected         Code = "WEIR5101"
 	CodeNoFleet          Code = "WEIR5102"
+	CodeEnvoyUnchecked   Code = "WEIR5320"
+	CodeEnvoyFailOpen    Code = "WEIR5321"
+	CodeEnvoyRawHeaders  Code = "WEIR5322"
+	CodeEnvoyTimeout     Code = "WEIR5323"
+	CodeEnvoyXFCC        Code = "WEIR5324"
+	CodeEnvoyBody        Code = "WEIR5325"
+	CodeEnvoyPaths       Code = "WEIR5326"
+	CodeEnvoyOrder       Code = "WEIR5327"
+	CodeEnvoyRouteOff    Code = "WEIR5328"
+	CodeEnvoyMutations   Code = "WEIR5329"
+	CodeEnvoyStatus      Code = "WEIR5330"
+	CodeEnvoyAddress     Code = "WEIR5331"
+	CodeEnvoyUnderscores Code = "WEIR5332"
+	CodeEnvoySlowClients Code = "WEIR5333"
+	CodeEnvoyFraction    Code = "WEIR5334"
 	CodeRolledBack       Code = "WEIR5103"
 	CodeAuditUnavailable Code = "WEIR5301"
 	CodeAuditSpace       Code = "WEIR5302"
@@ -127,6 +142,21 @@ func Explanations() map[Code]string {
 		CodeRejected:         "A proxy, or one of Weir's servers, rejected what this object makes of its configuration, so the object stays as it last was accepted, or is left out. The message holds the reason in its words. Mend the object: it is tried again when it changes, and every 15 seconds.",
 		CodeNoFleet:          "The control plane's configuration has fleets, and none of them serves this Gateway. Name it in fleets[].gateways, or give it the labels of one.",
 		CodeRolledBack:       "A proxy rejected the configuration, and what of the changes is to blame could not be told: those that are named are put back (or the whole fleet is, when none is), and what was accepted last serves. Undo the changes one by one, or read the proxy's log.",
+		CodeEnvoyUnchecked:   "An HTTP listener of Envoy has no ext_authz filter, so nobody is asked about its requests. Add the filter before the router, or leave the listener if it is meant to be open.",
+		CodeEnvoyFailOpen:    "failure_mode_allow lets every request through while extauthz is away or slow. Remove it.",
+		CodeEnvoyRawHeaders:  "Without encode_raw_headers repeated headers arrive joined by commas, so that two credentials look like one. Set encode_raw_headers: true.",
+		CodeEnvoyTimeout:     "The timeout of the ext_authz call is zero, which is none, or so long that waiting requests pile up. Set the service's timeout to a second or less.",
+		CodeEnvoyXFCC:        "forward_client_cert_details lets a client's own X-Forwarded-Client-Cert header through, in which it may name any certificate. Use SANITIZE or SANITIZE_SET.",
+		CodeEnvoyBody:        "with_request_body lets a body through that is larger than it should be, or passes the beginning of one for the whole. Set max_request_bytes to what rules need, at most 1 MiB, and allow_partial_message to false.",
+		CodeEnvoyPaths:       "Envoy leaves paths as clients wrote them, so that it, the rules and the service may read them differently. Set normalize_path and merge_slashes, and path_with_escaped_slashes_action: REJECT_REQUEST.",
+		CodeEnvoyOrder:       "A filter that stands on the wrong side of ext_authz answers requests before they are checked, or changes their route afterwards. Put caches after ext_authz, and leave clear_route_cache out.",
+		CodeEnvoyRouteOff:    "Routes turn the check off for themselves. Leave it so only for what everybody may call.",
+		CodeEnvoyMutations:   "Without validate_mutations a header of extauthz's answer that is not valid reaches the service. Set validate_mutations: true.",
+		CodeEnvoyStatus:      "status_on_error is no error, so a client takes a failed check for success. Use 403 or 503.",
+		CodeEnvoyAddress:     "Envoy believes the X-Forwarded-For and X-Forwarded-Proto of clients. Set use_remote_address: true where clients connect to it, and xff_num_trusted_hops to the number of proxies before it.",
+		CodeEnvoyUnderscores: "Header names with underscores pass, which many servers read as dashes: x_weir_tenant for x-weir-tenant. Set headers_with_underscores_action: REJECT_REQUEST.",
+		CodeEnvoySlowClients: "A client may take for ever to send its headers, or leave a stream idle, and holds memory meanwhile. Set request_headers_timeout, and don't set stream_idle_timeout to 0.",
+		CodeEnvoyFraction:    "filter_enabled has only a share of the requests checked; the others pass. Remove it, or set deny_at_disable.",
 		CodeManyBlocks:       "A policy says its settings in more than one place. Write them in exactly one: the spec itself, spec.defaults or spec.overrides (GEP-713 allows one merge strategy a policy).",
 		CodeDiscovery:        "An issuer's discovery document is found by the issuer's own URL, and this issuer is no https URL. Write the document's URI, or give the keys by remote or configMapRef.",
 		CodeSameTokens:       "An earlier way of the policy takes the tokens that this one is for, so this one never gets any. Join the two, or have the policy target other routes.",

@@ -24,6 +24,9 @@ type Config struct {
 	TLS certs.Files `yaml:"tls"`
 	// AllowedPeers are the SPIFFE ids that may connect.
 	AllowedPeers []string `yaml:"allowedPeers"`
+	// Plaintext serves whoever connects, without TLS: for a server whose only
+	// way in is a proxy on the same machine, or in the same pod, that does that.
+	Plaintext bool `yaml:"plaintext"`
 	// ReservedPeers are the SPIFFE ids that may call a service that is not for
 	// AllowedPeers, by the service's full name. They may call nothing else.
 	ReservedPeers map[string][]string `yaml:"reservedPeers"`
@@ -89,8 +92,13 @@ func (c *Config) Validate() error {
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("server.listen: %q is not host:port", c.Listen))
 	}
-	errs = append(errs, under("server.", c.TLS.Validate())...)
-	if len(c.AllowedPeers) == 0 {
+	switch {
+	case !c.Plaintext:
+		errs = append(errs, under("server.", c.TLS.Validate())...)
+	case len(c.ReservedPeers) > 0:
+		errs = append(errs, errors.New("server.reservedPeers: nobody can be told apart without TLS; leave it or plaintext out"))
+	}
+	if len(c.AllowedPeers) == 0 && !c.Plaintext {
 		errs = append(errs, errors.New("server.allowedPeers: name at least one peer, such as spiffe://weir.local/ingress"))
 	}
 	if c.MaxMessageBytes < 1<<10 || c.MaxMessageBytes > 64<<20 {

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -53,9 +54,9 @@ func New(cfg Config, options Options) (*Server, error) {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	admission := newAdmission(cfg, options.Reserved)
-	tlsConfig, err := cfg.TLS.ServerConfig(admission.peers())
+	transport, err := transportOf(cfg, admission)
 	if err != nil {
-		return nil, fmt.Errorf("server certificate: %w", err)
+		return nil, err
 	}
 	guard := &guard{logger: options.Logger, quiet: options.Quiet, admission: admission, asserted: cfg.Assertions.Required}
 	if settings := cfg.Assertions; settings.KeySet != "" {
@@ -78,7 +79,7 @@ func New(cfg Config, options Options) (*Server, error) {
 		config: cfg, logger: options.Logger, listener: listener, metrics: metrics,
 		health: health.NewServer(),
 		grpc: grpc.NewServer(
-			grpc.Creds(credentials.NewTLS(tlsConfig)),
+			grpc.Creds(transport),
 			grpc.MaxRecvMsgSize(cfg.MaxMessageBytes),
 			grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams),
 			grpc.ConnectionTimeout(5*time.Second),
@@ -93,6 +94,17 @@ func New(cfg Config, options Options) (*Server, error) {
 	reflection.Register(server.grpc)
 	server.SetServing(false)
 	return server, nil
+}
+
+func transportOf(cfg Config, admission *admission) (credentials.TransportCredentials, error) {
+	if cfg.Plaintext {
+		return insecure.NewCredentials(), nil
+	}
+	tlsConfig, err := cfg.TLS.ServerConfig(admission.peers())
+	if err != nil {
+		return nil, fmt.Errorf("server certificate: %w", err)
+	}
+	return credentials.NewTLS(tlsConfig), nil
 }
 
 // GRPC is where services are registered, before Run.
@@ -120,7 +132,11 @@ func (s *Server) Run(ctx context.Context) error {
 	s.metrics.InitializeMetrics(s.grpc)
 	failed := make(chan error, 1)
 	go func() { failed <- s.grpc.Serve(s.listener) }()
-	s.logger.InfoContext(ctx, "serving gRPC", "address", s.Address(), "allowed_peers", s.config.AllowedPeers)
+	if s.config.Plaintext {
+		s.logger.WarnContext(ctx, "serving gRPC without TLS to whoever connects", "address", s.Address())
+	} else {
+		s.logger.InfoContext(ctx, "serving gRPC", "address", s.Address(), "allowed_peers", s.config.AllowedPeers)
+	}
 	select {
 	case err := <-failed:
 		return fmt.Errorf("gRPC server: %w", err)

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -16,20 +17,24 @@ type doctorReport struct {
 }
 
 func (a *App) doctorCommand() *cobra.Command {
-	c := &cobra.Command{Use: "doctor", Short: "Look for what is wrong, and say how to mend it", Args: arguments(0, 0)}
+	c := &cobra.Command{
+		Use: "doctor", Short: "Look for what is wrong, and say how to mend it", Args: arguments(0, 0),
+		Long: "Look for what is wrong on this machine and with what runs on it, and say how to mend it. With --envoy, look\n" +
+			"for what in an Envoy's configuration undoes what extauthz does. Ends with 1 if anything is an error.",
+	}
 	format := outputFlag(c)
 	dir := c.Flags().String("dir", "", "the policy `folder`, as for up")
+	envoy := c.Flags().String("envoy", "", "look at this Envoy's configuration alone: a `file`, or http://host:port of its admin server")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		asJSON, err := isJSON(*format)
 		if err != nil {
 			return err
 		}
-		patient, err := a.patient(*dir)
+		findings, err := a.examine(c.Context(), *dir, *envoy)
 		if err != nil {
 			return err
 		}
-		patient.Record = probeAll(c.Context(), patient.Record)
-		report := doctorReport{OK: true, Findings: doctor.Examine(c.Context(), patient)}
+		report := doctorReport{OK: true, Findings: findings}
 		for _, finding := range report.Findings {
 			report.OK = report.OK && finding.Level != doctor.Error
 		}
@@ -44,6 +49,19 @@ func (a *App) doctorCommand() *cobra.Command {
 		return err
 	}
 	return c
+}
+
+// examine looks at the machine and what runs on it, or at one Envoy alone.
+func (a *App) examine(ctx context.Context, policyDir, envoy string) ([]doctor.Finding, error) {
+	if envoy != "" {
+		return doctor.ExamineEnvoy(ctx, envoy)
+	}
+	patient, err := a.patient(policyDir)
+	if err != nil {
+		return nil, err
+	}
+	patient.Record = probeAll(ctx, patient.Record)
+	return doctor.Examine(ctx, patient), nil
 }
 
 func (a *App) patient(policyDir string) (doctor.Patient, error) {

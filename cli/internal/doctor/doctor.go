@@ -27,7 +27,9 @@ const (
 
 // Finding is one thing that was looked at.
 type Finding struct {
-	Check   string `json:"check"`
+	Check string `json:"check"`
+	// Code is stable where there is one.
+	Code    string `json:"code,omitempty"`
 	Level   Level  `json:"level"`
 	Message string `json:"message"`
 	// Fix says what to do; empty when all is well.

@@ -25,6 +25,10 @@ type settings struct {
 	Keys          keySettings           `yaml:"keys"`
 	Sessions      sessionSettings       `yaml:"sessions"`
 	Authorization authorizationSettings `yaml:"authorization"`
+	Limits        limitSettings         `yaml:"limits"`
+	// Rules and HTTP are for standing alone.
+	Rules ruleSettings `yaml:"rules"`
+	HTTP  httpSettings `yaml:"http"`
 }
 
 // controlPlaneSetting says where the rules come from. The client certificate is
@@ -56,6 +60,7 @@ func (s *settings) SetDefaults() {
 	s.ControlPlane = controlPlaneSetting{Peer: certs.PeerID("controlplane"), NodeID: "extauthzd"}
 	s.Proofs.setDefaults()
 	s.Keys.setDefaults()
+	s.Limits.setDefaults()
 	s.Sessions.setDefaults()
 	s.Authorization.setDefaults()
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
@@ -67,9 +72,15 @@ func (s *settings) SetDefaults() {
 
 // Validate reports every mistake.
 func (s *settings) Validate() error {
-	errs := []error{s.Config.Validate(), s.Server.Validate(), s.Proofs.validate(), s.Keys.validate(), s.Sessions.validate(), s.Authorization.validate()}
+	errs := []error{
+		s.Config.Validate(), s.Server.Validate(), s.Keys.validate(), s.Limits.validate(), s.HTTP.validate(), s.Kubernetes.validate(), s.Proofs.validate(),
+		s.Sessions.validate(), s.Authorization.validate(), s.Audit.Validate(s.ControlPlane.NodeID), s.Decisions.Validate(),
+	}
+	if s.Rules.File != "" {
+		return errors.Join(append(errs, s.validateAlone(), s.Tokens.validate())...)
+	}
 	if _, port, err := net.SplitHostPort(s.ControlPlane.Address); err != nil || port == "" {
-		errs = append(errs, fmt.Errorf("controlPlane.address: %q is not host:port", s.ControlPlane.Address))
+		errs = append(errs, fmt.Errorf("controlPlane.address: %q is not host:port; or name rules.file, to stand alone", s.ControlPlane.Address))
 	}
 	if !strings.HasPrefix(s.ControlPlane.Peer, "spiffe://") {
 		errs = append(errs, fmt.Errorf("controlPlane.peer: %q is not a SPIFFE id such as spiffe://weir.local/controlplane", s.ControlPlane.Peer))
@@ -77,13 +88,19 @@ func (s *settings) Validate() error {
 	if s.ControlPlane.NodeID == "" {
 		errs = append(errs, errors.New("controlPlane.nodeId: is required"))
 	}
-	if s.Tokens.CacheBytes < 1<<20 || s.Tokens.CacheBytes > 16<<30 {
-		errs = append(errs, fmt.Errorf("tokens.cacheBytes: %d is outside 1 MiB to 16 GiB", s.Tokens.CacheBytes))
+	if s.HTTP.Listen != "" {
+		errs = append(errs, errors.New("http.listen: the control plane's Envoys speak gRPC; leave it out, or name rules.file"))
 	}
-	if ttl := s.Tokens.CacheTTL.Std(); ttl <= 0 || ttl.Hours() > 1 {
+	return errors.Join(append(errs, s.Tokens.validate())...)
+}
+
+func (s *tokenSettings) validate() error {
+	var errs []error
+	if s.CacheBytes < 1<<20 || s.CacheBytes > 16<<30 {
+		errs = append(errs, fmt.Errorf("tokens.cacheBytes: %d is outside 1 MiB to 16 GiB", s.CacheBytes))
+	}
+	if ttl := s.CacheTTL.Std(); ttl <= 0 || ttl.Hours() > 1 {
 		errs = append(errs, fmt.Errorf("tokens.cacheTtl: %s is outside 0s to 1h", ttl))
 	}
-	errs = append(errs, s.Audit.Validate(s.ControlPlane.NodeID), s.Decisions.Validate())
-	errs = append(errs, s.Kubernetes.validate())
 	return errors.Join(errs...)
 }

@@ -1,5 +1,5 @@
 // Command extauthzd answers Envoy's ext_authz checks by the rules that the
-// control plane sends.
+// control plane sends, or by those of a file.
 package main
 
 import (
@@ -15,6 +15,7 @@ import (
 	"weir.dev/extauthz"
 	"weir.dev/extauthz/envoyauth"
 	"weir.dev/extauthz/rules"
+	"weir.dev/extauthz/standalone"
 	"weir.dev/extauthz/telemetry"
 	"weir.dev/kit/adsclient"
 	"weir.dev/kit/daemon"
@@ -78,6 +79,10 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 		server.SetServing(true)
 		runtime.SetReady("rules", nil)
 	})
+	source, chooser, err := ruleSource(cfg, runtime, compiler, feed)
+	if err != nil {
+		return err
+	}
 	keeper, closeAudit, err := keep(cfg, runtime, server.GRPC())
 	if err != nil {
 		return err
@@ -85,9 +90,17 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	defer closeAudit()
 	checks := envoyauth.NewServer(feed, metrics, runtime.Logger, time.Now)
 	checks.Keep(keeper)
-	authv3.RegisterAuthorizationServer(server.GRPC(), checks)
-	server.SetServing(false) // names the service just registered
-	client, err := subscribe(cfg, runtime, feed)
+	answering, err := guarded(cfg, runtime, checks, chooser)
+	if err != nil {
+		return err
+	}
+	authv3.RegisterAuthorizationServer(server.GRPC(), answering)
+	if feed.Current() == nil {
+		server.SetServing(false) // names the service just registered
+	} else {
+		server.SetServing(true)
+	}
+	web, err := newWebServer(cfg, runtime, answering)
 	if err != nil {
 		return err
 	}
@@ -96,12 +109,31 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Run(ctx) })
-	group.Go(func() error { return client.Run(ctx) })
+	group.Go(func() error { return source(ctx) })
+	group.Go(func() error { return web.run(ctx) })
 	group.Go(func() error { return keeper.Run(ctx) })
 	if keys != nil {
 		group.Go(func() error { return keys.Run(ctx) })
 	}
 	return group.Wait()
+}
+
+// ruleSource is what keeps the rules up to date, and for a file also what chooses
+// between them.
+func ruleSource(cfg *settings, runtime *daemon.Runtime, compiler *extauthz.Compiler, feed *rules.Feed) (func(context.Context) error, envoyauth.Chooser, error) {
+	if cfg.Rules.File == "" {
+		client, err := subscribe(cfg, runtime, feed)
+		if err != nil {
+			return nil, nil, err
+		}
+		return client.Run, nil, nil
+	}
+	file := standalone.NewSource(cfg.Rules.File, compiler, feed, runtime.Logger)
+	// The first file has to be good: there is nothing to go on with.
+	if err := file.Load(); err != nil {
+		return nil, nil, err
+	}
+	return file.Run, file, nil
 }
 
 func subscribe(cfg *settings, runtime *daemon.Runtime, feed *rules.Feed) (*adsclient.Client, error) {
