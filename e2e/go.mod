@@ -8,6 +8,7 @@ require (
 	github.com/quic-go/quic-go v0.65.0
 	github.com/stretchr/testify v1.12.1
 	go.opentelemetry.io/proto/otlp v1.11.1
+	go.yaml.in/yaml/v3 v3.0.6
 	google.golang.org/genproto/googleapis/api v0.0.0-20261005182115-fad411399dd8
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20261005182115-fad411399dd8
 	google.golang.org/grpc v1.85.0
@@ -22,7 +23,7 @@ require (
 	weir.dev/api v0.0.0
 	weir.dev/cli v0.0.0-00010101000000-000000000000
 	weir.dev/controlplane v0.0.0
-	weir.dev/extauthz v0.0.0-00010101000000-000000000000
+	weir.dev/extauthz v0.0.0
 	weir.dev/kit v0.0.0
 	weir.dev/policy v0.0.0
 	weir.dev/services v0.0.0-00010101000000-000000000000
@@ -90,7 +91,6 @@ require (
 	go.opentelemetry.io/otel/sdk v1.47.0 // indirect
 	go.opentelemetry.io/otel/trace v1.47.0 // indirect
 	go.yaml.in/yaml/v2 v2.4.4 // indirect
-	go.yaml.in/yaml/v3 v3.0.6 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/exp v0.0.0-20260908205506-85c1c2202aba // indirect
 	golang.org/x/net v0.61.0 // indirect

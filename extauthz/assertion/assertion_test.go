@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -31,7 +32,7 @@ func start() *clock { return &clock{time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func published(t *testing.T, keys *assertion.Keys) *jose.KeySet {
 	t.Helper()
 	recorder := httptest.NewRecorder()
-	keys.ServeHTTP(recorder, httptest.NewRequest("GET", "/", nil))
+	keys.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
 	require.Equal(t, "application/jwk-set+json", recorder.Header().Get("Content-Type"))
 	require.NotContains(t, recorder.Body.String(), `"d"`, "a private key is published")
 	set, err := jose.ParseKeySet(recorder.Body.Bytes())
@@ -50,7 +51,7 @@ func kid(t *testing.T, token string) string {
 func kids(t *testing.T, keys *assertion.Keys) map[string]bool {
 	t.Helper()
 	recorder := httptest.NewRecorder()
-	keys.ServeHTTP(recorder, httptest.NewRequest("GET", "/", nil))
+	keys.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
 	var set struct{ Keys []struct{ Kid string } }
 	require.NoError(t, json.Unmarshal(recorder.Body.Bytes(), &set))
 	found := map[string]bool{}

@@ -27,12 +27,12 @@ import (
 
 // Bounds of a source.
 const (
-	defaultTimeout  = time.Second
-	maxTimeout      = 10 * time.Second
-	defaultBytes    = 64 << 10
-	maxBytes        = 1 << 20
-	maxCacheSeconds = time.Hour
-	maxTemplates    = 32
+	defaultTimeout = time.Second
+	maxTimeout     = 10 * time.Second
+	defaultBytes   = 64 << 10
+	maxBytes       = 1 << 20
+	maxCache       = time.Hour
+	maxTemplates   = 32
 )
 
 // Sources makes fetchers that share connections and a cache. Safe for concurrent
@@ -91,7 +91,7 @@ func (s *Sources) Fetcher(environment *authzexpr.Environment, source *rulesv1.Me
 	if f.terms.Timeout, err = duration(source.GetTimeout(), defaultTimeout, maxTimeout); err != nil {
 		return nil, fmt.Errorf("timeout: %w", err)
 	}
-	if f.terms.TTL, err = duration(source.GetCacheDuration(), 0, maxCacheSeconds); err != nil {
+	if f.terms.TTL, err = duration(source.GetCacheDuration(), 0, maxCache); err != nil {
 		return nil, fmt.Errorf("cache_duration: %w", err)
 	}
 	if len(source.GetQuery())+len(source.GetHeaders()) > maxTemplates {

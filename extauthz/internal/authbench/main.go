@@ -66,7 +66,9 @@ func run(serve, keySet string, many bool, calls int, out string) error {
 			return err
 		}
 	}
-	fmt.Print(table)
+	if _, err := io.WriteString(os.Stdout, table.String()); err != nil {
+		return err
+	}
 	if out == "" {
 		return nil
 	}
@@ -154,7 +156,7 @@ func measure(k kind, keys string, many bool, n int) (micros, residentMiB float64
 	if err != nil {
 		return 0, 0, err
 	}
-	server := exec.Command(self, "-serve", k.server, "-keys", keys, fmt.Sprint("-many=", many)) //nolint:gosec // this program
+	server := exec.CommandContext(context.Background(), self, "-serve", k.server, "-keys", keys, fmt.Sprint("-many=", many)) //nolint:gosec // this program
 	server.Stderr = os.Stderr
 	stdout, err := server.StdoutPipe()
 	if err != nil {
@@ -256,7 +258,9 @@ func child(mode, keySet string, many bool) error {
 		service = envoyauth.Limit(own, envoyauth.Limits{})
 	}
 	authv3.RegisterAuthorizationServer(server, service)
-	fmt.Println(listener.Addr())
+	if _, err := fmt.Fprintln(os.Stdout, listener.Addr()); err != nil {
+		return err
+	}
 	return server.Serve(listener)
 }
 
