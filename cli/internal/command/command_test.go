@@ -121,7 +121,7 @@ func (m *machine) checkLogs() {
 	t := m.t
 	t.Helper()
 	require.Contains(t, m.run("logs", "ratelimitd").stdout, "INFO  serving secret_seen=true")
-	require.Contains(t, m.run("logs", "extauthzd").stdout, "secret_seen=false")
+	require.Contains(t, m.run("logs", "controlplaned").stdout, "secret_seen=false")
 	raw := m.run("logs", "-o", "json", "-n", "1", "userd").stdout
 	require.True(t, json.Valid([]byte(raw)), raw)
 	require.Contains(t, m.run("logs", "weir").stdout, "started")

@@ -64,7 +64,7 @@ func TestSecretsGoOnlyWhereTheyAreUsed(t *testing.T) {
 	require.Equal(t, []string{"HOME=/h"}, envFor(env, nil))
 	for _, d := range daemons() {
 		got := strings.Join(envFor(env, d.secrets), " ")
-		require.Equal(t, d.name == RateLimit, strings.Contains(got, "REDIS"), d.name)
+		require.Equal(t, d.name == RateLimit || d.name == ExtAuthz, strings.Contains(got, "REDIS"), d.name)
 		require.Equal(t, d.name == User || d.name == Data, strings.Contains(got, "POSTGRES"), d.name)
 	}
 }
