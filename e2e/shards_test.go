@@ -172,7 +172,9 @@ func (p *proxied) rollOut(cache *envoy.Cache, text string) int {
 // is served.
 func TestShardsAreMadeUnderLoad(t *testing.T) {
 	for name, stateOfTheWorld := range map[string]bool{"delta": false, "state of the world": true} {
-		t.Run(name, func(t *testing.T) { shardsUnderLoad(t, startEnvoyWith(t, func(p *proxied) { p.stateOfTheWorld = stateOfTheWorld })) })
+		t.Run(name, func(t *testing.T) {
+			shardsUnderLoad(t, startEnvoyWith(t, func(p *proxied) { p.stateOfTheWorld = stateOfTheWorld }))
+		})
 	}
 }
 

@@ -208,8 +208,13 @@ func TestTokensOfSeveralKinds(t *testing.T) {
 // logs, and the state that others may read.
 func secretIsShownNowhere(t *testing.T, s *harness.System) {
 	for _, args := range [][]string{
-		{"status", "-o", "json"}, {"explain", "GET http://127.0.0.1:8080/closed", "-o", "json"}, {"get", "secrets"}, {"get", "authpolicies", "-o", "yaml"},
-		{"translate", s.Policy}, {"diff", "--dir", s.Policy}, {"plan", s.Policy},
+		{"status", "-o", "json"},
+		{"explain", "GET http://127.0.0.1:8080/closed", "-o", "json"},
+		{"get", "secrets"},
+		{"get", "authpolicies", "-o", "yaml"},
+		{"translate", s.Policy},
+		{"diff", "--dir", s.Policy},
+		{"plan", s.Policy},
 	} {
 		stdout, stderr, _ := s.TryWeir(args...)
 		require.NotContains(t, stdout+stderr, clientSecret, "weir %s", strings.Join(args, " "))
