@@ -257,12 +257,13 @@ func fleetsOf(plan *policy.Plan) []string {
 
 // convert fills a message from a value of the same JSON; a test holds the two
 // together.
+// What the message has no field for yet is left out rather than refused.
 func convert(value any, message proto.Message) error {
 	raw, err := json.Marshal(value)
 	if err != nil {
 		return fmt.Errorf("convert to %T: %w", message, err)
 	}
-	if err := protojson.Unmarshal(raw, message); err != nil {
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(raw, message); err != nil {
 		return fmt.Errorf("convert to %T: %w", message, err)
 	}
 	return nil
