@@ -2306,10 +2306,12 @@ func (x *AuthWay) GetDetail() string {
 }
 
 type AuthRule struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Effect        string                 `protobuf:"bytes,2,opt,name=effect,proto3" json:"effect,omitempty"`
-	When          string                 `protobuf:"bytes,3,opt,name=when,proto3" json:"when,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Effect string                 `protobuf:"bytes,2,opt,name=effect,proto3" json:"effect,omitempty"`
+	When   string                 `protobuf:"bytes,3,opt,name=when,proto3" json:"when,omitempty"`
+	// What the caller has to have, in words.
+	Requires      []string `protobuf:"bytes,4,rep,name=requires,proto3" json:"requires,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2363,6 +2365,13 @@ func (x *AuthRule) GetWhen() string {
 		return x.When
 	}
 	return ""
+}
+
+func (x *AuthRule) GetRequires() []string {
+	if x != nil {
+		return x.Requires
+	}
+	return nil
 }
 
 type Limit struct {
@@ -3898,11 +3907,12 @@ const file_weir_admin_v1_admin_proto_rawDesc = "" +
 	"\aAuthWay\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
-	"\x06detail\x18\x03 \x01(\tR\x06detail\"J\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\"f\n" +
 	"\bAuthRule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06effect\x18\x02 \x01(\tR\x06effect\x12\x12\n" +
-	"\x04when\x18\x03 \x01(\tR\x04when\"\xc1\x01\n" +
+	"\x04when\x18\x03 \x01(\tR\x04when\x12\x1a\n" +
+	"\brequires\x18\x04 \x03(\tR\brequires\"\xc1\x01\n" +
 	"\x05Limit\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12-\n" +
 	"\x06policy\x18\x02 \x01(\v2\x15.weir.admin.v1.OriginR\x06policy\x12\x14\n" +
