@@ -28,10 +28,17 @@ function envoy_on_response(handle)
       code, status, message = "3", "400", "the request is malformed"
       headers:replace(":status", status)
     end
+    local name = "GRPC_STATUS_" .. text(code)
+    local title = "gRPC status " .. text(code)
+    if code == "8" and message:find("received message larger than max", 1, true) then
+      -- The edge passes a body on in pieces; what bounds one message is the
+      -- service, and its runtime answers before the service can say so itself.
+      status, name, title, message = "413", "PAYLOAD_TOO_LARGE", "Content Too Large", "the request body is larger than this service accepts"
+      headers:replace(":status", status)
+    end
     local metadata = handle:streamInfo():dynamicMetadata():get("weir") or {}
-    problem = '{"type":"about:blank","title":"gRPC status ' .. text(code) .. '","status":' .. status ..
-      ',"detail":"' .. text(message) .. '","code":"GRPC_STATUS_' .. text(code) ..
-      '","requestId":"' .. text(metadata["request_id"] or "") .. '"}'
+    problem = '{"type":"about:blank","title":"' .. title .. '","status":' .. status ..
+      ',"detail":"' .. text(message) .. '","code":"' .. name .. '","requestId":"' .. text(metadata["request_id"] or "") .. '"}'
   end
   headers:replace("content-type", "application/problem+json")
   headers:replace("content-length", tostring(handle:body(true):setBytes(problem)))
