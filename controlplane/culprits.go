@@ -153,7 +153,7 @@ func (f *fleetLane) unresolved(err error) *ads.Rejection {
 	case errors.As(err, &partial):
 		// In force, and rejected by some: when others accepted it, it is the one that
 		// is odd, and nothing is taken from them. Listeners are left out one by one.
-		accepted := slices.ContainsFunc(f.group.Clients(), func(c ads.Client) bool { return c.InSync })
+		accepted := f.group.Accepted()
 		for _, r := range partial.Rejections {
 			if r.Kept == nil && r.TypeURL != envoy.TypeListener && !accepted {
 				return r

@@ -23,11 +23,12 @@ type fleetLane struct {
 	compiled envoy.Cache
 	// inForce is the digest of the plan that was acknowledged last.
 	inForce string
-	// accepted are the objects in force, nil before any were accepted; held are
-	// those that are quarantined, as they were rejected. Only the lane's goroutine
-	// touches the two.
-	accepted *versions
-	held     map[policy.ObjectRef]heldObject
+	// accepted are the objects that a proxy took last, nil before there was one;
+	// offered are those in force until one took them, nil after; held are those that
+	// are quarantined, as they were rejected. Only the lane's goroutine touches
+	// the three.
+	accepted, offered *versions
+	held              map[policy.ObjectRef]heldObject
 }
 
 // heldObject is an object in quarantine.
@@ -50,6 +51,7 @@ func (f *fleetLane) run(ctx context.Context) {
 			f.roll(ctx, last, false)
 		case <-watch.C:
 			// A client that came after the rollout may reject what is in force.
+			f.noteAccepted()
 			if last != nil && f.failure() == nil && anyRejected(f.group) {
 				f.roll(ctx, last, true)
 			}
@@ -77,6 +79,7 @@ func (f *fleetLane) roll(ctx context.Context, next *generation, again bool) {
 	if f.loop.awaitRules(ctx, next.number) != nil {
 		return
 	}
+	f.noteAccepted()
 	search := newSearch(f, next)
 	if again {
 		f.held = nil
@@ -106,6 +109,14 @@ func (f *fleetLane) keepHeld(s *search) {
 	}
 }
 
+// noteAccepted has what is in force be what to go back to, once a proxy took it:
+// where none was there to do so, the first that comes may reject it.
+func (f *fleetLane) noteAccepted() {
+	if f.offered != nil && f.group.Accepted() {
+		f.accepted, f.offered = f.offered, nil
+	}
+}
+
 // begin notes that a generation is under way. It returns false when there is
 // nothing to do.
 func (f *fleetLane) begin(next *generation, again bool) bool {
@@ -130,10 +141,11 @@ func (f *fleetLane) begin(next *generation, again bool) bool {
 func (f *fleetLane) end(next *generation, s *search, t trial) error {
 	err := t.err
 	if t.rejection == nil {
-		f.accepted = s.wanted
+		f.offered = s.wanted
 		if len(s.blamed) > 0 {
-			f.accepted = versionsOf(next.input.Substitute(s.replaced(nil)))
+			f.offered = versionsOf(next.input.Substitute(s.replaced(nil)))
 		}
+		f.noteAccepted()
 		f.held = map[policy.ObjectRef]heldObject{}
 		for ref, reason := range s.blamed {
 			f.held[ref] = heldObject{rejected: s.wanted.of(ref), reason: reason}

@@ -186,17 +186,22 @@ func TestQuarantineInTheFirstTarget(t *testing.T) {
 	}
 }
 
-// A proxy that connects later and rejects what is in force, alone.
+// A proxy that connects later and rejects what is in force, alone, whether or
+// not it says what. Nobody had accepted it before.
 func TestQuarantineForALateProxy(t *testing.T) {
-	r := newRig(t)
-	first := start("one-")
-	first[3] = testRoute("r2", "/r2", "poison") + testBackend("r2", "127.0.0.1")
-	r.apply(first...)
-	r.outcome("nobody is there", func(o controlplane.Outcome) bool { return strings.Contains(o.Fleets[""].Waiting, "connected") })
-	p := r.proxy("ingress", "envoy-1", "bad value %s", "poison")
-	outcome := r.outcome("quarantined", quarantined(1))
-	require.Equal(t, "r2", outcome.Fleets[""].Quarantined[0].Origin.Object.Name)
-	require.True(t, p.serves("one-r0"))
+	for _, say := range []string{"no", "bad value %s"} {
+		t.Run(say, func(t *testing.T) {
+			r := newRig(t)
+			first := start("one-")
+			first[3] = testRoute("r2", "/r2", "poison") + testBackend("r2", "127.0.0.1")
+			r.apply(first...)
+			r.outcome("nobody is there", func(o controlplane.Outcome) bool { return strings.Contains(o.Fleets[""].Waiting, "connected") })
+			p := r.proxy("ingress", "envoy-1", say, "poison")
+			outcome := r.outcome("quarantined", quarantined(1))
+			require.Equal(t, "r2", outcome.Fleets[""].Quarantined[0].Origin.Object.Name)
+			require.True(t, p.serves("one-r0"))
+		})
+	}
 }
 
 // One odd proxy among others takes nothing from them.

@@ -181,7 +181,8 @@ type Client struct {
 	Peer string `json:"peer"`
 	// Group is the fleet that its certificate puts it in.
 	Group string `json:"group,omitempty"`
-	// InSync says that everything it subscribed to is acknowledged.
+	// InSync says that everything it subscribed to is acknowledged, and that
+	// nothing is left that it has yet to subscribe to.
 	InSync bool `json:"inSync"`
 	// Rejected is what it refuses of what is served now.
 	Rejected *Rejection `json:"rejected,omitempty"`
@@ -194,11 +195,17 @@ func (g *Group) Clients() []Client {
 	var clients []Client
 	for session := range g.sessions {
 		client := Client{Node: session.node, Peer: session.peer, Group: g.name, Rejected: session.rejected(nil, nil)}
-		client.InSync = g.ready && client.Rejected == nil && session.inSync(nil)
+		client.InSync = g.ready && client.Rejected == nil && session.inSync(nil) && session.follows()
 		clients = append(clients, client)
 	}
 	slices.SortFunc(clients, compareClients)
 	return clients
+}
+
+// Accepted reports whether a client is connected that has acknowledged all of
+// what is served now.
+func (g *Group) Accepted() bool {
+	return slices.ContainsFunc(g.Clients(), func(c Client) bool { return c.InSync })
 }
 
 // outOfSync lists the clients that have not answered the target for types (nil

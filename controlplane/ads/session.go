@@ -1,6 +1,7 @@
 package ads
 
 import (
+	"bytes"
 	"context"
 	"maps"
 	"slices"
@@ -264,6 +265,28 @@ func (s *session) inSync(types []string) bool {
 		return false
 	}
 	return !proxy || types != nil && !slices.Contains(types, envoy.TypeEndpoint) || s.hasEndpoints()
+}
+
+// follows reports whether a proxy that has just connected is through with asking:
+// it asks for listeners after clusters, and then for the routes that these name.
+// The caller holds the group's mutex.
+func (s *session) follows() bool {
+	listeners := s.group.target[envoy.TypeListener]
+	if s.types[envoy.TypeCluster] == nil || len(listeners) == 0 {
+		return true
+	}
+	if s.types[envoy.TypeListener] == nil {
+		return false
+	}
+	if s.types[envoy.TypeRoute] != nil || s.types[envoy.TypeScope] != nil {
+		return true
+	}
+	for _, listener := range listeners {
+		if bytes.Contains(listener.Body.GetValue(), []byte("HttpConnectionManager")) {
+			return false
+		}
+	}
+	return true
 }
 
 // rejected finds a part of the target that this client refused, of the given
