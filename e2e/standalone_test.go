@@ -76,6 +76,7 @@ func startAlone(t *testing.T) *alone {
 	t.Cleanup(func() { _ = a.process.Process.Kill(); _ = a.process.Wait() })
 	addresses := make(chan [2]string, 8)
 	go func() {
+		defer close(addresses)
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
 			_, _ = a.log.Write(append(lines.Bytes(), '\n'))
 			var record struct{ Msg, Address string }
@@ -86,15 +87,17 @@ func startAlone(t *testing.T) *alone {
 	}()
 	for a.grpc == "" || a.http == "" {
 		select {
-		case found := <-addresses:
+		case found, running := <-addresses:
 			switch {
+			case !running:
+				t.Fatalf("extauthzd ended:\n%s", a.log)
 			case strings.Contains(found[0], "gRPC"):
 				a.grpc = found[1]
 			case strings.Contains(found[0], "over HTTP"):
 				a.http = found[1]
 			}
 		case <-time.After(20 * time.Second):
-			t.Fatal("extauthzd does not serve")
+			t.Fatalf("extauthzd does not serve:\n%s", a.log)
 		}
 	}
 	return a

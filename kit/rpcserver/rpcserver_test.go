@@ -429,4 +429,11 @@ func TestReservedServices(t *testing.T) {
 	})
 	f := start(t, echo, reserve(nil))
 	require.Equal(t, codes.PermissionDenied, status.Code(call(f.connect(t, "ingress"), unaryMethod, "hello").err), "reserved for nobody")
+	for reserved, want := range map[string]codes.Code{"test.Other": codes.OK, "test.Echo": codes.PermissionDenied} {
+		f := start(t, echo, func(cfg *rpcserver.Config, options *rpcserver.Options) {
+			cfg.Plaintext, cfg.TLS, cfg.AllowedPeers, options.Reserved = true, certs.Files{}, nil, []string{reserved}
+		})
+		conn := dial(t, f.server.Address(), insecure.NewCredentials())
+		require.Equal(t, want, status.Code(call(conn, unaryMethod, "hello").err), "without TLS, %s is reserved", reserved)
+	}
 }

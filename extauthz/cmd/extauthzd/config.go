@@ -64,7 +64,6 @@ func (s *settings) SetDefaults() {
 	s.Sessions.setDefaults()
 	s.Authorization.setDefaults()
 	s.Tokens = tokenSettings{CacheBytes: 64 << 20, CacheTTL: config.Duration(5 * 60e9)}
-	s.Server.ReservedPeers = map[string][]string{decisionService: {certs.PeerID("controlplane")}}
 	s.Audit.SetDefaults()
 	s.Decisions.SetDefaults()
 	s.Kubernetes.setDefaults()

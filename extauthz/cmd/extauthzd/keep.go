@@ -118,7 +118,7 @@ func (s *decisionSettings) Validate() error {
 }
 
 // decisionService is what the control plane asks for decisions; whoever may is in
-// server.reservedPeers.
+// server.reservedPeers, unless set the control plane.
 const decisionService = "weir.decision.v1.DecisionService"
 
 // keep makes what records decisions, and serves it to the control plane.

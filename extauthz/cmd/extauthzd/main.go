@@ -18,6 +18,7 @@ import (
 	"weir.dev/extauthz/standalone"
 	"weir.dev/extauthz/telemetry"
 	"weir.dev/kit/adsclient"
+	"weir.dev/kit/certs"
 	"weir.dev/kit/daemon"
 	"weir.dev/kit/rpcserver"
 )
@@ -66,6 +67,10 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	}
 	if store != nil {
 		compiler.UseIssuedKeys(store)
+	}
+	// Without TLS nobody can be told apart, and nobody is told decisions.
+	if !cfg.Server.Plaintext && cfg.Server.ReservedPeers == nil {
+		cfg.Server.ReservedPeers = map[string][]string{decisionService: {certs.PeerID("controlplane")}}
 	}
 	server, err := rpcserver.New(cfg.Server, rpcserver.Options{
 		Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Quiet: true,

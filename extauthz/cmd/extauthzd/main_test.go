@@ -24,6 +24,7 @@ import (
 	"weir.dev/extauthz/internal/authtest"
 	"weir.dev/extauthz/rules"
 	"weir.dev/kit/certs"
+	"weir.dev/kit/config"
 	"weir.dev/kit/daemon"
 )
 
@@ -229,6 +230,10 @@ func TestOnlyTheIngressMayAsk(t *testing.T) {
 	_, err := authv3.NewAuthorizationClient(w.dial(t, "ingress")).Check(ctx, authtest.Check("r"))
 	require.NoError(t, err, "negative control")
 	require.Zero(t, w.stop())
+}
+
+func TestSettingsOfTheExample(t *testing.T) {
+	require.NoError(t, config.Load("../../../examples/standalone/extauthzd.yaml", &settings{}))
 }
 
 func TestSettings(t *testing.T) {
