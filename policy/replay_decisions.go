@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
-	decisionv1 "weir.dev/api/gen/weir/decision/v1"
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/kit/authzexpr"
 )
@@ -17,16 +17,34 @@ import (
 // the other way round.
 const FlipDecision = "decision"
 
+// RecordedDecision is what a record of a decision tells, in the words of
+// weir.decision.v1.
+type RecordedDecision struct {
+	// Route is the id of the route that Envoy took, without its version.
+	Route string
+	// Authenticator and Rule are those that decided.
+	Allowed                     bool
+	Reason, Authenticator, Rule string
+	Request                     authzexpr.Request
+	// Source is the address of the client.
+	Source string
+	// Caller is nil unless one was identified.
+	Caller *authzexpr.Identity
+	Time   time.Time
+	// Missing is what rules may read and the record does not have.
+	Missing []string
+}
+
 // Decision lists what would differ of a recorded decision; nothing when the caller
 // is let in or refused as before. What the record does not have is unknown, and
 // not guessed.
-func (r *Replay) Decision(d *decisionv1.Decision) []Flip {
-	before := outcomeText(d.GetAllowed(), d.GetRule(), d.GetReason())
+func (r *Replay) Decision(d *RecordedDecision) []Flip {
+	before := outcomeText(d.Allowed, d.Rule, d.Reason)
 	after, unknown := r.decide(d)
 	switch {
 	case unknown != "":
 		return []Flip{{Kind: FlipUnknown, Old: before, New: unknown}}
-	case after.allowed == d.GetAllowed():
+	case after.allowed == d.Allowed:
 		return nil
 	default:
 		return []Flip{{Kind: FlipDecision, Old: before, New: outcomeText(after.allowed, after.rule, after.reason)}}
@@ -55,14 +73,13 @@ func outcomeText(allowed bool, rule, reason string) string {
 
 // decide is what the proposed policy says of a recorded request; unknown says why
 // that cannot be told.
-func (r *Replay) decide(d *decisionv1.Decision) (outcome replayedOutcome, unknown string) {
-	request := d.GetRequest()
-	next := counterpart(possible(r.after, Recorded{Method: request.GetMethod(), Host: request.GetHost(), Path: request.GetPath()}), &Route{ID: d.GetRoute()})
+func (r *Replay) decide(d *RecordedDecision) (outcome replayedOutcome, unknown string) {
+	next := counterpart(possible(r.after, Recorded{Method: d.Request.Method, Host: d.Request.Host, Path: d.Request.Path}), &Route{ID: d.Route})
 	switch {
-	case request.GetHost() == "":
-		return replayedOutcome{reason: d.GetReason()}, "" // refused before any rule
+	case d.Request.Host == "":
+		return replayedOutcome{reason: d.Reason}, "" // refused before any rule
 	case next == nil:
-		return outcome, "the route " + d.GetRoute() + " is not among those that the request can reach"
+		return outcome, "the route " + d.Route + " is not among those that the request can reach"
 	case next.Auth == nil:
 		return replayedOutcome{allowed: true}, ""
 	case next.Auth.Refuse:
@@ -76,12 +93,12 @@ func (r *Replay) decide(d *decisionv1.Decision) (outcome replayedOutcome, unknow
 	if unknown != "" || refused != "" {
 		return replayedOutcome{reason: refused}, unknown
 	}
-	return evaluateRecorded(d, rules, caller)
+	return r.evaluate(d, rules, caller)
 }
 
 // recordedCaller is who the proposed rules take the caller for, which is known
 // where the way that proved it, or refused, is still there.
-func (r *Replay) recordedCaller(d *decisionv1.Decision, rules *authRoute) (caller *decisionv1.Caller, refused, unknown string) {
+func (r *Replay) recordedCaller(d *RecordedDecision, rules *authRoute) (caller *authzexpr.Identity, refused, unknown string) {
 	way := func(name string, among []*rulesv1.Authenticator) *rulesv1.Authenticator {
 		for _, authenticator := range among {
 			if authenticator.GetName() == name {
@@ -95,17 +112,17 @@ func (r *Replay) recordedCaller(d *decisionv1.Decision, rules *authRoute) (calle
 			return authenticator != nil && authenticator.GetName() == other.GetName() && proto.Equal(authenticator, other)
 		})
 	}
-	old := way(d.GetAuthenticator(), r.recordedWays(d))
+	old := way(d.Authenticator, r.recordedWays(d))
 	anonymous := slices.ContainsFunc(rules.GetAuthenticators(), func(a *rulesv1.Authenticator) bool { return a.GetAnonymous() != nil })
 	switch {
-	case d.GetCaller() != nil && same(old):
-		return d.GetCaller(), "", ""
-	case d.GetCaller() != nil && old.GetAnonymous() != nil:
+	case d.Caller != nil && same(old):
+		return d.Caller, "", ""
+	case d.Caller != nil && old.GetAnonymous() != nil:
 		return nil, "CREDENTIALS_MISSING", ""
-	case d.GetReason() == "CREDENTIALS_MISSING" && anonymous:
-		return &decisionv1.Caller{}, "", ""
-	case d.GetReason() == "CREDENTIALS_MISSING" || d.GetCaller() == nil && same(old):
-		return nil, d.GetReason(), ""
+	case d.Reason == "CREDENTIALS_MISSING" && anonymous:
+		return &authzexpr.Identity{}, "", ""
+	case d.Reason == "CREDENTIALS_MISSING" || d.Caller == nil && same(old):
+		return nil, d.Reason, ""
 	default:
 		return nil, "", "callers are identified in another way, and credentials are not recorded"
 	}
@@ -113,50 +130,101 @@ func (r *Replay) recordedCaller(d *decisionv1.Decision, rules *authRoute) (calle
 
 // recordedWays are those that were in force, as far as the running policy still
 // has the route.
-func (r *Replay) recordedWays(d *decisionv1.Decision) []*rulesv1.Authenticator {
+func (r *Replay) recordedWays(d *RecordedDecision) []*rulesv1.Authenticator {
 	for id, route := range r.old {
-		if name, _, _ := strings.Cut(id, "~"); name == d.GetRoute() {
+		if name, _, _ := strings.Cut(id, "~"); name == d.Route {
 			return route.GetAuthenticators()
 		}
 	}
 	return nil
 }
 
-func evaluateRecorded(d *decisionv1.Decision, rules *authRoute, caller *decisionv1.Caller) (outcome replayedOutcome, unknown string) {
-	environment, err := authzexpr.NewEnvironment()
-	if err != nil {
-		return outcome, err.Error()
-	}
+// evaluate goes through the rules as extauthz does.
+func (r *Replay) evaluate(d *RecordedDecision, rules *authRoute, caller *authzexpr.Identity) (outcome replayedOutcome, unknown string) {
 	input := recordedInput(d, caller)
-	hasAllow := false
+	hasAllow, nearly := false, ""
 	for _, rule := range rules.GetRules() {
-		hasAllow = hasAllow || rule.GetEffect() == rulesv1.AuthorizationRule_EFFECT_ALLOW
-		holds := true
-		if text := rule.GetExpression(); text != "" {
-			program, err := environment.Compile(text)
-			if err != nil {
-				return outcome, fmt.Sprintf("rule %q: %v", rule.GetName(), err)
-			}
-			if lacking := notRecorded(program.References(), d); lacking != "" {
-				return outcome, fmt.Sprintf("rule %q reads %s, which is not recorded", rule.GetName(), lacking)
-			}
-			if holds, err = program.Eval(context.Background(), input); err != nil {
-				return replayedOutcome{rule: rule.GetName(), reason: "RULE_ERROR"}, ""
+		allows, lacks := rule.GetEffect() == rulesv1.AuthorizationRule_EFFECT_ALLOW, false
+		hasAllow = hasAllow || allows
+		holds, unknown, failed := r.holds(d, rule, input)
+		switch {
+		case unknown != "":
+			return outcome, unknown
+		case failed:
+			return replayedOutcome{rule: rule.GetName(), reason: "RULE_ERROR"}, ""
+		case !holds:
+			continue
+		}
+		if needs := rule.GetRequirements(); needs != nil {
+			if lacks, unknown = lacksRecorded(needs, rule.GetName(), caller); unknown != "" {
+				return outcome, unknown
 			}
 		}
 		switch {
-		case !holds:
-		case rule.GetRequirements() != nil:
-			return outcome, fmt.Sprintf("whether the caller meets what rule %q requires is not evaluated here", rule.GetName())
-		default:
-			return replayedOutcome{allowed: rule.GetEffect() == rulesv1.AuthorizationRule_EFFECT_ALLOW, rule: rule.GetName(), reason: "PERMISSION_DENIED"}, ""
+		case lacks && rule.GetEffect() == rulesv1.AuthorizationRule_EFFECT_REQUIRE:
+			return replayedOutcome{rule: rule.GetName(), reason: "INSUFFICIENT_SCOPE"}, ""
+		case lacks && nearly == "":
+			nearly = rule.GetName()
+		case !lacks && allows:
+			return replayedOutcome{allowed: true, rule: rule.GetName()}, ""
+		case !lacks && rule.GetEffect() == rulesv1.AuthorizationRule_EFFECT_DENY:
+			return replayedOutcome{rule: rule.GetName(), reason: "PERMISSION_DENIED"}, ""
 		}
+	}
+	if nearly != "" {
+		return replayedOutcome{rule: nearly, reason: "INSUFFICIENT_SCOPE"}, ""
 	}
 	return replayedOutcome{allowed: !hasAllow, reason: "PERMISSION_DENIED"}, ""
 }
 
+// holds evaluates a rule's expression, compiled once.
+func (r *Replay) holds(d *RecordedDecision, rule *rulesv1.AuthorizationRule, input *authzexpr.Input) (holds bool, unknown string, failed bool) {
+	text := rule.GetExpression()
+	if text == "" {
+		return true, "", false
+	}
+	program, err := r.program(text)
+	if err != nil {
+		return false, fmt.Sprintf("rule %q: %v", rule.GetName(), err), false
+	}
+	if lacking := notRecorded(program.References(), d); lacking != "" {
+		return false, fmt.Sprintf("rule %q reads %s, which is not recorded", rule.GetName(), lacking), false
+	}
+	holds, err = program.Eval(context.Background(), input)
+	return holds, "", err != nil
+}
+
+func (r *Replay) program(text string) (*authzexpr.Program, error) {
+	if program := r.programs[text]; program != nil {
+		return program, nil
+	}
+	environment, err := authzexpr.NewEnvironment()
+	if err != nil {
+		return nil, err
+	}
+	program, err := environment.Compile(text)
+	if err == nil {
+		r.programs[text] = program
+	}
+	return program, err
+}
+
+// lacksRecorded reports whether the caller lacks scopes that a rule requires; of
+// other requirements a record does not tell.
+func lacksRecorded(needs *rulesv1.Requirements, rule string, caller *authzexpr.Identity) (lacks bool, unknown string) {
+	scopes := needs.GetScopes()
+	has := func(scope string) bool { return slices.Contains(caller.Scopes, scope) }
+	if slices.ContainsFunc(scopes.GetAllOf(), func(scope string) bool { return !has(scope) }) || len(scopes.GetAnyOf()) > 0 && !slices.ContainsFunc(scopes.GetAnyOf(), has) {
+		return true, ""
+	}
+	if needs.GetRoles() != nil || needs.GetAuthentication() != nil || needs.GetRelationship() != nil {
+		return false, fmt.Sprintf("whether the caller meets all that rule %q requires is not recorded", rule)
+	}
+	return false, ""
+}
+
 // notRecorded is the first of what an expression reads that the record lacks.
-func notRecorded(reads []string, d *decisionv1.Decision) string {
+func notRecorded(reads []string, d *RecordedDecision) string {
 	for _, read := range reads {
 		known := read
 		switch read {
@@ -166,37 +234,25 @@ func notRecorded(reads []string, d *decisionv1.Decision) string {
 			"source.port", "source.principal", "route", "route.hostnames":
 			return read
 		}
-		if slices.Contains(d.GetMissing(), known) || read == "metadata" || strings.HasPrefix(read, "metadata.") {
+		if slices.Contains(d.Missing, known) || read == "metadata" || strings.HasPrefix(read, "metadata.") {
 			return read
 		}
 	}
 	return ""
 }
 
-func recordedInput(d *decisionv1.Decision, caller *decisionv1.Caller) *authzexpr.Input {
-	request := d.GetRequest()
-	headers := authzexpr.MapValues{}
-	for name, value := range request.GetHeaders() {
-		headers[name] = []string{value}
-	}
-	kind, rest, _ := strings.Cut(d.GetRoute(), "/")
+func recordedInput(d *RecordedDecision, caller *authzexpr.Identity) *authzexpr.Input {
+	kind, rest, _ := strings.Cut(d.Route, "/")
 	namespace, rest, _ := strings.Cut(rest, "/")
 	name, _, _ := strings.Cut(rest, "/")
 	input := &authzexpr.Input{
-		Request: authzexpr.Request{
-			Method: request.GetMethod(), Path: request.GetPath(), RawQuery: request.GetQuery(), Host: request.GetHost(),
-			Protocol: request.GetProtocol(), Headers: headers,
-		},
-		Identity: authzexpr.Identity{
-			Consumer: caller.GetConsumer(), Subject: caller.GetSubject(), Tenant: caller.GetTenant(), Tier: caller.GetTier(),
-			Scopes: caller.GetScopes(), Issuer: caller.GetIssuer(), Authenticator: d.GetAuthenticator(), Claims: caller.GetClaims(),
-		},
-		Route:  authzexpr.Route{ID: d.GetRoute(), Kind: kind, Namespace: namespace, Name: name},
-		Source: authzexpr.Source{Address: request.GetSource()},
-		Time:   d.GetTime().AsTime(),
+		Request: d.Request, Identity: *caller, Time: d.Time,
+		Route:  authzexpr.Route{ID: d.Route, Kind: kind, Namespace: namespace, Name: name},
+		Source: authzexpr.Source{Address: d.Source},
 	}
-	if caller.GetConsumer() != "" {
-		input.Consumer = authzexpr.Consumer{Name: caller.GetConsumer(), Tenant: caller.GetTenant(), Tier: caller.GetTier()}
+	input.Identity.Authenticator = d.Authenticator
+	if caller.Consumer != "" {
+		input.Consumer = authzexpr.Consumer{Name: caller.Consumer, Tenant: caller.Tenant, Tier: caller.Tier}
 	}
 	return input
 }

@@ -2,11 +2,11 @@ package policy_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/encoding/protojson"
 
-	decisionv1 "weir.dev/api/gen/weir/decision/v1"
+	"weir.dev/kit/authzexpr"
 	"weir.dev/policy"
 )
 
@@ -42,19 +42,21 @@ func TestReplayOfDecisions(t *testing.T) {
 	rules := func(list string) string { return "  authorization: {rules: [" + list + "]}\n" }
 	before := plan(ways)
 	route := before.Ports[0].Chains[0].Hosts[0].Routes[0].ID
-	decision := func(rest string) *decisionv1.Decision {
-		d := &decisionv1.Decision{}
-		require.NoError(t, protojson.Unmarshal([]byte(`{"id": "d-1", "time": "2026-03-01T12:00:00Z", "route": "`+route+`", `+rest+`}`), d))
-		return d
+	decision := func(d policy.RecordedDecision) *policy.RecordedDecision {
+		d.Route, d.Time = route, time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+		d.Request = authzexpr.Request{Method: "GET", Host: "api.example", Path: "/v1"}
+		return &d
 	}
-	const request = `"request": {"method": "GET", "host": "api.example", "path": "/v1"}`
-	acme := decision(request + `, "allowed": true, "reason": "ALLOWED", "authenticator": "key", "caller": {"consumer": "default/shop", "subject": "main", "tenant": "acme"}, "missing": ["request.headers"]`)
-	anyone := decision(request + `, "allowed": true, "reason": "ALLOWED", "authenticator": "anyone", "caller": {}`)
-	wrong := decision(request + `, "reason": "API_KEY_INVALID", "authenticator": "key"`)
+	acme := decision(policy.RecordedDecision{
+		Allowed: true, Reason: "ALLOWED", Authenticator: "key", Missing: []string{"request.headers"},
+		Caller: &authzexpr.Identity{Consumer: "default/shop", Subject: "main", Tenant: "acme", Scopes: []string{"read"}},
+	})
+	anyone := decision(policy.RecordedDecision{Allowed: true, Reason: "ALLOWED", Authenticator: "anyone", Caller: &authzexpr.Identity{}})
+	wrong := decision(policy.RecordedDecision{Reason: "API_KEY_INVALID", Authenticator: "key"})
 	cases := []struct {
 		name     string
 		policy   string
-		decision *decisionv1.Decision
+		decision *policy.RecordedDecision
 		kind     string
 		contains string
 	}{
@@ -64,6 +66,9 @@ func TestReplayOfDecisions(t *testing.T) {
 		{"no rule that allows", ways + rules(`{name: a, effect: Allow, when: identity.tenant == "other"}`), acme, policy.FlipDecision, "refused, PERMISSION_DENIED"},
 		{"a rule that fails", ways + rules(`{name: a, effect: Allow, when: identity.claims.x == "1"}`), acme, policy.FlipDecision, `refused by rule "a"`},
 		{"what is not recorded", ways + rules(`{name: a, effect: Allow, when: request.header("x") == "1"}`), acme, policy.FlipUnknown, "request.headers"},
+		{"a scope that it has", ways + rules(`{name: s, effect: Require, requireScopes: {allOf: [read]}}`), acme, "", ""},
+		{"a scope that it lacks", ways + rules(`{name: s, effect: Require, requireScopes: {allOf: [write]}}`), acme, policy.FlipDecision, `refused by rule "s"`},
+		{"a role, which is not recorded", ways + rules(`{name: s, effect: Require, requireRoles: {allOf: [admin]}}`), acme, policy.FlipUnknown, "requires"},
 		{"another way", "  authentication: [{name: key, apiKey: {header: X-Other}}]\n", acme, policy.FlipUnknown, "another way"},
 		{"nobody without credentials", "  authentication: [{name: key, apiKey: {}}]\n", anyone, policy.FlipDecision, "CREDENTIALS_MISSING"},
 		{"still a wrong key", ways, wrong, "", ""},

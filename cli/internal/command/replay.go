@@ -16,8 +16,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	decisionv1 "weir.dev/api/gen/weir/decision/v1"
 	"weir.dev/cli/internal/term"
 	"weir.dev/extauthz/record"
+	"weir.dev/kit/authzexpr"
 	"weir.dev/policy"
 )
 
@@ -308,7 +310,7 @@ func (r *replayer) decision(line []byte, inner json.RawMessage) error {
 		return nil
 	}
 	r.total.Requests++
-	flips := r.replay.Decision(d)
+	flips := r.replay.Decision(recordedDecision(d))
 	switch {
 	case len(flips) == 0:
 		r.total.Same++
@@ -327,6 +329,27 @@ func (r *replayer) decision(line []byte, inner json.RawMessage) error {
 	}
 	r.groupAs(request.GetMethod()+" "+request.GetHost()+request.GetPath()+" ("+d.GetId()+")", flips)
 	return nil
+}
+
+func recordedDecision(d *decisionv1.Decision) *policy.RecordedDecision {
+	request, headers := d.GetRequest(), authzexpr.MapValues{}
+	for name, value := range request.GetHeaders() {
+		headers[name] = []string{value}
+	}
+	recorded := &policy.RecordedDecision{
+		Route: d.GetRoute(), Allowed: d.GetAllowed(), Reason: d.GetReason(), Authenticator: d.GetAuthenticator(), Rule: d.GetRule(),
+		Request: authzexpr.Request{
+			Method: request.GetMethod(), Path: request.GetPath(), RawQuery: request.GetQuery(), Host: request.GetHost(), Protocol: request.GetProtocol(), Headers: headers,
+		},
+		Source: request.GetSource(), Time: d.GetTime().AsTime(), Missing: d.GetMissing(),
+	}
+	if caller := d.GetCaller(); caller != nil {
+		recorded.Caller = &authzexpr.Identity{
+			Consumer: caller.GetConsumer(), Subject: caller.GetSubject(), Tenant: caller.GetTenant(), Tier: caller.GetTier(),
+			Scopes: caller.GetScopes(), Issuer: caller.GetIssuer(), Claims: caller.GetClaims(),
+		}
+	}
+	return recorded
 }
 
 // group counts a change with those like it.
