@@ -79,9 +79,11 @@ func (m model) take(now ratelimit.Time, charges []ratelimit.Charge) ratelimit.Ou
 	outcome := ratelimit.Outcome{Now: now, Admitted: true}
 	after := maps.Clone(m)
 	for _, charge := range charges {
-		next, decision := ratelimit.Decide(now, charge.Limit, m[charge.Key], charge.Cost)
+		next, decision := charge.Apply(now, m[charge.Key])
 		outcome.Results = append(outcome.Results, ratelimit.Result{Allowed: decision.Allowed})
-		if decision.Allowed && !charge.Look {
+		if charge.Force {
+			m[charge.Key] = next
+		} else if decision.Allowed && !charge.Look {
 			after[charge.Key] = next
 		}
 		if !decision.Allowed && !charge.Shadow {
