@@ -247,20 +247,3 @@ func (t *Table) IDs() []string {
 	}
 	return ids
 }
-
-// Numbers are the integers by which a store outside this process decides a
-// cost, for FixedWindow capacity, cost and window, for GCRA the tolerance and
-// the cost as times (each whole and rest, see State), the scale and the window. possible is
-// false when the cost exceeds what the limit can ever admit; the numbers are
-// then zero.
-func (l Limit) Numbers(cost uint64) (numbers [6]int64, possible bool) {
-	if cost > l.Capacity() {
-		return numbers, false
-	}
-	if l.Algorithm != GCRA {
-		return [6]int64{int64(l.Capacity()), int64(cost), l.Window.Microseconds()}, true
-	}
-	toleranceWhole, toleranceRest := l.spread(l.Capacity())
-	costWhole, costRest := l.spread(cost)
-	return [6]int64{toleranceWhole, int64(toleranceRest), costWhole, int64(costRest), int64(l.Requests), l.Window.Microseconds()}, true
-}
