@@ -53,8 +53,11 @@ func appendCharge(buffer []byte, clock ratelimit.Time, charge *ratelimit.Charge)
 		set  bool
 		flag byte
 	}{
-		{charge.Look, flagLook}, {charge.Shadow, flagShadow}, {!possible && !charge.Refund, flagRefuse},
-		{charge.Refund, flagRefund}, {charge.Force, flagForce},
+		{charge.Look, flagLook},
+		{charge.Shadow, flagShadow},
+		{!possible && !charge.Refund, flagRefuse},
+		{charge.Refund, flagRefund},
+		{charge.Force, flagForce},
 	} {
 		if flag.set {
 			flags |= flag.flag
