@@ -32,6 +32,14 @@ const (
 	// GCRA is the generic cell rate algorithm (ITU-T I.371 annex A): a smooth
 	// rate with a burst allowance.
 	GCRA
+	// SlidingWindow never admits more than Requests in any interval of a
+	// Window's length, wherever it begins. Up to 17 admissions in a window are
+	// remembered to the microsecond; of more, each is forgotten when it is a
+	// window old or up to a sixteenth of a window later, never earlier.
+	SlidingWindow
+	// Concurrency admits Requests at once: each takes a place until it is given
+	// back (Charge.Refund) or, as under SlidingWindow, a Window has passed.
+	Concurrency
 )
 
 // String is the algorithm's name in keys and logs.
@@ -41,6 +49,10 @@ func (a Algorithm) String() string {
 		return "fixedWindow"
 	case GCRA:
 		return "gcra"
+	case SlidingWindow:
+		return "slidingWindow"
+	case Concurrency:
+		return "concurrency"
 	}
 	return "unknown"
 }
@@ -60,29 +72,53 @@ type Limit struct {
 	// Requests is admitted per Window; 0 refuses all.
 	Requests uint32
 	// Burst is what GCRA admits at once after idleness; 0 means Requests.
-	Burst  uint32
+	Burst uint32
+	// Window is the length that is counted over; with a Calendar, its usual
+	// length; of Concurrency, how long a place is held that is never given back.
 	Window time.Duration
+	// Calendar makes a FixedWindow one of the calendar in Zone; nil is UTC.
+	Calendar Calendar
+	Zone     *time.Location
+	// Ceiling is how much of the capacity these requests may use, the rest being
+	// kept for more important ones; 0 is all of it.
+	Ceiling uint32
+	// Unlimited admits everything and counts nothing.
+	Unlimited bool
 }
 
 // Capacity is the largest cost that can ever be admitted at once.
 func (l Limit) Capacity() uint64 {
+	capacity := l.Requests
 	if l.Algorithm == GCRA && l.Burst > 0 && l.Requests > 0 {
-		return uint64(l.Burst)
+		capacity = l.Burst
 	}
-	return uint64(l.Requests)
+	if l.Ceiling > 0 {
+		capacity = min(capacity, l.Ceiling)
+	}
+	return uint64(capacity)
 }
 
 func (l Limit) validate() error {
 	var errs []error
-	if l.Algorithm != FixedWindow && l.Algorithm != GCRA {
-		errs = append(errs, errors.New("algorithm: must be fixed window or GCRA"))
+	if l.Algorithm < FixedWindow || l.Algorithm > Concurrency {
+		errs = append(errs, errors.New("algorithm: must be fixed window, GCRA, sliding window or concurrency"))
+	}
+	switch {
+	case l.Calendar > Month:
+		errs = append(errs, errors.New("calendar: must be none, day, week or month"))
+	case l.Calendar != NoCalendar && l.Algorithm != FixedWindow:
+		errs = append(errs, errors.New("calendar: applies to fixed windows only"))
+	case l.Calendar != NoCalendar && l.Window != l.Calendar.Length():
+		errs = append(errs, fmt.Errorf("window: must be %s with this calendar", l.Calendar.Length()))
+	case l.Calendar == NoCalendar && l.Zone != nil:
+		errs = append(errs, errors.New("zone: applies to a calendar only"))
 	}
 	if l.Window < MinWindow || l.Window > MaxWindow {
 		errs = append(errs, fmt.Errorf("window: %s is outside %s to %s", l.Window, MinWindow, MaxWindow))
 	} else if l.Window%time.Millisecond != 0 {
 		errs = append(errs, fmt.Errorf("window: %s is not a whole number of milliseconds", l.Window))
 	}
-	if l.Algorithm == FixedWindow && l.Burst != 0 {
+	if l.Algorithm != GCRA && l.Burst != 0 {
 		errs = append(errs, errors.New("burst: applies to GCRA only"))
 	}
 	if len(errs) == 0 && l.Algorithm == GCRA && l.Requests > 0 {
@@ -210,21 +246,4 @@ func (t *Table) IDs() []string {
 		ids = append(ids, id)
 	}
 	return ids
-}
-
-// Numbers are the integers by which a store outside this process decides a
-// cost, for FixedWindow capacity, cost and window, for GCRA the tolerance and
-// the cost as times (each whole and rest, see State), the scale and the window. possible is
-// false when the cost exceeds what the limit can ever admit; the numbers are
-// then zero.
-func (l Limit) Numbers(cost uint64) (numbers [6]int64, possible bool) {
-	if cost > l.Capacity() {
-		return numbers, false
-	}
-	if l.Algorithm != GCRA {
-		return [6]int64{int64(l.Capacity()), int64(cost), l.Window.Microseconds()}, true
-	}
-	toleranceWhole, toleranceRest := l.spread(l.Capacity())
-	costWhole, costRest := l.spread(cost)
-	return [6]int64{toleranceWhole, int64(toleranceRest), costWhole, int64(costRest), int64(l.Requests), l.Window.Microseconds()}, true
 }

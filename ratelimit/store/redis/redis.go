@@ -89,7 +89,7 @@ func (s *Store) Take(ctx context.Context, charges []ratelimit.Charge) (ratelimit
 	for i := range charges {
 		r.keys[i] = s.prefix + string(charges[i].Key)
 	}
-	r.charges = appendRequest(r.charges, charges)
+	r.charges = appendRequest(r.charges, s.now(), charges)
 	if err := s.batches.do(ctx, r); err != nil {
 		return ratelimit.Outcome{}, fmt.Errorf("redis: %w", err)
 	}
@@ -155,6 +155,14 @@ func (s *Store) run(ctx context.Context, batch []*request, size, count int) (str
 		answer, err = s.client.Do(ctx, arguments...).Text()
 	}
 	return answer, err
+}
+
+// now is this process's clock; see Charge.Numbers.
+func (s *Store) now() ratelimit.Time {
+	if s.clock != nil {
+		return s.clock().UnixMicro()
+	}
+	return time.Now().UnixMicro()
 }
 
 func validPrefix(prefix string) bool {
