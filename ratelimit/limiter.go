@@ -138,7 +138,7 @@ func (l *Limiter) Decide(ctx context.Context, descriptors []Descriptor) (Verdict
 		statuses[i] = Status{Rule: rule, Limit: limit}
 		var place int
 		charges, place = AddCharge(charges, Charge{
-			Key: NewKey(rule.ID, limit, descriptor.Entries), Limit: limit, Shadow: rule.Shadow,
+			Key: NewKey(rule.ID, limit, descriptor.Entries), Group: NewGroup(rule.ID, descriptor.Entries), Limit: limit, Shadow: rule.Shadow,
 			Cost: max(1, min(descriptor.Cost, MaxCost)), Look: descriptor.Cost == 0,
 		})
 		places = append(places, place)

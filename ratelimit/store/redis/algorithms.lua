@@ -8,13 +8,15 @@
 -- that may expire, in microseconds; nil if the expiry that the key has will do.
 -- A value of another form than the algorithm's own counts as nothing.
 --
--- refunds[letter](value, arguments, at) takes the same and returns what the key
--- shall hold after the charge is taken back, or nil if there is nothing to take
--- back. It never leaves less charged than if the charge had not been.
+-- refunds[letter](value, arguments, at, since, charged) takes a charge back that
+-- was made at the instant since and left charged in the key. It returns what the
+-- key shall hold, or nil if nothing is to be taken back. It takes back too little
+-- rather than too much: never less is charged than if the charge had not been.
+-- numberBytes[letter] is the length of the algorithm's numbers.
 --
 -- now is the instant of the call; see clock.lua.
 local unpackNumbers, packNumbers = struct.unpack, struct.pack
-local algorithms, refunds = {}, {}
+local algorithms, refunds, numberBytes = {}, {}, {f = 24, g = 48}
 
 -- Each form begins with a byte of its own, so that what an older version or
 -- another program wrote isn't taken for it.
@@ -45,10 +47,11 @@ algorithms.f = function(value, arguments, at)
   return true, packNumbers(FIXED, 1, start, used + cost), expiry
 end
 
-refunds.f = function(value, arguments, at)
-  local _, cost, window = unpackNumbers('<ddd', arguments, at)
+-- Only while the window is the one that was charged.
+refunds.f = function(value, arguments, at, _, charged)
+  local _, cost = unpackNumbers('<dd', arguments, at)
   local from, used = readFixed(value)
-  if from > now or from + window <= now or used < cost then return nil end
+  if from ~= readFixed(charged) or used < cost then return nil end
   return packNumbers(FIXED, 1, from, used - cost)
 end
 
@@ -94,11 +97,14 @@ algorithms.g = function(value, arguments, at)
   return true, packNumbers(GCRA, 2, arrival, rest, rate, granted), expiry
 end
 
-refunds.g = function(value, arguments, at)
+-- What passed since the charge is kept back: without the charge there might have
+-- been nothing to wait for in that time, and it would have passed unused.
+refunds.g = function(value, arguments, at, since)
   local _, _, costWhole, costRest, rate = unpackNumbers('<ddddd', arguments, at)
   local arrival, rest, scale, granted = readGCRA(value)
-  -- Under other numbers the charge stays: it is no longer known what it was.
-  if scale ~= rate or arrival <= now then return nil end
+  costWhole = costWhole - math.max(0, now - since)
+  -- Under other numbers it is no longer known what the charge was.
+  if scale ~= rate or arrival <= now or costWhole < 0 then return nil end
   arrival = arrival - costWhole
   rest = rest - costRest
   if rest < 0 then

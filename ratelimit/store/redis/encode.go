@@ -14,6 +14,7 @@ const (
 	flagLook = 1 << iota
 	flagShadow
 	flagRefuse
+	flagRefund
 )
 
 // What the script says of a request.
@@ -61,7 +62,7 @@ func appendCharge(buffer []byte, charge *ratelimit.Charge) []byte {
 	if !possible {
 		flags |= flagRefuse
 	}
-	buffer = append(buffer, letter, flags, byte(8*count))
+	buffer = append(buffer, letter, flags, byte(8*count)) //nolint:gosec // 24 or 48
 	for _, number := range numbers[:count] {
 		buffer = binary.LittleEndian.AppendUint64(buffer, math.Float64bits(float64(number)))
 	}
@@ -70,9 +71,9 @@ func appendCharge(buffer []byte, charge *ratelimit.Charge) []byte {
 
 var errForeign = errors.New("the script's answer has another form than it should; is another program using its keys?")
 
-// split cuts the script's answer into those of its requests, which have counts
+// cut cuts the script's answer into those of its requests, which have counts
 // charges each; each part is called with the whole's time.
-func split(answer string, counts []int, each func(i int, now ratelimit.Time, part string)) error {
+func cut(answer string, counts []int, each func(i int, now ratelimit.Time, part string)) error {
 	if len(answer) < 8 {
 		return errForeign
 	}
@@ -101,7 +102,7 @@ func split(answer string, counts []int, each func(i int, now ratelimit.Time, par
 	return nil
 }
 
-// parse reads one part of the answer, as split cut it.
+// parse reads one part of the answer, as cut cut it.
 func parse(now ratelimit.Time, part string, charges []ratelimit.Charge) (ratelimit.Outcome, error) {
 	if part[0] == verdictBroken {
 		return ratelimit.Outcome{}, errors.New("a key of ours holds another type of value; is another program using our keys?")
@@ -128,6 +129,22 @@ func parseState(algorithm ratelimit.Algorithm, value string) ratelimit.State {
 		return ratelimit.State{At: int64(number(value[1:])), Count: uint64(number(value[9:]))}
 	}
 	return ratelimit.State{}
+}
+
+// appendState writes a state as algorithms.lua does. How long a GCRA key is to be
+// kept is no part of a state, and is 0.
+func appendState(buffer []byte, algorithm ratelimit.Algorithm, state ratelimit.State) []byte {
+	numbers := [4]float64{float64(state.At), float64(state.Count), float64(state.Scale), 0}
+	count := 2
+	if algorithm == ratelimit.GCRA {
+		buffer, count = append(buffer, formGCRA), 4
+	} else {
+		buffer = append(buffer, formFixed)
+	}
+	for _, number := range numbers[:count] {
+		buffer = binary.LittleEndian.AppendUint64(buffer, math.Float64bits(number))
+	}
+	return buffer
 }
 
 func number(text string) float64 {

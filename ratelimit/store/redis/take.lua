@@ -5,7 +5,9 @@
 -- ARGV[1]: the time in microseconds, or '' for the server's own clock.
 -- ARGV[2]: per request its number of charges (byte), and per charge the
 -- algorithm's letter, flags (1 look, 2 shadow, 4 refuse whatever the state, 8
--- refund), the length of its numbers (byte), and these as little-endian doubles.
+-- refund), the length of its numbers (byte), and these as little-endian doubles. A
+-- refund's numbers are those of the charge, the time of the charge, and what it
+-- left in the key.
 --
 -- Returns the time as a double, then per request a byte (1 admitted, 0 refused,
 -- 2 a key of another type) and per charge a byte (1 allowed) and what the key
@@ -24,6 +26,13 @@ end
 -- What the charges of one request would leave; reused by each request.
 local keys, allowed, after, expiry = {}, {}, {}, {}
 
+local function refund(letter, value, arguments, at, length)
+  local numbers = numberBytes[letter]
+  local since = unpackNumbers('<d', arguments, at + numbers)
+  local charged = string.sub(arguments, at + numbers + 8, at + length - 1)
+  return refunds[letter](value, arguments, at, since, charged)
+end
+
 -- decide fills these for the charge i that is described at position at, and
 -- returns whether it stops the request, the position of the next, and whether
 -- the key can't be read.
@@ -33,7 +42,7 @@ local function decide(i, key, arguments, at)
   keys[i], allowed[i], after[i], expiry[i] = key, false, nil, nil
   if type(value) ~= 'string' then return true, at + 3 + length, true end
   if flags >= 8 then
-    allowed[i], after[i] = true, refunds[letter](value, arguments, at + 3)
+    allowed[i], after[i] = true, refund(letter, value, arguments, at + 3, length)
   elseif flags < 4 then
     allowed[i], after[i], expiry[i] = algorithms[letter](value, arguments, at + 3)
   end
