@@ -133,6 +133,10 @@ func (s *Store) takeParts(ctx context.Context, parts []*part) {
 func (s *Store) takeKeys(ctx context.Context, whole *part) {
 	parts := s.byKey(whole.charges)
 	whole.outcome, whole.err = s.settle(ctx, len(whole.charges), parts)
+	for _, one := range parts {
+		// Refunds count from the earliest charge, so that none is too much.
+		whole.outcome.Now = min(whole.outcome.Now, one.outcome.Now)
+	}
 }
 
 // refund takes back the charges of parts that were admitted, and puts what the
