@@ -29,13 +29,13 @@ func NewKey(ruleID string, limit Limit, entries []Entry) Key {
 	var space [4 * maxPlainKeyBytes]byte
 	buffer := append(space[:0], 'k')
 	buffer = appendPart(buffer, ruleID)
-	if limit.Algorithm == GCRA {
-		buffer = append(buffer, 'g')
-	} else {
-		buffer = append(buffer, 'f')
-	}
+	buffer = append(buffer, limit.Algorithm.letter())
 	buffer = strconv.AppendInt(buffer, limit.Window.Microseconds(), 36)
 	buffer = append(buffer, ';')
+	if limit.Calendar != NoCalendar {
+		buffer = append(buffer, 'c', 'd'+byte(limit.Calendar)-1)
+		buffer = appendPart(buffer, limit.Zone.String())
+	}
 	for _, entry := range entries {
 		buffer = appendPart(buffer, entry.Name)
 		buffer = appendPart(buffer, entry.Value)
@@ -46,6 +46,20 @@ func NewKey(ruleID string, limit Limit, entries []Entry) Key {
 	sum := sha256.Sum256(buffer)
 	hashed := append(space[:0], 'h')
 	return Key(base64.RawURLEncoding.AppendEncode(hashed, sum[:]))
+}
+
+// letter stands for the algorithm in keys, and in the scripts of stores.
+func (a Algorithm) letter() byte {
+	switch a {
+	case GCRA:
+		return 'g'
+	case SlidingWindow:
+		return 's'
+	case Concurrency:
+		return 'l'
+	default:
+		return 'f'
+	}
 }
 
 func appendPart(buffer []byte, part string) []byte {

@@ -18,6 +18,26 @@ type Charge struct {
 	// Shadow charges are left out of the common verdict: their refusal stops
 	// nothing. They too are charged only if all enforced ones are admitted.
 	Shadow bool
+	// Force charges are applied also when they or others are refused; see Force.
+	Force bool
+	// Refund gives back Cost of the charge of that Receipt, and is always
+	// allowed.
+	Refund  bool
+	Receipt Receipt
+}
+
+// Apply decides the charge on a state, and returns the state after it.
+func (c *Charge) Apply(now Time, state State) (State, Decision) {
+	if c.Refund {
+		return Refund(now, c.Limit, state, c.Cost, c.Receipt), Decision{Allowed: true}
+	}
+	return decide(now, c.Limit, state, c.Cost, c.Force)
+}
+
+// Applies says whether the state that Apply returned is kept, given whether the
+// charge itself and the whole request are admitted.
+func (c *Charge) Applies(allowed, admitted bool) bool {
+	return !c.Look && (c.Force || allowed && admitted)
 }
 
 // Result is the outcome of one Charge.
@@ -41,11 +61,11 @@ type Outcome struct {
 // Store keeps the states of counters. Implementations are safe for concurrent
 // use and pass storetest.Run.
 type Store interface {
-	// Take decides all charges as Decide would, atomically, at one instant of
-	// the store's clock. If any charge that is not Shadow is refused, no state
-	// changes; otherwise every allowed charge that is not Look is applied. A
-	// refused charge never changes its state. Keys within one call are distinct
-	// and there is at least one.
+	// Take decides all charges as Charge.Apply would, atomically, at one instant
+	// of the store's clock. If any charge that is not Shadow is refused, no state
+	// changes but those of Force charges; otherwise every allowed charge that is
+	// not Look is applied. A refused charge changes its state only with Force.
+	// Keys within one call are distinct and there is at least one.
 	//
 	// On an error the outcome is the zero value, and it is unknown whether the
 	// charges were applied: they were applied wholly or not at all.

@@ -141,10 +141,14 @@ func exact(t *testing.T, store ratelimit.Store, keys int, limit ratelimit.Limit,
 	for i := range keys {
 		for _, suffix := range []string{"", "b"} {
 			key := fmt.Sprintf("k%d", i)
-			outcome, err := store.Take(t.Context(), []ratelimit.Charge{
-				{Key: ratelimit.Key(key + suffix), Group: ratelimit.NewGroup(key+"/", nil), Limit: limit, Cost: 1, Look: true},
-			})
-			require.NoError(t, err)
+			var outcome ratelimit.Outcome
+			require.Eventually(t, func() (served bool) {
+				var err error
+				outcome, err = store.Take(context.Background(), []ratelimit.Charge{
+					{Key: ratelimit.Key(key + suffix), Group: ratelimit.NewGroup(key+"/", nil), Limit: limit, Cost: 1, Look: true},
+				})
+				return err == nil
+			}, 20*time.Second, 20*time.Millisecond, "the cluster settles")
 			require.LessOrEqual(t, outcome.Results[0].State.Count, uint64(limit.Requests))
 			charged += int64(outcome.Results[0].State.Count)
 		}

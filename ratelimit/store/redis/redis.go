@@ -154,7 +154,7 @@ func (s *Store) newRequest(ctx context.Context, group int, charges []ratelimit.C
 	for i := range charges {
 		r.keys[i] = s.prefixes[group] + string(charges[i].Key)
 	}
-	r.charges = appendRequest(r.charges, charges)
+	r.charges = appendRequest(r.charges, s.now(), charges)
 	return r
 }
 
@@ -179,6 +179,14 @@ func (s *Store) groupOf(charge *ratelimit.Charge) int {
 		group = ratelimit.NewGroup(string(charge.Key)+"/", nil)
 	}
 	return int(group % uint64(len(s.prefixes)))
+}
+
+// now is this process's clock; see Charge.Numbers.
+func (s *Store) now() ratelimit.Time {
+	if s.clock != nil {
+		return s.clock().UnixMicro()
+	}
+	return time.Now().UnixMicro()
 }
 
 func validPrefix(prefix string) bool {

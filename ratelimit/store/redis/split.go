@@ -2,21 +2,20 @@ package redis
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"math"
 
 	"weir.dev/ratelimit"
 )
 
 // A request whose counters are in several groups is charged in each as if it
 // were alone there, all at the same time. If one refuses it, the others are told
-// to take their charges back, each at most once, before the request is refused.
+// to take their charges back, each at most once, before the request is refused. Charges that
+// count refused requests stay.
 //
 // No limit ever admits more than alone: a request passes only when it is charged
 // everywhere, and what is taken back is never more than was charged. In turn a
-// limit may admit less: for a round trip, what others refuse counts; GCRA keeps
-// back what it regained in that round trip; and what is charged stays so when a
+// limit may admit less: for a round trip, what others refuse counts; what drained
+// in that round trip is not given back; and what is charged stays so when a
 // server gives no answer, for then it isn't known whether it charged.
 
 // part is a request to one group.
@@ -133,10 +132,6 @@ func (s *Store) takeParts(ctx context.Context, parts []*part) {
 func (s *Store) takeKeys(ctx context.Context, whole *part) {
 	parts := s.byKey(whole.charges)
 	whole.outcome, whole.err = s.settle(ctx, len(whole.charges), parts)
-	for _, one := range parts {
-		// Refunds count from the earliest charge, so that none is too much.
-		whole.outcome.Now = min(whole.outcome.Now, one.outcome.Now)
-	}
 }
 
 // refund takes back the charges of parts that were admitted, and puts what the
@@ -148,7 +143,8 @@ func (s *Store) refund(ctx context.Context, parts []*part) {
 			continue
 		}
 		for i := range one.charges {
-			if one.outcome.Results[i].Allowed && !one.charges[i].Look {
+			charge := &one.charges[i]
+			if one.outcome.Results[i].Allowed && !charge.Look && !charge.Refund && !charge.Force {
 				refunds = append(refunds, s.sendRefund(ctx, one, i))
 			}
 		}
@@ -168,22 +164,10 @@ func (s *Store) refund(ctx context.Context, parts []*part) {
 
 // sendRefund sends the refund of charge i of a part.
 func (s *Store) sendRefund(ctx context.Context, from *part, i int) *part {
-	one := &part{places: []int{i}, charges: from.charges[i : i+1], outcome: from.outcome}
-	r := s.newRequest(ctx, from.request.group, one.charges)
-	r.charges = appendRefund(r.charges[:1], &one.charges[0], from.outcome.Now, from.outcome.Results[i].State)
-	one.request = r
-	one.err = s.send(ctx, r)
+	charge := from.charges[i]
+	charge.Refund, charge.Receipt = true, from.outcome.Results[i].State.Receipt(charge.Limit)
+	one := &part{places: []int{i}, charges: []ratelimit.Charge{charge}, outcome: from.outcome}
+	one.request = s.newRequest(ctx, from.request.group, one.charges)
+	one.err = s.send(ctx, one.request)
 	return one
-}
-
-// appendRefund appends what the script needs to take a charge back that was made
-// at since and left state.
-func appendRefund(buffer []byte, charge *ratelimit.Charge, since ratelimit.Time, state ratelimit.State) []byte {
-	start := len(buffer)
-	buffer = appendCharge(buffer, charge)
-	buffer[start+1] = flagRefund
-	buffer = binary.LittleEndian.AppendUint64(buffer, math.Float64bits(float64(since)))
-	buffer = appendState(buffer, charge.Limit.Algorithm, state)
-	buffer[start+2] = byte(len(buffer) - start - 3)
-	return buffer
 }
