@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
 	"time"
 
@@ -19,6 +20,8 @@ const (
 	// MaxRuleIDBytes and MaxTiers bound what one rule holds.
 	MaxRuleIDBytes = 512
 	MaxTiers       = 1000
+	// maxReserved is the percentage of a limit that reserves keep at most.
+	maxReserved = 99
 )
 
 // Algorithm says how a limit counts.
@@ -148,6 +151,27 @@ func (l Limit) spread(n uint64) (whole int64, rest uint64) {
 type TierNumbers struct {
 	Requests uint32
 	Burst    uint32
+	// Unlimited admits everything and counts nothing; the numbers are 0.
+	Unlimited bool
+}
+
+// Cost says what a request costs. The zero value is one per hit.
+type Cost struct {
+	// Number is charged at the request per hit, or more if EntryCost says so. 0
+	// looks whether anything is left, and charges nothing.
+	Number uint64
+	// Max bounds what EntryCost can say, 1 to 4,294,967,295; 0 is the cost that
+	// is not set: one per hit.
+	Max uint64
+	// Settles says that what was charged is replaced at the response's end.
+	Settles bool
+}
+
+// Reserve keeps a part of a limit for a tier and those before it in the list.
+type Reserve struct {
+	Tier string
+	// Percent of the capacity, 1 to 99.
+	Percent uint32
 }
 
 // Rule is one limit of one policy. It is immutable once in a Table.
@@ -161,6 +185,15 @@ type Rule struct {
 	// Tiers replaces Requests and Burst by the value of the entry "tier". A
 	// tier that is not named here gets the rule's own numbers.
 	Tiers map[string]TierNumbers
+	// Cost is what a request costs.
+	Cost Cost
+	// CountRefused charges requests that are refused, by this rule or another.
+	CountRefused bool
+	// Reserves keep parts of the limit for tiers, the most important first, by
+	// the value of EntryClass. They share the counters with all others.
+	Reserves []Reserve
+	// MaxOverride bounds what EntryRequests can say; 0 heeds no such entry.
+	MaxOverride uint32
 	// Digest identifies the rule's content in decision records.
 	Digest string
 }
@@ -182,14 +215,57 @@ func (r *Rule) Validate() error {
 			errs = append(errs, config.Prefix(fmt.Sprintf("tiers[%q]: ", name), err))
 		}
 	}
+	return errors.Join(append(errs, r.validateCost(), r.validateReserves())...)
+}
+
+func (r *Rule) validateCost() error {
+	var errs []error
+	if r.Cost != (Cost{}) && (r.Cost.Max == 0 || r.Cost.Max > math.MaxUint32 || r.Cost.Number > r.Cost.Max) {
+		errs = append(errs, fmt.Errorf("cost: number is at most max, and max 1 to %d", uint32(math.MaxUint32)))
+	}
+	if r.Algorithm == Concurrency && r.Cost.Settles {
+		errs = append(errs, errors.New("cost: places are given back whole; only other algorithms settle"))
+	}
+	if r.Algorithm == Concurrency && r.CountRefused {
+		errs = append(errs, errors.New("countRefused: a refused request takes no place"))
+	}
 	return errors.Join(errs...)
+}
+
+func (r *Rule) validateReserves() error {
+	total := uint32(0)
+	for i, reserve := range r.Reserves {
+		if reserve.Percent == 0 || reserve.Percent > maxReserved {
+			return fmt.Errorf("reserves[%d]: %d percent is outside 1 to %d", i, reserve.Percent, maxReserved)
+		}
+		if total += reserve.Percent; total > maxReserved {
+			return fmt.Errorf("reserves: keep more than %d percent together", maxReserved)
+		}
+	}
+	return nil
 }
 
 // LimitFor is the limit that applies to a tier; "" is no tier.
 func (r *Rule) LimitFor(tier string) Limit {
 	limit := r.Limit
 	if numbers, ok := r.Tiers[tier]; ok {
-		limit.Requests, limit.Burst = numbers.Requests, numbers.Burst
+		limit.Requests, limit.Burst, limit.Unlimited = numbers.Requests, numbers.Burst, numbers.Unlimited
+	}
+	return limit
+}
+
+// reserved leaves to a class what is not kept for more important ones; at least
+// one, so that a small limit does not become a refusal of all.
+func (r *Rule) reserved(limit Limit, class string) Limit {
+	kept := uint64(0)
+	for _, reserve := range r.Reserves {
+		if reserve.Tier == class {
+			break
+		}
+		kept += uint64(reserve.Percent)
+	}
+	if capacity := limit.Capacity(); kept > 0 && capacity > 0 {
+		limit.Ceiling = uint32(max(1, capacity-(capacity*kept+99)/100))
 	}
 	return limit
 }
