@@ -192,5 +192,12 @@ func metadata(decision *extauthz.Decision) *structpb.Struct {
 		values[i].Kind = &texts[i]
 		all[field[0]] = &values[i]
 	}
+	if len(caller.Attributes) > 0 {
+		attributes := make(map[string]*structpb.Value, len(caller.Attributes))
+		for name, value := range caller.Attributes {
+			attributes[name] = structpb.NewStringValue(value)
+		}
+		all["attributes"] = structpb.NewStructValue(&structpb.Struct{Fields: attributes})
+	}
 	return &structpb.Struct{Fields: all}
 }
