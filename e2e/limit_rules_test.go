@@ -132,7 +132,7 @@ func TestConcurrencyAfterUnhappyEnds(t *testing.T) {
 }
 
 // An estimate is reserved and replaced by what the response says.
-func TestTokensAreReservedAndSettled(t *testing.T) {
+func TestTokenCostsAreReservedAndSettled(t *testing.T) {
 	for name, env := range map[string][]string{"memory": nil, "redis": {"WEIR_REDIS_URL=" + startRedis(t)}} {
 		for _, algorithm := range []string{"FixedWindow", "SlidingWindow", "GCRA"} {
 			t.Run(name+" "+algorithm, func(t *testing.T) {
