@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"strconv"
+	"strings"
 )
 
 // maxPlainKeyBytes is how long a key may be before it is hashed; it bounds the
@@ -65,4 +66,27 @@ func appendPart(buffer []byte, part string) []byte {
 	buffer = strconv.AppendInt(buffer, int64(len(part)), 10)
 	buffer = append(buffer, ':')
 	return append(buffer, part...)
+}
+
+// NewGroup is the Group of a charge by a rule: counters of the same entries are
+// together, such as all limits of one consumer, and of rules without entries
+// those of one policy, which is a rule's id up to its last slash. It depends on
+// nothing else, so that replicas agree, and it is never 0.
+func NewGroup(ruleID string, entries []Entry) uint64 {
+	const offset, prime = 14695981039346656037, 1099511628211 // FNV-1a
+	hash := uint64(offset)
+	add := func(text string) {
+		for i := range len(text) {
+			hash = (hash ^ uint64(text[i])) * prime
+		}
+		hash = (hash ^ 0xff) * prime // no part of UTF-8
+	}
+	for _, entry := range entries {
+		add(entry.Name)
+		add(entry.Value)
+	}
+	if len(entries) == 0 {
+		add(ruleID[:max(0, strings.LastIndexByte(ruleID, '/'))])
+	}
+	return max(hash, 1)
 }

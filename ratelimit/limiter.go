@@ -179,12 +179,13 @@ func (r *Rule) charge(descriptor Descriptor, status *Status) (charge Charge, nee
 	}
 	cost := r.costOf(descriptor.Cost, said)
 	charge = Charge{
-		Key: NewKey(r.ID, limit, counted), Limit: limit, Shadow: r.Shadow,
+		Key: NewKey(r.ID, limit, counted), Group: NewGroup(r.ID, counted), Limit: limit, Shadow: r.Shadow,
 		Cost: max(1, cost), Look: cost == 0, Force: r.CountRefused && cost > 0,
 	}
 	if said.ticket != "" {
 		status.Event = Settled
-		return charge, r.settlement(&charge, said)
+		needed = r.settlement(&charge, said)
+		return charge, needed
 	}
 	return charge, true
 }

@@ -6,6 +6,11 @@ import "context"
 type Charge struct {
 	Key   Key
 	Limit Limit
+	// Group says which charges are best kept together where counters are spread
+	// over many servers: those of one Group are decided by one server at one
+	// instant. 0 is a group of the key's own. A key always comes with the same
+	// Group. See NewGroup.
+	Group uint64
 	// Cost is what is charged, at least 1.
 	Cost uint64
 	// Look asks whether Cost would be admitted and charges nothing.
@@ -64,5 +69,10 @@ type Store interface {
 	//
 	// On an error the outcome is the zero value, and it is unknown whether the
 	// charges were applied: they were applied wholly or not at all.
+	//
+	// A store that is spread over servers promises this for the charges of one
+	// Group. For several it charges each group as if it were alone and takes the
+	// charges back when another refuses: in between, and after an error, more may
+	// be charged than was admitted, never less.
 	Take(ctx context.Context, charges []Charge) (Outcome, error)
 }

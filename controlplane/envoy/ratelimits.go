@@ -92,9 +92,7 @@ func hints(limit *policy.Limit) []*routev3.RateLimit_Action {
 		actions = append(actions, identityKey(entryClass, "tier", "none"))
 	}
 	if limit.Override != "" {
-		actions = append(actions, metadataEntry(entryRequests, &metadatav3.MetadataKey{
-			Key: filterExtAuthz, Path: append(metadataPath("attributes"), metadataPath(limit.Override)...),
-		}, true))
+		actions = append(actions, metadataEntry(entryRequests, metadataKey(filterExtAuthz, "attribute."+limit.Override), true))
 	}
 	return actions
 }

@@ -40,6 +40,13 @@ func (c *Clock) Advance(d time.Duration) { c.micros.Add(d.Microseconds()) }
 // Run runs the suite.
 func Run(t *testing.T, newStore New) {
 	t.Run("decides like the pure algorithms", func(t *testing.T) { likeTheModel(t, newStore) })
+	RunSpread(t, newStore)
+}
+
+// RunSpread is Run for a store whose counters are on many servers: what it takes
+// back can leave a rounding behind, so it is not held to the model by the
+// microsecond.
+func RunSpread(t *testing.T, newStore New) {
 	t.Run("all or nothing", func(t *testing.T) { allOrNothing(t, newStore) })
 	t.Run("shadow and look", func(t *testing.T) { shadowAndLook(t, newStore) })
 	t.Run("changed numbers keep the counters", func(t *testing.T) { changedNumbers(t, newStore) })

@@ -72,9 +72,9 @@ func appendCharge(buffer []byte, clock ratelimit.Time, charge *ratelimit.Charge)
 
 var errForeign = errors.New("the script's answer has another form than it should; is another program using its keys?")
 
-// split cuts the script's answer into those of its requests, which have counts
+// cut cuts the script's answer into those of its requests, which have counts
 // charges each; each part is called with the whole's time.
-func split(answer string, counts []int, each func(i int, now ratelimit.Time, part string)) error {
+func cut(answer string, counts []int, each func(i int, now ratelimit.Time, part string)) error {
 	if len(answer) < 8 {
 		return errForeign
 	}
@@ -103,7 +103,7 @@ func split(answer string, counts []int, each func(i int, now ratelimit.Time, par
 	return nil
 }
 
-// parse reads one part of the answer, as split cut it.
+// parse reads one part of the answer, as cut cut it.
 func parse(now ratelimit.Time, part string, charges []ratelimit.Charge) (ratelimit.Outcome, error) {
 	if part[0] == verdictBroken {
 		return ratelimit.Outcome{}, errors.New("a key of ours holds another type of value; is another program using our keys?")
