@@ -41,8 +41,7 @@ type ConsumerSpec struct {
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16
-	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 64 && k.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$'))",message="names of attributes are 1 to 64 letters, digits, dots, dashes and underscores"
-	// +kubebuilder:validation:XValidation:rule="self.all(k, size(self[k]) <= 256)",message="values of attributes have at most 256 bytes"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) > 0 && size(k) <= 64)",message="names of attributes have 1 to 64 bytes"
 	Attributes map[string]string `json:"attributes,omitempty"`
 	// APIKeys of the consumer; at most 64.
 	//
