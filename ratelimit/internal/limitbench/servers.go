@@ -22,6 +22,7 @@ import (
 	"weir.dev/ratelimit/envoyrls"
 	"weir.dev/ratelimit/metrics"
 	"weir.dev/ratelimit/store/guard"
+	"weir.dev/ratelimit/store/lease"
 	"weir.dev/ratelimit/store/memory"
 	"weir.dev/ratelimit/store/redis"
 )
@@ -64,7 +65,7 @@ func (r *running) startRedis(dir string) (socket string, err error) {
 // dialable waits until somebody listens.
 func dialable(network, address string) error {
 	for range 200 {
-		conn, err := net.DialTimeout(network, address, time.Second)
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(context.Background(), network, address)
 		if err == nil {
 			return conn.Close()
 		}
@@ -235,7 +236,7 @@ func child(mode, url string, rules int) error {
 		return err
 	}
 	limiter := ratelimit.NewLimiter(store, observer)
-	table, err := ratelimit.NewTable(ownRules(rules))
+	table, err := ratelimit.NewTable(ownRules(rules, mode == "leased"))
 	if err != nil {
 		return err
 	}
@@ -271,14 +272,16 @@ func openStore(mode, url string, observer guard.Observer) (ratelimit.Store, erro
 	if err != nil {
 		return nil, err
 	}
-	return guard.New(store, guard.Options{Timeout: time.Second, Observer: observer}), nil
+	leasing := lease.New(guard.New(store, guard.Options{Timeout: time.Second, Observer: observer}), lease.Options{})
+	go leasing.Run(context.Background()) // until the parent kills this process
+	return leasing, nil
 }
 
 // ownRules are pairs: one for all, one for each user.
-func ownRules(count int) []*ratelimit.Rule {
+func ownRules(count int, leased bool) []*ratelimit.Rule {
 	rules := make([]*ratelimit.Rule, count)
 	for i := range rules {
-		rules[i] = &ratelimit.Rule{ID: fmt.Sprintf("bench/policy-%d/limit-%d", i/2, i%2), Limit: ratelimit.Limit{
+		rules[i] = &ratelimit.Rule{ID: fmt.Sprintf("bench/policy-%d/limit-%d", i/2, i%2), Leased: leased, Limit: ratelimit.Limit{
 			Algorithm: ratelimit.FixedWindow, Requests: 4_000_000_000, Window: time.Hour,
 		}}
 	}
