@@ -45,8 +45,8 @@ type route struct {
 	roleClaims []string
 	// behindProxies says that the client's address comes in a header of the edge.
 	behindProxies bool
-	readsRoles bool
-	sources    []*metadataSource
+	readsRoles    bool
+	sources       []*metadataSource
 	// relationships, body and upstream are nil when the policy has none.
 	relationships Relationships
 	body          *bodyReader
