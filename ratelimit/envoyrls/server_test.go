@@ -40,7 +40,7 @@ func newServer(t testing.TB, store ratelimit.Store) *envoyrls.Server {
 	require.NoError(t, err)
 	limiter := ratelimit.NewLimiter(store, nil)
 	limiter.SetTable(table)
-	return envoyrls.New(limiter, "weir")
+	return envoyrls.New(limiter, "weir", nil)
 }
 
 func descriptor(rule string, pairs ...string) *ratelimitv3.RateLimitDescriptor {
