@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"weir.dev/e2e/internal/harness"
 )
 
 // auditYAML has what happens on /closed written, and a stricter policy beside it.
@@ -74,6 +76,8 @@ func TestDecisionsAreRecordedExplainedAndCompared(t *testing.T) {
 	for _, secret := range []string{"c4n4ry", s.APIKey} {
 		require.NotContains(t, export, secret)
 	}
+	replayDecisions(t, s, export)
+
 	require.Contains(t, s.Weir("audit", "export", "--format", "ocsf"), `"class_uid":6003`)
 	require.Contains(t, s.Weir("audit", "tail", "-n", "1"), "DELETE")
 	checkpoint := filepath.Join(t.TempDir(), "checkpoint")
@@ -89,6 +93,29 @@ func TestDecisionsAreRecordedExplainedAndCompared(t *testing.T) {
 	out, _, err := s.TryWeir("audit", "verify", "--checkpoint", checkpoint)
 	require.Error(t, err)
 	require.Contains(t, out, "NOT as it was written")
+}
+
+// replayDecisions asks what recorded decisions would be under the policy as it is,
+// and under one that refuses what one of the five asked for.
+func replayDecisions(t *testing.T, s *harness.System, export string) {
+	t.Helper()
+	recorded, proposed := filepath.Join(t.TempDir(), "decisions.jsonl"), t.TempDir()
+	require.NoError(t, os.WriteFile(recorded, []byte(export), 0o600))
+	require.Contains(t, s.Weir("replay", recorded, s.Policy), "5 requests")
+	files, err := filepath.Glob(filepath.Join(s.Policy, "*.yaml"))
+	require.NoError(t, err)
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		require.NoError(t, err)
+		changed := strings.Replace(string(content), `"/closed/trial"}`, `"/closed/trial"}
+      - {name: beta, effect: Deny, when: request.path == "/closed/beta"}`, 1)
+		require.NoError(t, os.WriteFile(filepath.Join(proposed, filepath.Base(file)), []byte(changed), 0o600))
+	}
+	out, _, err := s.TryWeir("replay", recorded, proposed)
+	require.Error(t, err, "something would change\n%s", out)
+	require.Contains(t, out, `refused by rule "beta"`)
+	require.Contains(t, out, "GET")
+	require.NotContains(t, out, "DELETE")
 }
 
 // tamper makes an allowed request out of a refused one.

@@ -189,7 +189,7 @@ func TestIdentityByCertificate(t *testing.T) {
 	require.Contains(t, s.eventually("list out of date", held, 503), "CERTIFICATE_REVOCATION_UNKNOWN")
 	// What it refers to is gone: closed, not open.
 	s.Write("auth.yaml", certificatePolicy(refsYAML)+consumer)
-	s.eventually("no authorities", held, 403)
+	s.eventually("no authorities", held, 503)
 	s.Write("auth.yaml", certificatePolicy("")+consumer)
 	s.eventually("Envoy's own verification", held, 200)
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/proto"
+
+	"weir.dev/kit/authzexpr"
 )
 
 // Recorded is a request that a proxy answered, as its access log has it. Headers
@@ -42,11 +44,13 @@ type Replay struct {
 	old, new      map[string]*authRoute
 	oldLimits     map[string]*limitRule
 	newLimits     map[string]*limitRule
+	// programs are expressions of rules, compiled when they are first needed.
+	programs map[string]*authzexpr.Program
 }
 
 // NewReplay compares the Plan that runs with a proposed one.
 func NewReplay(before, after *Plan) *Replay {
-	r := &Replay{before: before, after: after, old: map[string]*authRoute{}, new: map[string]*authRoute{}, oldLimits: map[string]*limitRule{}, newLimits: map[string]*limitRule{}}
+	r := &Replay{before: before, after: after, old: map[string]*authRoute{}, new: map[string]*authRoute{}, oldLimits: map[string]*limitRule{}, newLimits: map[string]*limitRule{}, programs: map[string]*authzexpr.Program{}}
 	for _, side := range []struct {
 		plan   *Plan
 		auth   map[string]*authRoute

@@ -78,7 +78,7 @@ func unrecorded(reads []string) (missing []string) {
 			read = "metadata"
 		}
 		switch read {
-		case "metadata", "request.body", "request.size", "source.port", "source.principal":
+		case "metadata", "request.body", "request.size", "source.port", "source.principal", "identity.certificate":
 			missing = append(missing, read)
 		}
 	}

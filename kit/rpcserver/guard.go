@@ -2,9 +2,11 @@ package rpcserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,6 +28,8 @@ const ProblemTrailer = "weir-problem"
 // lists of violations are left to the gRPC details.
 const maxProblemBytes = 6 << 10
 
+var errDraining = errors.New("the server drains")
+
 // guard turns panics and errors into coded ones, puts the identity into the
 // context and logs each call once.
 type guard struct {
@@ -36,6 +40,9 @@ type guard struct {
 	assertions *assertion.Verifier
 	// asserted refuses calls without an assertion.
 	asserted bool
+	// endless are full method names; draining is closed when such calls are to end.
+	endless  []string
+	draining chan struct{}
 
 	mu     sync.Mutex
 	sample map[string]*sample
@@ -105,10 +112,30 @@ func (g *guard) stream(server any, stream grpc.ServerStream, info *grpc.StreamSe
 	if err == nil {
 		err = g.admission.check(ctx, info.FullMethod)
 	}
-	if err == nil {
+	if err == nil && slices.Contains(g.endless, info.FullMethod) {
+		err = g.callEndless(ctx, server, stream, handler)
+	} else if err == nil {
 		err = g.callStream(server, &streamWithContext{ServerStream: stream, ctx: ctx}, handler)
 	}
 	return g.finish(ctx, info.FullMethod, requestID, started, err, stream.SetTrailer)
+}
+
+// callEndless ends the call, without an error, when the server drains.
+func (g *guard) callEndless(ctx context.Context, server any, stream grpc.ServerStream, handler grpc.StreamHandler) error {
+	until, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	go func() {
+		select {
+		case <-g.draining:
+			end(errDraining)
+		case <-until.Done():
+		}
+	}()
+	err := g.callStream(server, &streamWithContext{ServerStream: stream, ctx: until}, handler)
+	if errors.Is(context.Cause(until), errDraining) {
+		return nil
+	}
+	return err
 }
 
 func (g *guard) callStream(server any, stream grpc.ServerStream, handler grpc.StreamHandler) (err error) {

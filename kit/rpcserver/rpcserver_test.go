@@ -359,6 +359,23 @@ func TestDrainLetsCallsFinish(t *testing.T) {
 	require.NoError(t, await(t, f.done))
 }
 
+func TestDrainEndsEndlessStreams(t *testing.T) {
+	entered := make(chan struct{})
+	f := start(t, func(ctx context.Context, _ string) (string, error) {
+		close(entered)
+		<-ctx.Done()
+		return "", ctx.Err()
+	}, func(cfg *rpcserver.Config, options *rpcserver.Options) {
+		cfg.DrainTimeout, options.Endless = config.Duration(time.Hour), []string{streamMethod}
+	})
+	answers := make(chan answer, 1)
+	go func() { answers <- call(f.connect(t, "ingress"), streamMethod, "x") }()
+	await(t, entered)
+	f.stop()
+	require.NoError(t, await(t, f.done))
+	require.NoError(t, await(t, answers).err)
+}
+
 func TestDrainIsBounded(t *testing.T) {
 	running := make(chan struct{})
 	f := start(t, func(ctx context.Context, _ string) (string, error) {

@@ -35,6 +35,9 @@ type Options struct {
 	// Reserved are full names of services that only Config.ReservedPeers may
 	// call. One that no peer is named for answers nobody.
 	Reserved []string
+	// Endless are full method names, such as "/pkg.Service/Watch", of streams that
+	// go on until somebody ends them: draining does, at once, without an error.
+	Endless []string
 }
 
 // Server is one listening gRPC server.
@@ -45,6 +48,7 @@ type Server struct {
 	health   *health.Server
 	listener net.Listener
 	metrics  *grpcprom.ServerMetrics
+	draining chan struct{}
 }
 
 // New binds the address and prepares the server; it serves once Run is called.
@@ -58,7 +62,7 @@ func New(cfg Config, options Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	guard := &guard{logger: options.Logger, quiet: options.Quiet, admission: admission, asserted: cfg.Assertions.Required}
+	guard := &guard{logger: options.Logger, quiet: options.Quiet, admission: admission, asserted: cfg.Assertions.Required, endless: options.Endless, draining: make(chan struct{})}
 	if settings := cfg.Assertions; settings.KeySet != "" {
 		if guard.assertions, err = assertion.NewVerifier(settings.Issuer, settings.Audience, settings.KeySet, nil); err != nil {
 			return nil, err
@@ -76,7 +80,7 @@ func New(cfg Config, options Options) (*Server, error) {
 		}
 	}
 	server := &Server{
-		config: cfg, logger: options.Logger, listener: listener, metrics: metrics,
+		config: cfg, logger: options.Logger, listener: listener, metrics: metrics, draining: guard.draining,
 		health: health.NewServer(),
 		grpc: grpc.NewServer(
 			grpc.Creds(transport),
@@ -127,7 +131,7 @@ func (s *Server) SetServing(serving bool) {
 }
 
 // Run serves until ctx ends, then drains: health turns to NOT_SERVING, no new
-// calls are taken, running ones get DrainTimeout to finish.
+// calls are taken, running ones get DrainTimeout to finish. It is called once.
 func (s *Server) Run(ctx context.Context) error {
 	s.metrics.InitializeMetrics(s.grpc)
 	failed := make(chan error, 1)
@@ -143,6 +147,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.health.Shutdown()
+	close(s.draining)
 	drained := make(chan struct{})
 	go func() { s.grpc.GracefulStop(); close(drained) }()
 	select {

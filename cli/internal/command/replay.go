@@ -16,7 +16,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	decisionv1 "weir.dev/api/gen/weir/decision/v1"
 	"weir.dev/cli/internal/term"
+	"weir.dev/extauthz/record"
+	"weir.dev/kit/authzexpr"
 	"weir.dev/policy"
 )
 
@@ -48,9 +51,12 @@ func (a *App) replayCommand() *cobra.Command {
 			"compressed with gzip; - is standard input), as in `weir logs envoy`; lines of other kinds are skipped.\n" +
 			"Headers, query strings and credentials are not recorded. The recorded route tells which of the running\n" +
 			"policy's header and query matches held; where a proposed one asks for something else, the request is listed as\n" +
-			"unknown. Whether a caller passes a changed authorization rule cannot be told: that the rules change is.\n" +
+			"unknown. Whether a caller passes a changed authorization rule an access log does not tell; records of decisions do:\n" +
+			"the audit log (weir audit export), or extauthz's own log with decisions.sample. Of those, the requests are listed\n" +
+			"that would be allowed or refused otherwise, and those of which the record does not have what a rule reads.\n" +
 			"Exits with 0 when nothing would change, with 2 when something would or is unknown, and with 1 on failure.",
-		Example:     "  weir logs envoy -n 100000 -o json | weir replay - ./policies\n  weir replay access.log.gz --against ./old ./new",
+		Example: "  weir logs envoy -n 100000 -o json | weir replay - ./policies\n  weir replay access.log.gz --against ./old ./new\n" +
+			"  weir audit export | weir replay - ./policies",
 		Args:        arguments(2, 100),
 		Annotations: map[string]string{answersDiffer: "yes"},
 	}
@@ -96,6 +102,9 @@ type accessLine struct {
 	Fleet  string          `json:"fleet"`
 	SNI    string          `json:"sni"`
 	Status json.RawMessage `json:"status"`
+	// Of records of decisions, bare or in a line of extauthz's log.
+	Record json.RawMessage `json:"record"`
+	Reason string          `json:"reason"`
 }
 
 // request reads a line; ok is false for lines of other kinds.
@@ -138,7 +147,7 @@ func (a *App) replay(ctx context.Context, log string, paths []string, o replayOp
 
 func (a *App) showReplayed(result *replayed, o replayOptions) error {
 	if result.Requests == 0 {
-		return errors.New("the log has no line of Envoy's access log (JSON with \"log\": \"access\")")
+		return errors.New("the log has no line of Envoy's access log (JSON with \"log\": \"access\") and no record of a decision")
 	}
 	var err error
 	if o.each {
@@ -251,6 +260,9 @@ func (r *replayer) line(raw []byte) error {
 		r.total.Skipped++
 		return nil
 	}
+	if line.Record != nil || line.Reason != "" {
+		return r.decision(raw, line.Record)
+	}
 	request, ok := line.request()
 	if !ok {
 		r.total.Skipped++
@@ -287,8 +299,65 @@ func (r *replayer) line(raw []byte) error {
 	return nil
 }
 
+// decision takes a record of a decision.
+func (r *replayer) decision(line []byte, inner json.RawMessage) error {
+	if inner == nil {
+		inner = line
+	}
+	d, err := record.Parse(inner)
+	if err != nil || d.GetReason() == "" || d.GetRequest() == nil {
+		r.total.Skipped++
+		return nil
+	}
+	r.total.Requests++
+	flips := r.replay.Decision(recordedDecision(d))
+	switch {
+	case len(flips) == 0:
+		r.total.Same++
+		return nil
+	case flips[0].Kind == policy.FlipUnknown:
+		r.total.Unknown++
+	default:
+		r.total.Changed++
+	}
+	request := d.GetRequest()
+	if r.each != nil {
+		return r.each.Encode(map[string]any{
+			"time": d.GetTime().AsTime(), "method": request.GetMethod(), "host": request.GetHost(), "path": request.GetPath(),
+			"route": d.GetRoute(), "decision": d.GetId(), "flips": flips,
+		})
+	}
+	r.groupAs(request.GetMethod()+" "+request.GetHost()+request.GetPath()+" ("+d.GetId()+")", flips)
+	return nil
+}
+
+func recordedDecision(d *decisionv1.Decision) *policy.RecordedDecision {
+	request, headers := d.GetRequest(), authzexpr.MapValues{}
+	for name, value := range request.GetHeaders() {
+		headers[name] = []string{value}
+	}
+	recorded := &policy.RecordedDecision{
+		Route: d.GetRoute(), Allowed: d.GetAllowed(), Reason: d.GetReason(), Authenticator: d.GetAuthenticator(), Rule: d.GetRule(),
+		Request: authzexpr.Request{
+			Method: request.GetMethod(), Path: request.GetPath(), RawQuery: request.GetQuery(), Host: request.GetHost(), Protocol: request.GetProtocol(), Headers: headers,
+		},
+		Source: request.GetSource(), Time: d.GetTime().AsTime(), Missing: d.GetMissing(),
+	}
+	if caller := d.GetCaller(); caller != nil {
+		recorded.Caller = &authzexpr.Identity{
+			Consumer: caller.GetConsumer(), Subject: caller.GetSubject(), Tenant: caller.GetTenant(), Tier: caller.GetTier(),
+			Scopes: caller.GetScopes(), Issuer: caller.GetIssuer(), Claims: caller.GetClaims(),
+		}
+	}
+	return recorded
+}
+
 // group counts a change with those like it.
 func (r *replayer) group(request policy.Recorded, flips []policy.Flip) {
+	r.groupAs(request.Method+" "+request.Host+request.Path, flips)
+}
+
+func (r *replayer) groupAs(example string, flips []policy.Flip) {
 	key := fmt.Sprintf("%q", flips)
 	group := r.groups[key]
 	if group == nil {
@@ -300,7 +369,6 @@ func (r *replayer) group(request policy.Recorded, flips []policy.Flip) {
 		r.groups[key] = group
 	}
 	group.Count++
-	example := request.Method + " " + request.Host + request.Path
 	if len(group.Examples) < maxExamples && !slices.Contains(group.Examples, example) {
 		group.Examples = append(group.Examples, example)
 	}

@@ -1,6 +1,8 @@
-// Package redis keeps rate limit counters in Redis, shared by all replicas: one
-// script call per request, decided by the server's clock. It owns the form of
-// keys and values there. It has no breaker: package guard wraps it.
+// Package redis keeps rate limit counters in Redis, shared by all replicas and
+// decided by the server's clock. Requests that come while a call is under way go
+// together with the next one: one script call decides many requests, one after
+// the other, each atomically. It owns the form of keys and values there. It has
+// no breaker: package guard wraps it.
 //
 // All keys of an instance carry one hash tag, its prefix, because a request's
 // limits are decided atomically and Redis Cluster does that within one slot
@@ -10,9 +12,8 @@ package redis
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
-	"strconv"
+	"strings"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -20,20 +21,28 @@ import (
 	"weir.dev/ratelimit"
 )
 
-//go:embed take.lua
-var takeScript string
-
-// The script's flags.
-const (
-	flagLook = 1 << iota
-	flagShadow
-	flagRefuse
+var (
+	//go:embed clock.lua
+	clockScript string
+	//go:embed algorithms.lua
+	algorithmsScript string
+	//go:embed take.lua
+	takeScript string
 )
 
+// Bounds of a batch and of the queue before it.
 const (
-	argumentsPerCharge = 8
-	valuesPerCharge    = 4
-	valuesBefore       = 2
+	// maxBatch bounds the requests of one call, and so the time for which one
+	// call keeps the server, which is about 3 µs a charge.
+	maxBatch = 64
+	// maxQueue bounds the requests that wait to be sent.
+	maxQueue = 4096
+	// maxCalls bounds the calls under way at once.
+	maxCalls = 8
+	// maxWait is how long a request waits for the call before it to end.
+	maxWait = 200 * time.Microsecond
+	// callTimeout bounds a call whose requests have no deadline.
+	callTimeout = 5 * time.Second
 )
 
 // Options of a Store.
@@ -46,10 +55,11 @@ type Options struct {
 
 // Store is a ratelimit.Store over a client that it does not own.
 type Store struct {
-	client goredis.UniversalClient
-	script *goredis.Script
-	prefix string
-	clock  func() time.Time
+	client  goredis.UniversalClient
+	script  *goredis.Script
+	prefix  string
+	clock   func() time.Time
+	batches batcher
 }
 
 // New makes a store. It does not connect.
@@ -57,73 +67,94 @@ func New(client goredis.UniversalClient, options Options) (*Store, error) {
 	if !validPrefix(options.Prefix) {
 		return nil, fmt.Errorf("keyPrefix: %q must be 1 to 64 letters, digits, dots, colons, dashes or underscores", options.Prefix)
 	}
-	return &Store{
-		client: client, script: goredis.NewScript(takeScript),
+	store := &Store{
+		client: client, script: goredis.NewScript(clockScript + algorithmsScript + takeScript),
 		prefix: "{" + options.Prefix + "}", clock: options.Clock,
-	}, nil
+	}
+	store.batches = batcher{call: store.call, maxBatch: maxBatch, maxQueue: maxQueue, maxCalls: maxCalls, maxWait: maxWait}
+	return store, nil
 }
 
 // Ping reports whether the server answers.
 func (s *Store) Ping(ctx context.Context) error { return s.client.Ping(ctx).Err() }
 
-// Take implements ratelimit.Store. ctx bounds the call, dialling included.
+// Take implements ratelimit.Store. ctx bounds the wait, dialling included: what
+// is not sent when it ends is never sent.
 func (s *Store) Take(ctx context.Context, charges []ratelimit.Charge) (ratelimit.Outcome, error) {
-	if len(charges) == 0 {
-		return ratelimit.Outcome{}, errors.New("no charges")
+	if err := checkCharges(charges); err != nil {
+		return ratelimit.Outcome{}, err
 	}
-	keys := make([]string, len(charges))
-	arguments := make([]any, 1, 1+argumentsPerCharge*len(charges))
-	arguments[0] = ""
-	if s.clock != nil {
-		arguments[0] = s.clock().UnixMicro()
-	}
+	r := &request{keys: make([]string, len(charges)), charges: make([]byte, 0, 1+51*len(charges)), done: make(chan struct{})}
+	r.deadline, _ = ctx.Deadline()
 	for i := range charges {
-		keys[i] = s.prefix + string(charges[i].Key)
-		arguments = appendArguments(arguments, &charges[i])
+		r.keys[i] = s.prefix + string(charges[i].Key)
 	}
-	values, err := s.script.Run(ctx, s.client, keys, arguments...).Int64Slice()
+	r.charges = appendRequest(r.charges, charges)
+	if err := s.batches.do(ctx, r); err != nil {
+		return ratelimit.Outcome{}, fmt.Errorf("redis: %w", err)
+	}
+	outcome, err := parse(r.now, r.part, charges)
 	if err != nil {
 		return ratelimit.Outcome{}, fmt.Errorf("redis: %w", err)
 	}
-	return parse(values, len(charges))
+	return outcome, nil
 }
 
-func appendArguments(arguments []any, charge *ratelimit.Charge) []any {
-	algorithm := "f"
-	if charge.Limit.Algorithm == ratelimit.GCRA {
-		algorithm = "g"
+// call decides a batch in one call of the script. It lasts as long as the most
+// patient of its requests.
+func (s *Store) call(batch []*request) {
+	deadline, size, count := batch[0].deadline, 0, 0
+	for _, r := range batch {
+		if deadline.IsZero() || r.deadline.IsZero() {
+			deadline = time.Time{}
+		} else if r.deadline.After(deadline) {
+			deadline = r.deadline
+		}
+		size += len(r.charges)
+		count += len(r.keys)
 	}
-	numbers, possible := charge.Limit.Numbers(charge.Cost)
-	flags := 0
-	if charge.Look {
-		flags |= flagLook
+	if deadline.IsZero() {
+		deadline = time.Now().Add(callTimeout)
 	}
-	if charge.Shadow {
-		flags |= flagShadow
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	answer, err := s.run(ctx, batch, size, count)
+	counts := make([]int, len(batch))
+	for i, r := range batch {
+		counts[i] = len(r.keys)
 	}
-	if !possible {
-		flags |= flagRefuse
+	if err == nil {
+		err = split(answer, counts, func(i int, now ratelimit.Time, part string) { batch[i].answer(now, part, nil) })
 	}
-	arguments = append(arguments, algorithm, flags)
-	for _, number := range numbers {
-		arguments = append(arguments, number)
-	}
-	return arguments
-}
-
-func parse(values []int64, charges int) (ratelimit.Outcome, error) {
-	if len(values) != valuesBefore+valuesPerCharge*charges {
-		return ratelimit.Outcome{}, errors.New("redis: the script answered with " + strconv.Itoa(len(values)) + " values; is another program using its keys?")
-	}
-	outcome := ratelimit.Outcome{Now: values[0], Admitted: values[1] == 1, Results: make([]ratelimit.Result, charges)}
-	for i := range outcome.Results {
-		v := values[valuesBefore+valuesPerCharge*i:]
-		outcome.Results[i] = ratelimit.Result{
-			Allowed: v[0] == 1,
-			State:   ratelimit.State{At: v[1], Count: uint64(v[2]), Scale: uint32(v[3])},
+	if err != nil {
+		for _, r := range batch {
+			r.answer(0, "", err)
 		}
 	}
-	return outcome, nil
+}
+
+// run calls the script, by its digest where the server knows it.
+func (s *Store) run(ctx context.Context, batch []*request, size, count int) (string, error) {
+	arguments := make([]any, 0, 5+count)
+	arguments = append(arguments, "evalsha", s.script.Hash(), count)
+	charges := make([]byte, 0, size)
+	for _, r := range batch {
+		for i := range r.keys {
+			arguments = append(arguments, &r.keys[i])
+		}
+		charges = append(charges, r.charges...)
+	}
+	now := any("")
+	if s.clock != nil {
+		now = s.clock().UnixMicro()
+	}
+	arguments = append(arguments, now, charges)
+	answer, err := s.client.Do(ctx, arguments...).Text()
+	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
+		arguments[0], arguments[1] = "eval", clockScript+algorithmsScript+takeScript
+		answer, err = s.client.Do(ctx, arguments...).Text()
+	}
+	return answer, err
 }
 
 func validPrefix(prefix string) bool {

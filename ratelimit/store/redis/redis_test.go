@@ -3,11 +3,13 @@ package redis_test
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"weir.dev/ratelimit"
@@ -65,7 +67,7 @@ func TestKeysExpireAndShareOneSlot(t *testing.T) {
 		ttl, err := redisClient.PTTL(t.Context(), key).Result()
 		require.NoError(t, err)
 		require.Positive(t, ttl, "%s has no expiry", key)
-		require.LessOrEqual(t, ttl, time.Minute)
+		require.LessOrEqual(t, ttl, 2*time.Minute, "not much longer than it matters")
 	}
 }
 
@@ -82,7 +84,65 @@ func TestForeignValuesCountAsNothing(t *testing.T) {
 	require.NoError(t, redisClient.Del(t.Context(), "{weir}"+string(key)).Err())
 	require.NoError(t, redisClient.LPush(t.Context(), "{weir}"+string(key), "a list").Err())
 	_, err = store.Take(t.Context(), []ratelimit.Charge{{Key: key, Limit: limit, Cost: 1}})
-	require.Error(t, err, "a key of another type is a failure of the store, not an admission")
+	require.ErrorContains(t, err, "another type", "a key of another type is a failure of the store, not an admission")
+	var group sync.WaitGroup
+	for i := range 32 {
+		group.Go(func() {
+			other := ratelimit.NewKey(fmt.Sprint("other", i), limit, nil)
+			outcome, err := store.Take(t.Context(), []ratelimit.Charge{{Key: other, Limit: limit, Cost: 1}})
+			assert.NoError(t, err)
+			assert.True(t, outcome.Admitted, "requests in the same call are none the worse for it")
+		})
+		group.Go(func() {
+			_, err := store.Take(t.Context(), []ratelimit.Charge{{Key: key, Limit: limit, Cost: 1}})
+			assert.ErrorContains(t, err, "another type")
+		})
+	}
+	group.Wait()
+}
+
+// TestOneKeyInManyRequestsOfACall is about counters that the script writes once
+// for many requests.
+func TestOneKeyInManyRequestsOfACall(t *testing.T) {
+	redisClient := client(t, redistest.Start(t))
+	store, err := redis.New(redisClient, redis.Options{Prefix: "weir"})
+	require.NoError(t, err)
+	limit := ratelimit.Limit{Algorithm: ratelimit.GCRA, Requests: 150, Window: 24 * time.Hour}
+	var admitted, last atomic.Int64
+	var group sync.WaitGroup
+	for range 64 {
+		group.Go(func() {
+			for range 5 {
+				outcome, err := store.Take(t.Context(), []ratelimit.Charge{{Key: "hot", Limit: limit, Cost: 1}, {Key: "look", Limit: limit, Cost: 1, Look: true}})
+				assert.NoError(t, err)
+				if outcome.Admitted {
+					admitted.Add(1)
+					last.Store(outcome.Results[0].State.At)
+				}
+			}
+		})
+	}
+	group.Wait()
+	require.EqualValues(t, 150, admitted.Load())
+	require.Positive(t, last.Load())
+	ttl, err := redisClient.PTTL(t.Context(), "{weir}hot").Result()
+	require.NoError(t, err)
+	require.Greater(t, ttl, 24*time.Hour-time.Minute, "the expiry follows the charges")
+	require.LessOrEqual(t, ttl, 48*time.Hour)
+	exists, err := redisClient.Exists(t.Context(), "{weir}look").Result()
+	require.NoError(t, err)
+	require.Zero(t, exists, "looking leaves nothing")
+	sent, err := redisClient.Info(t.Context(), "commandstats").Result()
+	require.NoError(t, err)
+	require.Less(t, calls(t, sent, "evalsha"), 320, "requests share calls")
+	require.Less(t, calls(t, sent, "set"), 150, "and a counter is written once a call")
+}
+
+func calls(t *testing.T, info, command string) (count int) {
+	_, found, _ := strings.Cut(info, "cmdstat_"+command+":calls=")
+	_, err := fmt.Sscan(strings.Split(found, ",")[0], &count)
+	require.NoError(t, err, info)
+	return count
 }
 
 func TestConfigSaysWhatIsWrongWithoutThePassword(t *testing.T) {

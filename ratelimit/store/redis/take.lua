@@ -1,102 +1,79 @@
--- Decides and charges all keys of one request, all or nothing.
--- The arithmetic is that of ratelimit.Decide: whole microseconds, with a rest
--- in 1/scale microseconds for GCRA, so every number is an integer below 2^53.
+-- Decides and charges the keys of many requests, one request after the other,
+-- each all or nothing. What several of them charge is read and written once.
 --
 -- KEYS: one per charge.
--- ARGV[1]: the time in microseconds, or "" for the server's own clock.
--- Then eight per charge: algorithm ("f" or "g"), flags (1 look, 2 shadow,
--- 4 refuse whatever the state), and six numbers:
---   fixed window: capacity, cost, window
---   GCRA:         tolerance whole, tolerance rest, cost whole, cost rest, scale, window
--- Returns {now, admitted, then allowed, at, count, scale per key}.
-local now = tonumber(ARGV[1])
--- Keys expire by the server's clock, so another clock needs them for longer.
-local grace = 3600000
-if not now then
-  grace = 0
-  local time = redis.call('TIME')
-  now = time[1] * 1000000 + time[2]
-end
+-- ARGV[1]: the time in microseconds, or '' for the server's own clock.
+-- ARGV[2]: per request its number of charges (byte), and per charge the
+-- algorithm's letter, flags (1 look, 2 shadow, 4 refuse whatever the state, 8
+-- refund), the length of its numbers (byte), and these as little-endian doubles.
+--
+-- Returns the time as a double, then per request a byte (1 admitted, 0 refused,
+-- 2 a key of another type) and per charge a byte (1 allowed) and what the key
+-- holds after the request, with its length before it (byte).
+local values, changed, expiries = {}, {}, {}
 
 local function load(key)
-  local value = redis.call('GET', key)
-  if not value then return 0, 0, 0 end
-  local at, count, scale = string.match(value, '^(-?%d+):(%d+):(%d+)$')
-  if not at then return 0, 0, 0 end
-  return tonumber(at), tonumber(count), tonumber(scale)
+  local value = values[key]
+  if value == nil then
+    value = redis.pcall('GET', key) or ''
+    values[key] = value
+  end
+  return value
 end
 
--- Both return allowed, the new at, count and scale, and the expiry.
-local function fixed(at, count, capacity, cost, window)
-  local start = now - math.fmod(now, window)
-  local used = 0
-  if at >= start and at <= start + window then
-    start = at
-    used = count
+-- What the charges of one request would leave; reused by each request.
+local keys, allowed, after, expiry = {}, {}, {}, {}
+
+-- decide fills these for the charge i that is described at position at, and
+-- returns whether it stops the request, the position of the next, and whether
+-- the key can't be read.
+local function decide(i, key, arguments, at)
+  local letter, flags, length = unpackNumbers('<c1BB', arguments, at)
+  local value = load(key)
+  keys[i], allowed[i], after[i], expiry[i] = key, false, nil, nil
+  if type(value) ~= 'string' then return true, at + 3 + length, true end
+  if flags >= 8 then
+    allowed[i], after[i] = true, refunds[letter](value, arguments, at + 3)
+  elseif flags < 4 then
+    allowed[i], after[i], expiry[i] = algorithms[letter](value, arguments, at + 3)
   end
-  if used + cost > capacity then return false end
-  return true, start, used + cost, 0, start + window
+  if flags % 2 == 1 then after[i] = nil end
+  return not allowed[i] and math.floor(flags / 2) % 2 == 0, at + 3 + length, false
 end
 
-local function gcra(at, count, scale, fullWhole, fullRest, costWhole, costRest, rate, window)
-  fullWhole = fullWhole + now
-  local longest = fullWhole + window
-  if scale ~= rate and scale ~= 0 then
-    if count > 0 then at = at + 1 end
-    count = 0
-    local backlog = math.max(0, math.ceil((at - now) * scale / rate))
-    at = now + backlog
-    if backlog > longest - now then at = now end
+local arguments = ARGV[2]
+local reply = {packNumbers('<d', now)}
+local position, size, charge = 1, #arguments, 0
+while position <= size do
+  local count = string.byte(arguments, position)
+  position = position + 1
+  local stopped, broken = false, false
+  for i = 1, count do
+    charge = charge + 1
+    local stops, next, unreadable = decide(i, KEYS[charge], arguments, position)
+    stopped, position, broken = stopped or stops, next, broken or unreadable
   end
-  if at < now or at > longest then
-    at = now
-    count = 0
-  end
-  at = at + costWhole
-  count = count + costRest
-  if count >= rate then
-    at = at + 1
-    count = count - rate
-  end
-  if at > fullWhole or (at == fullWhole and count > fullRest) then return false end
-  local expiry = at
-  if count > 0 then expiry = at + 1 end
-  return true, at, count, rate, expiry
-end
-
-local reply = {now, 1}
-local writes = {}
-for i, key in ipairs(KEYS) do
-  local base = 1 + (i - 1) * 8
-  local flags = tonumber(ARGV[base + 2])
-  local look = flags % 2 == 1
-  local shadow = math.floor(flags / 2) % 2 == 1
-  local a, b, c = tonumber(ARGV[base + 3]), tonumber(ARGV[base + 4]), tonumber(ARGV[base + 5])
-  local at, count, scale = load(key)
-  local allowed, newAt, newCount, newScale, expiry = false
-  if flags < 4 then
-    if ARGV[base + 1] == 'g' then
-      allowed, newAt, newCount, newScale, expiry = gcra(at, count, scale, a, b, c, tonumber(ARGV[base + 6]), tonumber(ARGV[base + 7]), tonumber(ARGV[base + 8]))
-    else
-      allowed, newAt, newCount, newScale, expiry = fixed(at, count, a, b, c)
+  reply[#reply + 1] = broken and '\2' or stopped and '\0' or '\1'
+  for i = 1, count do
+    local key = keys[i]
+    if after[i] and not stopped then
+      values[key] = after[i]
+      expiries[key] = expiry[i] or expiries[key]
+      changed[key] = true
     end
-  end
-  local n = #reply
-  reply[n + 1] = allowed and 1 or 0
-  reply[n + 2], reply[n + 3], reply[n + 4] = at, count, scale
-  if allowed and not look then
-    writes[#writes + 1] = {key, newAt, newCount, newScale, expiry, n}
-  elseif not allowed and not shadow then
-    reply[2] = 0
+    local value = values[key]
+    if type(value) ~= 'string' then value = '' end
+    reply[#reply + 1] = packNumbers('<BBc0', allowed[i] and 1 or 0, #value, value)
   end
 end
 
-if reply[2] == 1 then
-  for _, write in ipairs(writes) do
-    local key, at, count, scale, expiry, n = unpack(write)
-    local ttl = math.max(1, math.ceil((expiry - now) / 1000)) + grace
-    redis.call('SET', key, string.format('%.0f:%.0f:%.0f', at, count, scale), 'PX', string.format('%.0f', ttl))
-    reply[n + 2], reply[n + 3], reply[n + 4] = at, count, scale
+for key in pairs(changed) do
+  local at = expiries[key]
+  if at then
+    local ttl = math.max(1, math.ceil((at - now) / 1000)) + grace
+    redis.call('SET', key, values[key], 'PX', string.format('%.0f', ttl))
+  else
+    redis.call('SET', key, values[key], 'KEEPTTL')
   end
 end
-return reply
+return table.concat(reply)

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	keysv1 "weir.dev/api/gen/weir/keys/v1"
 	"weir.dev/kit/daemon"
 	"weir.dev/services/internal/serve"
 	"weir.dev/services/user"
@@ -47,6 +48,7 @@ func run(ctx context.Context, runtime *daemon.Runtime, cfg *serve.Config) (err e
 		Store:    storage,
 		Register: func(registrar grpc.ServiceRegistrar) { usergrpc.Register(registrar, service, feed) },
 		Reserved: []string{usergrpc.FeedService},
+		Endless:  []string{keysv1.ApiKeyFeedService_WatchApiKeys_FullMethodName},
 		Task:     feed.Purge,
 	})
 }

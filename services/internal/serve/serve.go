@@ -90,6 +90,8 @@ type Service struct {
 	// Reserved are the services for peers of their own; see
 	// rpcserver.Config.ReservedPeers.
 	Reserved []string
+	// Endless are streams that draining ends; see rpcserver.Options.Endless.
+	Endless []string
 	// Task, if not nil, is run now and then.
 	Task func(ctx context.Context) error
 }
@@ -97,7 +99,7 @@ type Service struct {
 // Run serves until ctx ends. The server's health and the daemon's readiness
 // follow the store: while it doesn't answer, the service isn't offered.
 func Run(ctx context.Context, runtime *daemon.Runtime, cfg rpcserver.Config, service Service) error {
-	server, err := rpcserver.New(cfg, rpcserver.Options{Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Reserved: service.Reserved})
+	server, err := rpcserver.New(cfg, rpcserver.Options{Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Reserved: service.Reserved, Endless: service.Endless})
 	if err != nil {
 		return err
 	}

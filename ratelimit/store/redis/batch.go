@@ -1,0 +1,133 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrFull is the error of a request that found the queue full.
+var ErrFull = errors.New("redis: too many requests wait for the store")
+
+// request is one request's part of a call. It holds nothing of the caller's, who
+// may leave before the call ends.
+type request struct {
+	keys     []string
+	charges  []byte // see appendRequest
+	deadline time.Time
+	// gone says that nobody waits for the answer any more.
+	gone atomic.Bool
+	// done is closed after now and part, or err, are set.
+	done chan struct{}
+	now  int64
+	part string
+	err  error
+}
+
+func (r *request) answer(now int64, part string, err error) {
+	r.now, r.part, r.err = now, part, err
+	close(r.done)
+}
+
+// batcher makes one call out of the requests that come while another is under
+// way. A request that comes alone goes at once. Safe for concurrent use.
+type batcher struct {
+	// call sends requests, 1 to maxBatch of them, and answers each.
+	call     func([]*request)
+	maxBatch int
+	maxQueue int
+	maxCalls int
+	maxWait  time.Duration
+
+	mu    sync.Mutex
+	queue []*request
+	calls int
+	timer *time.Timer // nil until first needed
+	armed bool
+}
+
+// do sends a request and waits for its answer, no longer than ctx allows.
+func (b *batcher) do(ctx context.Context, r *request) error {
+	b.mu.Lock()
+	if len(b.queue) >= b.maxQueue {
+		b.mu.Unlock()
+		return ErrFull
+	}
+	b.queue = append(b.queue, r)
+	switch {
+	case b.calls == 0, len(b.queue) >= b.maxBatch && b.calls < b.maxCalls:
+		b.calls++
+		go b.run(b.cut())
+	default:
+		b.arm()
+	}
+	b.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		r.gone.Store(true)
+		return ctx.Err()
+	}
+}
+
+// run makes calls as long as there is anything to send.
+func (b *batcher) run(batch []*request) {
+	for {
+		if len(batch) > 0 {
+			b.call(batch)
+		}
+		b.mu.Lock()
+		batch = b.cut()
+		if len(batch) == 0 {
+			b.calls--
+			b.mu.Unlock()
+			return
+		}
+		b.mu.Unlock()
+	}
+}
+
+// cut takes the requests of the next call off the queue; b.mu is held.
+func (b *batcher) cut() []*request {
+	count := min(len(b.queue), b.maxBatch)
+	batch := make([]*request, 0, count)
+	for _, r := range b.queue[:count] {
+		if !r.gone.Load() {
+			batch = append(batch, r)
+		}
+	}
+	rest := copy(b.queue, b.queue[count:])
+	clear(b.queue[rest:])
+	b.queue = b.queue[:rest]
+	return batch
+}
+
+// arm makes sure that what is queued goes within maxWait, though the call under
+// way hasn't ended; b.mu is held.
+func (b *batcher) arm() {
+	if b.armed || b.calls >= b.maxCalls {
+		return
+	}
+	b.armed = true
+	if b.timer == nil {
+		b.timer = time.AfterFunc(b.maxWait, b.late)
+		return
+	}
+	b.timer.Reset(b.maxWait)
+}
+
+func (b *batcher) late() {
+	b.mu.Lock()
+	b.armed = false
+	if len(b.queue) == 0 || b.calls >= b.maxCalls {
+		b.mu.Unlock()
+		return
+	}
+	b.calls++
+	batch := b.cut()
+	b.mu.Unlock()
+	b.run(batch)
+}
