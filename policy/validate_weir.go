@@ -181,11 +181,26 @@ func (c *checker) limit(field string, limit *v1alpha1.Limit) {
 			c.fail(CodeInvalid, part+".header", "needs type Header")
 		}
 	}
+	c.limitHeaders(field+".headers", limit.Headers)
 	c.count(field+".tiers", len(limit.Tiers), 0, 32)
 	for _, tier := range slices.Sorted(maps.Keys(limit.Tiers)) {
 		c.text(fmt.Sprintf(`%s.tiers["%s"]`, field, tier), tier, true, 64)
 		if limit.Tiers[tier].Burst != 0 && limit.Algorithm != v1alpha1.AlgorithmGCRA {
 			c.fail(CodeInvalid, fmt.Sprintf(`%s.tiers["%s"].burst`, field, tier), "needs algorithm GCRA")
+		}
+	}
+}
+
+func (c *checker) limitHeaders(field string, headers []v1alpha1.LimitHeaders) {
+	c.count(field, len(headers), 0, 3)
+	for i, name := range headers {
+		oneOf(c, fmt.Sprintf("%s[%d]", field, i), name, false,
+			v1alpha1.LimitHeadersStandard, v1alpha1.LimitHeadersOlder, v1alpha1.LimitHeadersXRateLimit, v1alpha1.LimitHeadersNone)
+		if name == v1alpha1.LimitHeadersNone && len(headers) > 1 {
+			c.fail(CodeInvalid, field, "None stands alone")
+		}
+		if slices.Contains(headers[:i], name) {
+			c.fail(CodeDuplicateName, fmt.Sprintf("%s[%d]", field, i), "%q is listed twice", name)
 		}
 	}
 }

@@ -97,7 +97,7 @@ func TestAnswers(t *testing.T) {
 		"ratelimit":        `"per-consumer";r=0;t=60, "burst";r=1;t=2`,
 		"retry-after":      "60",
 	}, headers(refused))
-	require.Equal(t, map[string]any{"limit": "ns/policy/per-consumer", "decision": "over_limit"}, refused.GetDynamicMetadata().AsMap())
+	require.Equal(t, map[string]any{"limit": "ns/policy/per-consumer", "violated": []any{"per-consumer"}, "decision": "over_limit"}, refused.GetDynamicMetadata().AsMap())
 }
 
 func TestRetryAfterIsAtLeastASecond(t *testing.T) {

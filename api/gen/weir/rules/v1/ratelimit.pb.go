@@ -125,6 +125,67 @@ func (RateLimitRule_Algorithm) EnumDescriptor() ([]byte, []int) {
 	return file_weir_rules_v1_ratelimit_proto_rawDescGZIP(), []int{0, 0}
 }
 
+// Headers in which clients are told of the limit.
+type RateLimitRule_Headers int32
+
+const (
+	// Refused.
+	RateLimitRule_HEADERS_UNSPECIFIED RateLimitRule_Headers = 0
+	// RateLimit-Policy and RateLimit, of the current IETF draft.
+	RateLimitRule_HEADERS_STANDARD RateLimitRule_Headers = 1
+	// RateLimit-Limit, RateLimit-Remaining and RateLimit-Reset.
+	RateLimitRule_HEADERS_OLDER RateLimitRule_Headers = 2
+	// The same beginning with X-.
+	RateLimitRule_HEADERS_X_RATE_LIMIT RateLimitRule_Headers = 3
+	// None; it stands alone.
+	RateLimitRule_HEADERS_NONE RateLimitRule_Headers = 4
+)
+
+// Enum value maps for RateLimitRule_Headers.
+var (
+	RateLimitRule_Headers_name = map[int32]string{
+		0: "HEADERS_UNSPECIFIED",
+		1: "HEADERS_STANDARD",
+		2: "HEADERS_OLDER",
+		3: "HEADERS_X_RATE_LIMIT",
+		4: "HEADERS_NONE",
+	}
+	RateLimitRule_Headers_value = map[string]int32{
+		"HEADERS_UNSPECIFIED":  0,
+		"HEADERS_STANDARD":     1,
+		"HEADERS_OLDER":        2,
+		"HEADERS_X_RATE_LIMIT": 3,
+		"HEADERS_NONE":         4,
+	}
+)
+
+func (x RateLimitRule_Headers) Enum() *RateLimitRule_Headers {
+	p := new(RateLimitRule_Headers)
+	*p = x
+	return p
+}
+
+func (x RateLimitRule_Headers) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RateLimitRule_Headers) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_rules_v1_ratelimit_proto_enumTypes[2].Descriptor()
+}
+
+func (RateLimitRule_Headers) Type() protoreflect.EnumType {
+	return &file_weir_rules_v1_ratelimit_proto_enumTypes[2]
+}
+
+func (x RateLimitRule_Headers) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RateLimitRule_Headers.Descriptor instead.
+func (RateLimitRule_Headers) EnumDescriptor() ([]byte, []int) {
+	return file_weir_rules_v1_ratelimit_proto_rawDescGZIP(), []int{0, 1}
+}
+
 // RateLimitRule is a resource: one limit of one RateLimitPolicy. Its resource
 // name is id, the value of the first descriptor entry, whose key is
 // "weir.limit". The entries after it say what is counted separately.
@@ -146,7 +207,9 @@ type RateLimitRule struct {
 	// then carries an entry "tier".
 	Tiers map[string]*TierLimit `protobuf:"bytes,8,rep,name=tiers,proto3" json:"tiers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Hash of the rule content (hex), for decision records.
-	Digest        string `protobuf:"bytes,9,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest string `protobuf:"bytes,9,opt,name=digest,proto3" json:"digest,omitempty"`
+	// None listed means HEADERS_STANDARD.
+	Headers       []RateLimitRule_Headers `protobuf:"varint,30,rep,packed,name=headers,proto3,enum=weir.rules.v1.RateLimitRule_Headers" json:"headers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -244,6 +307,13 @@ func (x *RateLimitRule) GetDigest() string {
 	return ""
 }
 
+func (x *RateLimitRule) GetHeaders() []RateLimitRule_Headers {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
 // TierLimit replaces a rule's numbers for one tier.
 type TierLimit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -301,7 +371,7 @@ var File_weir_rules_v1_ratelimit_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_ratelimit_proto_rawDesc = "" +
 	"\n" +
-	"\x1dweir/rules/v1/ratelimit.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa4\x04\n" +
+	"\x1dweir/rules/v1/ratelimit.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\"\xdd\x05\n" +
 	"\rRateLimitRule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12D\n" +
 	"\talgorithm\x18\x02 \x01(\x0e2&.weir.rules.v1.RateLimitRule.AlgorithmR\talgorithm\x12\x1a\n" +
@@ -311,7 +381,8 @@ const file_weir_rules_v1_ratelimit_proto_rawDesc = "" +
 	"\ffailure_mode\x18\x06 \x01(\x0e2\x1a.weir.rules.v1.FailureModeR\vfailureMode\x12\x16\n" +
 	"\x06shadow\x18\a \x01(\bR\x06shadow\x12=\n" +
 	"\x05tiers\x18\b \x03(\v2'.weir.rules.v1.RateLimitRule.TiersEntryR\x05tiers\x12\x16\n" +
-	"\x06digest\x18\t \x01(\tR\x06digest\x1aR\n" +
+	"\x06digest\x18\t \x01(\tR\x06digest\x12>\n" +
+	"\aheaders\x18\x1e \x03(\x0e2$.weir.rules.v1.RateLimitRule.HeadersR\aheaders\x1aR\n" +
 	"\n" +
 	"TiersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12.\n" +
@@ -319,7 +390,13 @@ const file_weir_rules_v1_ratelimit_proto_rawDesc = "" +
 	"\tAlgorithm\x12\x19\n" +
 	"\x15ALGORITHM_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ALGORITHM_FIXED_WINDOW\x10\x01\x12\x12\n" +
-	"\x0eALGORITHM_GCRA\x10\x02\"=\n" +
+	"\x0eALGORITHM_GCRA\x10\x02\"w\n" +
+	"\aHeaders\x12\x17\n" +
+	"\x13HEADERS_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10HEADERS_STANDARD\x10\x01\x12\x11\n" +
+	"\rHEADERS_OLDER\x10\x02\x12\x18\n" +
+	"\x14HEADERS_X_RATE_LIMIT\x10\x03\x12\x10\n" +
+	"\fHEADERS_NONE\x10\x04\"=\n" +
 	"\tTierLimit\x12\x1a\n" +
 	"\brequests\x18\x01 \x01(\rR\brequests\x12\x14\n" +
 	"\x05burst\x18\x02 \x01(\rR\x05burst*[\n" +
@@ -340,27 +417,29 @@ func file_weir_rules_v1_ratelimit_proto_rawDescGZIP() []byte {
 	return file_weir_rules_v1_ratelimit_proto_rawDescData
 }
 
-var file_weir_rules_v1_ratelimit_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_weir_rules_v1_ratelimit_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_weir_rules_v1_ratelimit_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_weir_rules_v1_ratelimit_proto_goTypes = []any{
 	(FailureMode)(0),             // 0: weir.rules.v1.FailureMode
 	(RateLimitRule_Algorithm)(0), // 1: weir.rules.v1.RateLimitRule.Algorithm
-	(*RateLimitRule)(nil),        // 2: weir.rules.v1.RateLimitRule
-	(*TierLimit)(nil),            // 3: weir.rules.v1.TierLimit
-	nil,                          // 4: weir.rules.v1.RateLimitRule.TiersEntry
-	(*durationpb.Duration)(nil),  // 5: google.protobuf.Duration
+	(RateLimitRule_Headers)(0),   // 2: weir.rules.v1.RateLimitRule.Headers
+	(*RateLimitRule)(nil),        // 3: weir.rules.v1.RateLimitRule
+	(*TierLimit)(nil),            // 4: weir.rules.v1.TierLimit
+	nil,                          // 5: weir.rules.v1.RateLimitRule.TiersEntry
+	(*durationpb.Duration)(nil),  // 6: google.protobuf.Duration
 }
 var file_weir_rules_v1_ratelimit_proto_depIdxs = []int32{
 	1, // 0: weir.rules.v1.RateLimitRule.algorithm:type_name -> weir.rules.v1.RateLimitRule.Algorithm
-	5, // 1: weir.rules.v1.RateLimitRule.window:type_name -> google.protobuf.Duration
+	6, // 1: weir.rules.v1.RateLimitRule.window:type_name -> google.protobuf.Duration
 	0, // 2: weir.rules.v1.RateLimitRule.failure_mode:type_name -> weir.rules.v1.FailureMode
-	4, // 3: weir.rules.v1.RateLimitRule.tiers:type_name -> weir.rules.v1.RateLimitRule.TiersEntry
-	3, // 4: weir.rules.v1.RateLimitRule.TiersEntry.value:type_name -> weir.rules.v1.TierLimit
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	5, // 3: weir.rules.v1.RateLimitRule.tiers:type_name -> weir.rules.v1.RateLimitRule.TiersEntry
+	2, // 4: weir.rules.v1.RateLimitRule.headers:type_name -> weir.rules.v1.RateLimitRule.Headers
+	4, // 5: weir.rules.v1.RateLimitRule.TiersEntry.value:type_name -> weir.rules.v1.TierLimit
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_ratelimit_proto_init() }
@@ -373,7 +452,7 @@ func file_weir_rules_v1_ratelimit_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_ratelimit_proto_rawDesc), len(file_weir_rules_v1_ratelimit_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
