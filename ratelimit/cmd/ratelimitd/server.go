@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	rlqsv3 "github.com/envoyproxy/go-control-plane/envoy/service/rate_limit_quota/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -18,6 +19,7 @@ import (
 	"weir.dev/kit/rpcserver"
 
 	"weir.dev/ratelimit"
+	"weir.dev/ratelimit/envoyrlqs"
 	"weir.dev/ratelimit/envoyrls"
 	"weir.dev/ratelimit/metrics"
 	"weir.dev/ratelimit/offenders"
@@ -43,6 +45,7 @@ type server struct {
 	metrics *metrics.Metrics
 	limiter *ratelimit.Limiter
 	watch   *offenders.Watch
+	quotas  *metrics.Quotas
 	rpc     *rpcserver.Server
 	tls     *tls.Config
 	ping    func(context.Context) error
@@ -58,6 +61,9 @@ func newServer(cfg *Config, runtime *daemon.Runtime) (*server, error) {
 	s := &server{config: cfg, runtime: runtime, metrics: m, close: func() error { return nil }}
 	store, err := s.openStore()
 	if err != nil {
+		return nil, err
+	}
+	if s.quotas, err = metrics.NewQuotas(runtime.Registry); err != nil {
 		return nil, err
 	}
 	s.limiter = ratelimit.NewLimiter(store, m)
@@ -88,6 +94,9 @@ const limitService = "weir.limits.v1.LimitService"
 func (s *server) register() {
 	limits := envoyrls.New(s.limiter, s.config.Domain, s.watch)
 	rlsv3.RegisterRateLimitServiceServer(s.rpc.GRPC(), limits)
+	rlqsv3.RegisterRateLimitQuotaServiceServer(s.rpc.GRPC(), envoyrlqs.New(s.limiter, envoyrlqs.Options{
+		Domain: s.config.Domain, Observer: s.quotas,
+	}))
 	steering := steer.New(steer.Options{
 		Limiter: s.limiter, Watch: s.watch, Logger: s.runtime.Logger, Server: s.config.ControlPlane.NodeID,
 		Shared: s.config.Store.Redis.URL != "",
@@ -154,6 +163,7 @@ func (s *server) applyRules(resources map[string]*anypb.Any) error {
 	s.metrics.SetRules(table.IDs())
 	s.limiter.SetTable(table)
 	s.watch.Keep(table)
+	s.quotas.SetRules(table.IDs())
 	s.runtime.SetReady("rules", nil)
 	s.rpc.SetServing(true)
 	s.runtime.Logger.Info("rules in effect", "rules", table.Len())
