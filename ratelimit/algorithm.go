@@ -1,10 +1,6 @@
 package ratelimit
 
-import (
-	"math"
-	"math/bits"
-	"time"
-)
+import "time"
 
 // Time is an instant in microseconds since the Unix epoch.
 type Time = int64
@@ -19,18 +15,30 @@ type State struct {
 	Count uint64
 	// Scale is the rate that Count was written under (GCRA).
 	Scale uint32
+	// Back is the time by which the theoretical arrival time ever moved earlier
+	// (GCRA), so that a Refund knows where its charge now lies.
+	Back int64
+	// Log is what a SlidingWindow or Concurrency remembers, packed; see log.go.
+	Log string
 }
 
 // Expiry is when the state stops mattering: from then on it decides like the
 // zero value.
 func (s State) Expiry(limit Limit) Time {
-	if limit.Algorithm == GCRA {
+	switch limit.Algorithm {
+	case GCRA:
 		if s.Count > 0 {
 			return s.At + 1
 		}
 		return s.At
+	case SlidingWindow, Concurrency:
+		if len(s.Log) < markBytes {
+			return 0
+		}
+		return int64(readFloat(s.Log[len(s.Log)-markBytes:])) + limit.Window.Microseconds()
 	}
-	return s.At + limit.Window.Microseconds()
+	_, end := limit.Period(s.At)
+	return end
 }
 
 // Decision is the answer for one limit.
@@ -51,10 +59,14 @@ type Decision struct {
 // returns the state to keep. A refusal returns the state as it was. A cost of 0
 // is always allowed; look-only callers pass 1 and drop the new state.
 func Decide(now Time, limit Limit, state State, cost uint64) (State, Decision) {
-	if limit.Algorithm == GCRA {
-		return gcra(now, limit, state, cost)
-	}
-	return fixedWindow(now, limit, state, cost)
+	return decide(now, limit, state, cost, false)
+}
+
+// Force decides like Decide, and charges the cost also when it is refused. What
+// is owed then is bounded, so that no later clock takes it for nonsense: for
+// GCRA by a window beyond the burst.
+func Force(now Time, limit Limit, state State, cost uint64) (State, Decision) {
+	return decide(now, limit, state, cost, true)
 }
 
 // Describe is what remains of the limit at now, charging nothing.
@@ -63,142 +75,76 @@ func Describe(now Time, limit Limit, state State) Decision {
 	return decision
 }
 
-func fixedWindow(now Time, limit Limit, state State, cost uint64) (State, Decision) {
-	window := limit.Window.Microseconds()
-	start := now - mod(now, window)
+// Receipt says where in a State a charge is, for Refund.
+type Receipt struct {
+	At   Time
+	Back int64
+}
+
+// Receipt is that of the charge that led to the state.
+func (s State) Receipt(limit Limit) Receipt {
+	if limit.Algorithm != SlidingWindow && limit.Algorithm != Concurrency {
+		return Receipt{At: s.At, Back: s.Back}
+	}
+	if len(s.Log) < markBytes {
+		return Receipt{}
+	}
+	return Receipt{At: int64(readFloat(s.Log[len(s.Log)-markBytes:]))}
+}
+
+// Refund gives back cost of the charge that the receipt is for, which was at
+// least as much. It never leaves less than if only the rest had been charged
+// then: what has left the window, or drained, is not given back.
+func Refund(now Time, limit Limit, state State, cost uint64, receipt Receipt) State {
+	switch limit.Algorithm {
+	case GCRA:
+		return refundGCRA(now, limit, state, cost, receipt)
+	case SlidingWindow, Concurrency:
+		return refundLogged(now, limit, state, cost, receipt.At)
+	}
+	if state.At == receipt.At {
+		state.Count -= min(cost, state.Count)
+	}
+	return state
+}
+
+func decide(now Time, limit Limit, state State, cost uint64, force bool) (State, Decision) {
+	switch limit.Algorithm {
+	case GCRA:
+		return gcra(now, limit, state, cost, force)
+	case SlidingWindow, Concurrency:
+		return logged(now, limit, state, cost, force)
+	}
+	return fixedWindow(now, limit, state, cost, force)
+}
+
+// maxCount bounds what a window counts beyond its limit; float64 holds it.
+const maxCount = 1 << 50
+
+func fixedWindow(now Time, limit Limit, state State, cost uint64, force bool) (State, Decision) {
+	start, end := limit.Period(now)
 	used := uint64(0)
 	// A window that starts later than now was counted before the clock went
 	// back: it stays the current one, unless the step was longer than a window.
-	if state.At >= start && state.At <= start+window {
+	if state.At == end {
+		start, end = limit.Period(end)
+		used = state.Count
+	} else if state.At >= start && state.At < end {
 		start, used = state.At, state.Count
 	}
 	capacity := limit.Capacity()
-	decision := Decision{Allowed: cost == 0 || used+cost <= capacity, Reset: micros(start + window - now)}
+	decision := Decision{Allowed: cost == 0 || used+cost <= capacity, Reset: micros(end - now)}
 	if !decision.Allowed {
 		decision.RetryAfter = decision.Reset
-	} else if cost > 0 {
-		used += cost
+	}
+	if cost > 0 && (decision.Allowed || force) {
+		used = min(used+cost, maxCount)
 		state = State{At: start, Count: used}
 	}
 	if used < capacity {
 		decision.Remaining = uint32(capacity - used)
 	}
 	return state, decision
-}
-
-func gcra(now Time, limit Limit, state State, cost uint64) (State, Decision) {
-	if limit.Requests == 0 {
-		decision := Decision{Allowed: cost == 0, Reset: limit.Window}
-		if cost > 0 {
-			decision.RetryAfter = limit.Window
-		}
-		return state, decision
-	}
-	scale := uint64(limit.Requests)
-	tolerance := newOffset(limit, limit.Capacity())
-	full := tolerance.after(now, 0, scale)
-	arrival := arrivalOf(now, limit, state, full)
-	decision := Decision{Allowed: cost <= limit.Capacity()}
-	if decision.Allowed && cost > 0 {
-		next := newOffset(limit, cost).after(arrival.whole, arrival.rest, scale)
-		if full.before(next) {
-			decision.Allowed = false
-			decision.RetryAfter = next.since(full, scale)
-		} else {
-			arrival = next
-			state = State{At: arrival.whole, Count: arrival.rest, Scale: limit.Requests}
-		}
-	}
-	decision.Reset = arrival.since(offset{whole: now}, scale)
-	if cost > limit.Capacity() {
-		decision.RetryAfter = max(decision.Reset, time.Microsecond)
-	}
-	decision.Remaining = arrival.room(full, limit)
-	return state, decision
-}
-
-// arrivalOf is the theoretical arrival time, never before now.
-//
-// A backlog written under another rate is converted, so that the requests it
-// stands for stay the same; it loses its rest to the next whole microsecond. A
-// backlog longer than the tolerance by more than a window cannot come from
-// these numbers and this clock, and counts as none; a smaller excess, as after
-// a small step back of the clock, is waited for.
-func arrivalOf(now Time, limit Limit, state State, full offset) offset {
-	arrival := offset{whole: state.At, rest: state.Count}
-	longest := full.whole + limit.Window.Microseconds()
-	if state.Scale != limit.Requests && state.Scale != 0 {
-		if arrival.rest > 0 {
-			arrival = offset{whole: arrival.whole + 1}
-		}
-		// In float64, as Redis computes it.
-		backlog := math.Ceil(float64(arrival.whole-now) * float64(state.Scale) / float64(limit.Requests))
-		if backlog > float64(longest-now) {
-			return offset{whole: now}
-		}
-		arrival.whole = now + int64(max(backlog, 0))
-	}
-	if arrival.whole < now || arrival.whole > longest {
-		return offset{whole: now}
-	}
-	return arrival
-}
-
-// offset is a time, or a length of time, of whole microseconds and a rest in
-// units of 1/Requests of a microsecond, rest < Requests.
-type offset struct {
-	whole int64
-	rest  uint64
-}
-
-func newOffset(limit Limit, n uint64) offset {
-	whole, rest := limit.spread(n)
-	return offset{whole: whole, rest: rest}
-}
-
-func (o offset) after(whole int64, rest, scale uint64) offset {
-	sum := offset{whole: o.whole + whole, rest: o.rest + rest}
-	if sum.rest >= scale {
-		sum.whole, sum.rest = sum.whole+1, sum.rest-scale
-	}
-	return sum
-}
-
-func (o offset) before(other offset) bool {
-	return o.whole < other.whole || o.whole == other.whole && o.rest < other.rest
-}
-
-// since is o - earlier, rounded up to a microsecond.
-func (o offset) since(earlier offset, scale uint64) time.Duration {
-	difference := o.minus(earlier, scale)
-	if difference.rest > 0 {
-		difference.whole++
-	}
-	return micros(difference.whole)
-}
-
-func (o offset) minus(earlier offset, scale uint64) offset {
-	if o.rest < earlier.rest {
-		return offset{whole: o.whole - earlier.whole - 1, rest: o.rest + scale - earlier.rest}
-	}
-	return offset{whole: o.whole - earlier.whole, rest: o.rest - earlier.rest}
-}
-
-// room is how many requests fit between o and full.
-func (o offset) room(full offset, limit Limit) uint32 {
-	if full.before(o) {
-		return 0
-	}
-	gap := full.minus(o, uint64(limit.Requests))
-	high, low := bits.Mul64(uint64(gap.whole), uint64(limit.Requests))
-	low, carry := bits.Add64(low, gap.rest, 0)
-	high += carry
-	window := uint64(limit.Window.Microseconds())
-	if high >= window {
-		return uint32(limit.Capacity())
-	}
-	n, _ := bits.Div64(high, low, window)
-	return uint32(min(n, limit.Capacity()))
 }
 
 func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }

@@ -3,14 +3,16 @@ package ratelimit
 import (
 	"context"
 	"errors"
+	"slices"
 )
 
 // Forgetter is an optional ability of a Store. A store that wraps another one
 // has it whether or not the other does, and fails with ErrCannotForget then.
 type Forgetter interface {
-	// Forget drops the states of keys, so that each decides like one never seen.
-	// A key that is not there is no error. On an error some may be dropped.
-	Forget(ctx context.Context, keys []Key) error
+	// Forget drops the states of the keys of charges, by Key and Group, so that
+	// each decides like one never seen. A key that is not there is no error. On an
+	// error some may be dropped.
+	Forget(ctx context.Context, charges []Charge) error
 }
 
 // ErrCannotForget says that a store cannot reset counters.
@@ -29,22 +31,41 @@ type Counter struct {
 // Look reads the counter of a descriptor, whose cost does not matter, without
 // charging or observing anything. Errors are *UnknownRuleError and the store's.
 func (l *Limiter) Look(ctx context.Context, descriptor Descriptor) (Counter, error) {
-	rule := l.table.Load().Rule(descriptor.Rule)
-	if rule == nil {
-		return Counter{}, &UnknownRuleError{Rule: descriptor.Rule}
+	counter, _, err := l.look(ctx, descriptor)
+	return counter, err
+}
+
+func (l *Limiter) look(ctx context.Context, descriptor Descriptor) (Counter, Charge, error) {
+	charge, status, err := l.looking(descriptor)
+	counter := Counter{Rule: status.Rule, Limit: status.Limit, Key: charge.Key, Decision: status.Decision}
+	if err != nil || counter.Limit.Unlimited {
+		return counter, charge, err
 	}
-	limit := rule.LimitFor(tierOf(descriptor.Entries))
-	counter := Counter{Rule: rule, Limit: limit, Key: NewKey(rule.ID, limit, descriptor.Entries)}
-	charge := Charge{Key: counter.Key, Limit: limit, Cost: 1, Look: true}
 	outcome, err := l.store.Take(ctx, []Charge{charge})
 	if err != nil {
-		return Counter{}, err
+		return Counter{}, Charge{}, err
 	}
-	counter.Decision = Describe(outcome.Now, limit, outcome.Results[0].State)
+	counter.Decision = Describe(outcome.Now, charge.Limit, outcome.Results[0].State)
 	if !outcome.Results[0].Allowed {
-		_, counter.Decision = Decide(outcome.Now, limit, outcome.Results[0].State, charge.Cost)
+		_, counter.Decision = Decide(outcome.Now, charge.Limit, outcome.Results[0].State, charge.Cost)
 	}
-	return counter, nil
+	return counter, charge, nil
+}
+
+// looking is the charge that looks at the counter of a descriptor.
+func (l *Limiter) looking(descriptor Descriptor) (Charge, Status, error) {
+	rule := l.table.Load().Rule(descriptor.Rule)
+	if rule == nil {
+		return Charge{}, Status{}, &UnknownRuleError{Rule: descriptor.Rule}
+	}
+	var status Status
+	descriptor.Cost = 0
+	descriptor.Entries = slices.DeleteFunc(slices.Clone(descriptor.Entries), func(entry Entry) bool {
+		return entry.Name == EntryTicket || entry.Name == EntryCost
+	})
+	charge, _ := rule.charge(descriptor, &status)
+	charge.Look, charge.Cost, charge.Force = true, 1, false
+	return charge, status, nil
 }
 
 // Forget resets the counter of a descriptor and returns what it held before.
@@ -54,11 +75,11 @@ func (l *Limiter) Forget(ctx context.Context, descriptor Descriptor) (Counter, e
 	if !able {
 		return Counter{}, ErrCannotForget
 	}
-	before, err := l.Look(ctx, descriptor)
-	if err != nil {
-		return Counter{}, err
+	before, charge, err := l.look(ctx, descriptor)
+	if err != nil || before.Limit.Unlimited {
+		return before, err
 	}
-	return before, store.Forget(ctx, []Key{before.Key})
+	return before, store.Forget(ctx, []Charge{charge})
 }
 
 // Table is the rules in effect.

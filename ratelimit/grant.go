@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// ErrNotGranted says that a rule's algorithm cannot be paid in advance.
-var ErrNotGranted = errors.New("limits of this algorithm cannot be granted in advance")
+// ErrNotGranted says that a rule's algorithm cannot be paid in advance, or that
+// its requests do not all cost the same.
+var ErrNotGranted = errors.New("limits of this algorithm, or with a cost, cannot be granted in advance")
 
 // Granted is a part of a counter that was charged in advance.
 type Granted struct {
@@ -42,15 +43,18 @@ type GrantRequest struct {
 // *UnknownRuleError, ErrNotGranted and the store's; after one of the store's it
 // is unknown whether something was charged.
 func (l *Limiter) Grant(ctx context.Context, descriptor Descriptor, request GrantRequest) (Granted, error) {
-	rule := l.table.Load().Rule(descriptor.Rule)
-	if rule == nil {
-		return Granted{}, &UnknownRuleError{Rule: descriptor.Rule}
+	charge, status, err := l.looking(descriptor)
+	if err != nil {
+		return Granted{}, err
 	}
-	granted := Granted{Rule: rule, Limit: rule.LimitFor(tierOf(descriptor.Entries))}
-	if granted.Limit.Algorithm != FixedWindow && granted.Limit.Algorithm != GCRA {
+	granted := Granted{Rule: status.Rule, Limit: status.Limit}
+	switch {
+	case granted.Limit.Unlimited:
+		granted.Cost = request.Want
+		return granted, nil
+	case granted.Limit.Algorithm != FixedWindow && granted.Limit.Algorithm != GCRA, granted.Rule.Cost != (Cost{}):
 		return granted, ErrNotGranted
 	}
-	charge := Charge{Key: NewKey(rule.ID, granted.Limit, descriptor.Entries), Limit: granted.Limit, Cost: 1, Look: true}
 	outcome, err := l.store.Take(ctx, []Charge{charge})
 	for range grantTries {
 		if err != nil {

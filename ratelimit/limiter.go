@@ -3,6 +3,8 @@ package ratelimit
 import (
 	"context"
 	"fmt"
+	"math"
+	"slices"
 	"sync/atomic"
 )
 
@@ -17,10 +19,12 @@ type Descriptor struct {
 	// Rule is the rule's id.
 	Rule string
 	// Entries say what is counted separately, in order. An entry named "tier"
-	// also picks the numbers.
+	// also picks the numbers; those named EntryClass, EntryRequests, EntryCost
+	// and EntryTicket say something of the request and are not counted by.
 	Entries []Entry
-	// Cost is charged; 0 looks without charging, and is refused when a cost of
-	// 1 would be. A cost above every possible limit is refused, not an error.
+	// Cost is the hits, which are charged, each as the rule's Cost says; 0 looks
+	// without charging, and is refused when a cost of 1 would be. A cost above
+	// every possible limit is refused, not an error.
 	Cost uint64
 }
 
@@ -43,6 +47,8 @@ const (
 	// FailedOpen and FailedClosed: the store gave no answer.
 	FailedOpen
 	FailedClosed
+	// Settled: the request was over, and what it was charged is settled.
+	Settled
 	eventCount
 )
 
@@ -51,7 +57,7 @@ const EventCount = int(eventCount)
 
 // String is the event's name in metrics.
 func (e Event) String() string {
-	return [...]string{"ok", "over_limit", "shadow_over_limit", "spared", "failed_open", "failed_closed"}[e]
+	return [...]string{"ok", "over_limit", "shadow_over_limit", "spared", "failed_open", "failed_closed", "settled"}[e]
 }
 
 // Status is the answer for one descriptor.
@@ -63,6 +69,9 @@ type Status struct {
 	// or Spared.
 	Decision Decision
 	Event    Event
+	// Ticket is for the EntryTicket of the call that tells that the request is
+	// over; empty if there is nothing to tell then.
+	Ticket string
 }
 
 // Verdict is the answer for one request.
@@ -134,24 +143,50 @@ func (l *Limiter) Decide(ctx context.Context, descriptors []Descriptor) (Verdict
 		if rule == nil {
 			return Verdict{}, &UnknownRuleError{Rule: descriptor.Rule}
 		}
-		limit := rule.LimitFor(tierOf(descriptor.Entries))
-		statuses[i] = Status{Rule: rule, Limit: limit}
-		var place int
-		charges, place = AddCharge(charges, Charge{
-			Key: NewKey(rule.ID, limit, descriptor.Entries), Limit: limit, Shadow: rule.Shadow,
-			Cost: max(1, min(descriptor.Cost, MaxCost)), Look: descriptor.Cost == 0,
-		})
+		place := noPlace
+		charge, needed := rule.charge(descriptor, &statuses[i])
+		if needed {
+			charges, place = AddCharge(charges, charge)
+		}
 		places = append(places, place)
 	}
-	outcome, err := l.store.Take(ctx, charges)
-	if err != nil {
-		return l.failed(statuses, err)
+	outcome := Outcome{Admitted: true}
+	if len(charges) > 0 {
+		var err error
+		if outcome, err = l.store.Take(ctx, charges); err != nil {
+			return l.failed(statuses, err)
+		}
 	}
 	for i := range statuses {
-		statuses[i].settle(outcome, charges[places[i]], outcome.Results[places[i]])
+		statuses[i].settle(outcome, charges, places, i)
 		l.observe(&statuses[i])
 	}
 	return Verdict{Allowed: outcome.Admitted, Statuses: statuses}, nil
+}
+
+// noPlace is the place of a descriptor that needs no charge.
+const noPlace = -1
+
+// charge is what a descriptor asks of the store, if it needs it: what is
+// unlimited doesn't. It sets what is known of the status already.
+func (r *Rule) charge(descriptor Descriptor, status *Status) (charge Charge, needed bool) {
+	counted, said := readEntries(descriptor.Entries)
+	limit := r.limitFor(said)
+	*status = Status{Rule: r, Limit: limit}
+	if limit.Unlimited {
+		status.Decision = Decision{Allowed: true, Remaining: math.MaxUint32}
+		return Charge{}, false
+	}
+	cost := r.costOf(descriptor.Cost, said)
+	charge = Charge{
+		Key: NewKey(r.ID, limit, counted), Group: NewGroup(r.ID, counted), Limit: limit, Shadow: r.Shadow,
+		Cost: max(1, cost), Look: cost == 0, Force: r.CountRefused && cost > 0,
+	}
+	if said.ticket != "" {
+		status.Event = Settled
+		return charge, r.settlement(&charge, said)
+	}
+	return charge, true
 }
 
 // AddCharge appends a charge, or adds it to the one of the same key, so that a
@@ -163,20 +198,33 @@ func AddCharge(charges []Charge, charge Charge) ([]Charge, int) {
 			continue
 		}
 		switch {
-		case same.Look:
+		case charge.Look, charge.Refund:
+			// What is not given back only limits more.
+		case same.Look, same.Refund:
 			*same = charge
-		case !charge.Look:
+		default:
 			same.Cost = min(same.Cost+charge.Cost, MaxCost)
+			same.Force = same.Force || charge.Force
 		}
 		return charges, i
 	}
 	return append(charges, charge), len(charges)
 }
 
-func (s *Status) settle(outcome Outcome, charge Charge, result Result) {
+// settle completes the status of the descriptor i.
+func (s *Status) settle(outcome Outcome, charges []Charge, places []int, i int) {
+	place := places[i]
+	if place == noPlace {
+		return
+	}
+	charge, result := &charges[place], &outcome.Results[place]
+	if s.Event == Settled {
+		s.Decision = Describe(outcome.Now, charge.Limit, result.State)
+		return
+	}
 	if !result.Allowed {
-		// The state is as it was before, so this is the refusal again, with
-		// its numbers.
+		// The state admits no more than it did, so this is the refusal again,
+		// with its numbers.
 		_, s.Decision = Decide(outcome.Now, charge.Limit, result.State, charge.Cost)
 		s.Decision.Allowed = false
 		s.Event = Refused
@@ -188,6 +236,14 @@ func (s *Status) settle(outcome Outcome, charge Charge, result Result) {
 	s.Decision = Describe(outcome.Now, charge.Limit, result.State)
 	if !outcome.Admitted {
 		s.Event = Spared
+		return
+	}
+	if (s.Rule.Algorithm == Concurrency || s.Rule.Cost.Settles) && slices.Index(places, place) == i {
+		ticket := Ticket{Receipt: result.State.Receipt(charge.Limit)}
+		if !charge.Look {
+			ticket.Cost = charge.Cost
+		}
+		s.Ticket = ticket.String()
 	}
 }
 
@@ -197,6 +253,9 @@ func (l *Limiter) failed(statuses []Status, cause error) (Verdict, error) {
 	var closed *Rule
 	for i := range statuses {
 		rule := statuses[i].Rule
+		if statuses[i].Limit.Unlimited {
+			continue
+		}
 		statuses[i].Event = FailedOpen
 		if rule.FailureMode == FailClosed && !rule.Shadow {
 			statuses[i].Event = FailedClosed
@@ -216,13 +275,4 @@ func (l *Limiter) observe(status *Status) {
 	if l.observer != nil {
 		l.observer.Decided(status.Rule.ID, status.Event)
 	}
-}
-
-func tierOf(entries []Entry) string {
-	for _, entry := range entries {
-		if entry.Name == tierEntry {
-			return entry.Value
-		}
-	}
-	return ""
 }

@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
 	"time"
 
@@ -19,6 +20,8 @@ const (
 	// MaxRuleIDBytes and MaxTiers bound what one rule holds.
 	MaxRuleIDBytes = 512
 	MaxTiers       = 1000
+	// maxReserved is the percentage of a limit that reserves keep at most.
+	maxReserved = 99
 )
 
 // Algorithm says how a limit counts.
@@ -32,6 +35,14 @@ const (
 	// GCRA is the generic cell rate algorithm (ITU-T I.371 annex A): a smooth
 	// rate with a burst allowance.
 	GCRA
+	// SlidingWindow never admits more than Requests in any interval of a
+	// Window's length, wherever it begins. Up to 17 admissions in a window are
+	// remembered to the microsecond; of more, each is forgotten when it is a
+	// window old or up to a sixteenth of a window later, never earlier.
+	SlidingWindow
+	// Concurrency admits Requests at once: each takes a place until it is given
+	// back (Charge.Refund) or, as under SlidingWindow, a Window has passed.
+	Concurrency
 )
 
 // String is the algorithm's name in keys and logs.
@@ -41,6 +52,10 @@ func (a Algorithm) String() string {
 		return "fixedWindow"
 	case GCRA:
 		return "gcra"
+	case SlidingWindow:
+		return "slidingWindow"
+	case Concurrency:
+		return "concurrency"
 	}
 	return "unknown"
 }
@@ -60,29 +75,53 @@ type Limit struct {
 	// Requests is admitted per Window; 0 refuses all.
 	Requests uint32
 	// Burst is what GCRA admits at once after idleness; 0 means Requests.
-	Burst  uint32
+	Burst uint32
+	// Window is the length that is counted over; with a Calendar, its usual
+	// length; of Concurrency, how long a place is held that is never given back.
 	Window time.Duration
+	// Calendar makes a FixedWindow one of the calendar in Zone; nil is UTC.
+	Calendar Calendar
+	Zone     *time.Location
+	// Ceiling is how much of the capacity these requests may use, the rest being
+	// kept for more important ones; 0 is all of it.
+	Ceiling uint32
+	// Unlimited admits everything and counts nothing.
+	Unlimited bool
 }
 
 // Capacity is the largest cost that can ever be admitted at once.
 func (l Limit) Capacity() uint64 {
+	capacity := l.Requests
 	if l.Algorithm == GCRA && l.Burst > 0 && l.Requests > 0 {
-		return uint64(l.Burst)
+		capacity = l.Burst
 	}
-	return uint64(l.Requests)
+	if l.Ceiling > 0 {
+		capacity = min(capacity, l.Ceiling)
+	}
+	return uint64(capacity)
 }
 
 func (l Limit) validate() error {
 	var errs []error
-	if l.Algorithm != FixedWindow && l.Algorithm != GCRA {
-		errs = append(errs, errors.New("algorithm: must be fixed window or GCRA"))
+	if l.Algorithm < FixedWindow || l.Algorithm > Concurrency {
+		errs = append(errs, errors.New("algorithm: must be fixed window, GCRA, sliding window or concurrency"))
+	}
+	switch {
+	case l.Calendar > Month:
+		errs = append(errs, errors.New("calendar: must be none, day, week or month"))
+	case l.Calendar != NoCalendar && l.Algorithm != FixedWindow:
+		errs = append(errs, errors.New("calendar: applies to fixed windows only"))
+	case l.Calendar != NoCalendar && l.Window != l.Calendar.Length():
+		errs = append(errs, fmt.Errorf("window: must be %s with this calendar", l.Calendar.Length()))
+	case l.Calendar == NoCalendar && l.Zone != nil:
+		errs = append(errs, errors.New("zone: applies to a calendar only"))
 	}
 	if l.Window < MinWindow || l.Window > MaxWindow {
 		errs = append(errs, fmt.Errorf("window: %s is outside %s to %s", l.Window, MinWindow, MaxWindow))
 	} else if l.Window%time.Millisecond != 0 {
 		errs = append(errs, fmt.Errorf("window: %s is not a whole number of milliseconds", l.Window))
 	}
-	if l.Algorithm == FixedWindow && l.Burst != 0 {
+	if l.Algorithm != GCRA && l.Burst != 0 {
 		errs = append(errs, errors.New("burst: applies to GCRA only"))
 	}
 	if len(errs) == 0 && l.Algorithm == GCRA && l.Requests > 0 {
@@ -112,6 +151,27 @@ func (l Limit) spread(n uint64) (whole int64, rest uint64) {
 type TierNumbers struct {
 	Requests uint32
 	Burst    uint32
+	// Unlimited admits everything and counts nothing; the numbers are 0.
+	Unlimited bool
+}
+
+// Cost says what a request costs. The zero value is one per hit.
+type Cost struct {
+	// Number is charged at the request per hit, or more if EntryCost says so. 0
+	// looks whether anything is left, and charges nothing.
+	Number uint64
+	// Max bounds what EntryCost can say, 1 to 4,294,967,295; 0 is the cost that
+	// is not set: one per hit.
+	Max uint64
+	// Settles says that what was charged is replaced at the response's end.
+	Settles bool
+}
+
+// Reserve keeps a part of a limit for a tier and those before it in the list.
+type Reserve struct {
+	Tier string
+	// Percent of the capacity, 1 to 99.
+	Percent uint32
 }
 
 // Rule is one limit of one policy. It is immutable once in a Table.
@@ -125,6 +185,15 @@ type Rule struct {
 	// Tiers replaces Requests and Burst by the value of the entry "tier". A
 	// tier that is not named here gets the rule's own numbers.
 	Tiers map[string]TierNumbers
+	// Cost is what a request costs.
+	Cost Cost
+	// CountRefused charges requests that are refused, by this rule or another.
+	CountRefused bool
+	// Reserves keep parts of the limit for tiers, the most important first, by
+	// the value of EntryClass. They share the counters with all others.
+	Reserves []Reserve
+	// MaxOverride bounds what EntryRequests can say; 0 heeds no such entry.
+	MaxOverride uint32
 	// Digest identifies the rule's content in decision records.
 	Digest string
 	// Headers are those in which clients are told of the limit; 0 is
@@ -163,14 +232,57 @@ func (r *Rule) Validate() error {
 			errs = append(errs, config.Prefix(fmt.Sprintf("tiers[%q]: ", name), err))
 		}
 	}
+	return errors.Join(append(errs, r.validateCost(), r.validateReserves())...)
+}
+
+func (r *Rule) validateCost() error {
+	var errs []error
+	if r.Cost != (Cost{}) && (r.Cost.Max == 0 || r.Cost.Max > math.MaxUint32 || r.Cost.Number > r.Cost.Max) {
+		errs = append(errs, fmt.Errorf("cost: number is at most max, and max 1 to %d", uint32(math.MaxUint32)))
+	}
+	if r.Algorithm == Concurrency && r.Cost.Settles {
+		errs = append(errs, errors.New("cost: places are given back whole; only other algorithms settle"))
+	}
+	if r.Algorithm == Concurrency && r.CountRefused {
+		errs = append(errs, errors.New("countRefused: a refused request takes no place"))
+	}
 	return errors.Join(errs...)
+}
+
+func (r *Rule) validateReserves() error {
+	total := uint32(0)
+	for i, reserve := range r.Reserves {
+		if reserve.Percent == 0 || reserve.Percent > maxReserved {
+			return fmt.Errorf("reserves[%d]: %d percent is outside 1 to %d", i, reserve.Percent, maxReserved)
+		}
+		if total += reserve.Percent; total > maxReserved {
+			return fmt.Errorf("reserves: keep more than %d percent together", maxReserved)
+		}
+	}
+	return nil
 }
 
 // LimitFor is the limit that applies to a tier; "" is no tier.
 func (r *Rule) LimitFor(tier string) Limit {
 	limit := r.Limit
 	if numbers, ok := r.Tiers[tier]; ok {
-		limit.Requests, limit.Burst = numbers.Requests, numbers.Burst
+		limit.Requests, limit.Burst, limit.Unlimited = numbers.Requests, numbers.Burst, numbers.Unlimited
+	}
+	return limit
+}
+
+// reserved leaves to a class what is not kept for more important ones; at least
+// one, so that a small limit does not become a refusal of all.
+func (r *Rule) reserved(limit Limit, class string) Limit {
+	kept := uint64(0)
+	for _, reserve := range r.Reserves {
+		if reserve.Tier == class {
+			break
+		}
+		kept += uint64(reserve.Percent)
+	}
+	if capacity := limit.Capacity(); kept > 0 && capacity > 0 {
+		limit.Ceiling = uint32(max(1, capacity-(capacity*kept+99)/100))
 	}
 	return limit
 }
@@ -227,21 +339,4 @@ func (t *Table) IDs() []string {
 		ids = append(ids, id)
 	}
 	return ids
-}
-
-// Numbers are the integers by which a store outside this process decides a
-// cost, for FixedWindow capacity, cost and window, for GCRA the tolerance and
-// the cost as times (each whole and rest, see State), the scale and the window. possible is
-// false when the cost exceeds what the limit can ever admit; the numbers are
-// then zero.
-func (l Limit) Numbers(cost uint64) (numbers [6]int64, possible bool) {
-	if cost > l.Capacity() {
-		return numbers, false
-	}
-	if l.Algorithm != GCRA {
-		return [6]int64{int64(l.Capacity()), int64(cost), l.Window.Microseconds()}, true
-	}
-	toleranceWhole, toleranceRest := l.spread(l.Capacity())
-	costWhole, costRest := l.spread(cost)
-	return [6]int64{toleranceWhole, int64(toleranceRest), costWhole, int64(costRest), int64(l.Requests), l.Window.Microseconds()}, true
 }

@@ -16,30 +16,26 @@ import (
 
 // slow is a server whose checks end when a test says so.
 type slow struct {
-	envoyauth.Refuser
+	envoyauth.Checker
 	begun chan context.Context
 	end   chan struct{}
 }
 
-func (s *slow) Check(ctx context.Context, check *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+func (s *slow) Answer(ctx context.Context, request *extauthz.Request) *envoyauth.Answer {
 	s.begun <- ctx
 	<-s.end
-	return s.Refuser.Check(ctx, check)
+	return s.Checker.Answer(ctx, request)
 }
 
 func TestOverloadIsRefused(t *testing.T) {
 	inner := server(fixed{rulesOf(t, authtest.Route("r", authtest.Anonymous()))}, nil)
-	s := &slow{Refuser: inner, begun: make(chan context.Context, 16), end: make(chan struct{})}
+	s := &slow{Checker: inner, begun: make(chan context.Context, 16), end: make(chan struct{})}
 	limited := envoyauth.Limit(s, envoyauth.Limits{InFlight: 2, Queue: 1, Wait: 10 * time.Second})
 	answers := make(chan *authv3.CheckResponse, 16)
 	var group sync.WaitGroup
 	ask := func(ctx context.Context) {
 		group.Go(func() {
-			answer, err := limited.Check(ctx, authtest.Check("r"))
-			if err != nil {
-				t.Error(err)
-			}
-			answers <- answer
+			answers <- askWithin(ctx, t, limited, authtest.Check("r"))
 		})
 	}
 	ask(t.Context())
@@ -67,25 +63,22 @@ func TestOverloadIsRefused(t *testing.T) {
 	// Nobody waits any more for the answer: none is worked out.
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	answer, err := limited.Check(gone, authtest.Check("r"))
-	require.NoError(t, err)
+	answer := askWithin(gone, t, limited, authtest.Check("r"))
 	require.Contains(t, answer.GetDeniedResponse().GetBody(), "OVERLOADED")
 }
 
 func TestWaitingIsBounded(t *testing.T) {
 	inner := server(fixed{rulesOf(t, authtest.Route("r", authtest.Anonymous()))}, nil)
-	s := &slow{Refuser: inner, begun: make(chan context.Context, 16), end: make(chan struct{})}
+	s := &slow{Checker: inner, begun: make(chan context.Context, 16), end: make(chan struct{})}
 	limited := envoyauth.Limit(s, envoyauth.Limits{InFlight: 1, Queue: 5, Wait: time.Millisecond})
 	done := make(chan struct{})
-	go func() { defer close(done); _, _ = limited.Check(context.Background(), authtest.Check("r")) }()
+	go func() { defer close(done); askWithin(context.Background(), t, limited, authtest.Check("r")) }()
 	<-s.begun
-	answer, err := limited.Check(t.Context(), authtest.Check("r"))
-	require.NoError(t, err)
+	answer := ask(t, limited, authtest.Check("r"))
 	require.Contains(t, answer.GetDeniedResponse().GetBody(), "OVERLOADED", "it waited long enough")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	answer, err = limited.Check(ctx, authtest.Check("r"))
-	require.NoError(t, err)
+	answer = askWithin(ctx, t, limited, authtest.Check("r"))
 	require.Contains(t, answer.GetDeniedResponse().GetBody(), "OVERLOADED", "its caller's time is up")
 	close(s.end)
 	<-done
@@ -104,8 +97,7 @@ func TestChoosing(t *testing.T) {
 	inner := server(fixed{rulesOf(t, authtest.Route("r", authtest.Anonymous()), authtest.Route("named", authtest.APIKey()))}, nil)
 	s := envoyauth.Choosing(inner, chooser{"api.example": extauthz.ReasonRouteNotListed})
 	check := authtest.Check("")
-	answer, err := s.Check(t.Context(), check)
-	require.NoError(t, err)
+	answer := ask(t, s, check)
 	require.EqualValues(t, 403, answer.GetDeniedResponse().GetStatus().GetCode())
 	require.Contains(t, answer.GetDeniedResponse().GetBody(), "PERMISSION_DENIED")
 	require.Equal(t, "ROUTE_NOT_LISTED", metadataOf(answer)["reason"])
@@ -113,12 +105,10 @@ func TestChoosing(t *testing.T) {
 	check = authtest.Check("")
 	check.Attributes.ContextExtensions = nil
 	check.Attributes.Request.Http.Host = "other.example"
-	answer, err = s.Check(t.Context(), check)
-	require.NoError(t, err)
+	answer = ask(t, s, check)
 	require.NotNil(t, answer.GetOkResponse(), "the route that was chosen lets everybody through")
 
-	answer, err = s.Check(t.Context(), authtest.Check("named"))
-	require.NoError(t, err)
+	answer = ask(t, s, authtest.Check("named"))
 	require.EqualValues(t, 401, answer.GetDeniedResponse().GetStatus().GetCode(), "Envoy's word goes first")
 }
 
@@ -132,8 +122,7 @@ func FuzzCheckFields(f *testing.F) {
 	f.Fuzz(func(t *testing.T, route, method, path, host, name, value string) {
 		check := authtest.Check(route, name, value)
 		check.Attributes.Request.Http.Method, check.Attributes.Request.Http.Path, check.Attributes.Request.Http.Host = method, path, host
-		answer, err := inner.Check(t.Context(), check)
-		require.NoError(t, err)
+		answer := ask(t, inner, check)
 		if answer.GetOkResponse() != nil {
 			require.Equal(t, "open", route)
 			require.Empty(t, extauthz.Readable(host, method, path))

@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-
 	"weir.dev/extauthz"
 )
 
@@ -42,7 +40,7 @@ func (l *Limits) setDefaults() {
 // Limited is a server with a bound on the checks under way. Safe for concurrent
 // use.
 type Limited struct {
-	Refuser
+	Checker
 	limits  Limits
 	slots   chan struct{}
 	waiting atomic.Int64
@@ -50,9 +48,9 @@ type Limited struct {
 
 // Limit bounds the checks of inner. What is beyond is refused as OVERLOADED, and
 // so is a check whose caller has given up while it waited.
-func Limit(inner Refuser, limits Limits) *Limited {
+func Limit(inner Checker, limits Limits) *Limited {
 	limits.setDefaults()
-	return &Limited{Refuser: inner, limits: limits, slots: make(chan struct{}, limits.InFlight)}
+	return &Limited{Checker: inner, limits: limits, slots: make(chan struct{}, limits.InFlight)}
 }
 
 // InFlight is how many checks run.
@@ -61,10 +59,10 @@ func (l *Limited) InFlight() int { return len(l.slots) }
 // Waiting is how many checks wait to run.
 func (l *Limited) Waiting() int { return int(l.waiting.Load()) }
 
-// Check implements authv3.AuthorizationServer.
-func (l *Limited) Check(ctx context.Context, check *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+// Answer implements Checker.
+func (l *Limited) Answer(ctx context.Context, request *extauthz.Request) *Answer {
 	if !l.enter(ctx) {
-		return l.Refuse(ctx, check, extauthz.ReasonOverloaded), nil
+		return l.Refuse(ctx, request, extauthz.ReasonOverloaded)
 	}
 	defer func() { <-l.slots }()
 	if _, bounded := ctx.Deadline(); !bounded {
@@ -72,7 +70,7 @@ func (l *Limited) Check(ctx context.Context, check *authv3.CheckRequest) (*authv
 		defer cancel()
 		ctx = limited
 	}
-	return l.Refuser.Check(ctx, check)
+	return l.Checker.Answer(ctx, request)
 }
 
 // enter takes a slot; false means that the check is not to be begun.

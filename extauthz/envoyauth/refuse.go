@@ -4,29 +4,26 @@ import (
 	"context"
 	"time"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-
 	"weir.dev/extauthz"
 )
 
-// Refuser answers checks that are not decided about by rules. *Server is one.
-type Refuser interface {
-	authv3.AuthorizationServer
-	// Refuse denies a check for a reason, and counts and logs it as a decision.
-	Refuse(ctx context.Context, check *authv3.CheckRequest, reason extauthz.Reason) *authv3.CheckResponse
+// Checker answers checks. Safe for concurrent use.
+type Checker interface {
+	// Answer decides about a request, which it takes over.
+	Answer(ctx context.Context, request *extauthz.Request) *Answer
+	// Refuse denies a request without deciding, and counts and logs it as a
+	// decision.
+	Refuse(ctx context.Context, request *extauthz.Request, reason extauthz.Reason) *Answer
 }
 
-var _ Refuser = (*Server)(nil)
-
-// Refuse implements Refuser.
-func (s *Server) Refuse(ctx context.Context, check *authv3.CheckRequest, reason extauthz.Reason) *authv3.CheckResponse {
+// Refuse implements Checker.
+func (s *Server) Refuse(ctx context.Context, request *extauthz.Request, reason extauthz.Reason) *Answer {
 	started := time.Now()
-	request := toRequest(check)
 	decision := extauthz.Decision{Reason: reason, Route: request.Route}
-	response := toResponse(request, &decision)
+	answer := newAnswer(request, &decision)
 	s.observer.Decided(false, string(reason), time.Since(started))
 	s.record(ctx, request, &decision)
-	return response
+	return answer
 }
 
 // Chooser chooses a route where Envoy doesn't say which one it has chosen.
@@ -38,29 +35,24 @@ type Chooser interface {
 
 // Choosing names the route of checks that name none. A route that Envoy names is
 // taken as it is: it comes from Envoy's configuration, never from a client.
-func Choosing(inner Refuser, chooser Chooser) Refuser {
-	return &choosing{Refuser: inner, chooser: chooser}
+func Choosing(inner Checker, chooser Chooser) Checker {
+	return &choosing{Checker: inner, chooser: chooser}
 }
 
 type choosing struct {
-	Refuser
+	Checker
 	chooser Chooser
 }
 
-// Check implements authv3.AuthorizationServer.
-func (c *choosing) Check(ctx context.Context, check *authv3.CheckRequest) (*authv3.CheckResponse, error) {
-	attributes := check.GetAttributes()
-	if attributes.GetContextExtensions()[RouteExtension] != "" {
-		return c.Refuser.Check(ctx, check)
+// Answer implements Checker.
+func (c *choosing) Answer(ctx context.Context, request *extauthz.Request) *Answer {
+	if request.Route != "" {
+		return c.Checker.Answer(ctx, request)
 	}
-	http := attributes.GetRequest().GetHttp()
-	id, reason := c.chooser.Choose(http.GetHost(), http.GetMethod(), http.GetPath())
+	id, reason := c.chooser.Choose(request.Authority, request.Method, request.Target)
 	if id == "" {
-		return c.Refuse(ctx, check, reason), nil
+		return c.Refuse(ctx, request, reason)
 	}
-	if attributes.ContextExtensions == nil {
-		attributes.ContextExtensions = map[string]string{}
-	}
-	attributes.ContextExtensions[RouteExtension] = id
-	return c.Refuser.Check(ctx, check)
+	request.Route = id
+	return c.Checker.Answer(ctx, request)
 }

@@ -40,6 +40,12 @@ func toRequest(check *authv3.CheckRequest) *extauthz.Request {
 		Size:            -1,
 		Received:        http.GetSize(),
 	}
+	complete(request)
+	return request
+}
+
+// complete fills in what follows from the headers.
+func complete(request *extauthz.Request) {
 	for i := range request.Headers {
 		switch header := &request.Headers[i]; header.Name {
 		case identity.HeaderRequestID:
@@ -54,7 +60,6 @@ func toRequest(check *authv3.CheckRequest) *extauthz.Request {
 			request.GRPC = strings.HasPrefix(header.Value, "application/grpc")
 		}
 	}
-	return request
 }
 
 // body is that of the route's check, in whichever form Envoy was told to send.

@@ -27,53 +27,94 @@ func reserved() [6]string {
 	}
 }
 
-// toResponse writes a decision as Envoy's answer.
-func toResponse(request *extauthz.Request, decision *extauthz.Decision) *authv3.CheckResponse {
-	if decision.Allowed {
-		return allowed(request, decision)
-	}
-	return denied(request, decision)
+// Answer is what Envoy is told about one request. It is immutable, and holds
+// nothing of the decision that could change.
+type Answer struct {
+	// set are headers of the service's request that replace the client's, remove
+	// the names of those that go, added those added to the client's response.
+	set    []extauthz.Header
+	remove []string
+	added  []extauthz.Header
+	// denied is nil where the request may pass.
+	denied *authv3.DeniedHttpResponse
+	code   codes.Code
+	reason string
+	// metadata are the values of metadataNames.
+	metadata [metadataCount]string
 }
 
-func allowed(request *extauthz.Request, decision *extauthz.Decision) *authv3.CheckResponse {
-	ok := &authv3.OkHttpResponse{HeadersToRemove: make([]string, 0, 8)}
-	set := told(decision)
-	ok.Headers = make([]*corev3.HeaderValueOption, 0, len(set))
-	for _, header := range set {
-		ok.Headers = append(ok.Headers, overwrite(header[0], header[1]))
+func newAnswer(request *extauthz.Request, decision *extauthz.Decision) *Answer {
+	answer := &Answer{metadata: metadata(decision)}
+	if decision.Allowed {
+		answer.allow(request, decision)
+		return answer
 	}
-	isSet := func(name string) bool {
-		for _, header := range set {
-			if header[0] == name {
-				return true
-			}
+	answer.denied = refusal(request, decision)
+	for _, header := range decision.ResponseHeaders {
+		answer.denied.Headers = append(answer.denied.Headers, add(header))
+	}
+	answer.code, answer.reason = decision.Reason.Fault().Kind, string(decision.Reason)
+	return answer
+}
+
+// Allowed reports whether the request may pass.
+func (a *Answer) Allowed() bool { return a.denied == nil }
+
+func (a *Answer) allow(request *extauthz.Request, decision *extauthz.Decision) {
+	told := told(decision)
+	a.set = make([]extauthz.Header, len(told), len(told)+len(decision.UpstreamHeaders)+1)
+	for i, header := range told {
+		a.set[i] = extauthz.Header{Name: header[0], Value: header[1]}
+	}
+	names := reserved()
+	a.remove = make([]string, 0, len(names)+len(decision.CredentialHeaders)+2)
+	for _, name := range names {
+		if !a.sets(name) {
+			a.remove = append(a.remove, name)
 		}
-		return false
 	}
-	for _, name := range reserved() {
-		if !isSet(name) {
-			ok.HeadersToRemove = append(ok.HeadersToRemove, name)
-		}
-	}
-	ok.HeadersToRemove = append(ok.HeadersToRemove, decision.CredentialHeaders...)
+	a.remove = append(a.remove, decision.CredentialHeaders...)
+	identities := len(a.set)
 	if decision.CredentialCookie != nil {
-		withoutCookies(ok, request, decision.CredentialCookie)
+		a.withoutCookies(request, decision.CredentialCookie)
 	}
 	for i := range request.Headers {
 		name := request.Headers[i].Name
-		if (looksReserved(name) || owned(decision.OwnedHeaders, name)) && !isSet(name) && !contains(ok.HeadersToRemove, name) {
-			ok.HeadersToRemove = append(ok.HeadersToRemove, name)
+		if (looksReserved(name) || owned(decision.OwnedHeaders, name)) && !named(a.set[:identities], name) && !contains(a.remove, name) {
+			a.remove = append(a.remove, name)
 		}
 	}
-	upstream(ok, decision.UpstreamHeaders)
-	for _, header := range decision.ResponseHeaders {
+	a.upstream(decision.UpstreamHeaders)
+	a.added = decision.ResponseHeaders
+}
+
+func (a *Answer) sets(name string) bool { return named(a.set, name) }
+
+func named(headers []extauthz.Header, name string) bool {
+	for i := range headers {
+		if headers[i].Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// Response is the answer as Envoy's message.
+func (a *Answer) Response() *authv3.CheckResponse {
+	response := &authv3.CheckResponse{Status: &statuspb.Status{Code: int32(a.code), Message: a.reason}, DynamicMetadata: a.dynamicMetadata()}
+	if a.denied != nil {
+		response.HttpResponse = &authv3.CheckResponse_DeniedResponse{DeniedResponse: a.denied}
+		return response
+	}
+	ok := &authv3.OkHttpResponse{HeadersToRemove: a.remove}
+	for _, header := range a.set {
+		ok.Headers = append(ok.Headers, overwrite(header.Name, header.Value))
+	}
+	for _, header := range a.added {
 		ok.ResponseHeadersToAdd = append(ok.ResponseHeadersToAdd, add(header))
 	}
-	return &authv3.CheckResponse{
-		Status:          &statuspb.Status{Code: int32(codes.OK)},
-		HttpResponse:    &authv3.CheckResponse_OkResponse{OkResponse: ok},
-		DynamicMetadata: metadata(decision),
-	}
+	response.HttpResponse = &authv3.CheckResponse_OkResponse{OkResponse: ok}
+	return response
 }
 
 // looksReserved also finds the spelling with underscores, which some servers
@@ -107,18 +148,6 @@ func add(header extauthz.Header) *corev3.HeaderValueOption {
 	return &corev3.HeaderValueOption{
 		Header:       &corev3.HeaderValue{Key: header.Name, Value: header.Value},
 		AppendAction: corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
-	}
-}
-
-func denied(request *extauthz.Request, decision *extauthz.Decision) *authv3.CheckResponse {
-	response := refusal(request, decision)
-	for _, header := range decision.ResponseHeaders {
-		response.Headers = append(response.Headers, add(header))
-	}
-	return &authv3.CheckResponse{
-		Status:          &statuspb.Status{Code: int32(decision.Reason.Fault().Kind), Message: string(decision.Reason)},
-		HttpResponse:    &authv3.CheckResponse_DeniedResponse{DeniedResponse: response},
-		DynamicMetadata: metadata(decision),
 	}
 }
 
@@ -161,36 +190,33 @@ func problemBody(problem fault.Problem) string {
 	return string(raw)
 }
 
+// metadataCount is how many fields every answer's metadata has.
+const metadataCount = 13
+
+func metadataNames() [metadataCount]string {
+	return [...]string{
+		"decision", "decision_id", "reason", "policy", "route", "rule", "digest", "authenticator", "consumer", "tenant", "subject", "tier", "principal",
+	}
+}
+
 // metadata describes the decision for Envoy's access log and for the filters
 // after this one. It holds no secret, and every field in every answer.
-func metadata(decision *extauthz.Decision) *structpb.Struct {
+func metadata(decision *extauthz.Decision) [metadataCount]string {
 	outcome := "deny"
 	if decision.Allowed {
 		outcome = "allow"
 	}
 	caller := &decision.Identity
-	fields := [...][2]string{
-		{"decision", outcome},
-		{"decision_id", decision.ID},
-		{"reason", string(decision.Reason)},
-		{"policy", decision.Policy},
-		{"route", decision.Route},
-		{"rule", decision.Rule},
-		{"digest", decision.Digest},
-		{"authenticator", decision.Authenticator},
-		{"consumer", caller.Consumer},
-		{"tenant", caller.Tenant},
-		{"subject", caller.Subject},
-		{"tier", caller.Tier},
-		{"principal", caller.Principal()},
+	return [...]string{
+		outcome, decision.ID, string(decision.Reason), decision.Policy, decision.Route, decision.Rule, decision.Digest, decision.Authenticator,
+		caller.Consumer, caller.Tenant, caller.Subject, caller.Tier, caller.Principal(),
 	}
-	values := make([]structpb.Value, len(fields))
-	texts := make([]structpb.Value_StringValue, len(fields))
-	all := make(map[string]*structpb.Value, len(fields))
-	for i, field := range fields {
-		texts[i].StringValue = field[1]
-		values[i].Kind = &texts[i]
-		all[field[0]] = &values[i]
+}
+
+func (a *Answer) dynamicMetadata() *structpb.Struct {
+	fields := make(map[string]*structpb.Value, metadataCount)
+	for i, name := range metadataNames() {
+		fields[name] = structpb.NewStringValue(a.metadata[i])
 	}
-	return &structpb.Struct{Fields: all}
+	return &structpb.Struct{Fields: fields}
 }

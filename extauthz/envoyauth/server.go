@@ -7,8 +7,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-
 	"weir.dev/extauthz"
 	"weir.dev/extauthz/record"
 )
@@ -24,9 +22,8 @@ type Observer interface {
 	Decided(allowed bool, reason string, took time.Duration)
 }
 
-// Server answers envoy.service.auth.v3.Authorization. Safe for concurrent use.
+// Server decides by rules. Safe for concurrent use.
 type Server struct {
-	authv3.UnimplementedAuthorizationServer
 	rules    RuleSource
 	observer Observer
 	logger   *slog.Logger
@@ -38,7 +35,7 @@ type Server struct {
 type Keeper interface {
 	// Record comes before the answer, and may turn the decision into a denial.
 	Record(ctx context.Context, made *record.Made)
-	// Answered comes after it, and takes the request over.
+	// Answered comes once the answer is worked out, and takes the request over.
 	Answered(made record.Made)
 }
 
@@ -50,20 +47,19 @@ func NewServer(rules RuleSource, observer Observer, logger *slog.Logger, clock f
 	return &Server{rules: rules, observer: observer, logger: logger, clock: clock}
 }
 
-// Check decides about one request. It never returns an error.
-func (s *Server) Check(ctx context.Context, check *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+// Answer implements Checker.
+func (s *Server) Answer(ctx context.Context, request *extauthz.Request) *Answer {
 	started := time.Now()
-	request := toRequest(check)
 	rules, decision := s.decide(ctx, request)
 	made := record.Made{At: s.clock(), Took: time.Since(started), Rules: rules, Request: request, Decision: decision}
 	s.keep(ctx, &made)
-	response := toResponse(request, decision)
+	answer := newAnswer(request, decision)
 	s.observer.Decided(decision.Allowed, string(decision.Reason), time.Since(started))
 	s.record(ctx, request, decision)
 	if s.keeper != nil {
 		s.keeper.Answered(made)
 	}
-	return response, nil
+	return answer
 }
 
 // keep records a decision, and denies when that breaks.

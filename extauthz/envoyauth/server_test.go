@@ -2,6 +2,7 @@ package envoyauth_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"log/slog"
@@ -56,9 +57,14 @@ func server(rules envoyauth.RuleSource, log *bytes.Buffer) *envoyauth.Server {
 	return envoyauth.NewServer(rules, &authtest.Counter{}, logger, authtest.Now)
 }
 
-func ask(t testing.TB, s *envoyauth.Server, r *authv3.CheckRequest) *authv3.CheckResponse {
+func ask(t testing.TB, s envoyauth.Checker, r *authv3.CheckRequest) *authv3.CheckResponse {
 	t.Helper()
-	response, err := s.Check(t.Context(), r)
+	return askWithin(t.Context(), t, s, r)
+}
+
+func askWithin(ctx context.Context, t testing.TB, s envoyauth.Checker, r *authv3.CheckRequest) *authv3.CheckResponse { //nolint:revive // The test's own context is another.
+	t.Helper()
+	response, err := envoyauth.NewService(s).Check(ctx, r)
 	require.NoError(t, err, "a check never errs")
 	_, err = proto.Marshal(response)
 	require.NoError(t, err)
@@ -266,7 +272,7 @@ func FuzzCheck(f *testing.F) {
 func BenchmarkCheck(b *testing.B) {
 	ring := authtest.NewRing(b)
 	jwt := authtest.JWT("jwt", authtest.Provider(authtest.KeySet(b, ring.RSA)))
-	s := server(fixed{rulesOf(b, authtest.Route("r", authtest.APIKey(), jwt))}, nil)
+	s := envoyauth.NewService(server(fixed{rulesOf(b, authtest.Route("r", authtest.APIKey(), jwt))}, nil))
 	for name, check := range map[string]*authv3.CheckRequest{
 		"api-key":      authtest.Check("r", "x-api-key", authtest.GoodKey, "accept", "*/*", "user-agent", "bench"),
 		"cached-token": authtest.Check("r", "authorization", "Bearer "+ring.RSA.Token(b, nil, authtest.Claims(nil)), "accept", "*/*"),

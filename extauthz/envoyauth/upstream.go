@@ -4,17 +4,15 @@ import (
 	"slices"
 	"strings"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-
 	"weir.dev/extauthz"
 )
 
 // upstream sets headers of the service's request. Envoy removes after it sets,
 // so what is set must not be on the list of what goes.
-func upstream(ok *authv3.OkHttpResponse, headers []extauthz.Header) {
+func (a *Answer) upstream(headers []extauthz.Header) {
 	for _, header := range headers {
-		ok.Headers = append(ok.Headers, overwrite(header.Name, header.Value))
-		ok.HeadersToRemove = slices.DeleteFunc(ok.HeadersToRemove, func(name string) bool { return name == header.Name })
+		a.set = append(a.set, header)
+		a.remove = slices.DeleteFunc(a.remove, func(name string) bool { return name == header.Name })
 	}
 }
 
@@ -34,7 +32,7 @@ func owned(names []string, name string) bool {
 
 // withoutCookies takes cookies out of what the service gets. Several Cookie
 // headers become one (RFC 9113 section 8.2.3), in order.
-func withoutCookies(ok *authv3.OkHttpResponse, request *extauthz.Request, held func(name string) bool) {
+func (a *Answer) withoutCookies(request *extauthz.Request, held func(name string) bool) {
 	var kept []string
 	dropped := false
 	for i := range request.Headers {
@@ -55,9 +53,9 @@ func withoutCookies(ok *authv3.OkHttpResponse, request *extauthz.Request, held f
 	switch {
 	case !dropped:
 	case len(kept) == 0:
-		ok.HeadersToRemove = append(ok.HeadersToRemove, headerCookie)
+		a.remove = append(a.remove, headerCookie)
 	default:
-		ok.Headers = append(ok.Headers, overwrite(headerCookie, strings.Join(kept, "; ")))
+		a.set = append(a.set, extauthz.Header{Name: headerCookie, Value: strings.Join(kept, "; ")})
 	}
 }
 

@@ -3,7 +3,6 @@ package envoyauth
 import (
 	"testing"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/stretchr/testify/require"
 
 	"weir.dev/extauthz"
@@ -27,24 +26,24 @@ func TestWithoutCookies(t *testing.T) {
 		{"same prefix is another's", []string{"ours2=1; ours=secret"}, "ours2=1", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			request, ok := &extauthz.Request{}, &authv3.OkHttpResponse{}
+			request, answer := &extauthz.Request{}, &Answer{}
 			for _, value := range c.cookies {
 				request.Headers = append(request.Headers, extauthz.Header{Name: "cookie", Value: value})
 			}
-			withoutCookies(ok, request, held)
+			answer.withoutCookies(request, held)
 			got := ""
-			for _, header := range ok.GetHeaders() {
-				got = header.GetHeader().GetValue()
+			for _, header := range answer.set {
+				got = header.Value
 			}
 			require.Equal(t, c.want, got)
-			require.Equal(t, c.removed, contains(ok.GetHeadersToRemove(), "cookie"))
+			require.Equal(t, c.removed, contains(answer.remove, "cookie"))
 		})
 	}
 }
 
 func TestUpstreamHeadersSurviveRemoval(t *testing.T) {
-	ok := &authv3.OkHttpResponse{HeadersToRemove: []string{"x-api-key", "authorization"}}
-	upstream(ok, []extauthz.Header{{Name: "authorization", Value: "Bearer theirs"}})
-	require.Equal(t, []string{"x-api-key"}, ok.GetHeadersToRemove(), "Envoy removes after it sets")
-	require.Equal(t, "Bearer theirs", ok.GetHeaders()[0].GetHeader().GetValue())
+	answer := &Answer{remove: []string{"x-api-key", "authorization"}}
+	answer.upstream([]extauthz.Header{{Name: "authorization", Value: "Bearer theirs"}})
+	require.Equal(t, []string{"x-api-key"}, answer.remove, "Envoy removes after it sets")
+	require.Equal(t, "Bearer theirs", answer.set[0].Value)
 }

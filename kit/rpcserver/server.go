@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -38,6 +39,9 @@ type Options struct {
 	// Endless are full method names, such as "/pkg.Service/Watch", of streams that
 	// go on until somebody ends them: draining does, at once, without an error.
 	Endless []string
+	// Codec reads and writes messages in the place of gRPC's own, which is used
+	// where it is nil.
+	Codec encoding.CodecV2
 }
 
 // Server is one listening gRPC server.
@@ -82,7 +86,7 @@ func New(cfg Config, options Options) (*Server, error) {
 	server := &Server{
 		config: cfg, logger: options.Logger, listener: listener, metrics: metrics, draining: guard.draining,
 		health: health.NewServer(),
-		grpc: grpc.NewServer(
+		grpc: grpc.NewServer(append(codecOf(options),
 			grpc.Creds(transport),
 			grpc.MaxRecvMsgSize(cfg.MaxMessageBytes),
 			grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams),
@@ -92,12 +96,19 @@ func New(cfg Config, options Options) (*Server, error) {
 			grpc.StatsHandler(otelgrpc.NewServerHandler()),
 			grpc.ChainUnaryInterceptor(metrics.UnaryServerInterceptor(), guard.unary),
 			grpc.ChainStreamInterceptor(metrics.StreamServerInterceptor(), guard.stream),
-		),
+		)...),
 	}
 	healthpb.RegisterHealthServer(server.grpc, server.health)
 	reflection.Register(server.grpc)
 	server.SetServing(false)
 	return server, nil
+}
+
+func codecOf(options Options) []grpc.ServerOption {
+	if options.Codec == nil {
+		return nil
+	}
+	return []grpc.ServerOption{grpc.ForceServerCodecV2(options.Codec)}
 }
 
 func transportOf(cfg Config, admission *admission) (credentials.TransportCredentials, error) {

@@ -98,6 +98,7 @@ type CertificateSource struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=64
 	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="is not a range such as 10.0.0.0/8"
 	TrustedCIDRs []string `json:"trustedCIDRs,omitempty"`
 	// Elements that X-Forwarded-Client-Cert has to have, 1 (default) to 16; the

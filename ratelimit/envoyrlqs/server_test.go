@@ -40,7 +40,8 @@ func dial(t *testing.T, store ratelimit.Store) reports {
 	}
 	hourly := ratelimit.Limit{Algorithm: ratelimit.FixedWindow, Requests: 100, Window: 24 * time.Hour}
 	table, err := ratelimit.NewTable([]*ratelimit.Rule{
-		{ID: "a/b/c", Limit: hourly}, {ID: "a/b/open", Limit: hourly, FailureMode: ratelimit.FailOpen},
+		{ID: "a/b/c", Limit: hourly},
+		{ID: "a/b/open", Limit: hourly, FailureMode: ratelimit.FailOpen},
 		{ID: "a/b/short", Limit: ratelimit.Limit{Algorithm: ratelimit.FixedWindow, Requests: 100, Window: time.Second}},
 	})
 	require.NoError(t, err)

@@ -28,6 +28,8 @@ func toResponse(verdict ratelimit.Verdict) *rlsv3.RateLimitResponse {
 	if !verdict.Allowed {
 		response.OverallCode = rlsv3.RateLimitResponse_OVER_LIMIT
 		response.DynamicMetadata = refusalMetadata(verdict)
+	} else {
+		response.DynamicMetadata = tickets(verdict)
 	}
 	for i := range verdict.Statuses {
 		response.Statuses[i] = toStatus(&verdict.Statuses[i])
@@ -43,6 +45,10 @@ func toStatus(status *ratelimit.Status) *rlsv3.RateLimitResponse_DescriptorStatu
 	}
 	if status.Event == ratelimit.FailedOpen {
 		return wire // nothing is known about the numbers
+	}
+	if status.Limit.Unlimited {
+		wire.LimitRemaining = status.Decision.Remaining
+		return wire
 	}
 	wire.CurrentLimit = &rlsv3.RateLimitResponse_RateLimit{
 		Name: status.Rule.ID, RequestsPerUnit: status.Limit.Requests, Unit: unitOf(status.Limit.Window),
@@ -103,6 +109,31 @@ func refusalMetadata(verdict ratelimit.Verdict) *structpb.Struct {
 		fields["violated"] = structpb.NewListValue(&structpb.ListValue{Values: names})
 	}
 	return &structpb.Struct{Fields: fields}
+}
+
+// metadataTickets is the field of the dynamic metadata that holds, by rule, what
+// Envoy returns to us in the entry ratelimit.EntryTicket when a request is over.
+const metadataTickets = "tickets"
+
+// tickets are nil for requests of whose end nothing is to be told.
+func tickets(verdict ratelimit.Verdict) *structpb.Struct {
+	var byRule map[string]*structpb.Value
+	for i := range verdict.Statuses {
+		status := &verdict.Statuses[i]
+		if status.Ticket == "" {
+			continue
+		}
+		if byRule == nil {
+			byRule = map[string]*structpb.Value{}
+		}
+		byRule[status.Rule.ID] = structpb.NewStringValue(status.Ticket)
+	}
+	if byRule == nil {
+		return nil
+	}
+	return &structpb.Struct{Fields: map[string]*structpb.Value{
+		metadataTickets: structpb.NewStructValue(&structpb.Struct{Fields: byRule}),
+	}}
 }
 
 // headers tell clients of the limits, each in the ways that its rule asks for.
@@ -173,9 +204,11 @@ func appendOlder(list []*corev3.HeaderValue, prefix string, status *ratelimit.St
 }
 
 // public says whether clients are told of a limit: shadow limits and those that
-// show no headers are not theirs to know, and an unanswered one has no numbers.
+// show no headers are not theirs to know, an unanswered or absent one has no
+// numbers, and when a request is over there is nobody to tell.
 func public(status *ratelimit.Status) bool {
-	return !status.Rule.Shadow && !status.Rule.Headers.Has(ratelimit.HeadersNone) && status.Event != ratelimit.FailedOpen
+	return !status.Rule.Shadow && !status.Rule.Headers.Has(ratelimit.HeadersNone) && !status.Limit.Unlimited &&
+		status.Event != ratelimit.FailedOpen && status.Event != ratelimit.Settled
 }
 
 // nameOf is the last segment of the rule's id, or the id where another limit of

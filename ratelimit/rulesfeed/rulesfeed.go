@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
+	_ "time/tzdata" // the zones of calendars, on hosts without them
 
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -56,6 +58,10 @@ func decodeOne(name string, resource *anypb.Any) (*ratelimit.Rule, error) {
 		rule.Algorithm = ratelimit.FixedWindow
 	case rulesv1.RateLimitRule_ALGORITHM_GCRA:
 		rule.Algorithm = ratelimit.GCRA
+	case rulesv1.RateLimitRule_ALGORITHM_SLIDING_WINDOW:
+		rule.Algorithm = ratelimit.SlidingWindow
+	case rulesv1.RateLimitRule_ALGORITHM_CONCURRENCY:
+		rule.Algorithm = ratelimit.Concurrency
 	default:
 		return nil, fmt.Errorf("algorithm: %s is not supported", message.GetAlgorithm())
 	}
@@ -70,15 +76,24 @@ func decodeOne(name string, resource *anypb.Any) (*ratelimit.Rule, error) {
 	if err := decodeHeaders(rule, message.GetHeaders()); err != nil {
 		return nil, err
 	}
-	if err := message.GetWindow().CheckValid(); err != nil {
-		return nil, fmt.Errorf("window: %w", err)
+	if err := decodeWindow(rule, &message); err != nil {
+		return nil, err
 	}
-	rule.Window = message.GetWindow().AsDuration()
 	if tiers := message.GetTiers(); len(tiers) > 0 {
 		rule.Tiers = make(map[string]ratelimit.TierNumbers, len(tiers))
 		for tier, numbers := range tiers {
-			rule.Tiers[tier] = ratelimit.TierNumbers{Requests: numbers.GetRequests(), Burst: numbers.GetBurst()}
+			rule.Tiers[tier] = ratelimit.TierNumbers{Requests: numbers.GetRequests(), Burst: numbers.GetBurst(), Unlimited: numbers.GetUnlimited()}
 		}
+	}
+	rule.CountRefused, rule.MaxOverride = message.GetCountRefused(), message.GetMaxOverride()
+	if cost := message.GetCost(); cost != nil {
+		if cost.GetMax() == 0 {
+			return nil, errors.New("cost.max: must be at least 1")
+		}
+		rule.Cost = ratelimit.Cost{Number: uint64(cost.GetNumber()), Max: uint64(cost.GetMax()), Settles: cost.GetSettles()}
+	}
+	for _, reserve := range message.GetReserves() {
+		rule.Reserves = append(rule.Reserves, ratelimit.Reserve{Tier: reserve.GetTier(), Percent: reserve.GetPercent()})
 	}
 	return rule, nil
 }
@@ -98,5 +113,39 @@ func decodeHeaders(rule *ratelimit.Rule, headers []rulesv1.RateLimitRule_Headers
 	if rule.Headers.Has(ratelimit.HeadersNone) && rule.Headers != ratelimit.HeadersNone {
 		return errors.New("headers: none stands alone")
 	}
+	return nil
+}
+
+// decodeWindow reads the length that is counted over, or the calendar.
+func decodeWindow(rule *ratelimit.Rule, message *rulesv1.RateLimitRule) error {
+	switch message.GetCalendar() {
+	case rulesv1.RateLimitRule_CALENDAR_UNSPECIFIED:
+		if message.GetTimeZone() != "" {
+			return errors.New("time_zone: applies to a calendar only")
+		}
+		if err := message.GetWindow().CheckValid(); err != nil {
+			return fmt.Errorf("window: %w", err)
+		}
+		rule.Window = message.GetWindow().AsDuration()
+		return nil
+	case rulesv1.RateLimitRule_CALENDAR_DAY:
+		rule.Calendar = ratelimit.Day
+	case rulesv1.RateLimitRule_CALENDAR_WEEK:
+		rule.Calendar = ratelimit.Week
+	case rulesv1.RateLimitRule_CALENDAR_MONTH:
+		rule.Calendar = ratelimit.Month
+	default:
+		return fmt.Errorf("calendar: %s is not supported", message.GetCalendar())
+	}
+	if message.GetWindow() != nil {
+		return errors.New("window: is the calendar's")
+	}
+	rule.Window = rule.Calendar.Length()
+	// Local is a name that LoadLocation takes, for whatever this host has.
+	zone, err := time.LoadLocation(message.GetTimeZone())
+	if err != nil || zone == time.Local {
+		return fmt.Errorf("time_zone: %q is not in the IANA database of time zones", message.GetTimeZone())
+	}
+	rule.Zone = zone
 	return nil
 }

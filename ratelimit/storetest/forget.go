@@ -29,7 +29,7 @@ func RunForget(t *testing.T, store ratelimit.Store) {
 				require.True(t, take(other))
 			}
 			require.False(t, take(key))
-			require.NoError(t, forgetter.Forget(t.Context(), []ratelimit.Key{key, "never seen"}))
+			require.NoError(t, forgetter.Forget(t.Context(), []ratelimit.Charge{{Key: key}, {Key: "never seen"}}))
 			require.True(t, take(key), "its allowance is back")
 			require.True(t, take(key))
 			require.False(t, take(key), "and is counted as before")

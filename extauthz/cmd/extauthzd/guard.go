@@ -82,14 +82,14 @@ func (s *httpSettings) validate() error {
 
 // guarded puts before the server what bounds its load, and what chooses routes
 // (nil for nothing).
-func guarded(cfg *settings, runtime *daemon.Runtime, server envoyauth.Refuser, chooser envoyauth.Chooser) (authv3.AuthorizationServer, error) {
+func guarded(cfg *settings, runtime *daemon.Runtime, server envoyauth.Checker, chooser envoyauth.Chooser) (*envoyauth.Service, error) {
 	if chooser != nil {
 		server = envoyauth.Choosing(server, chooser)
 	}
 	limited := envoyauth.Limit(server, envoyauth.Limits{
 		InFlight: cfg.Limits.InFlight, Queue: cfg.Limits.Queue, Wait: cfg.Limits.Wait.Std(),
 	})
-	return limited, telemetry.RegisterLoad(runtime.Registry, limited.InFlight, limited.Waiting)
+	return envoyauth.NewService(limited), telemetry.RegisterLoad(runtime.Registry, limited.InFlight, limited.Waiting)
 }
 
 // webServer serves ext_authz over HTTP; without an address it does nothing.

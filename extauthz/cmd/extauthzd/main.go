@@ -9,7 +9,6 @@ import (
 	"os"
 	"time"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"golang.org/x/sync/errgroup"
 
 	"weir.dev/extauthz"
@@ -74,7 +73,7 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	}
 	server, err := rpcserver.New(cfg.Server, rpcserver.Options{
 		Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Quiet: true,
-		Reserved: []string{decisionService},
+		Reserved: []string{decisionService}, Codec: envoyauth.Codec(),
 	})
 	if err != nil {
 		return err
@@ -99,7 +98,7 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	if err != nil {
 		return err
 	}
-	authv3.RegisterAuthorizationServer(server.GRPC(), answering)
+	answering.Register(server.GRPC())
 	if feed.Current() == nil {
 		server.SetServing(false) // names the service just registered
 	} else {

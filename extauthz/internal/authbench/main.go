@@ -24,6 +24,7 @@ import (
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -32,6 +33,8 @@ import (
 	"weir.dev/extauthz"
 	"weir.dev/extauthz/envoyauth"
 	"weir.dev/extauthz/internal/authtest"
+	"weir.dev/extauthz/record"
+	"weir.dev/extauthz/telemetry"
 	"weir.dev/extauthz/token"
 )
 
@@ -72,7 +75,7 @@ func run(serve, keySet string, many bool, calls int, out string) error {
 	if out == "" {
 		return nil
 	}
-	page := "# What a check costs\n\nMade by `go run ./internal/authbench` in extauthz; server CPU for each call with 64 in flight, beside a gRPC ext_authz server that\nalways says yes, in the same run. Compare within the table.\n\n" + table.String()
+	page := "# What a check costs\n\nMade by `go run ./internal/authbench` in extauthz; server CPU for each call with 64 in flight, beside a gRPC ext_authz server that\nalways says yes, in the same run, in turns. Decisions are recorded; of metrics there are the server's own. Compare within the table.\n\n" + table.String()
 	return os.WriteFile(filepath.Clean(out), []byte(page), 0o644) //nolint:gosec // a page of the documentation
 }
 
@@ -110,34 +113,51 @@ func request(route string, headers ...string) *authv3.CheckRequest {
 	return authtest.Check(route, append(all, headers...)...)
 }
 
+// rounds in which the kinds take turns, so that what else the machine does falls
+// on all of them.
+const rounds = 10
+
 func measureAll(table *strings.Builder, ring authtest.Ring, keys string, many bool, calls int) error {
 	size := "few keys and routes"
 	if many {
 		size = "100,000 API keys, 10,000 routes"
 	}
 	fmt.Fprintf(table, "## %s\n\n| check | CPU µs/call | × | resident MiB |\n| --- | ---: | ---: | ---: |\n", size)
-	base := 0.0
-	for _, k := range kinds(ring) {
-		n := calls
-		if k.check == nil { // each token is a new one, and making them takes time
-			n = min(calls, 8000)
-			k.check = tokens(ring, n)
+	var subjects []*subject
+	defer func() {
+		for _, s := range subjects {
+			s.stop()
 		}
-		cost, resident, err := measure(k, keys, many, n)
+	}()
+	for _, k := range kinds(ring) {
+		n := calls / rounds
+		if k.check == nil { // each token is a new one, and making them takes time
+			n = min(n, 800)
+			k.check = tokens(ring, n*(rounds+1))
+		}
+		s, err := start(k, keys, many, n)
 		if err != nil {
 			return fmt.Errorf("%s: %w", k.name, err)
 		}
-		if base == 0 {
-			base = cost
+		subjects = append(subjects, s)
+	}
+	for round := range rounds + 1 {
+		for _, s := range subjects {
+			if err := s.round(round); err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
 		}
-		fmt.Fprintf(table, "| %s | %.1f | %.2f | %.0f |\n", k.name, cost, cost/base, resident)
+	}
+	base := subjects[0].cost()
+	for _, s := range subjects {
+		fmt.Fprintf(table, "| %s | %.1f | %.2f | %.0f |\n", s.name, s.cost(), s.cost()/base, resident(s.server.Process.Pid))
 	}
 	table.WriteString("\n")
 	return nil
 }
 
 func tokens(ring authtest.Ring, n int) func(int) *authv3.CheckRequest {
-	checks := make([]*authv3.CheckRequest, n+n/10+1)
+	checks := make([]*authv3.CheckRequest, n)
 	var group sync.WaitGroup
 	for part := range runtime.NumCPU() {
 		group.Go(func() {
@@ -150,42 +170,64 @@ func tokens(ring authtest.Ring, n int) func(int) *authv3.CheckRequest {
 	return func(i int) *authv3.CheckRequest { return checks[i] }
 }
 
-// measure starts the server, warms it up by a tenth, and counts.
-func measure(k kind, keys string, many bool, n int) (micros, residentMiB float64, err error) {
+// subject is a server that is measured.
+type subject struct {
+	kind
+	n      int
+	server *exec.Cmd
+	conn   *grpc.ClientConn
+	spent  float64 // seconds of CPU time, without the first round
+}
+
+func start(k kind, keys string, many bool, n int) (*subject, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
-	server := exec.CommandContext(context.Background(), self, "-serve", k.server, "-keys", keys, fmt.Sprint("-many=", many)) //nolint:gosec // this program
-	server.Stderr = os.Stderr
-	stdout, err := server.StdoutPipe()
+	s := &subject{kind: k, n: n}
+	s.server = exec.CommandContext(context.Background(), self, "-serve", k.server, "-keys", keys, fmt.Sprint("-many=", many)) //nolint:gosec // this program
+	s.server.Stderr = os.Stderr
+	stdout, err := s.server.StdoutPipe()
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
-	if err := server.Start(); err != nil {
-		return 0, 0, err
+	if err := s.server.Start(); err != nil {
+		return nil, err
 	}
-	defer func() { _ = server.Process.Kill(); _ = server.Wait() }()
 	var address string
 	if _, err := fmt.Fscanln(stdout, &address); err != nil {
-		return 0, 0, fmt.Errorf("the server did not start: %w", err)
+		s.stop()
+		return nil, fmt.Errorf("the server did not start: %w", err)
 	}
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return 0, 0, err
+	if s.conn, err = grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+		s.stop()
+		return nil, err
 	}
-	defer func() { _ = conn.Close() }()
-	client := authv3.NewAuthorizationClient(conn)
-	warm := n / 10
-	if err := load(client, k, 0, warm); err != nil {
-		return 0, 0, err
-	}
-	before := cpu(server.Process.Pid)
-	if err := load(client, k, warm, n); err != nil {
-		return 0, 0, err
-	}
-	return (cpu(server.Process.Pid) - before) / float64(n) * 1e6, resident(server.Process.Pid), nil
+	return s, nil
 }
+
+func (s *subject) stop() {
+	if s.conn != nil {
+		_ = s.conn.Close()
+	}
+	_ = s.server.Process.Kill()
+	_ = s.server.Wait()
+}
+
+// round makes the calls of a round; the first is to warm up.
+func (s *subject) round(round int) error {
+	before := cpu(s.server.Process.Pid)
+	if err := load(authv3.NewAuthorizationClient(s.conn), s.kind, round*s.n, s.n); err != nil {
+		return err
+	}
+	if round > 0 {
+		s.spent += cpu(s.server.Process.Pid) - before
+	}
+	return nil
+}
+
+// cost is the CPU time of a call in microseconds.
+func (s *subject) cost() float64 { return s.spent / float64(rounds*s.n) * 1e6 }
 
 func load(client authv3.AuthorizationClient, k kind, from, n int) error {
 	var next, failed atomic.Int64
@@ -247,17 +289,28 @@ func child(mode, keySet string, many bool) error {
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer()
-	var service authv3.AuthorizationServer = &noop{answer: &authv3.CheckResponse{HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{}}}}
-	if mode == "weir" {
+	server := grpc.NewServer(grpc.ForceServerCodecV2(envoyauth.Codec()))
+	if mode == "noop" {
+		server = grpc.NewServer()
+		answer := &authv3.CheckResponse{HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{}}}
+		authv3.RegisterAuthorizationServer(server, &noop{answer: answer})
+	} else {
 		rules, err := rulesOf(keySet, many)
 		if err != nil {
 			return err
 		}
 		own := envoyauth.NewServer(current{rules}, &authtest.Counter{}, slog.New(slog.NewJSONHandler(io.Discard, nil)), time.Now)
-		service = envoyauth.Limit(own, envoyauth.Limits{})
+		metrics, err := telemetry.NewRecords(prometheus.NewRegistry())
+		if err != nil {
+			return err
+		}
+		keeper, err := record.NewKeeper(record.Options{Server: "bench", Recent: 1000, Events: metrics})
+		if err != nil {
+			return err
+		}
+		own.Keep(keeper)
+		envoyauth.NewService(envoyauth.Limit(own, envoyauth.Limits{})).Register(server)
 	}
-	authv3.RegisterAuthorizationServer(server, service)
 	if _, err := fmt.Fprintln(os.Stdout, listener.Addr()); err != nil {
 		return err
 	}

@@ -122,7 +122,7 @@ func (s *server) openStore() (ratelimit.Store, error) {
 		return nil, err
 	}
 	s.close = client.Close
-	store, err := redis.New(client, redis.Options{Prefix: cfg.Redis.KeyPrefix})
+	store, err := redis.New(client, redis.Options{Prefix: cfg.Redis.KeyPrefix, Groups: cfg.Redis.Groups})
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}

@@ -1,4 +1,5 @@
-// Package redistest starts real Redis servers for tests, on Unix sockets.
+// Package redistest starts real Redis servers for tests: single ones on Unix
+// sockets or with TLS and a password, clusters, and sentinels.
 package redistest
 
 import (
@@ -7,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,8 +22,13 @@ const startTimeout = 20 * time.Second
 
 // Server is one redis-server, stopped when the test ends.
 type Server struct {
-	dir     string
-	binary  string
+	dir    string
+	binary string
+	// arguments are those of redis-server, dir and logging left out.
+	arguments []string
+	// ready is what the server logs when it serves, in lower case.
+	ready   string
+	url     string
 	command *exec.Cmd
 	waited  chan struct{}
 }
@@ -29,27 +36,40 @@ type Server struct {
 // Start starts a server or fails the test with what to do.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	binary, err := exec.LookPath("redis-server")
-	require.NoError(t, err, "these tests need a real Redis: install it so that redis-server is on PATH (Debian: apt-get install redis-server)")
-	dir, err := os.MkdirTemp("", "redis") // not t.TempDir: socket paths must be short
-	require.NoError(t, err)
-	server := &Server{dir: dir, binary: binary}
-	t.Cleanup(func() {
-		server.Kill(t)
-		_ = os.RemoveAll(dir)
-	})
+	server := newServer(t)
+	socket := filepath.Join(server.dir, "s")
+	server.url = "unix://" + socket
+	server.arguments = []string{"--port", "0", "--unixsocket", socket}
 	server.Restart(t)
 	return server
 }
 
+// newServer makes a server that is not started, in a directory of its own.
+func newServer(t testing.TB) *Server {
+	t.Helper()
+	binary, err := exec.LookPath("redis-server")
+	require.NoError(t, err, "these tests need a real Redis: install it so that redis-server is on PATH (Debian: apt-get install redis-server)")
+	dir, err := os.MkdirTemp("", "redis") // not t.TempDir: socket paths must be short
+	require.NoError(t, err)
+	server := &Server{dir: dir, binary: binary, ready: "ready to accept connections"}
+	t.Cleanup(func() {
+		server.Kill(t)
+		_ = os.RemoveAll(dir)
+	})
+	return server
+}
+
 // URL is where the server listens.
-func (s *Server) URL() string { return "unix://" + filepath.Join(s.dir, "s") }
+func (s *Server) URL() string { return s.url }
 
 // Restart starts a server that was killed, with nothing kept.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
-	s.command = exec.CommandContext(context.Background(), s.binary, "--port", "0", "--unixsocket", filepath.Join(s.dir, "s"),
-		"--save", "", "--appendonly", "no", "--dir", s.dir, "--daemonize", "no", "--loglevel", "notice")
+	arguments := append(slices.Clone(s.arguments), "--dir", s.dir, "--daemonize", "no", "--loglevel", "notice")
+	if !slices.Contains(arguments, "--sentinel") {
+		arguments = append(arguments, "--save", "", "--appendonly", "no")
+	}
+	s.command = exec.CommandContext(context.Background(), s.binary, arguments...)
 	output, err := s.command.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, s.command.Start())
@@ -62,7 +82,7 @@ func (s *Server) Restart(t testing.TB) {
 			if !announced {
 				lines.WriteString(scanner.Text() + "\n")
 			}
-			if !announced && strings.Contains(strings.ToLower(scanner.Text()), "ready to accept connections") {
+			if !announced && strings.Contains(strings.ToLower(scanner.Text()), s.ready) {
 				announced = true
 				close(ready)
 			}

@@ -93,25 +93,23 @@ func (s *Store) Take(_ context.Context, charges []ratelimit.Charge) (ratelimit.O
 	// The clock is read under the locks: decisions on a key then happen in the
 	// order of their times.
 	outcome.Now = s.clock().UnixMicro()
+	var stateSpace [8]ratelimit.State
+	after := stateSpace[:0]
 	for i := range charges {
 		charge, result := &charges[i], &outcome.Results[i]
 		result.State = s.shards[indexes[i]].get(charge.Key)
-		next, decision := ratelimit.Decide(outcome.Now, charge.Limit, result.State, charge.Cost)
+		next, decision := charge.Apply(outcome.Now, result.State)
+		after = append(after, next)
 		result.Allowed = decision.Allowed
-		if decision.Allowed && !charge.Look {
-			result.State = next
-		}
 		outcome.Admitted = outcome.Admitted && (decision.Allowed || charge.Shadow)
 	}
 	for i := range charges {
 		charge, result := &charges[i], &outcome.Results[i]
-		shard := &s.shards[indexes[i]]
-		switch {
-		case !outcome.Admitted:
-			result.State = shard.get(charge.Key)
-		case result.Allowed && !charge.Look:
-			s.evicted.Add(shard.put(charge.Key, result.State, result.State.Expiry(charge.Limit), outcome.Now))
+		if !charge.Applies(result.Allowed, outcome.Admitted) || after[i] == result.State {
+			continue
 		}
+		result.State = after[i]
+		s.evicted.Add(s.shards[indexes[i]].put(charge.Key, result.State, result.State.Expiry(charge.Limit), outcome.Now))
 	}
 	return outcome, nil
 }

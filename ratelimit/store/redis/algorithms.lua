@@ -2,15 +2,16 @@
 -- microseconds, with a rest in 1/scale microseconds for GCRA, so that every
 -- number is an integer below 2^53.
 --
--- algorithms[letter](value, arguments, at) gets what the key holds ('' for
--- nothing) and where its numbers begin in the packed arguments. It returns false
--- if the charge is refused, otherwise true, what the key shall hold, and when
--- that may expire, in microseconds; nil if the expiry that the key has will do.
--- A value of another form than the algorithm's own counts as nothing.
+-- algorithms[letter](value, arguments, at, force) gets what the key holds ('' for
+-- nothing), where its numbers begin in the packed arguments (Charge.Numbers), and
+-- whether the charge is made though it be refused. It returns whether the charge is
+-- allowed, what the key shall hold, if it is to change, and when that may expire, in
+-- microseconds; nil if the expiry that the key has will do. A value of another form
+-- than the algorithm's own counts as nothing.
 --
--- refunds[letter](value, arguments, at) takes the same and returns what the key
--- shall hold after the charge is taken back, or nil if there is nothing to take
--- back. It never leaves less charged than if the charge had not been.
+-- refunds[letter](value, arguments, at) gives back a part of a charge as
+-- ratelimit.Refund does. It returns what the key shall hold, or nil if there is
+-- nothing to give back. The key's expiry stays.
 --
 -- now is the instant of the call; see clock.lua.
 local unpackNumbers, packNumbers = struct.unpack, struct.pack
@@ -19,7 +20,8 @@ local algorithms, refunds = {}, {}
 -- Each form begins with a byte of its own, so that what an older version or
 -- another program wrote isn't taken for it.
 local FIXED, FIXED_BYTES = '<Bdd', 17
-local GCRA, GCRA_BYTES = '<Bdddd', 33
+local GCRA, GCRA_BYTES = '<Bddddd', 41
+local LOG, MARK, MARK_BYTES, MAX_MARKS, MAX_COST = 3, 'dI4', 12, 17, 4294967295
 
 local function readFixed(value)
   if #value == FIXED_BYTES then
@@ -29,43 +31,57 @@ local function readFixed(value)
   return -1, 0
 end
 
--- Numbers: capacity, cost, window.
-algorithms.f = function(value, arguments, at)
-  local capacity, cost, window = unpackNumbers('<ddd', arguments, at)
-  local start = now - math.fmod(now, window)
+local function countWindow(value, capacity, cost, start, finish, force)
   local from, used = readFixed(value)
   local expiry
-  if from >= start and from <= start + window then
+  if from >= start and from <= finish then
     start = from
   else
     used = 0
-    expiry = start + window
+    expiry = finish
   end
-  if used + cost > capacity then return false end
-  return true, packNumbers(FIXED, 1, start, used + cost), expiry
+  local allowed = used + cost <= capacity
+  if not allowed and not force then return false end
+  return allowed, packNumbers(FIXED, 1, start, math.min(used + cost, 2^50)), expiry
+end
+
+algorithms.f = function(value, arguments, at, force)
+  local capacity, cost, window = unpackNumbers('<ddd', arguments, at)
+  local start = now - math.fmod(now, window)
+  return countWindow(value, capacity, cost, start, start + window, force)
+end
+
+-- nil says that now is in none of the periods.
+algorithms.c = function(value, arguments, at, force)
+  local capacity, cost, a, b, c, d = unpackNumbers('<dddddd', arguments, at)
+  if now < a or now >= d then return nil end
+  if now < b then return countWindow(value, capacity, cost, a, b, force) end
+  if now < c then return countWindow(value, capacity, cost, b, c, force) end
+  return countWindow(value, capacity, cost, c, d, force)
 end
 
 refunds.f = function(value, arguments, at)
-  local _, cost, window = unpackNumbers('<ddd', arguments, at)
+  local cost, charged = unpackNumbers('<dd', arguments, at)
   local from, used = readFixed(value)
-  if from > now or from + window <= now or used < cost then return nil end
-  return packNumbers(FIXED, 1, from, used - cost)
+  if from ~= charged then return nil end
+  return packNumbers(FIXED, 1, from, math.max(0, used - cost))
 end
+refunds.c = refunds.f
 
 local function readGCRA(value)
   if #value == GCRA_BYTES then
-    local form, at, rest, scale, granted = unpackNumbers(GCRA, value)
-    if form == 2 then return at, rest, scale, granted end
+    local form, at, rest, scale, granted, back = unpackNumbers(GCRA, value)
+    if form == 2 then return at, rest, scale, granted, back end
   end
-  return 0, 0, 0, 0
+  return 0, 0, 0, 0, 0
 end
 
--- Numbers: tolerance whole, tolerance rest, cost whole, cost rest, scale, window.
-algorithms.g = function(value, arguments, at)
-  local fullWhole, fullRest, costWhole, costRest, rate, window = unpackNumbers('<dddddd', arguments, at)
-  local arrival, rest, scale, granted = readGCRA(value)
+algorithms.g = function(value, arguments, at, force)
+  local fullWhole, fullRest, costWhole, costRest, rate, longest = unpackNumbers('<dddddd', arguments, at)
+  local before, rest, scale, granted, back = readGCRA(value)
+  local arrival = before
   fullWhole = fullWhole + now
-  local longest = fullWhole + window
+  longest = longest + now
   if scale ~= rate and scale ~= 0 then
     if rest > 0 then arrival = arrival + 1 end
     rest = 0
@@ -77,13 +93,19 @@ algorithms.g = function(value, arguments, at)
     arrival = now
     rest = 0
   end
+  if before > now and before > arrival then back = back + before - arrival + 1 end
   arrival = arrival + costWhole
   rest = rest + costRest
   if rest >= rate then
     arrival = arrival + 1
     rest = rest - rate
   end
-  if arrival > fullWhole or (arrival == fullWhole and rest > fullRest) then return false end
+  local allowed = arrival < fullWhole or (arrival == fullWhole and rest <= fullRest)
+  if not allowed and not force then return false end
+  if arrival >= longest then
+    arrival = longest
+    rest = 0
+  end
   -- The expiry moves with every charge, so one for longer is asked for, and
   -- another only when that one has become too short.
   local expiry
@@ -91,19 +113,102 @@ algorithms.g = function(value, arguments, at)
     granted = arrival + 1 + fullWhole - now
     expiry = granted
   end
-  return true, packNumbers(GCRA, 2, arrival, rest, rate, granted), expiry
+  return allowed, packNumbers(GCRA, 2, arrival, rest, rate, granted, back), expiry
 end
 
 refunds.g = function(value, arguments, at)
-  local _, _, costWhole, costRest, rate = unpackNumbers('<ddddd', arguments, at)
-  local arrival, rest, scale, granted = readGCRA(value)
-  -- Under other numbers the charge stays: it is no longer known what it was.
-  if scale ~= rate or arrival <= now then return nil end
+  local costWhole, costRest, rate, chargedAt, chargedBack = unpackNumbers('<ddddd', arguments, at)
+  local arrival, rest, scale, granted, back = readGCRA(value)
+  if scale ~= rate or arrival < now then return nil end
+  local undrained = chargedAt - math.max(0, back - chargedBack) - now
+  if undrained <= 0 then return nil end
+  if costWhole >= undrained then
+    costWhole = undrained
+    costRest = 0
+  end
   arrival = arrival - costWhole
-  rest = rest - costRest
-  if rest < 0 then
+  if rest < costRest then
     arrival = arrival - 1
     rest = rest + rate
   end
-  return packNumbers(GCRA, 2, arrival, rest, rate, granted)
+  rest = rest - costRest
+  if arrival < now then
+    arrival = now
+    rest = 0
+  end
+  if costRest > 0 then costWhole = costWhole + 1 end
+  return packNumbers(GCRA, 2, arrival, rest, rate, granted, back + costWhole)
+end
+
+-- The marks of a log that count, as two lists, and their sum.
+local function readLog(value, window)
+  local times, costs, n, used = {}, {}, 0, 0
+  if string.byte(value) == LOG and (#value - 1) % MARK_BYTES == 0 then
+    local position, time, cost = 2
+    while position <= #value do
+      time, cost, position = unpackNumbers('<' .. MARK, value, position)
+      if time > now - window and time <= now + window then
+        n = n + 1
+        times[n], costs[n] = time, cost
+        used = used + cost
+      end
+    end
+  end
+  return times, costs, n, used
+end
+
+local function packLog(times, costs, n)
+  local flat = {}
+  for i = 1, n do
+    flat[2 * i - 1], flat[2 * i] = times[i], costs[i]
+  end
+  return packNumbers('<B' .. string.rep(MARK, n), LOG, unpack(flat))
+end
+
+local function join(times, costs, i)
+  costs[i + 1] = math.min(MAX_COST, costs[i + 1] + costs[i])
+  table.remove(times, i)
+  table.remove(costs, i)
+end
+
+algorithms.s = function(value, arguments, at, force)
+  local capacity, cost, window, slot = unpackNumbers('<dddd', arguments, at)
+  local times, costs, n, used = readLog(value, window)
+  local allowed = used + cost <= capacity
+  if not allowed and not force then return false end
+  local time = now
+  cost = math.min(MAX_COST, cost)
+  if n > 0 and times[n] >= time then
+    time = times[n]
+    costs[n] = math.min(MAX_COST, costs[n] + cost)
+  else
+    n = n + 1
+    times[n], costs[n] = time, cost
+  end
+  if n > MAX_MARKS then
+    for i = n - 1, 1, -1 do
+      if math.floor(times[i] / slot) == math.floor(times[i + 1] / slot) then join(times, costs, i) end
+    end
+    while #times > MAX_MARKS do join(times, costs, 1) end
+    n = #times
+  end
+  return allowed, packLog(times, costs, n), time + window
+end
+
+refunds.s = function(value, arguments, at)
+  local cost, charged, window = unpackNumbers('<ddd', arguments, at)
+  if charged <= now - window then return nil end
+  local times, costs, n = readLog(value, window)
+  for i = 1, n do
+    if times[i] >= charged then
+      costs[i] = costs[i] - math.min(cost, costs[i])
+      if costs[i] == 0 then
+        table.remove(times, i)
+        table.remove(costs, i)
+        n = n - 1
+      end
+      return packLog(times, costs, n)
+    end
+  end
+  return nil
 end

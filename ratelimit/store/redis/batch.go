@@ -14,6 +14,8 @@ var ErrFull = errors.New("redis: too many requests wait for the store")
 // request is one request's part of a call. It holds nothing of the caller's, who
 // may leave before the call ends.
 type request struct {
+	// group is the one that all keys are of.
+	group    int
 	keys     []string
 	charges  []byte // see appendRequest
 	deadline time.Time
@@ -48,11 +50,11 @@ type batcher struct {
 	armed bool
 }
 
-// do sends a request and waits for its answer, no longer than ctx allows.
-func (b *batcher) do(ctx context.Context, r *request) error {
+// send queues a request or sends it at once.
+func (b *batcher) send(r *request) error {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if len(b.queue) >= b.maxQueue {
-		b.mu.Unlock()
 		return ErrFull
 	}
 	b.queue = append(b.queue, r)
@@ -63,7 +65,12 @@ func (b *batcher) do(ctx context.Context, r *request) error {
 	default:
 		b.arm()
 	}
-	b.mu.Unlock()
+	return nil
+}
+
+// wait waits for the answer, no longer than ctx allows. Who gives up while the
+// request is queued has it dropped there.
+func (r *request) wait(ctx context.Context) error {
 	select {
 	case <-r.done:
 		return r.err

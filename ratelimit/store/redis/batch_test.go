@@ -33,13 +33,15 @@ func newHeld(maxWait time.Duration) *held {
 
 // send sends a request named key in the background and returns when it is queued
 // or under way.
-func (h *held) send(ctx context.Context, key string, err *error, part *string) {
+func (h *held) ask(ctx context.Context, key string, err *error, part *string) {
 	h.mu.Lock()
 	before := len(h.queue) + len(h.calls)
 	h.mu.Unlock()
 	r := &request{keys: []string{key}, done: make(chan struct{})}
 	h.answers.Go(func() {
-		*err = h.do(ctx, r)
+		if *err = h.send(r); *err == nil {
+			*err = r.wait(ctx)
+		}
 		*part = r.part
 	})
 	for {
@@ -63,10 +65,10 @@ func names(batch []*request) (all string) {
 func TestWhatComesDuringACallGoesWithTheNext(t *testing.T) {
 	h := newHeld(time.Hour)
 	errs, parts := make([]error, 6), make([]string, 6)
-	h.send(t.Context(), "0", &errs[0], &parts[0])
+	h.ask(t.Context(), "0", &errs[0], &parts[0])
 	require.Equal(t, "0", names(<-h.calls), "one that comes alone goes at once")
 	for i := 1; i < 4; i++ {
-		h.send(t.Context(), strconv.Itoa(i), &errs[i], &parts[i])
+		h.ask(t.Context(), strconv.Itoa(i), &errs[i], &parts[i])
 	}
 	require.Empty(t, h.calls, "while a call is under way")
 	h.letGo <- nil
@@ -78,7 +80,7 @@ func TestWhatComesDuringACallGoesWithTheNext(t *testing.T) {
 	for i := 1; i < 4; i++ {
 		require.ErrorContains(t, errs[i], "broken", "an error of the call is one of every request in it")
 	}
-	h.send(t.Context(), "5", &errs[5], &parts[5])
+	h.ask(t.Context(), "5", &errs[5], &parts[5])
 	require.Equal(t, "5", names(<-h.calls))
 	h.letGo <- nil
 	h.answers.Wait()
@@ -90,15 +92,15 @@ func TestAFullBatchDoesNotWait(t *testing.T) {
 	var errs [16]error
 	var parts [16]string
 	for i := range 5 {
-		h.send(t.Context(), string(rune('a'+i)), &errs[i], &parts[i])
+		h.ask(t.Context(), string(rune('a'+i)), &errs[i], &parts[i])
 	}
 	require.Equal(t, "a", names(<-h.calls))
 	require.Equal(t, "bcde", names(<-h.calls), "beside the first call")
 	for i := 5; i < 15; i++ {
-		h.send(t.Context(), string(rune('a'+i)), &errs[i], &parts[i])
+		h.ask(t.Context(), string(rune('a'+i)), &errs[i], &parts[i])
 	}
 	require.Empty(t, h.calls, "no more than maxCalls at once")
-	require.ErrorIs(t, h.do(t.Context(), &request{keys: []string{"z"}}), ErrFull, "and no more than maxQueue wait")
+	require.ErrorIs(t, h.send(&request{keys: []string{"z"}}), ErrFull, "and no more than maxQueue wait")
 	for range 5 { // the two, and the ten in batches of at most four
 		h.letGo <- nil
 	}
@@ -113,25 +115,26 @@ func TestASlowCallDoesNotHoldUpTheNext(t *testing.T) {
 	h := newHeld(time.Millisecond)
 	var errs [2]error
 	var parts [2]string
-	h.send(t.Context(), "a", &errs[0], &parts[0])
+	h.ask(t.Context(), "a", &errs[0], &parts[0])
 	<-h.calls
-	h.answers.Go(func() { errs[1] = h.do(t.Context(), &request{keys: []string{"b"}, done: make(chan struct{})}) })
+	second := &request{keys: []string{"b"}, done: make(chan struct{})}
+	require.NoError(t, h.send(second))
 	require.Equal(t, "b", names(<-h.calls), "though the first has not ended")
 	h.letGo <- nil
 	h.letGo <- nil
 	h.answers.Wait()
-	require.NoError(t, errors.Join(errs[:]...))
+	require.NoError(t, errors.Join(errs[0], second.wait(t.Context())))
 }
 
 func TestWhoeverGivesUpInTheQueueIsNotSent(t *testing.T) {
 	h := newHeld(time.Hour)
 	var errs [3]error
 	var parts [3]string
-	h.send(t.Context(), "a", &errs[0], &parts[0])
+	h.ask(t.Context(), "a", &errs[0], &parts[0])
 	<-h.calls
 	impatient, cancel := context.WithCancel(t.Context())
-	h.send(impatient, "b", &errs[1], &parts[1])
-	h.send(t.Context(), "c", &errs[2], &parts[2])
+	h.ask(impatient, "b", &errs[1], &parts[1])
+	h.ask(t.Context(), "c", &errs[2], &parts[2])
 	cancel()
 	require.Eventually(t, func() bool {
 		h.mu.Lock()

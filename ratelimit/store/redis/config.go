@@ -34,6 +34,10 @@ type Config struct {
 	TLS TLSConfig `yaml:"tls"`
 	// KeyPrefix starts every key. Default "weir".
 	KeyPrefix string `yaml:"keyPrefix"`
+	// Groups is the number of hash tags that keys are spread over, 1 to 1024. 0
+	// (default) is 64 with mode cluster and 1 otherwise. All replicas must agree;
+	// another number starts all counters afresh.
+	Groups int `yaml:"groups"`
 	// PoolSize bounds the connections. Default 64.
 	PoolSize int `yaml:"poolSize"`
 }
@@ -65,6 +69,9 @@ func (c *Config) Validate() error {
 	}
 	if !validPrefix(c.KeyPrefix) {
 		errs = append(errs, fmt.Errorf("keyPrefix: %q must be 1 to 64 letters, digits, dots, colons, dashes or underscores", c.KeyPrefix))
+	}
+	if c.Groups < 0 || c.Groups > MaxGroups {
+		errs = append(errs, fmt.Errorf("groups: %d is outside 0 to %d", c.Groups, MaxGroups))
 	}
 	if c.PoolSize < 1 || c.PoolSize > 10_000 {
 		errs = append(errs, fmt.Errorf("poolSize: %d is outside 1 to 10000", c.PoolSize))

@@ -14,6 +14,8 @@ const (
 	flagLook = 1 << iota
 	flagShadow
 	flagRefuse
+	flagRefund
+	flagForce
 )
 
 // What the script says of a request.
@@ -21,45 +23,45 @@ const (
 	verdictRefused = iota
 	verdictAdmitted
 	verdictBroken
+	verdictClock
 )
 
-// The letters of algorithms in algorithms.lua, and the bytes that their values
-// begin with.
+// The bytes that the values of algorithms.lua begin with.
 const (
-	letterFixed = 'f'
-	letterGCRA  = 'g'
-	formFixed   = 1
-	formGCRA    = 2
+	formFixed = 1
+	formGCRA  = 2
+	formLog   = 3
 )
 
 // maxCharges is what the byte that counts a request's charges can say.
 const maxCharges = 255
 
 // appendRequest appends what the script needs to know of a request's charges,
-// its keys left out.
-func appendRequest(buffer []byte, charges []ratelimit.Charge) []byte {
+// its keys left out; clock is the caller's.
+func appendRequest(buffer []byte, clock ratelimit.Time, charges []ratelimit.Charge) []byte {
 	buffer = append(buffer, byte(len(charges)))
 	for i := range charges {
-		buffer = appendCharge(buffer, &charges[i])
+		buffer = appendCharge(buffer, clock, &charges[i])
 	}
 	return buffer
 }
 
-func appendCharge(buffer []byte, charge *ratelimit.Charge) []byte {
-	letter, count := byte(letterFixed), 3
-	if charge.Limit.Algorithm == ratelimit.GCRA {
-		letter, count = letterGCRA, 6
-	}
-	numbers, possible := charge.Limit.Numbers(charge.Cost)
+func appendCharge(buffer []byte, clock ratelimit.Time, charge *ratelimit.Charge) []byte {
+	letter, numbers, count, possible := charge.Numbers(clock)
 	flags := byte(0)
-	if charge.Look {
-		flags |= flagLook
-	}
-	if charge.Shadow {
-		flags |= flagShadow
-	}
-	if !possible {
-		flags |= flagRefuse
+	for _, flag := range [...]struct {
+		set  bool
+		flag byte
+	}{
+		{charge.Look, flagLook},
+		{charge.Shadow, flagShadow},
+		{!possible && !charge.Refund, flagRefuse},
+		{charge.Refund, flagRefund},
+		{charge.Force, flagForce},
+	} {
+		if flag.set {
+			flags |= flag.flag
+		}
 	}
 	buffer = append(buffer, letter, flags, byte(8*count))
 	for _, number := range numbers[:count] {
@@ -70,9 +72,9 @@ func appendCharge(buffer []byte, charge *ratelimit.Charge) []byte {
 
 var errForeign = errors.New("the script's answer has another form than it should; is another program using its keys?")
 
-// split cuts the script's answer into those of its requests, which have counts
+// cut cuts the script's answer into those of its requests, which have counts
 // charges each; each part is called with the whole's time.
-func split(answer string, counts []int, each func(i int, now ratelimit.Time, part string)) error {
+func cut(answer string, counts []int, each func(i int, now ratelimit.Time, part string)) error {
 	if len(answer) < 8 {
 		return errForeign
 	}
@@ -101,10 +103,13 @@ func split(answer string, counts []int, each func(i int, now ratelimit.Time, par
 	return nil
 }
 
-// parse reads one part of the answer, as split cut it.
+// parse reads one part of the answer, as cut cut it.
 func parse(now ratelimit.Time, part string, charges []ratelimit.Charge) (ratelimit.Outcome, error) {
 	if part[0] == verdictBroken {
 		return ratelimit.Outcome{}, errors.New("a key of ours holds another type of value; is another program using our keys?")
+	}
+	if part[0] == verdictClock {
+		return ratelimit.Outcome{}, errors.New("its clock is more than a period of the calendar away from this one's; set both right")
 	}
 	outcome := ratelimit.Outcome{Now: now, Admitted: part[0] == verdictAdmitted, Results: make([]ratelimit.Result, len(charges))}
 	part = part[1:]
@@ -122,10 +127,15 @@ func parse(now ratelimit.Time, part string, charges []ratelimit.Charge) (ratelim
 // parseState reads what algorithms.lua wrote; another form is the zero value.
 func parseState(algorithm ratelimit.Algorithm, value string) ratelimit.State {
 	switch {
-	case algorithm == ratelimit.GCRA && len(value) == 33 && value[0] == formGCRA:
-		return ratelimit.State{At: int64(number(value[1:])), Count: uint64(number(value[9:])), Scale: uint32(number(value[17:]))}
+	case value == "":
+	case algorithm == ratelimit.GCRA && len(value) == 41 && value[0] == formGCRA:
+		return ratelimit.State{
+			At: int64(number(value[1:])), Count: uint64(number(value[9:])), Scale: uint32(number(value[17:])), Back: int64(number(value[33:])),
+		}
 	case algorithm == ratelimit.FixedWindow && len(value) == 17 && value[0] == formFixed:
 		return ratelimit.State{At: int64(number(value[1:])), Count: uint64(number(value[9:]))}
+	case (algorithm == ratelimit.SlidingWindow || algorithm == ratelimit.Concurrency) && value[0] == formLog:
+		return ratelimit.State{Log: value[1:]}
 	}
 	return ratelimit.State{}
 }

@@ -8,9 +8,9 @@ import (
 )
 
 // Forget implements ratelimit.Forgetter.
-func (s *Store) Forget(ctx context.Context, keys []ratelimit.Key) error {
-	for _, key := range keys {
-		if err := s.client.Unlink(ctx, s.prefix+string(key)).Err(); err != nil {
+func (s *Store) Forget(ctx context.Context, charges []ratelimit.Charge) error {
+	for i := range charges {
+		if err := s.client.Unlink(ctx, s.prefixes[s.groupOf(&charges[i])]+string(charges[i].Key)).Err(); err != nil {
 			return fmt.Errorf("redis: %w", err)
 		}
 	}

@@ -4,16 +4,18 @@
 // the other, each atomically. It owns the form of keys and values there. It has
 // no breaker: package guard wraps it.
 //
-// All keys of an instance carry one hash tag, its prefix, because a request's
-// limits are decided atomically and Redis Cluster does that within one slot
-// only. On a cluster one shard therefore carries the limits of one prefix.
+// On a Redis Cluster keys are spread over groups, each of which has a hash tag
+// and so lies in one slot. A request whose counters are all in one group is
+// decided at one instant, as on a single server. One whose counters are in
+// several is charged in all at once, and if one refuses, the others get back
+// what they were charged: see split.go for what that promises.
 package redis
 
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -45,21 +47,34 @@ const (
 	callTimeout = 5 * time.Second
 )
 
+// Bounds of Options.Groups.
+const (
+	// DefaultClusterGroups spreads well over some ten shards.
+	DefaultClusterGroups = 64
+	MaxGroups            = 1024
+)
+
 // Options of a Store.
 type Options struct {
-	// Prefix starts every key and is its hash tag. Required, without braces.
+	// Prefix starts every key and is in its hash tag. Required, without braces.
 	Prefix string
+	// Groups is the number of hash tags, 1 to MaxGroups; 0 takes
+	// DefaultClusterGroups for a cluster and 1 otherwise. All replicas must agree;
+	// another number starts all counters afresh.
+	Groups int
 	// Clock replaces the server's clock, for tests only.
 	Clock func() time.Time
 }
 
 // Store is a ratelimit.Store over a client that it does not own.
 type Store struct {
-	client  goredis.UniversalClient
-	script  *goredis.Script
-	prefix  string
-	clock   func() time.Time
-	batches batcher
+	client   goredis.UniversalClient
+	cluster  *goredis.ClusterClient // nil if it is none
+	source   string
+	digest   string
+	prefixes []string // by group
+	clock    func() time.Time
+	lanes    lanes
 }
 
 // New makes a store. It does not connect.
@@ -67,15 +82,31 @@ func New(client goredis.UniversalClient, options Options) (*Store, error) {
 	if !validPrefix(options.Prefix) {
 		return nil, fmt.Errorf("keyPrefix: %q must be 1 to 64 letters, digits, dots, colons, dashes or underscores", options.Prefix)
 	}
-	store := &Store{
-		client: client, script: goredis.NewScript(clockScript + algorithmsScript + takeScript),
-		prefix: "{" + options.Prefix + "}", clock: options.Clock,
+	if options.Groups < 0 || options.Groups > MaxGroups {
+		return nil, fmt.Errorf("groups: %d is outside 1 to %d", options.Groups, MaxGroups)
 	}
-	store.batches = batcher{call: store.call, maxBatch: maxBatch, maxQueue: maxQueue, maxCalls: maxCalls, maxWait: maxWait}
+	source := clockScript + algorithmsScript + takeScript
+	store := &Store{client: client, source: source, digest: goredis.NewScript(source).Hash(), clock: options.Clock}
+	store.cluster, _ = client.(*goredis.ClusterClient)
+	switch groups := options.Groups; {
+	case groups == 1, groups == 0 && store.cluster == nil:
+		store.prefixes = []string{"{" + options.Prefix + "}"}
+	default:
+		if groups == 0 {
+			groups = DefaultClusterGroups
+		}
+		for group := range groups {
+			store.prefixes = append(store.prefixes, fmt.Sprintf("{%s.%d}", options.Prefix, group))
+		}
+	}
+	store.lanes.make = func(node goredis.UniversalClient) *batcher {
+		call := func(batch []*request) { store.call(node, batch) }
+		return &batcher{call: call, maxBatch: maxBatch, maxQueue: maxQueue, maxCalls: maxCalls, maxWait: maxWait}
+	}
 	return store, nil
 }
 
-// Ping reports whether the server answers.
+// Ping reports whether the server answers; of a cluster, one of its nodes.
 func (s *Store) Ping(ctx context.Context) error { return s.client.Ping(ctx).Err() }
 
 // Take implements ratelimit.Store. ctx bounds the wait, dialling included: what
@@ -84,77 +115,78 @@ func (s *Store) Take(ctx context.Context, charges []ratelimit.Charge) (ratelimit
 	if err := checkCharges(charges); err != nil {
 		return ratelimit.Outcome{}, err
 	}
-	r := &request{keys: make([]string, len(charges)), charges: make([]byte, 0, 1+51*len(charges)), done: make(chan struct{})}
-	r.deadline, _ = ctx.Deadline()
-	for i := range charges {
-		r.keys[i] = s.prefix + string(charges[i].Key)
-	}
-	r.charges = appendRequest(r.charges, charges)
-	if err := s.batches.do(ctx, r); err != nil {
-		return ratelimit.Outcome{}, fmt.Errorf("redis: %w", err)
-	}
-	outcome, err := parse(r.now, r.part, charges)
+	outcome, err := s.take(ctx, charges)
 	if err != nil {
 		return ratelimit.Outcome{}, fmt.Errorf("redis: %w", err)
 	}
 	return outcome, nil
 }
 
-// call decides a batch in one call of the script. It lasts as long as the most
-// patient of its requests.
-func (s *Store) call(batch []*request) {
-	deadline, size, count := batch[0].deadline, 0, 0
-	for _, r := range batch {
-		if deadline.IsZero() || r.deadline.IsZero() {
-			deadline = time.Time{}
-		} else if r.deadline.After(deadline) {
-			deadline = r.deadline
+func (s *Store) take(ctx context.Context, charges []ratelimit.Charge) (ratelimit.Outcome, error) {
+	group := s.groupOf(&charges[0])
+	for i := range charges[1:] {
+		if s.groupOf(&charges[i+1]) != group {
+			return s.takeSplit(ctx, charges, s.byGroup(charges))
 		}
-		size += len(r.charges)
-		count += len(r.keys)
 	}
-	if deadline.IsZero() {
-		deadline = time.Now().Add(callTimeout)
-	}
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
-	defer cancel()
-	answer, err := s.run(ctx, batch, size, count)
-	counts := make([]int, len(batch))
-	for i, r := range batch {
-		counts[i] = len(r.keys)
-	}
+	r := s.newRequest(ctx, group, charges)
+	err := s.send(ctx, r)
 	if err == nil {
-		err = split(answer, counts, func(i int, now ratelimit.Time, part string) { batch[i].answer(now, part, nil) })
+		err = r.wait(ctx)
+	}
+	if errors.Is(err, errTryAgain) {
+		// The keys are in one slot that is under way from one node to another,
+		// some here and some there: each by itself can be charged.
+		return s.takeSplit(ctx, charges, s.byKey(charges))
 	}
 	if err != nil {
-		for _, r := range batch {
-			r.answer(0, "", err)
-		}
+		return ratelimit.Outcome{}, err
 	}
+	return parse(r.now, r.part, charges)
 }
 
-// run calls the script, by its digest where the server knows it.
-func (s *Store) run(ctx context.Context, batch []*request, size, count int) (string, error) {
-	arguments := make([]any, 0, 5+count)
-	arguments = append(arguments, "evalsha", s.script.Hash(), count)
-	charges := make([]byte, 0, size)
-	for _, r := range batch {
-		for i := range r.keys {
-			arguments = append(arguments, &r.keys[i])
+func (s *Store) newRequest(ctx context.Context, group int, charges []ratelimit.Charge) *request {
+	r := &request{
+		group: group, keys: make([]string, len(charges)),
+		charges: make([]byte, 0, 1+51*len(charges)), done: make(chan struct{}),
+	}
+	r.deadline, _ = ctx.Deadline()
+	for i := range charges {
+		r.keys[i] = s.prefixes[group] + string(charges[i].Key)
+	}
+	r.charges = appendRequest(r.charges, s.now(), charges)
+	return r
+}
+
+// send sends a request to the node that has its slot.
+func (s *Store) send(ctx context.Context, r *request) error {
+	node := s.client
+	if s.cluster != nil {
+		var err error
+		if node, err = s.cluster.MasterForKey(ctx, s.prefixes[r.group]); err != nil {
+			return err
 		}
-		charges = append(charges, r.charges...)
 	}
-	now := any("")
+	return s.lanes.of(node).send(r)
+}
+
+func (s *Store) groupOf(charge *ratelimit.Charge) int {
+	if len(s.prefixes) == 1 {
+		return 0
+	}
+	group := charge.Group
+	if group == 0 {
+		group = ratelimit.NewGroup(string(charge.Key)+"/", nil)
+	}
+	return int(group % uint64(len(s.prefixes)))
+}
+
+// now is this process's clock; see Charge.Numbers.
+func (s *Store) now() ratelimit.Time {
 	if s.clock != nil {
-		now = s.clock().UnixMicro()
+		return s.clock().UnixMicro()
 	}
-	arguments = append(arguments, now, charges)
-	answer, err := s.client.Do(ctx, arguments...).Text()
-	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
-		arguments[0], arguments[1] = "eval", clockScript+algorithmsScript+takeScript
-		answer, err = s.client.Do(ctx, arguments...).Text()
-	}
-	return answer, err
+	return time.Now().UnixMicro()
 }
 
 func validPrefix(prefix string) bool {

@@ -158,6 +158,7 @@ func TestConfigSaysWhatIsWrongWithoutThePassword(t *testing.T) {
 		"not a url":     {func(c *redis.Config) { c.URL = "redis://u:hunter2@h:port" }, "url:"},
 		"mode":          {func(c *redis.Config) { c.Mode = "many" }, "mode:"},
 		"prefix":        {func(c *redis.Config) { c.KeyPrefix = "a{b" }, "keyPrefix:"},
+		"groups":        {func(c *redis.Config) { c.Groups = redis.MaxGroups + 1 }, "groups:"},
 		"pool":          {func(c *redis.Config) { c.PoolSize = 0 }, "poolSize:"},
 		"half a client": {func(c *redis.Config) { c.TLS.CertFile = "x" }, "tls:"},
 	} {

@@ -82,6 +82,11 @@ const (
 	RateLimitRule_ALGORITHM_FIXED_WINDOW RateLimitRule_Algorithm = 1
 	// Generic cell rate algorithm: smooth rate with a burst allowance.
 	RateLimitRule_ALGORITHM_GCRA RateLimitRule_Algorithm = 2
+	// Never more than requests in any interval of the window's length.
+	RateLimitRule_ALGORITHM_SLIDING_WINDOW RateLimitRule_Algorithm = 3
+	// Requests at once: each holds a place until its response is over, at most
+	// for window.
+	RateLimitRule_ALGORITHM_CONCURRENCY RateLimitRule_Algorithm = 4
 )
 
 // Enum value maps for RateLimitRule_Algorithm.
@@ -90,11 +95,15 @@ var (
 		0: "ALGORITHM_UNSPECIFIED",
 		1: "ALGORITHM_FIXED_WINDOW",
 		2: "ALGORITHM_GCRA",
+		3: "ALGORITHM_SLIDING_WINDOW",
+		4: "ALGORITHM_CONCURRENCY",
 	}
 	RateLimitRule_Algorithm_value = map[string]int32{
-		"ALGORITHM_UNSPECIFIED":  0,
-		"ALGORITHM_FIXED_WINDOW": 1,
-		"ALGORITHM_GCRA":         2,
+		"ALGORITHM_UNSPECIFIED":    0,
+		"ALGORITHM_FIXED_WINDOW":   1,
+		"ALGORITHM_GCRA":           2,
+		"ALGORITHM_SLIDING_WINDOW": 3,
+		"ALGORITHM_CONCURRENCY":    4,
 	}
 )
 
@@ -123,6 +132,60 @@ func (x RateLimitRule_Algorithm) Number() protoreflect.EnumNumber {
 // Deprecated: Use RateLimitRule_Algorithm.Descriptor instead.
 func (RateLimitRule_Algorithm) EnumDescriptor() ([]byte, []int) {
 	return file_weir_rules_v1_ratelimit_proto_rawDescGZIP(), []int{0, 0}
+}
+
+// Calendar is a period of the calendar.
+type RateLimitRule_Calendar int32
+
+const (
+	RateLimitRule_CALENDAR_UNSPECIFIED RateLimitRule_Calendar = 0
+	RateLimitRule_CALENDAR_DAY         RateLimitRule_Calendar = 1
+	// From Monday.
+	RateLimitRule_CALENDAR_WEEK  RateLimitRule_Calendar = 2
+	RateLimitRule_CALENDAR_MONTH RateLimitRule_Calendar = 3
+)
+
+// Enum value maps for RateLimitRule_Calendar.
+var (
+	RateLimitRule_Calendar_name = map[int32]string{
+		0: "CALENDAR_UNSPECIFIED",
+		1: "CALENDAR_DAY",
+		2: "CALENDAR_WEEK",
+		3: "CALENDAR_MONTH",
+	}
+	RateLimitRule_Calendar_value = map[string]int32{
+		"CALENDAR_UNSPECIFIED": 0,
+		"CALENDAR_DAY":         1,
+		"CALENDAR_WEEK":        2,
+		"CALENDAR_MONTH":       3,
+	}
+)
+
+func (x RateLimitRule_Calendar) Enum() *RateLimitRule_Calendar {
+	p := new(RateLimitRule_Calendar)
+	*p = x
+	return p
+}
+
+func (x RateLimitRule_Calendar) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RateLimitRule_Calendar) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_rules_v1_ratelimit_proto_enumTypes[2].Descriptor()
+}
+
+func (RateLimitRule_Calendar) Type() protoreflect.EnumType {
+	return &file_weir_rules_v1_ratelimit_proto_enumTypes[2]
+}
+
+func (x RateLimitRule_Calendar) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RateLimitRule_Calendar.Descriptor instead.
+func (RateLimitRule_Calendar) EnumDescriptor() ([]byte, []int) {
+	return file_weir_rules_v1_ratelimit_proto_rawDescGZIP(), []int{0, 1}
 }
 
 // Headers in which clients are told of the limit.
@@ -170,11 +233,11 @@ func (x RateLimitRule_Headers) String() string {
 }
 
 func (RateLimitRule_Headers) Descriptor() protoreflect.EnumDescriptor {
-	return file_weir_rules_v1_ratelimit_proto_enumTypes[2].Descriptor()
+	return file_weir_rules_v1_ratelimit_proto_enumTypes[3].Descriptor()
 }
 
 func (RateLimitRule_Headers) Type() protoreflect.EnumType {
-	return &file_weir_rules_v1_ratelimit_proto_enumTypes[2]
+	return &file_weir_rules_v1_ratelimit_proto_enumTypes[3]
 }
 
 func (x RateLimitRule_Headers) Number() protoreflect.EnumNumber {
@@ -183,7 +246,7 @@ func (x RateLimitRule_Headers) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RateLimitRule_Headers.Descriptor instead.
 func (RateLimitRule_Headers) EnumDescriptor() ([]byte, []int) {
-	return file_weir_rules_v1_ratelimit_proto_rawDescGZIP(), []int{0, 1}
+	return file_weir_rules_v1_ratelimit_proto_rawDescGZIP(), []int{0, 2}
 }
 
 // RateLimitRule is a resource: one limit of one RateLimitPolicy. Its resource
@@ -208,6 +271,20 @@ type RateLimitRule struct {
 	Tiers map[string]*TierLimit `protobuf:"bytes,8,rep,name=tiers,proto3" json:"tiers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Hash of the rule content (hex), for decision records.
 	Digest string `protobuf:"bytes,9,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Fixed windows only: counts by the calendar; window is not set then.
+	Calendar RateLimitRule_Calendar `protobuf:"varint,10,opt,name=calendar,proto3,enum=weir.rules.v1.RateLimitRule_Calendar" json:"calendar,omitempty"`
+	// Name of the calendar's zone in the IANA database; empty is UTC.
+	TimeZone string `protobuf:"bytes,11,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// What a request costs; unset is 1.
+	Cost *LimitCost `protobuf:"bytes,12,opt,name=cost,proto3" json:"cost,omitempty"`
+	// Refused requests are charged, too.
+	CountRefused bool `protobuf:"varint,13,opt,name=count_refused,json=countRefused,proto3" json:"count_refused,omitempty"`
+	// Tiers for which a part of the limit is kept, the most important first; the
+	// descriptor then carries an entry "weir.class", which does not count apart.
+	Reserves []*LimitReserve `protobuf:"bytes,14,rep,name=reserves,proto3" json:"reserves,omitempty"`
+	// Most requests that an entry "weir.requests" can ask for instead of the
+	// rule's; 0 means that no entry is heeded.
+	MaxOverride uint32 `protobuf:"varint,15,opt,name=max_override,json=maxOverride,proto3" json:"max_override,omitempty"`
 	// None listed means HEADERS_STANDARD.
 	Headers       []RateLimitRule_Headers `protobuf:"varint,30,rep,packed,name=headers,proto3,enum=weir.rules.v1.RateLimitRule_Headers" json:"headers,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -307,6 +384,48 @@ func (x *RateLimitRule) GetDigest() string {
 	return ""
 }
 
+func (x *RateLimitRule) GetCalendar() RateLimitRule_Calendar {
+	if x != nil {
+		return x.Calendar
+	}
+	return RateLimitRule_CALENDAR_UNSPECIFIED
+}
+
+func (x *RateLimitRule) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *RateLimitRule) GetCost() *LimitCost {
+	if x != nil {
+		return x.Cost
+	}
+	return nil
+}
+
+func (x *RateLimitRule) GetCountRefused() bool {
+	if x != nil {
+		return x.CountRefused
+	}
+	return false
+}
+
+func (x *RateLimitRule) GetReserves() []*LimitReserve {
+	if x != nil {
+		return x.Reserves
+	}
+	return nil
+}
+
+func (x *RateLimitRule) GetMaxOverride() uint32 {
+	if x != nil {
+		return x.MaxOverride
+	}
+	return 0
+}
+
 func (x *RateLimitRule) GetHeaders() []RateLimitRule_Headers {
 	if x != nil {
 		return x.Headers
@@ -314,18 +433,141 @@ func (x *RateLimitRule) GetHeaders() []RateLimitRule_Headers {
 	return nil
 }
 
+// LimitCost says what a request costs.
+type LimitCost struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Charged at the request, unless an entry "weir.cost" says more. 0 only looks
+	// whether anything is left.
+	Number uint32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// Bounds what an entry "weir.cost" can say; one that is no number counts as
+	// this. Required.
+	Max uint32 `protobuf:"varint,2,opt,name=max,proto3" json:"max,omitempty"`
+	// What was charged is replaced by what the entry "weir.cost" says when the
+	// response is over.
+	Settles       bool `protobuf:"varint,3,opt,name=settles,proto3" json:"settles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitCost) Reset() {
+	*x = LimitCost{}
+	mi := &file_weir_rules_v1_ratelimit_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitCost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitCost) ProtoMessage() {}
+
+func (x *LimitCost) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_rules_v1_ratelimit_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitCost.ProtoReflect.Descriptor instead.
+func (*LimitCost) Descriptor() ([]byte, []int) {
+	return file_weir_rules_v1_ratelimit_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *LimitCost) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *LimitCost) GetMax() uint32 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+func (x *LimitCost) GetSettles() bool {
+	if x != nil {
+		return x.Settles
+	}
+	return false
+}
+
+// LimitReserve keeps a part of a limit for a tier and those before it.
+type LimitReserve struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Tier  string                 `protobuf:"bytes,1,opt,name=tier,proto3" json:"tier,omitempty"`
+	// 1 to 99; all of a rule together at most 99.
+	Percent       uint32 `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitReserve) Reset() {
+	*x = LimitReserve{}
+	mi := &file_weir_rules_v1_ratelimit_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitReserve) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitReserve) ProtoMessage() {}
+
+func (x *LimitReserve) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_rules_v1_ratelimit_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitReserve.ProtoReflect.Descriptor instead.
+func (*LimitReserve) Descriptor() ([]byte, []int) {
+	return file_weir_rules_v1_ratelimit_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *LimitReserve) GetTier() string {
+	if x != nil {
+		return x.Tier
+	}
+	return ""
+}
+
+func (x *LimitReserve) GetPercent() uint32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
 // TierLimit replaces a rule's numbers for one tier.
 type TierLimit struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Requests      uint32                 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`
-	Burst         uint32                 `protobuf:"varint,2,opt,name=burst,proto3" json:"burst,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Requests uint32                 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`
+	Burst    uint32                 `protobuf:"varint,2,opt,name=burst,proto3" json:"burst,omitempty"`
+	// Not limited and not counted.
+	Unlimited     bool `protobuf:"varint,3,opt,name=unlimited,proto3" json:"unlimited,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TierLimit) Reset() {
 	*x = TierLimit{}
-	mi := &file_weir_rules_v1_ratelimit_proto_msgTypes[1]
+	mi := &file_weir_rules_v1_ratelimit_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -337,7 +579,7 @@ func (x *TierLimit) String() string {
 func (*TierLimit) ProtoMessage() {}
 
 func (x *TierLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_ratelimit_proto_msgTypes[1]
+	mi := &file_weir_rules_v1_ratelimit_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -350,7 +592,7 @@ func (x *TierLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TierLimit.ProtoReflect.Descriptor instead.
 func (*TierLimit) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_ratelimit_proto_rawDescGZIP(), []int{1}
+	return file_weir_rules_v1_ratelimit_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *TierLimit) GetRequests() uint32 {
@@ -367,11 +609,18 @@ func (x *TierLimit) GetBurst() uint32 {
 	return 0
 }
 
+func (x *TierLimit) GetUnlimited() bool {
+	if x != nil {
+		return x.Unlimited
+	}
+	return false
+}
+
 var File_weir_rules_v1_ratelimit_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_ratelimit_proto_rawDesc = "" +
 	"\n" +
-	"\x1dweir/rules/v1/ratelimit.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\"\xdd\x05\n" +
+	"\x1dweir/rules/v1/ratelimit.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\"\x85\t\n" +
 	"\rRateLimitRule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12D\n" +
 	"\talgorithm\x18\x02 \x01(\x0e2&.weir.rules.v1.RateLimitRule.AlgorithmR\talgorithm\x12\x1a\n" +
@@ -381,25 +630,47 @@ const file_weir_rules_v1_ratelimit_proto_rawDesc = "" +
 	"\ffailure_mode\x18\x06 \x01(\x0e2\x1a.weir.rules.v1.FailureModeR\vfailureMode\x12\x16\n" +
 	"\x06shadow\x18\a \x01(\bR\x06shadow\x12=\n" +
 	"\x05tiers\x18\b \x03(\v2'.weir.rules.v1.RateLimitRule.TiersEntryR\x05tiers\x12\x16\n" +
-	"\x06digest\x18\t \x01(\tR\x06digest\x12>\n" +
+	"\x06digest\x18\t \x01(\tR\x06digest\x12A\n" +
+	"\bcalendar\x18\n" +
+	" \x01(\x0e2%.weir.rules.v1.RateLimitRule.CalendarR\bcalendar\x12\x1b\n" +
+	"\ttime_zone\x18\v \x01(\tR\btimeZone\x12,\n" +
+	"\x04cost\x18\f \x01(\v2\x18.weir.rules.v1.LimitCostR\x04cost\x12#\n" +
+	"\rcount_refused\x18\r \x01(\bR\fcountRefused\x127\n" +
+	"\breserves\x18\x0e \x03(\v2\x1b.weir.rules.v1.LimitReserveR\breserves\x12!\n" +
+	"\fmax_override\x18\x0f \x01(\rR\vmaxOverride\x12>\n" +
 	"\aheaders\x18\x1e \x03(\x0e2$.weir.rules.v1.RateLimitRule.HeadersR\aheaders\x1aR\n" +
 	"\n" +
 	"TiersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12.\n" +
-	"\x05value\x18\x02 \x01(\v2\x18.weir.rules.v1.TierLimitR\x05value:\x028\x01\"V\n" +
+	"\x05value\x18\x02 \x01(\v2\x18.weir.rules.v1.TierLimitR\x05value:\x028\x01\"\x8f\x01\n" +
 	"\tAlgorithm\x12\x19\n" +
 	"\x15ALGORITHM_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ALGORITHM_FIXED_WINDOW\x10\x01\x12\x12\n" +
-	"\x0eALGORITHM_GCRA\x10\x02\"w\n" +
+	"\x0eALGORITHM_GCRA\x10\x02\x12\x1c\n" +
+	"\x18ALGORITHM_SLIDING_WINDOW\x10\x03\x12\x19\n" +
+	"\x15ALGORITHM_CONCURRENCY\x10\x04\"]\n" +
+	"\bCalendar\x12\x18\n" +
+	"\x14CALENDAR_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fCALENDAR_DAY\x10\x01\x12\x11\n" +
+	"\rCALENDAR_WEEK\x10\x02\x12\x12\n" +
+	"\x0eCALENDAR_MONTH\x10\x03\"w\n" +
 	"\aHeaders\x12\x17\n" +
 	"\x13HEADERS_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10HEADERS_STANDARD\x10\x01\x12\x11\n" +
 	"\rHEADERS_OLDER\x10\x02\x12\x18\n" +
 	"\x14HEADERS_X_RATE_LIMIT\x10\x03\x12\x10\n" +
-	"\fHEADERS_NONE\x10\x04\"=\n" +
+	"\fHEADERS_NONE\x10\x04\"O\n" +
+	"\tLimitCost\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x10\n" +
+	"\x03max\x18\x02 \x01(\rR\x03max\x12\x18\n" +
+	"\asettles\x18\x03 \x01(\bR\asettles\"<\n" +
+	"\fLimitReserve\x12\x12\n" +
+	"\x04tier\x18\x01 \x01(\tR\x04tier\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\rR\apercent\"[\n" +
 	"\tTierLimit\x12\x1a\n" +
 	"\brequests\x18\x01 \x01(\rR\brequests\x12\x14\n" +
-	"\x05burst\x18\x02 \x01(\rR\x05burst*[\n" +
+	"\x05burst\x18\x02 \x01(\rR\x05burst\x12\x1c\n" +
+	"\tunlimited\x18\x03 \x01(\bR\tunlimited*[\n" +
 	"\vFailureMode\x12\x1c\n" +
 	"\x18FAILURE_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11FAILURE_MODE_OPEN\x10\x01\x12\x17\n" +
@@ -417,29 +688,35 @@ func file_weir_rules_v1_ratelimit_proto_rawDescGZIP() []byte {
 	return file_weir_rules_v1_ratelimit_proto_rawDescData
 }
 
-var file_weir_rules_v1_ratelimit_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_weir_rules_v1_ratelimit_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_weir_rules_v1_ratelimit_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_weir_rules_v1_ratelimit_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_weir_rules_v1_ratelimit_proto_goTypes = []any{
 	(FailureMode)(0),             // 0: weir.rules.v1.FailureMode
 	(RateLimitRule_Algorithm)(0), // 1: weir.rules.v1.RateLimitRule.Algorithm
-	(RateLimitRule_Headers)(0),   // 2: weir.rules.v1.RateLimitRule.Headers
-	(*RateLimitRule)(nil),        // 3: weir.rules.v1.RateLimitRule
-	(*TierLimit)(nil),            // 4: weir.rules.v1.TierLimit
-	nil,                          // 5: weir.rules.v1.RateLimitRule.TiersEntry
-	(*durationpb.Duration)(nil),  // 6: google.protobuf.Duration
+	(RateLimitRule_Calendar)(0),  // 2: weir.rules.v1.RateLimitRule.Calendar
+	(RateLimitRule_Headers)(0),   // 3: weir.rules.v1.RateLimitRule.Headers
+	(*RateLimitRule)(nil),        // 4: weir.rules.v1.RateLimitRule
+	(*LimitCost)(nil),            // 5: weir.rules.v1.LimitCost
+	(*LimitReserve)(nil),         // 6: weir.rules.v1.LimitReserve
+	(*TierLimit)(nil),            // 7: weir.rules.v1.TierLimit
+	nil,                          // 8: weir.rules.v1.RateLimitRule.TiersEntry
+	(*durationpb.Duration)(nil),  // 9: google.protobuf.Duration
 }
 var file_weir_rules_v1_ratelimit_proto_depIdxs = []int32{
 	1, // 0: weir.rules.v1.RateLimitRule.algorithm:type_name -> weir.rules.v1.RateLimitRule.Algorithm
-	6, // 1: weir.rules.v1.RateLimitRule.window:type_name -> google.protobuf.Duration
+	9, // 1: weir.rules.v1.RateLimitRule.window:type_name -> google.protobuf.Duration
 	0, // 2: weir.rules.v1.RateLimitRule.failure_mode:type_name -> weir.rules.v1.FailureMode
-	5, // 3: weir.rules.v1.RateLimitRule.tiers:type_name -> weir.rules.v1.RateLimitRule.TiersEntry
-	2, // 4: weir.rules.v1.RateLimitRule.headers:type_name -> weir.rules.v1.RateLimitRule.Headers
-	4, // 5: weir.rules.v1.RateLimitRule.TiersEntry.value:type_name -> weir.rules.v1.TierLimit
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	8, // 3: weir.rules.v1.RateLimitRule.tiers:type_name -> weir.rules.v1.RateLimitRule.TiersEntry
+	2, // 4: weir.rules.v1.RateLimitRule.calendar:type_name -> weir.rules.v1.RateLimitRule.Calendar
+	5, // 5: weir.rules.v1.RateLimitRule.cost:type_name -> weir.rules.v1.LimitCost
+	6, // 6: weir.rules.v1.RateLimitRule.reserves:type_name -> weir.rules.v1.LimitReserve
+	3, // 7: weir.rules.v1.RateLimitRule.headers:type_name -> weir.rules.v1.RateLimitRule.Headers
+	7, // 8: weir.rules.v1.RateLimitRule.TiersEntry.value:type_name -> weir.rules.v1.TierLimit
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_ratelimit_proto_init() }
@@ -452,8 +729,8 @@ func file_weir_rules_v1_ratelimit_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_ratelimit_proto_rawDesc), len(file_weir_rules_v1_ratelimit_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   3,
+			NumEnums:      4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,201 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"weir.dev/ratelimit"
+)
+
+// errTryAgain is the error of a request whose keys are spread over two nodes,
+// since their slot is being moved. It was not charged.
+var errTryAgain = errors.New("the slot of these counters is being moved")
+
+// maxRedirects bounds how often a call is sent on to another node.
+const maxRedirects = 4
+
+// call is one call of the script, for requests of one group.
+type call struct {
+	requests []*request
+	answer   string
+	err      error
+	// node is where to send it next, and asking that the node takes it only if
+	// asked to, in the middle of a move (ASK).
+	node   goredis.UniversalClient
+	asking bool
+}
+
+// call decides a batch: one call for each group in it, in one pipeline.
+func (s *Store) call(node goredis.UniversalClient, batch []*request) {
+	ctx, cancel := context.WithDeadline(context.Background(), latest(batch))
+	defer cancel()
+	calls := make([]*call, 0, 1)
+	byGroup := map[int]*call{}
+	for _, r := range batch {
+		one := byGroup[r.group]
+		if one == nil {
+			one = &call{node: node}
+			byGroup[r.group] = one
+			calls = append(calls, one)
+		}
+		one.requests = append(one.requests, r)
+	}
+	s.pipeline(ctx, node, calls)
+	for range maxRedirects {
+		if calls = s.redirected(ctx, calls); len(calls) == 0 {
+			return
+		}
+		for _, one := range calls {
+			s.pipeline(ctx, one.node, []*call{one})
+		}
+	}
+	for _, one := range calls {
+		one.finish()
+	}
+}
+
+// latest is when the most patient of the requests gives up.
+func latest(batch []*request) time.Time {
+	deadline := batch[0].deadline
+	for _, r := range batch {
+		if r.deadline.IsZero() || deadline.IsZero() {
+			return time.Now().Add(callTimeout)
+		}
+		if r.deadline.After(deadline) {
+			deadline = r.deadline
+		}
+	}
+	return deadline
+}
+
+// pipeline sends calls to one node and sets their answers or errors. Nothing is
+// sent twice but what the node has said that it did not do.
+func (s *Store) pipeline(ctx context.Context, node goredis.UniversalClient, calls []*call) {
+	s.exec(ctx, node, calls, "evalsha", s.digest)
+	var unknown []*call
+	for _, one := range calls {
+		if one.err != nil && strings.HasPrefix(one.err.Error(), "NOSCRIPT") {
+			unknown = append(unknown, one)
+		}
+	}
+	if len(unknown) > 0 {
+		s.exec(ctx, node, unknown, "eval", s.source)
+	}
+}
+
+func (s *Store) exec(ctx context.Context, node goredis.UniversalClient, calls []*call, how, script string) {
+	if len(calls) == 1 && !calls[0].asking {
+		calls[0].answer, calls[0].err = node.Do(ctx, s.arguments(calls[0], how, script)...).Text()
+		return
+	}
+	pipe := node.Pipeline()
+	answers := make([]*goredis.Cmd, len(calls))
+	for i, one := range calls {
+		if one.asking {
+			pipe.Do(ctx, "asking")
+		}
+		answers[i] = pipe.Do(ctx, s.arguments(one, how, script)...)
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for i, one := range calls {
+		one.answer, one.err = answers[i].Text()
+	}
+}
+
+func (s *Store) arguments(one *call, how, script string) []any {
+	keys, size := 0, 0
+	for _, r := range one.requests {
+		keys += len(r.keys)
+		size += len(r.charges)
+	}
+	arguments := make([]any, 0, 5+keys)
+	arguments = append(arguments, how, script, keys)
+	charges := make([]byte, 0, size)
+	for _, r := range one.requests {
+		for i := range r.keys {
+			arguments = append(arguments, &r.keys[i])
+		}
+		charges = append(charges, r.charges...)
+	}
+	now := any("")
+	if s.clock != nil {
+		now = s.clock().UnixMicro()
+	}
+	return append(arguments, now, charges)
+}
+
+// redirected ends the calls that are decided and returns the others, each with
+// the node to send it to.
+func (s *Store) redirected(ctx context.Context, calls []*call) (again []*call) {
+	for _, one := range calls {
+		reason := ""
+		if one.err != nil && s.cluster != nil {
+			reason = one.err.Error()
+		}
+		word, rest, _ := strings.Cut(reason, " ")
+		switch word {
+		case "TRYAGAIN":
+			if len(one.requests) == 1 {
+				one.err = errTryAgain
+				one.finish()
+				continue
+			}
+			for _, r := range one.requests {
+				again = append(again, &call{requests: []*request{r}, node: one.node, asking: one.asking})
+			}
+			continue
+		case "MOVED", "ASK":
+			s.cluster.ReloadState(ctx)
+			if node := s.nodeAt(ctx, rest); node != nil {
+				again = append(again, &call{requests: one.requests, node: node, asking: word == "ASK"})
+				continue
+			}
+		case "READONLY", "CLUSTERDOWN":
+			s.cluster.ReloadState(ctx)
+		}
+		one.finish()
+	}
+	return again
+}
+
+// nodeAt finds the node of a redirection, which is a slot and an address.
+func (s *Store) nodeAt(ctx context.Context, redirection string) goredis.UniversalClient {
+	_, address, _ := strings.Cut(redirection, " ")
+	found := make(chan goredis.UniversalClient, 1)
+	_ = s.cluster.ForEachShard(ctx, func(_ context.Context, node *goredis.Client) error {
+		if node.Options().Addr == address {
+			select {
+			case found <- node:
+			default:
+			}
+		}
+		return nil
+	})
+	select {
+	case node := <-found:
+		return node
+	default:
+		return nil
+	}
+}
+
+// finish hands each request its part of the answer.
+func (c *call) finish() {
+	err := c.err
+	if err == nil {
+		counts := make([]int, len(c.requests))
+		for i, r := range c.requests {
+			counts[i] = len(r.keys)
+		}
+		err = cut(c.answer, counts, func(i int, now ratelimit.Time, part string) { c.requests[i].answer(now, part, nil) })
+	}
+	if err != nil {
+		for _, r := range c.requests {
+			r.answer(0, "", err)
+		}
+	}
+}
