@@ -72,6 +72,9 @@ type rule struct {
 // Watched takes notice of one decision: a refusal, also of a limit in the
 // shadow, or an admission near the limit. Others cost nothing.
 func (w *Watch) Watched(entries []ratelimit.Entry, status *ratelimit.Status) {
+	if status.Limit.Unlimited {
+		return
+	}
 	switch status.Event {
 	case ratelimit.Refused, ratelimit.ShadowRefused:
 		if r := w.rule(status.Rule.ID); r != nil {
@@ -215,6 +218,9 @@ func (r *rule) age(now time.Time) {
 func keyOf(entries []ratelimit.Entry) string {
 	var text strings.Builder
 	for _, entry := range entries {
+		if said(entry) {
+			continue
+		}
 		name, value := shorten(entry.Name), shorten(entry.Value)
 		text.WriteString(strconv.Itoa(len(name)) + ":" + name + strconv.Itoa(len(value)) + ":" + value)
 	}
@@ -222,12 +228,18 @@ func keyOf(entries []ratelimit.Entry) string {
 }
 
 func shortened(entries []ratelimit.Entry) []ratelimit.Entry {
-	short := make([]ratelimit.Entry, len(entries))
-	for i, entry := range entries {
-		short[i] = ratelimit.Entry{Name: strings.Clone(shorten(entry.Name)), Value: strings.Clone(shorten(entry.Value))}
+	short := make([]ratelimit.Entry, 0, len(entries))
+	for _, entry := range entries {
+		if !said(entry) {
+			short = append(short, ratelimit.Entry{Name: strings.Clone(shorten(entry.Name)), Value: strings.Clone(shorten(entry.Value))})
+		}
 	}
 	return short
 }
+
+// said reports whether an entry says something of a request, such as its cost,
+// and is not counted by.
+func said(entry ratelimit.Entry) bool { return strings.HasPrefix(entry.Name, "weir.") }
 
 // shorten bounds a text, and keeps it UTF-8.
 func shorten(text string) string {
