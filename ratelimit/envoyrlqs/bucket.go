@@ -54,9 +54,8 @@ type bucket struct {
 	ends time.Time
 	// next is when to look at the bucket without a report; zero for never.
 	next       time.Time
-	bucket     *typev3.TokenBucket
-	generation int32
-	abandoned  bool
+	bucket    *typev3.TokenBucket
+	abandoned bool
 
 	// reported is when it last was, and every how often that is.
 	reported time.Time
@@ -98,7 +97,7 @@ func smooth(before, now time.Duration) time.Duration {
 }
 
 // renew decides what to tell an Envoy of a bucket, nil for nothing new.
-func (s *Server) renew(ctx context.Context, b *bucket) *rlqsv3.RateLimitQuotaResponse_BucketAction {
+func (s *Server) renew(ctx context.Context, b *bucket) []*rlqsv3.RateLimitQuotaResponse_BucketAction {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	now := s.options.Clock()
@@ -117,10 +116,10 @@ func (s *Server) renew(ctx context.Context, b *bucket) *rlqsv3.RateLimitQuotaRes
 		return nil
 	case b.kind != nothing && !alive && b.idle:
 		b.abandoned = true
-		return &rlqsv3.RateLimitQuotaResponse_BucketAction{
+		return []*rlqsv3.RateLimitQuotaResponse_BucketAction{{
 			BucketId:     b.id,
 			BucketAction: &rlqsv3.RateLimitQuotaResponse_BucketAction_AbandonAction_{AbandonAction: &rlqsv3.RateLimitQuotaResponse_BucketAction_AbandonAction{}},
-		}
+		}}
 	case rule.Shadow:
 		return b.admit(now, s.options.TTL, s.options.Margin)
 	}
@@ -159,7 +158,7 @@ func (s *Server) want(b *bucket, rule *ratelimit.Rule) uint64 {
 }
 
 // tell makes the assignment of what was granted.
-func (s *Server) tell(b *bucket, now time.Time, granted ratelimit.Granted, alive bool) *rlqsv3.RateLimitQuotaResponse_BucketAction {
+func (s *Server) tell(b *bucket, now time.Time, granted ratelimit.Granted, alive bool) []*rlqsv3.RateLimitQuotaResponse_BucketAction {
 	ttl, wait := s.options.TTL.Truncate(time.Second), granted.RetryAfter
 	if granted.Until > 0 {
 		ttl = s.life(granted.Until)
@@ -170,15 +169,20 @@ func (s *Server) tell(b *bucket, now time.Time, granted ratelimit.Granted, alive
 			b.ends = now.Add(granted.Until)
 		}
 		s.options.Observer.Assigned(b.descriptor.Rule, granted.Cost)
+		// Envoy 1.40 fills a token bucket only where there was none: another
+		// assignment comes in between, so that the tokens are there at once, and
+		// those that were left are not.
+		var clear []*rlqsv3.RateLimitQuotaResponse_BucketAction
+		if b.kind == tokens {
+			clear = b.blanket(ttl, typev3.RateLimitStrategy_DENY_ALL)
+		}
 		b.kind, b.left = tokens, granted.Cost
-		b.generation = (b.generation + 1) % 1_000_000_000
 		b.bucket = &typev3.TokenBucket{
 			MaxTokens: uint32(min(granted.Cost, math.MaxUint32)), //nolint:gosec // bounded
-			// It does not fill again in its life. Envoy takes a bucket with the same
-			// numbers for the old one, and compares no more than the nanoseconds.
-			TokensPerFill: wrapperspb.UInt32(1), FillInterval: durationpb.New(year + time.Duration(b.generation)),
+			// It does not fill again in its life.
+			TokensPerFill: wrapperspb.UInt32(1), FillInterval: durationpb.New(year),
 		}
-		return b.assigned(now, ttl, s.options.Margin)
+		return append(clear, b.assigned(now, ttl, s.options.Margin)...)
 	}
 	if b.kind == tokens && alive && b.left > 0 {
 		b.next = earlier(now.Add(wait), b.expires.Add(-s.options.Margin))
@@ -197,14 +201,14 @@ func (s *Server) life(until time.Duration) time.Duration {
 }
 
 // assigned tells of the bucket's tokens.
-func (b *bucket) assigned(now time.Time, ttl, margin time.Duration) *rlqsv3.RateLimitQuotaResponse_BucketAction {
+func (b *bucket) assigned(now time.Time, ttl, margin time.Duration) []*rlqsv3.RateLimitQuotaResponse_BucketAction {
 	b.expires, b.idle = now.Add(ttl), true
 	b.next = b.expires.Add(-margin)
 	return b.action(ttl, &typev3.RateLimitStrategy{Strategy: &typev3.RateLimitStrategy_TokenBucket{TokenBucket: b.bucket}})
 }
 
 // without is what a bucket is told when the counter cannot be asked.
-func (s *Server) without(b *bucket, now time.Time, rule *ratelimit.Rule, err error) *rlqsv3.RateLimitQuotaResponse_BucketAction {
+func (s *Server) without(b *bucket, now time.Time, rule *ratelimit.Rule, err error) []*rlqsv3.RateLimitQuotaResponse_BucketAction {
 	var unknown *ratelimit.UnknownRuleError
 	if rule == nil || errors.As(err, &unknown) || errors.Is(err, ratelimit.ErrNotGranted) {
 		b.next = time.Time{}
@@ -219,7 +223,7 @@ func (s *Server) without(b *bucket, now time.Time, rule *ratelimit.Rule, err err
 }
 
 // admit lets everything through for a while.
-func (b *bucket) admit(now time.Time, ttl, margin time.Duration) *rlqsv3.RateLimitQuotaResponse_BucketAction {
+func (b *bucket) admit(now time.Time, ttl, margin time.Duration) []*rlqsv3.RateLimitQuotaResponse_BucketAction {
 	b.kind, b.left, b.idle = admit, 0, true
 	b.expires, b.next = now.Add(ttl), now.Add(ttl-margin)
 	return b.blanket(ttl, typev3.RateLimitStrategy_ALLOW_ALL)
@@ -232,17 +236,17 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-func (b *bucket) blanket(ttl time.Duration, rule typev3.RateLimitStrategy_BlanketRule) *rlqsv3.RateLimitQuotaResponse_BucketAction {
+func (b *bucket) blanket(ttl time.Duration, rule typev3.RateLimitStrategy_BlanketRule) []*rlqsv3.RateLimitQuotaResponse_BucketAction {
 	return b.action(ttl, &typev3.RateLimitStrategy{Strategy: &typev3.RateLimitStrategy_BlanketRule_{BlanketRule: rule}})
 }
 
-func (b *bucket) action(ttl time.Duration, strategy *typev3.RateLimitStrategy) *rlqsv3.RateLimitQuotaResponse_BucketAction {
-	return &rlqsv3.RateLimitQuotaResponse_BucketAction{
+func (b *bucket) action(ttl time.Duration, strategy *typev3.RateLimitStrategy) []*rlqsv3.RateLimitQuotaResponse_BucketAction {
+	return []*rlqsv3.RateLimitQuotaResponse_BucketAction{{
 		BucketId: b.id,
 		BucketAction: &rlqsv3.RateLimitQuotaResponse_BucketAction_QuotaAssignmentAction_{
 			QuotaAssignmentAction: &rlqsv3.RateLimitQuotaResponse_BucketAction_QuotaAssignmentAction{
 				AssignmentTimeToLive: durationpb.New(ttl), RateLimitStrategy: strategy,
 			},
 		},
-	}
+	}}
 }

@@ -27,7 +27,15 @@
 // follows each bucket's demand, about ten reports' worth, and one that comes close
 // to its end before the next report is due is replaced by one at least four times
 // what is left: at most a fifth of what was assigned is lost so, and of a fixed
-// window what is left when the assignments end, up to 1 s + Margin before it.
+// window what is left when the assignments end, up to 1 s + Margin before it. A
+// bucket of unknown demand gets a twentieth of the limit until its next report.
+//
+// # Envoy 1.40
+//
+// It reports every 5 s, whatever reporting_interval says, counts the life of an
+// assignment in whole seconds, and fills a token bucket only where there was none
+// before: an assignment that replaces another comes after one that refuses, in
+// the same answer.
 //
 // While the store gives no answer, buckets of rules that fail closed are told to
 // refuse and others to admit, for two seconds at a time.

@@ -52,7 +52,7 @@ type Observer interface {
 type Options struct {
 	// Domain is the one that filters must name. Required.
 	Domain string
-	// TTL bounds the life of an assignment, 2 s to 1 min. Default 10 s.
+	// TTL bounds the life of an assignment, 2 s to 1 min. Default 30 s.
 	TTL time.Duration
 	// Margin is what a message may take on its way to Envoy: assignments of a
 	// window end so much before it. Default 300 ms.
@@ -79,7 +79,7 @@ type Server struct {
 // New makes a service.
 func New(limiter Limiter, options Options) *Server {
 	for value, fallback := range map[*time.Duration]time.Duration{
-		&options.TTL: 10 * time.Second, &options.Margin: 300 * time.Millisecond, &options.Timeout: time.Second,
+		&options.TTL: 30 * time.Second, &options.Margin: 300 * time.Millisecond, &options.Timeout: time.Second,
 	} {
 		if *value <= 0 {
 			*value = fallback
@@ -249,10 +249,10 @@ func (st *stream) assign(ctx context.Context, due []*bucket) *rlqsv3.RateLimitQu
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
-			if action := st.server.renew(ctx, b); action != nil {
+			if actions := st.server.renew(ctx, b); len(actions) > 0 {
 				mu.Lock()
 				defer mu.Unlock()
-				answer.BucketAction = append(answer.BucketAction, action)
+				answer.BucketAction = append(answer.BucketAction, actions...)
 			}
 		})
 	}

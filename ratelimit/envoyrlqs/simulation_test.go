@@ -57,9 +57,13 @@ func (p *proxy) apply(now time.Time) {
 		assignment := action.GetQuotaAssignmentAction()
 		p.expires = now.Add(time.Duration(assignment.GetAssignmentTimeToLive().GetSeconds()) * time.Second)
 		strategy := assignment.GetRateLimitStrategy()
-		if bucket := strategy.GetTokenBucket(); bucket == nil || p.bucket == nil || bucket.GetMaxTokens() != p.bucket.GetMaxTokens() ||
-			bucket.GetFillInterval().GetNanos() != p.bucket.GetFillInterval().GetNanos() || !now.Before(expired) {
+		switch bucket := strategy.GetTokenBucket(); {
+		case bucket == nil:
+			p.tokens = 0
+		case p.bucket == nil || !now.Before(expired):
 			p.tokens = uint64(bucket.GetMaxTokens())
+		default:
+			p.tokens = min(p.tokens, uint64(bucket.GetMaxTokens())) // What was there is carried over.
 		}
 		p.bucket = strategy.GetTokenBucket()
 		p.everything = strategy.GetTokenBucket() == nil && strategy.GetBlanketRule() == typev3.RateLimitStrategy_ALLOW_ALL
@@ -244,7 +248,7 @@ func TestLittleIsLost(t *testing.T) {
 			total := 0.0
 			for _, demand := range test.demand {
 				total += demand
-				proxies = append(proxies, &proxy{demand: demand, reportEvery: time.Second, latency: step})
+				proxies = append(proxies, &proxy{demand: demand, reportEvery: 5 * time.Second, latency: step})
 			}
 			w := newWorld(t, limit, Options{}, proxies...)
 			w.run(t, rand.New(rand.NewPCG(7, 7)), 10*time.Minute)
