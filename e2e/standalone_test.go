@@ -57,6 +57,12 @@ type alone struct {
 
 func startAlone(t *testing.T) *alone {
 	t.Helper()
+	return startAloneAt(t, "127.0.0.1:0", "127.0.0.1:0", "")
+}
+
+// startAloneAt says where it listens, and adds to its configuration.
+func startAloneAt(t *testing.T, grpc, http, more string) *alone {
+	t.Helper()
 	dir := t.TempDir()
 	a := &alone{rules: filepath.Join(dir, "rules.yaml"), log: &lockedLog{}}
 	example := filepath.Join(harness.Root(t), "examples", "standalone")
@@ -65,8 +71,8 @@ func startAlone(t *testing.T) *alone {
 	require.NoError(t, os.WriteFile(a.rules, content, 0o600))
 	config, err := os.ReadFile(filepath.Join(example, "extauthzd.yaml"))
 	require.NoError(t, err)
-	text := strings.NewReplacer("127.0.0.1:9001", "127.0.0.1:0", "127.0.0.1:9002", "127.0.0.1:0", "127.0.0.1:9003", "127.0.0.1:0",
-		"examples/standalone/rules.yaml", a.rules).Replace(string(config))
+	text := strings.NewReplacer("127.0.0.1:9001", grpc, "127.0.0.1:9002", "127.0.0.1:0", "127.0.0.1:9003", http,
+		"examples/standalone/rules.yaml", a.rules).Replace(string(config)) + more
 	file := filepath.Join(dir, "extauthzd.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	a.process = exec.Command(harness.Bin(t, "extauthzd"), "--config", file)
@@ -376,6 +382,49 @@ func TestNoSpellingOfAPathGetsPast(t *testing.T) {
 			}
 			require.Zero(t, past, "requests that got past the rules")
 			t.Logf("%d of %d were served", served, 3*len(trickyPaths())+3*len(hosts))
+		})
+	}
+}
+
+// An Envoy that reads paths otherwise, or doesn't ask, is found out at the start,
+// and nothing is served through it.
+func TestSelfTest(t *testing.T) {
+	modes := []mode{
+		{name: "as advised", normalize: true, merge: true, escaped: "REJECT_REQUEST"},
+		{name: "redirects", normalize: true, merge: true, escaped: "UNESCAPE_AND_REDIRECT"},
+		{name: "not normalized", merge: true, escaped: "REJECT_REQUEST"},
+		{name: "not merged", normalize: true, escaped: "REJECT_REQUEST"},
+		{name: "escaped slashes", normalize: true, merge: true, escaped: "KEEP_UNCHANGED"},
+		{name: "not asked", normalize: true, merge: true, escaped: "REJECT_REQUEST", unguarded: true},
+	}
+	fixes := map[string]string{
+		"not normalized": "set normalize_path: true", "not merged": "set merge_slashes: true",
+		"escaped slashes": "set path_with_escaped_slashes_action", "not asked": "did not ask extauthz",
+	}
+	grpc, web := fmt.Sprintf("127.0.0.1:%d", freePort(t)), fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	addresses := plainEnvoy(t, &alone{grpc: grpc, http: web}, rawEcho(t), modes)
+	for _, m := range modes {
+		t.Run(m.name, func(t *testing.T) {
+			a := startAloneAt(t, grpc, web, fmt.Sprintf("selfTest: {url: %q, host: api.example.com}\n", "http://"+addresses[m.name]))
+			ask := func() (int, string) {
+				answer, err := rawRequest(addresses["as advised"], "/public", "api.example.com", "weir-self-test: guessed.0")
+				require.NoError(t, err)
+				body, err := io.ReadAll(answer.Body)
+				require.NoError(t, err)
+				return answer.StatusCode, string(body)
+			}
+			fix := fixes[m.name]
+			if fix == "" {
+				require.Eventually(t, func() bool { status, _ := ask(); return status == http.StatusOK }, 20*time.Second, 10*time.Millisecond, "%s", a.log)
+				require.Contains(t, a.log.String(), "self-test passed")
+			} else {
+				require.Eventually(t, func() bool { return strings.Contains(a.log.String(), fix) }, 20*time.Second, 10*time.Millisecond, "%s", a.log)
+				status, body := ask()
+				require.Equal(t, http.StatusServiceUnavailable, status)
+				require.Contains(t, body, "SELF_TEST_FAILED")
+			}
+			require.NoError(t, a.process.Process.Signal(syscall.SIGTERM))
+			_ = a.process.Wait()
 		})
 	}
 }

@@ -247,13 +247,16 @@ func (c *Compiler) Consumers(sources map[string]*rulesv1.Consumer) (*ConsumerSet
 }
 
 func (s *ConsumerSet) add(keys []apikey.Key[Proof], name string, source *rulesv1.Consumer) ([]apikey.Key[Proof], error) {
-	owner := &Consumer{Name: name, Tenant: source.GetTenant(), Tier: source.GetTier()}
+	owner := &Consumer{Name: name, Tenant: source.GetTenant(), Tier: source.GetTier(), Attributes: source.GetAttributes()}
 	s.names[name] = owner
 	var errs []error
 	if source.GetName() != name || name == "" {
 		errs = append(errs, fmt.Errorf("name: is %q, the resource's name is %q; they must be equal and not empty", source.GetName(), name))
 	}
 	errs = append(errs, printable("name", name), printable("tenant", owner.Tenant), printable("tier", owner.Tier))
+	for key, value := range owner.Attributes {
+		errs = append(errs, printable("attributes", key), printable("attributes", value))
+	}
 	names := map[string]bool{}
 	for i, key := range source.GetApiKeys() {
 		field := fmt.Sprintf("api_keys[%d]", i)

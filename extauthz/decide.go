@@ -168,5 +168,8 @@ func (a *attempt) identify(authenticator string, proof *Proof, decision *Decisio
 		return false
 	}
 	decision.Identity = Identity{Identity: caller, Issuer: proof.Issuer, Claims: proof.Claims, Certificate: proof.Certificate}
+	if owner != nil {
+		decision.Identity.Attributes = owner.Attributes
+	}
 	return true
 }

@@ -17,6 +17,8 @@ type Identity struct {
 	Issuer string
 	// Claims of the token; nil for other methods. Shared: never changed.
 	Claims *structpb.Struct
+	// Attributes of the consumer, by name. Shared: never changed.
+	Attributes map[string]string
 	// Certificate is the client certificate; nil for other methods. Shared: never
 	// changed.
 	Certificate *structpb.Struct

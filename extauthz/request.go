@@ -244,6 +244,14 @@ func validPort(text string) bool {
 	return true
 }
 
+// SameHost reports whether two authorities name one host, whatever their ports,
+// letters' case and final dot.
+func SameHost(a, b string) bool {
+	x, ok := canonicalHost(a)
+	y, also := canonicalHost(b)
+	return ok && also && x == y
+}
+
 // Readable says why a request can't be decided about by its host and path:
 // because they can be read in more than one way, or in none. It is empty when
 // they have exactly one reading.

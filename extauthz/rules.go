@@ -108,6 +108,8 @@ type Consumer struct {
 	Name string
 	// Tenant and Tier are empty when it has none.
 	Tenant, Tier string
+	// Attributes are the consumer's own facts, by name.
+	Attributes map[string]string
 }
 
 // ByName returns the consumer of a name, nil if there is none.

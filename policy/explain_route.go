@@ -204,20 +204,12 @@ func (e *explainer) explainLimit(limit *Limit) LimitExplanation {
 		return out
 	}
 	rule := e.plan.RateLimits[i]
-	out.Limit, out.Shadow = limitText(rule.GetRequests(), rule.GetBurst(), rule), rule.GetShadow()
+	out.Limit, out.Shadow = limitText(rule.GetRequests(), rule.GetBurst(), rule)+limitDetails(limit, rule), rule.GetShadow()
 	for name, tier := range rule.GetTiers() {
-		out.Tiers = append(out.Tiers, name+": "+limitText(tier.GetRequests(), tier.GetBurst(), rule))
+		out.Tiers = append(out.Tiers, name+": "+tierText(tier, rule))
 	}
 	slices.Sort(out.Tiers)
 	return out
-}
-
-func limitText(requests, burst uint32, rule *limitRule) string {
-	text := fmt.Sprintf("%d requests in %s", requests, shortDuration(rule.GetWindow().AsDuration()))
-	if rule.GetAlgorithm() == rulesv1.RateLimitRule_ALGORITHM_GCRA {
-		text += fmt.Sprintf(", evenly, %d at once after a rest", cmp.Or(burst, requests))
-	}
-	return text
 }
 
 // shortDuration is 1m for 1m0s.

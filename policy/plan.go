@@ -260,6 +260,17 @@ type Limit struct {
 	By          []v1alpha1.CountBy
 	ByTier      bool
 	FailureMode v1alpha1.FailureMode
+	// ByClass sends the caller's tier along, by which parts of the limit are kept.
+	ByClass bool
+	// Override is the caller's attribute that says the number of requests; empty
+	// for none.
+	Override string
+	// CostHeader of the request and SettleHeader of the response say costs; in
+	// lower case, empty for none.
+	CostHeader   string
+	SettleHeader string
+	// Ends tells the limiter when the response is over, as a SettleHeader does.
+	Ends bool
 	// Group is what requests are counted together by type Route: the id of the
 	// route object; empty where By has no such part.
 	Group  string

@@ -257,7 +257,7 @@ func limitsText(route *Route, rules map[string]*limitRule) string {
 	for i := range route.Limits {
 		limit := &route.Limits[i]
 		rule := rules[limit.Rule]
-		text := limitText(rule.GetRequests(), rule.GetBurst(), rule)
+		text := limitText(rule.GetRequests(), rule.GetBurst(), rule) + limitDetails(limit, rule)
 		for _, by := range limit.By {
 			text += " by " + string(by.Type)
 			if by.Header != "" {
@@ -269,7 +269,7 @@ func limitsText(route *Route, rules map[string]*limitRule) string {
 		}
 		var tiers []string
 		for name, tier := range rule.GetTiers() {
-			tiers = append(tiers, ", "+name+": "+limitText(tier.GetRequests(), tier.GetBurst(), rule))
+			tiers = append(tiers, ", "+name+": "+tierText(tier, rule))
 		}
 		slices.Sort(tiers)
 		texts = append(texts, text+strings.Join(tiers, ""))

@@ -19,7 +19,7 @@ func (r *resolver) consumers() []*rulesv1.Consumer {
 	owner, signers := map[string]*Object{}, map[string]*Object{}
 	for _, consumer := range ofType[*v1alpha1.Consumer](r) {
 		spec := &consumer.value.Spec
-		message := &rulesv1.Consumer{Name: consumer.object.Ref.Namespace + "/" + consumer.object.Ref.Name, Tenant: spec.Tenant, Tier: spec.Tier}
+		message := &rulesv1.Consumer{Name: consumer.object.Ref.Namespace + "/" + consumer.object.Ref.Name, Tenant: spec.Tenant, Tier: spec.Tier, Attributes: spec.Attributes}
 		for i, key := range spec.APIKeys {
 			if first, ok := owner[key.SHA256]; ok {
 				r.report(consumer.object.problem(CodeDuplicateKey, fmt.Sprintf("spec.apiKeys[%d].sha256", i),

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -24,10 +25,19 @@ func (r *resolver) limitsOf(set *policySet, rule *ruleSource) []Limit {
 			if !ok {
 				continue
 			}
-			set.limits = append(set.limits, Limit{
+			limit := Limit{
 				Rule: r.limitRule(won.from.object, spec), By: spec.By, ByTier: len(spec.Tiers) > 0,
+				ByClass: len(spec.Reserves) > 0, Ends: spec.Algorithm == v1alpha1.AlgorithmConcurrency,
 				FailureMode: cmp.Or(spec.FailureMode, v1alpha1.FailureModeOpen), Origin: won.origin,
-			})
+			}
+			if spec.Override != nil {
+				limit.Override = spec.Override.Attribute
+			}
+			if spec.Cost != nil {
+				limit.CostHeader = strings.ToLower(spec.Cost.RequestHeader)
+				limit.SettleHeader = strings.ToLower(spec.Cost.ResponseHeader)
+			}
+			set.limits = append(set.limits, limit)
 		}
 	}
 	byRoute := func(by v1alpha1.CountBy) bool { return by.Type == v1alpha1.CountByRoute }
@@ -48,14 +58,16 @@ func (r *resolver) limitRule(object *Object, spec *v1alpha1.Limit) string {
 	if _, ok := r.limitRules[id]; ok {
 		return id
 	}
-	window := spec.Window
 	rule := &limitRule{
-		Id: id, Algorithm: rulesv1.RateLimitRule_ALGORITHM_FIXED_WINDOW, Requests: spec.Requests,
-		Window: durationpb.New(durationOr(&window, time.Minute)), Burst: spec.Burst,
-		FailureMode: rulesv1.FailureMode_FAILURE_MODE_OPEN, Shadow: spec.Shadow,
+		Id: id, Algorithm: ruleAlgorithm(spec.Algorithm), Requests: spec.Requests, Burst: spec.Burst,
+		FailureMode: rulesv1.FailureMode_FAILURE_MODE_OPEN, Shadow: spec.Shadow, CountRefused: spec.CountRefused,
+		Cost: ruleCost(spec.Cost),
 	}
-	if spec.Algorithm == v1alpha1.AlgorithmGCRA {
-		rule.Algorithm = rulesv1.RateLimitRule_ALGORITHM_GCRA
+	if spec.Calendar == "" {
+		window := spec.Window
+		rule.Window = durationpb.New(durationOr(&window, time.Minute))
+	} else {
+		rule.Calendar, rule.TimeZone = ruleCalendar(spec.Calendar), spec.TimeZone
 	}
 	if spec.FailureMode == v1alpha1.FailureModeClosed {
 		rule.FailureMode = rulesv1.FailureMode_FAILURE_MODE_CLOSED
@@ -66,15 +78,62 @@ func (r *resolver) limitRule(object *Object, spec *v1alpha1.Limit) string {
 			v1alpha1.LimitHeadersXRateLimit: rulesv1.RateLimitRule_HEADERS_X_RATE_LIMIT, v1alpha1.LimitHeadersNone: rulesv1.RateLimitRule_HEADERS_NONE,
 		}[headers])
 	}
+	if spec.Override != nil {
+		rule.MaxOverride = spec.Override.Max
+	}
+	for _, reserve := range spec.Reserves {
+		rule.Reserves = append(rule.Reserves, &rulesv1.LimitReserve{Tier: reserve.Tier, Percent: reserve.Percent})
+	}
 	for tier, limit := range spec.Tiers {
 		if rule.Tiers == nil {
 			rule.Tiers = map[string]*rulesv1.TierLimit{}
 		}
-		rule.Tiers[tier] = &rulesv1.TierLimit{Requests: limit.Requests, Burst: limit.Burst}
+		numbers := &rulesv1.TierLimit{Burst: limit.Burst, Unlimited: limit.Unlimited}
+		if limit.Requests != nil {
+			numbers.Requests = *limit.Requests
+		}
+		rule.Tiers[tier] = numbers
 	}
 	rule.Digest = digestMessage(rule)
 	r.limitRules[id] = rule
 	return id
+}
+
+func ruleAlgorithm(algorithm v1alpha1.Algorithm) rulesv1.RateLimitRule_Algorithm {
+	switch algorithm {
+	case v1alpha1.AlgorithmGCRA:
+		return rulesv1.RateLimitRule_ALGORITHM_GCRA
+	case v1alpha1.AlgorithmSlidingWindow:
+		return rulesv1.RateLimitRule_ALGORITHM_SLIDING_WINDOW
+	case v1alpha1.AlgorithmConcurrency:
+		return rulesv1.RateLimitRule_ALGORITHM_CONCURRENCY
+	default:
+		return rulesv1.RateLimitRule_ALGORITHM_FIXED_WINDOW
+	}
+}
+
+func ruleCalendar(calendar v1alpha1.Calendar) rulesv1.RateLimitRule_Calendar {
+	switch calendar {
+	case v1alpha1.CalendarMonth:
+		return rulesv1.RateLimitRule_CALENDAR_MONTH
+	case v1alpha1.CalendarWeek:
+		return rulesv1.RateLimitRule_CALENDAR_WEEK
+	default:
+		return rulesv1.RateLimitRule_CALENDAR_DAY
+	}
+}
+
+// ruleCost is nil where nothing was said.
+func ruleCost(spec *v1alpha1.LimitCost) *rulesv1.LimitCost {
+	if spec == nil {
+		return nil
+	}
+	cost := &rulesv1.LimitCost{Number: 1, Settles: spec.ResponseHeader != ""}
+	if spec.Number != nil {
+		cost.Number = *spec.Number
+	}
+	cost.Max = max(cmp.Or(spec.Max, cost.Number), 1)
+	return cost
 }
 
 func (r *resolver) rateLimitRules() []*limitRule {

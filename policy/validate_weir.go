@@ -105,6 +105,11 @@ func (c *checker) consumer(spec *v1alpha1.ConsumerSpec) {
 		c.text(field+".subject", subject.Subject, true, 256)
 	}
 	c.signatureKeys("spec.signatureKeys", spec.SignatureKeys)
+	c.count("spec.attributes", len(spec.Attributes), 0, 16)
+	for _, name := range slices.Sorted(maps.Keys(spec.Attributes)) {
+		c.attributeName(fmt.Sprintf("spec.attributes[%q]", name), name)
+		c.text(fmt.Sprintf("spec.attributes[%q]", name), spec.Attributes[name], false, 256)
+	}
 }
 
 // scopePattern is scope-token of RFC 6749 section 3.3.
@@ -156,53 +161,6 @@ func isLoopback(host string) bool {
 	}
 	address, err := netip.ParseAddr(host)
 	return err == nil && address.IsLoopback()
-}
-
-func (c *checker) limit(field string, limit *v1alpha1.Limit) {
-	if limit.Window == "" {
-		c.required(field + ".window")
-	} else {
-		window := limit.Window
-		c.duration(field+".window", &window, minWindow, maxWindow)
-	}
-	oneOf(c, field+".algorithm", limit.Algorithm, true, v1alpha1.AlgorithmFixedWindow, v1alpha1.AlgorithmGCRA)
-	oneOf(c, field+".failureMode", limit.FailureMode, true, v1alpha1.FailureModeOpen, v1alpha1.FailureModeClosed)
-	if limit.Burst != 0 && limit.Algorithm != v1alpha1.AlgorithmGCRA {
-		c.fail(CodeInvalid, field+".burst", "needs algorithm GCRA")
-	}
-	c.count(field+".by", len(limit.By), 0, 4)
-	for i, by := range limit.By {
-		part := fmt.Sprintf("%s.by[%d]", field, i)
-		oneOf(c, part+".type", by.Type, false, v1alpha1.CountByConsumer, v1alpha1.CountByRoute, v1alpha1.CountByClientIP, v1alpha1.CountByHeader)
-		switch {
-		case by.Type == v1alpha1.CountByHeader:
-			c.header(part+".header", by.Header)
-		case by.Header != "":
-			c.fail(CodeInvalid, part+".header", "needs type Header")
-		}
-	}
-	c.limitHeaders(field+".headers", limit.Headers)
-	c.count(field+".tiers", len(limit.Tiers), 0, 32)
-	for _, tier := range slices.Sorted(maps.Keys(limit.Tiers)) {
-		c.text(fmt.Sprintf(`%s.tiers["%s"]`, field, tier), tier, true, 64)
-		if limit.Tiers[tier].Burst != 0 && limit.Algorithm != v1alpha1.AlgorithmGCRA {
-			c.fail(CodeInvalid, fmt.Sprintf(`%s.tiers["%s"].burst`, field, tier), "needs algorithm GCRA")
-		}
-	}
-}
-
-func (c *checker) limitHeaders(field string, headers []v1alpha1.LimitHeaders) {
-	c.count(field, len(headers), 0, 3)
-	for i, name := range headers {
-		oneOf(c, fmt.Sprintf("%s[%d]", field, i), name, false,
-			v1alpha1.LimitHeadersStandard, v1alpha1.LimitHeadersOlder, v1alpha1.LimitHeadersXRateLimit, v1alpha1.LimitHeadersNone)
-		if name == v1alpha1.LimitHeadersNone && len(headers) > 1 {
-			c.fail(CodeInvalid, field, "None stands alone")
-		}
-		if slices.Contains(headers[:i], name) {
-			c.fail(CodeDuplicateName, fmt.Sprintf("%s[%d]", field, i), "%q is listed twice", name)
-		}
-	}
 }
 
 func (c *checker) cors(field string, cors *gatewayv1.HTTPCORSFilter) {

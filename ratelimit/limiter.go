@@ -184,7 +184,8 @@ func (r *Rule) charge(descriptor Descriptor, status *Status) (charge Charge, nee
 	}
 	if said.ticket != "" {
 		status.Event = Settled
-		return charge, r.settlement(&charge, said)
+		needed = r.settlement(&charge, said)
+		return charge, needed
 	}
 	return charge, true
 }

@@ -25,6 +25,7 @@ import (
 	customv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/custom_response/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	headertometadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_to_metadata/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -54,6 +55,7 @@ const (
 	filterAdaptive   = "envoy.filters.http.adaptive_concurrency"
 	filterResponse   = "envoy.filters.http.custom_response"
 	filterSession    = "envoy.filters.http.stateful_session"
+	filterCosts      = "envoy.filters.http.header_to_metadata"
 )
 
 // place is where in the chain a filter of the routes stands.
@@ -115,6 +117,9 @@ func (c *compiler) needs(route *policy.Route, needed map[string]routeFilter) {
 	if route.Session != nil {
 		add(placeLast, 8, filterSession, func() proto.Message { return &sessionv3.StatefulSession{} }, false)
 	}
+	if c.options.RateLimitAddress != "" && costHeaders(route) != nil {
+		add(placeLimits, 5, filterCosts, func() proto.Message { return &headertometadatav3.Config{} }, false)
+	}
 	traffic := route.Traffic
 	if traffic == nil {
 		return
@@ -160,6 +165,9 @@ func (c *compiler) routeConfigs(route *policy.Route, configs map[string]*anypb.A
 	}
 	if route.Session != nil {
 		configs[filterSession] = packed(session(route.Session))
+	}
+	if c.options.RateLimitAddress != "" && costHeaders(route) != nil {
+		configs[filterCosts] = packed(costHeaders(route))
 	}
 	traffic := route.Traffic
 	if traffic == nil {

@@ -41,10 +41,15 @@ type Answer struct {
 	reason string
 	// metadata are the values of metadataNames.
 	metadata [metadataCount]string
+	// attributes of the consumer are metadata, too, with attributePrefix before
+	// their names.
+	attributes map[string]string
 }
 
+const attributePrefix = "attribute."
+
 func newAnswer(request *extauthz.Request, decision *extauthz.Decision) *Answer {
-	answer := &Answer{metadata: metadata(decision)}
+	answer := &Answer{metadata: metadata(decision), attributes: decision.Identity.Attributes}
 	if decision.Allowed {
 		answer.allow(request, decision)
 		return answer
@@ -200,7 +205,8 @@ func metadataNames() [metadataCount]string {
 }
 
 // metadata describes the decision for Envoy's access log and for the filters
-// after this one. It holds no secret, and every field in every answer.
+// after this one. It holds no secret, and every field in every answer; a
+// consumer's attributes come beside it.
 func metadata(decision *extauthz.Decision) [metadataCount]string {
 	outcome := "deny"
 	if decision.Allowed {
@@ -217,6 +223,9 @@ func (a *Answer) dynamicMetadata() *structpb.Struct {
 	fields := make(map[string]*structpb.Value, metadataCount)
 	for i, name := range metadataNames() {
 		fields[name] = structpb.NewStringValue(a.metadata[i])
+	}
+	for name, value := range a.attributes {
+		fields[attributePrefix+name] = structpb.NewStringValue(value)
 	}
 	return &structpb.Struct{Fields: fields}
 }

@@ -179,7 +179,7 @@ func TestWritesAsProtocolBuffersDo(t *testing.T) {
 		"plain": {Allowed: true, Reason: extauthz.ReasonAllowed, Route: "r"},
 		"everything": {
 			Allowed: true, Reason: extauthz.ReasonAllowed, ID: "d-1", Route: "r", Policy: "a/b", Rule: "x", Digest: "0", Authenticator: "key",
-			Identity:          extauthz.Identity{Identity: identity.Identity{Consumer: "default/shop", Subject: "s", Tenant: "acme", Tier: "gold", Scopes: []string{"a", "b"}}},
+			Identity:          extauthz.Identity{Identity: identity.Identity{Consumer: "default/shop", Subject: "s", Tenant: "acme", Tier: "gold", Scopes: []string{"a", "b"}}, Attributes: map[string]string{"requests": "7", "b": ""}},
 			CredentialHeaders: []string{"authorization", "x-api-key"}, CredentialCookie: func(name string) bool { return name == "ours" },
 			UpstreamHeaders: []extauthz.Header{{Name: "authorization", Value: "Bearer " + long}, {Name: "x-empty"}},
 			ResponseHeaders: []extauthz.Header{{Name: "set-cookie", Value: "a=1"}, {Name: "set-cookie", Value: "b=2"}},
@@ -193,6 +193,7 @@ func TestWritesAsProtocolBuffersDo(t *testing.T) {
 		"a response header": {added: []extauthz.Header{{Name: "x", Value: "\xff"}}},
 		"a name":            {remove: []string{"\xff"}},
 		"metadata":          {metadata: [metadataCount]string{"\xff"}},
+		"an attribute":      {attributes: map[string]string{"a": "\xff"}},
 	} {
 		_, err := Codec().Marshal(answer)
 		require.ErrorIs(t, err, errText, name)

@@ -61,6 +61,11 @@ func (a *Answer) isText() bool {
 			return false
 		}
 	}
+	for name, value := range a.attributes {
+		if !utf8.ValidString(name) || !utf8.ValidString(value) {
+			return false
+		}
+	}
 	return true
 }
 
@@ -71,14 +76,24 @@ func (a *Answer) appendMetadata(to []byte) []byte {
 	for i, name := range names {
 		size += field(1, entrySize(name, a.metadata[i]))
 	}
+	for name, value := range a.attributes {
+		size += field(1, entrySize(attributePrefix+name, value))
+	}
 	to = appendHead(to, 4, size)
 	for i, name := range names {
-		to = appendHead(to, 1, entrySize(name, a.metadata[i]))
-		to = appendText(to, 1, name)
-		to = appendHead(to, 2, field(3, len(a.metadata[i])))
-		to = appendText(to, 3, a.metadata[i]) // string_value
+		to = appendEntry(to, name, a.metadata[i])
+	}
+	for name, value := range a.attributes {
+		to = appendEntry(to, attributePrefix+name, value)
 	}
 	return to
+}
+
+func appendEntry(to []byte, name, value string) []byte {
+	to = appendHead(to, 1, entrySize(name, value))
+	to = appendText(to, 1, name)
+	to = appendHead(to, 2, field(3, len(value)))
+	return appendText(to, 3, value) // string_value
 }
 
 func entrySize(name, value string) int {

@@ -243,6 +243,8 @@ type ClaimMapping struct {
 // Authorization is an ordered list of rules; the first one that holds decides.
 // When none holds, the request passes if there is no Allow rule, and is refused
 // otherwise.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.relationships) || !has(self.rules) || self.rules.all(r, !has(r.requireRelationship))",message="requireRelationship needs relationships: the store that is asked"
 type Authorization struct {
 	// Rules are 1 to 64.
 	//

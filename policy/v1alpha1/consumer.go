@@ -35,6 +35,14 @@ type ConsumerSpec struct {
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`
 	Tier string `json:"tier,omitempty"`
+	// Attributes are facts of the consumer's own that policies can refer to, such
+	// as the number of requests that was agreed on; at most 16. They reach the
+	// access log's metadata: write no secrets here.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) > 0 && size(k) <= 64)",message="names of attributes have 1 to 64 bytes"
+	Attributes map[string]string `json:"attributes,omitempty"`
 	// APIKeys of the consumer; at most 64.
 	//
 	// +kubebuilder:validation:MaxItems=64

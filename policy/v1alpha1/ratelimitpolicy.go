@@ -69,23 +69,42 @@ type RateLimitSettings struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.burst) || self.burst == 0 || (has(self.algorithm) && self.algorithm == 'GCRA')",message="burst needs algorithm GCRA"
 // +kubebuilder:validation:XValidation:rule="!has(self.tiers) || (has(self.algorithm) && self.algorithm == 'GCRA') || self.tiers.all(t, !has(self.tiers[t].burst) || self.tiers[t].burst == 0)",message="the burst of a tier needs algorithm GCRA"
+// +kubebuilder:validation:XValidation:rule="has(self.window) != has(self.calendar)",message="say either window or calendar"
+// +kubebuilder:validation:XValidation:rule="!has(self.calendar) || !has(self.algorithm) || self.algorithm == 'FixedWindow'",message="calendar needs algorithm FixedWindow"
+// +kubebuilder:validation:XValidation:rule="!has(self.timeZone) || has(self.calendar)",message="timeZone needs a calendar"
+// +kubebuilder:validation:XValidation:rule="!has(self.countRefused) || !self.countRefused || !has(self.algorithm) || self.algorithm != 'Concurrency'",message="a refused request takes no place, so countRefused is not for Concurrency"
+// +kubebuilder:validation:XValidation:rule="!has(self.cost) || !has(self.cost.responseHeader) || !has(self.algorithm) || self.algorithm != 'Concurrency'",message="places are given back whole, so responseHeader is not for Concurrency"
 type Limit struct {
 	// Name is unique within the policy; clients see it in RateLimit headers.
 	//
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name"`
-	// Requests admitted per window. 0 refuses all.
+	// Requests admitted per window, or at once (Concurrency). 0 refuses all.
 	//
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=4294967295
 	// +kubebuilder:validation:Format=int64
 	Requests uint32 `json:"requests"`
-	// Window is 1s to 744h.
+	// Window is 1s to 744h. With Concurrency it is how long a request holds its
+	// place if its end is never heard of; let it be longer than any request is.
 	//
+	// +optional
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('744h')",message="is 1s to 744h"
-	Window gatewayv1.Duration `json:"window"`
-	// Algorithm is FixedWindow (default) or GCRA.
+	Window gatewayv1.Duration `json:"window,omitempty"`
+	// Calendar counts by days, weeks (from Monday) or months of the calendar,
+	// instead of a window.
+	Calendar Calendar `json:"calendar,omitempty"`
+	// TimeZone of the calendar, a name of the IANA database such as Europe/Berlin.
+	// Default UTC.
+	//
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_+/-]+$`
+	TimeZone string `json:"timeZone,omitempty"`
+	// Algorithm is FixedWindow (default; up to twice the limit can pass around a
+	// window's boundary), GCRA (evenly, with a burst), SlidingWindow (never more
+	// than the limit in any interval of the window's length) or Concurrency (at
+	// once).
 	Algorithm Algorithm `json:"algorithm,omitempty"`
 	// Burst, of GCRA: requests admitted at once after idleness. Default
 	// requests.
@@ -105,6 +124,26 @@ type Limit struct {
 	// +kubebuilder:validation:MaxProperties=32
 	// +kubebuilder:validation:XValidation:rule="self.all(t, size(t) > 0 && size(t) <= 64)",message="names of tiers have 1 to 64 bytes"
 	Tiers map[string]TierLimit `json:"tiers,omitempty"`
+	// Cost of a request; default 1.
+	//
+	// +optional
+	Cost *LimitCost `json:"cost,omitempty"`
+	// CountRefused charges requests that are refused, by this limit or another,
+	// so that who keeps trying stays refused. Otherwise they cost nothing.
+	CountRefused bool `json:"countRefused,omitempty"`
+	// Reserves keep parts of the limit for tiers, the most important first: a
+	// tier may use what is not kept for those before it, and a tier that is not
+	// named what is kept for none. All share the counters. At most 8.
+	//
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=map
+	// +listMapKey=tier
+	// +kubebuilder:validation:XValidation:rule="self.map(r, r.percent).sum() <= 99",message="the reserves keep more than 99 percent together"
+	Reserves []LimitReserve `json:"reserves,omitempty"`
+	// Override lets the consumer's own record say the number of requests.
+	//
+	// +optional
+	Override *LimitOverride `json:"override,omitempty"`
 	// FailureMode says what happens when the limiter cannot answer: Open
 	// (default) lets requests through, Closed answers 503.
 	FailureMode FailureMode `json:"failureMode,omitempty"`
@@ -138,21 +177,98 @@ const (
 
 // Algorithm is how requests are counted.
 //
-// +kubebuilder:validation:Enum=FixedWindow;GCRA
+// +kubebuilder:validation:Enum=FixedWindow;GCRA;SlidingWindow;Concurrency
 type Algorithm string
 
 // Algorithms of a limit.
 const (
-	AlgorithmFixedWindow Algorithm = "FixedWindow"
-	AlgorithmGCRA        Algorithm = "GCRA"
+	AlgorithmFixedWindow   Algorithm = "FixedWindow"
+	AlgorithmGCRA          Algorithm = "GCRA"
+	AlgorithmSlidingWindow Algorithm = "SlidingWindow"
+	AlgorithmConcurrency   Algorithm = "Concurrency"
 )
+
+// Calendar is a period of the calendar.
+//
+// +kubebuilder:validation:Enum=Day;Week;Month
+type Calendar string
+
+// Periods of the calendar.
+const (
+	CalendarDay   Calendar = "Day"
+	CalendarWeek  Calendar = "Week"
+	CalendarMonth Calendar = "Month"
+)
+
+// LimitCost is what a request costs.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.max) || !has(self.number) || self.number <= self.max",message="number is more than max"
+// +kubebuilder:validation:XValidation:rule="has(self.max) == (has(self.requestHeader) || has(self.responseHeader))",message="max is for a requestHeader or a responseHeader, which need it"
+type LimitCost struct {
+	// Number is charged when the request comes; default 1. With responseHeader it
+	// is an estimate, and 0 only asks whether anything is left.
+	//
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000000
+	Number *uint32 `json:"number,omitempty"`
+	// RequestHeader holds a cost that is charged if it is above number. Clients
+	// can write what they like into a header: use one that you set yourself, or
+	// for which a low figure is checked later. What is no number costs max.
+	//
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9!#$%&'*+.^_\x60|~-]+$`
+	RequestHeader string `json:"requestHeader,omitempty"`
+	// ResponseHeader holds what the request cost in the end, such as the tokens
+	// that a model used: the difference to what was charged is charged, even
+	// beyond the limit, or given back. Without the header, what was charged stays.
+	//
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9!#$%&'*+.^_\x60|~-]+$`
+	ResponseHeader string `json:"responseHeader,omitempty"`
+	// Max bounds what a header can say.
+	//
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000000
+	Max uint32 `json:"max,omitempty"`
+}
+
+// LimitReserve keeps a part of a limit.
+type LimitReserve struct {
+	// Tier of consumers that it is kept for, and for those before it.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Tier string `json:"tier"`
+	// Percent of the limit, 1 to 99.
+	//
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=99
+	Percent uint32 `json:"percent"`
+}
+
+// LimitOverride lets a consumer's attribute replace the number of requests.
+type LimitOverride struct {
+	// Attribute of the Consumer (spec.attributes) that holds the number. Consumers
+	// without it, or with one that is no number, get the limit's own.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`
+	Attribute string `json:"attribute"`
+	// Max bounds the number.
+	//
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=4294967295
+	// +kubebuilder:validation:Format=int64
+	Max uint32 `json:"max"`
+}
 
 // CountBy is one part of what is counted separately.
 //
 // +kubebuilder:validation:XValidation:rule="(self.type == 'Header') == has(self.header)",message="header is for type Header, which needs it"
 type CountBy struct {
-	// Type is Consumer (the verified caller; all anonymous ones are one),
-	// Route, ClientIP or Header.
+	// Type is Consumer (the verified caller; all anonymous ones are one), Tenant
+	// (the caller's; those of none are one), Route, ClientIP or Header.
 	Type CountByType `json:"type"`
 	// Header is the request header, with type Header; requests without it are
 	// not limited by this limit.
@@ -165,27 +281,33 @@ type CountBy struct {
 
 // CountByType is what kind of value is counted by.
 //
-// +kubebuilder:validation:Enum=Consumer;Route;ClientIP;Header
+// +kubebuilder:validation:Enum=Consumer;Tenant;Route;ClientIP;Header
 type CountByType string
 
 // Kinds of values to count by.
 const (
 	CountByConsumer CountByType = "Consumer"
+	CountByTenant   CountByType = "Tenant"
 	CountByRoute    CountByType = "Route"
 	CountByClientIP CountByType = "ClientIP"
 	CountByHeader   CountByType = "Header"
 )
 
 // TierLimit replaces a limit's numbers.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.requests) != (has(self.unlimited) && self.unlimited)",message="say either requests or unlimited: true"
 type TierLimit struct {
+	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=4294967295
 	// +kubebuilder:validation:Format=int64
-	Requests uint32 `json:"requests"`
+	Requests *uint32 `json:"requests,omitempty"`
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=4294967295
 	// +kubebuilder:validation:Format=int64
 	Burst uint32 `json:"burst,omitempty"`
+	// Unlimited neither limits nor counts the tier's requests.
+	Unlimited bool `json:"unlimited,omitempty"`
 }
 
 // FailureMode is who wins when the limiter cannot answer.

@@ -26,6 +26,7 @@ type settings struct {
 	Sessions      sessionSettings       `yaml:"sessions"`
 	Authorization authorizationSettings `yaml:"authorization"`
 	Limits        limitSettings         `yaml:"limits"`
+	SelfTest      selfTestSettings      `yaml:"selfTest"`
 	// Rules and HTTP are for standing alone.
 	Rules ruleSettings `yaml:"rules"`
 	HTTP  httpSettings `yaml:"http"`
@@ -72,7 +73,7 @@ func (s *settings) SetDefaults() {
 // Validate reports every mistake.
 func (s *settings) Validate() error {
 	errs := []error{
-		s.Config.Validate(), s.Server.Validate(), s.Keys.validate(), s.Limits.validate(), s.HTTP.validate(), s.Kubernetes.validate(), s.Proofs.validate(),
+		s.Config.Validate(), s.Server.Validate(), s.Keys.validate(), s.Limits.validate(), s.HTTP.validate(), s.SelfTest.validate(), s.Kubernetes.validate(), s.Proofs.validate(),
 		s.Sessions.validate(), s.Authorization.validate(), s.Audit.Validate(s.ControlPlane.NodeID), s.Decisions.Validate(),
 	}
 	if s.Rules.File != "" {

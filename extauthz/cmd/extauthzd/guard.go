@@ -13,6 +13,7 @@ import (
 
 	"weir.dev/extauthz/envoyauth"
 	"weir.dev/extauthz/httpauth"
+	"weir.dev/extauthz/selftest"
 	"weir.dev/extauthz/telemetry"
 	"weir.dev/kit/config"
 	"weir.dev/kit/daemon"
@@ -82,14 +83,49 @@ func (s *httpSettings) validate() error {
 
 // guarded puts before the server what bounds its load, and what chooses routes
 // (nil for nothing).
-func guarded(cfg *settings, runtime *daemon.Runtime, server envoyauth.Checker, chooser envoyauth.Chooser) (*envoyauth.Service, error) {
+func guarded(cfg *settings, runtime *daemon.Runtime, server envoyauth.Checker, chooser envoyauth.Chooser) (envoyauth.Checker, error) {
 	if chooser != nil {
 		server = envoyauth.Choosing(server, chooser)
 	}
 	limited := envoyauth.Limit(server, envoyauth.Limits{
 		InFlight: cfg.Limits.InFlight, Queue: cfg.Limits.Queue, Wait: cfg.Limits.Wait.Std(),
 	})
-	return envoyauth.NewService(limited), telemetry.RegisterLoad(runtime.Registry, limited.InFlight, limited.Waiting)
+	return limited, telemetry.RegisterLoad(runtime.Registry, limited.InFlight, limited.Waiting)
+}
+
+// selfTestSettings is the test of the proxy in front; see package selftest.
+type selfTestSettings struct {
+	// URL is where it listens, http://host:port; empty tests nothing.
+	URL string `yaml:"url"`
+	// Host is the host to ask for, one for which it asks extauthz. Default that of
+	// URL.
+	Host string `yaml:"host"`
+}
+
+func (s *selfTestSettings) validate() error {
+	if s.URL == "" {
+		if s.Host != "" {
+			return errors.New("selfTest.host: goes with selfTest.url")
+		}
+		return nil
+	}
+	return selftest.Validate(s.URL)
+}
+
+// tested has checks refused until the proxy in front was tested; run does so.
+func tested(cfg *settings, runtime *daemon.Runtime, inner envoyauth.Checker) (checker envoyauth.Checker, run func(context.Context) error, err error) {
+	if cfg.SelfTest.URL == "" {
+		return inner, func(context.Context) error { return nil }, nil
+	}
+	runtime.SetReady("self-test", errors.New("the proxy in front is not tested yet"))
+	test, err := selftest.New(inner, selftest.Options{
+		URL: cfg.SelfTest.URL, Host: cfg.SelfTest.Host, Logger: runtime.Logger,
+		Passed: func(err error) { runtime.SetReady("self-test", err) },
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return test, test.Run, nil
 }
 
 // webServer serves ext_authz over HTTP; without an address it does nothing.

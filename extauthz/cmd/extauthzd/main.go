@@ -94,10 +94,15 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	defer closeAudit()
 	checks := envoyauth.NewServer(feed, metrics, runtime.Logger, time.Now)
 	checks.Keep(keeper)
-	answering, err := guarded(cfg, runtime, checks, chooser)
+	bounded, err := guarded(cfg, runtime, checks, chooser)
 	if err != nil {
 		return err
 	}
+	checker, selfTest, err := tested(cfg, runtime, bounded)
+	if err != nil {
+		return err
+	}
+	answering := envoyauth.NewService(checker)
 	answering.Register(server.GRPC())
 	if feed.Current() == nil {
 		server.SetServing(false) // names the service just registered
@@ -116,6 +121,7 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	group.Go(func() error { return source(ctx) })
 	group.Go(func() error { return web.run(ctx) })
 	group.Go(func() error { return keeper.Run(ctx) })
+	group.Go(func() error { return selfTest(ctx) })
 	if keys != nil {
 		group.Go(func() error { return keys.Run(ctx) })
 	}

@@ -1074,6 +1074,9 @@ type Consumer struct {
 	TokenSubjects []*TokenSubject `protobuf:"bytes,5,rep,name=token_subjects,json=tokenSubjects,proto3" json:"token_subjects,omitempty"`
 	// Keys by which the consumer signs requests.
 	SignatureKeys []*SignatureKey `protobuf:"bytes,20,rep,name=signature_keys,json=signatureKeys,proto3" json:"signature_keys,omitempty"`
+	// Facts of the consumer that other rules refer to; they are in the metadata of
+	// every answer to it.
+	Attributes    map[string]string `protobuf:"bytes,21,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1146,6 +1149,13 @@ func (x *Consumer) GetTokenSubjects() []*TokenSubject {
 func (x *Consumer) GetSignatureKeys() []*SignatureKey {
 	if x != nil {
 		return x.SignatureKeys
+	}
+	return nil
+}
+
+func (x *Consumer) GetAttributes() map[string]string {
+	if x != nil {
+		return x.Attributes
 	}
 	return nil
 }
@@ -1957,14 +1967,20 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x12EFFECT_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fEFFECT_ALLOW\x10\x01\x12\x0f\n" +
 	"\vEFFECT_DENY\x10\x02\x12\x12\n" +
-	"\x0eEFFECT_REQUIRE\x10\x03\"\x84\x02\n" +
+	"\x0eEFFECT_REQUIRE\x10\x03\"\x8c\x03\n" +
 	"\bConsumer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04tier\x18\x03 \x01(\tR\x04tier\x120\n" +
 	"\bapi_keys\x18\x04 \x03(\v2\x15.weir.rules.v1.ApiKeyR\aapiKeys\x12B\n" +
 	"\x0etoken_subjects\x18\x05 \x03(\v2\x1b.weir.rules.v1.TokenSubjectR\rtokenSubjects\x12B\n" +
-	"\x0esignature_keys\x18\x14 \x03(\v2\x1b.weir.rules.v1.SignatureKeyR\rsignatureKeys\"\x89\x01\n" +
+	"\x0esignature_keys\x18\x14 \x03(\v2\x1b.weir.rules.v1.SignatureKeyR\rsignatureKeys\x12G\n" +
+	"\n" +
+	"attributes\x18\x15 \x03(\v2'.weir.rules.v1.Consumer.AttributesEntryR\n" +
+	"attributes\x1a=\n" +
+	"\x0fAttributesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x89\x01\n" +
 	"\x06ApiKey\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12;\n" +
@@ -2046,7 +2062,7 @@ func file_weir_rules_v1_auth_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_weir_rules_v1_auth_proto_goTypes = []any{
 	(Audit)(0),                             // 0: weir.rules.v1.Audit
 	(Authenticator_FailureMode)(0),         // 1: weir.rules.v1.Authenticator.FailureMode
@@ -2069,86 +2085,88 @@ var file_weir_rules_v1_auth_proto_goTypes = []any{
 	(*ConsumerAttributes)(nil),             // 18: weir.rules.v1.ConsumerAttributes
 	(*RouteAttributes)(nil),                // 19: weir.rules.v1.RouteAttributes
 	(*SourceAttributes)(nil),               // 20: weir.rules.v1.SourceAttributes
-	nil,                                    // 21: weir.rules.v1.RequestAttributes.QueryEntry
-	nil,                                    // 22: weir.rules.v1.RequestAttributes.HeadersEntry
-	(*Upstream)(nil),                       // 23: weir.rules.v1.Upstream
-	(*MetadataSource)(nil),                 // 24: weir.rules.v1.MetadataSource
-	(*BodyInput)(nil),                      // 25: weir.rules.v1.BodyInput
-	(*AuthorizationSettings)(nil),          // 26: weir.rules.v1.AuthorizationSettings
-	(*ClientCertificateAuthenticator)(nil), // 27: weir.rules.v1.ClientCertificateAuthenticator
-	(*HttpSignatureAuthenticator)(nil),     // 28: weir.rules.v1.HttpSignatureAuthenticator
-	(*IntrospectionAuthenticator)(nil),     // 29: weir.rules.v1.IntrospectionAuthenticator
-	(*LoginAuthenticator)(nil),             // 30: weir.rules.v1.LoginAuthenticator
-	(*KubernetesAuthenticator)(nil),        // 31: weir.rules.v1.KubernetesAuthenticator
-	(*durationpb.Duration)(nil),            // 32: google.protobuf.Duration
-	(*SenderConstraint)(nil),               // 33: weir.rules.v1.SenderConstraint
-	(*DiscoveredJwks)(nil),                 // 34: weir.rules.v1.DiscoveredJwks
-	(*ClaimMapping)(nil),                   // 35: weir.rules.v1.ClaimMapping
-	(*TokenCache)(nil),                     // 36: weir.rules.v1.TokenCache
-	(*Requirements)(nil),                   // 37: weir.rules.v1.Requirements
-	(*SignatureKey)(nil),                   // 38: weir.rules.v1.SignatureKey
-	(*timestamppb.Timestamp)(nil),          // 39: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),                // 40: google.protobuf.Struct
-	(*structpb.Value)(nil),                 // 41: google.protobuf.Value
+	nil,                                    // 21: weir.rules.v1.Consumer.AttributesEntry
+	nil,                                    // 22: weir.rules.v1.RequestAttributes.QueryEntry
+	nil,                                    // 23: weir.rules.v1.RequestAttributes.HeadersEntry
+	(*Upstream)(nil),                       // 24: weir.rules.v1.Upstream
+	(*MetadataSource)(nil),                 // 25: weir.rules.v1.MetadataSource
+	(*BodyInput)(nil),                      // 26: weir.rules.v1.BodyInput
+	(*AuthorizationSettings)(nil),          // 27: weir.rules.v1.AuthorizationSettings
+	(*ClientCertificateAuthenticator)(nil), // 28: weir.rules.v1.ClientCertificateAuthenticator
+	(*HttpSignatureAuthenticator)(nil),     // 29: weir.rules.v1.HttpSignatureAuthenticator
+	(*IntrospectionAuthenticator)(nil),     // 30: weir.rules.v1.IntrospectionAuthenticator
+	(*LoginAuthenticator)(nil),             // 31: weir.rules.v1.LoginAuthenticator
+	(*KubernetesAuthenticator)(nil),        // 32: weir.rules.v1.KubernetesAuthenticator
+	(*durationpb.Duration)(nil),            // 33: google.protobuf.Duration
+	(*SenderConstraint)(nil),               // 34: weir.rules.v1.SenderConstraint
+	(*DiscoveredJwks)(nil),                 // 35: weir.rules.v1.DiscoveredJwks
+	(*ClaimMapping)(nil),                   // 36: weir.rules.v1.ClaimMapping
+	(*TokenCache)(nil),                     // 37: weir.rules.v1.TokenCache
+	(*Requirements)(nil),                   // 38: weir.rules.v1.Requirements
+	(*SignatureKey)(nil),                   // 39: weir.rules.v1.SignatureKey
+	(*timestamppb.Timestamp)(nil),          // 40: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),                // 41: google.protobuf.Struct
+	(*structpb.Value)(nil),                 // 42: google.protobuf.Value
 }
 var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	5,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
 	10, // 1: weir.rules.v1.AuthRoute.rules:type_name -> weir.rules.v1.AuthorizationRule
 	0,  // 2: weir.rules.v1.AuthRoute.audit:type_name -> weir.rules.v1.Audit
 	4,  // 3: weir.rules.v1.AuthRoute.candidates:type_name -> weir.rules.v1.Candidate
-	23, // 4: weir.rules.v1.AuthRoute.upstream:type_name -> weir.rules.v1.Upstream
-	24, // 5: weir.rules.v1.AuthRoute.metadata:type_name -> weir.rules.v1.MetadataSource
-	25, // 6: weir.rules.v1.AuthRoute.body:type_name -> weir.rules.v1.BodyInput
-	26, // 7: weir.rules.v1.AuthRoute.settings:type_name -> weir.rules.v1.AuthorizationSettings
+	24, // 4: weir.rules.v1.AuthRoute.upstream:type_name -> weir.rules.v1.Upstream
+	25, // 5: weir.rules.v1.AuthRoute.metadata:type_name -> weir.rules.v1.MetadataSource
+	26, // 6: weir.rules.v1.AuthRoute.body:type_name -> weir.rules.v1.BodyInput
+	27, // 7: weir.rules.v1.AuthRoute.settings:type_name -> weir.rules.v1.AuthorizationSettings
 	5,  // 8: weir.rules.v1.Candidate.authenticators:type_name -> weir.rules.v1.Authenticator
 	10, // 9: weir.rules.v1.Candidate.rules:type_name -> weir.rules.v1.AuthorizationRule
-	24, // 10: weir.rules.v1.Candidate.metadata:type_name -> weir.rules.v1.MetadataSource
-	25, // 11: weir.rules.v1.Candidate.body:type_name -> weir.rules.v1.BodyInput
-	26, // 12: weir.rules.v1.Candidate.settings:type_name -> weir.rules.v1.AuthorizationSettings
+	25, // 10: weir.rules.v1.Candidate.metadata:type_name -> weir.rules.v1.MetadataSource
+	26, // 11: weir.rules.v1.Candidate.body:type_name -> weir.rules.v1.BodyInput
+	27, // 12: weir.rules.v1.Candidate.settings:type_name -> weir.rules.v1.AuthorizationSettings
 	6,  // 13: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
 	7,  // 14: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
 	9,  // 15: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
-	27, // 16: weir.rules.v1.Authenticator.client_certificate:type_name -> weir.rules.v1.ClientCertificateAuthenticator
-	28, // 17: weir.rules.v1.Authenticator.http_signature:type_name -> weir.rules.v1.HttpSignatureAuthenticator
-	29, // 18: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
-	30, // 19: weir.rules.v1.Authenticator.login:type_name -> weir.rules.v1.LoginAuthenticator
-	31, // 20: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
-	32, // 21: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
+	28, // 16: weir.rules.v1.Authenticator.client_certificate:type_name -> weir.rules.v1.ClientCertificateAuthenticator
+	29, // 17: weir.rules.v1.Authenticator.http_signature:type_name -> weir.rules.v1.HttpSignatureAuthenticator
+	30, // 18: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
+	31, // 19: weir.rules.v1.Authenticator.login:type_name -> weir.rules.v1.LoginAuthenticator
+	32, // 20: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
+	33, // 21: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
 	1,  // 22: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
-	33, // 23: weir.rules.v1.Authenticator.sender_constraint:type_name -> weir.rules.v1.SenderConstraint
-	32, // 24: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
+	34, // 23: weir.rules.v1.Authenticator.sender_constraint:type_name -> weir.rules.v1.SenderConstraint
+	33, // 24: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
 	8,  // 25: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
-	34, // 26: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
-	35, // 27: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	36, // 28: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
-	32, // 29: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
-	32, // 30: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
-	32, // 31: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
+	35, // 26: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
+	36, // 27: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	37, // 28: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
+	33, // 29: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
+	33, // 30: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
+	33, // 31: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
 	2,  // 32: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
-	37, // 33: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
+	38, // 33: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
 	12, // 34: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
 	13, // 35: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
-	38, // 36: weir.rules.v1.Consumer.signature_keys:type_name -> weir.rules.v1.SignatureKey
-	39, // 37: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 38: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
-	17, // 39: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
-	19, // 40: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
-	20, // 41: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
-	18, // 42: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
-	39, // 43: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
-	40, // 44: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
-	21, // 45: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
-	22, // 46: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
-	41, // 47: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
-	40, // 48: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
-	40, // 49: weir.rules.v1.IdentityAttributes.certificate:type_name -> google.protobuf.Struct
-	15, // 50: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
-	15, // 51: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
-	52, // [52:52] is the sub-list for method output_type
-	52, // [52:52] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	39, // 36: weir.rules.v1.Consumer.signature_keys:type_name -> weir.rules.v1.SignatureKey
+	21, // 37: weir.rules.v1.Consumer.attributes:type_name -> weir.rules.v1.Consumer.AttributesEntry
+	40, // 38: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 39: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
+	17, // 40: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
+	19, // 41: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
+	20, // 42: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
+	18, // 43: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
+	40, // 44: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
+	41, // 45: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
+	22, // 46: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
+	23, // 47: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
+	42, // 48: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
+	41, // 49: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
+	41, // 50: weir.rules.v1.IdentityAttributes.certificate:type_name -> google.protobuf.Struct
+	15, // 51: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
+	15, // 52: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proto_init() }
@@ -2181,7 +2199,7 @@ func file_weir_rules_v1_auth_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_auth_proto_rawDesc), len(file_weir_rules_v1_auth_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,184 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"time"
+	_ "time/tzdata" // the same zones on every host
+
+	"weir.dev/policy/v1alpha1"
+)
+
+// maxReserved is the percentage of a limit that reserves keep at most.
+const maxReserved = 99
+
+func (c *checker) limit(field string, limit *v1alpha1.Limit) {
+	oneOf(c, field+".algorithm", limit.Algorithm, true, v1alpha1.AlgorithmFixedWindow, v1alpha1.AlgorithmGCRA,
+		v1alpha1.AlgorithmSlidingWindow, v1alpha1.AlgorithmConcurrency)
+	oneOf(c, field+".failureMode", limit.FailureMode, true, v1alpha1.FailureModeOpen, v1alpha1.FailureModeClosed)
+	c.limitWindow(field, limit)
+	if limit.Burst != 0 && limit.Algorithm != v1alpha1.AlgorithmGCRA {
+		c.fail(CodeInvalid, field+".burst", "needs algorithm GCRA")
+	}
+	if limit.CountRefused && limit.Algorithm == v1alpha1.AlgorithmConcurrency {
+		c.fail(CodeLimitFields, field+".countRefused", "a refused request takes no place, so this is not for algorithm Concurrency")
+	}
+	c.limitBy(field, limit.By)
+	c.limitHeaders(field+".headers", limit.Headers)
+	c.limitTiers(field, limit)
+	c.limitCost(field+".cost", limit)
+	c.limitReserves(field, limit)
+	if override := limit.Override; override != nil {
+		c.attributeName(field+".override.attribute", override.Attribute)
+		if override.Max == 0 {
+			c.required(field + ".override.max")
+		}
+	}
+}
+
+func (c *checker) limitWindow(field string, limit *v1alpha1.Limit) {
+	oneOf(c, field+".calendar", limit.Calendar, true, v1alpha1.CalendarDay, v1alpha1.CalendarWeek, v1alpha1.CalendarMonth)
+	if limit.Calendar == "" {
+		if limit.TimeZone != "" {
+			c.fail(CodeLimitFields, field+".timeZone", "needs calendar: a window of a fixed length is the same everywhere")
+		}
+		if limit.Window == "" {
+			c.required(field + ".window")
+			return
+		}
+		window := limit.Window
+		c.duration(field+".window", &window, minWindow, maxWindow)
+		return
+	}
+	if limit.Window != "" {
+		c.fail(CodeLimitFields, field+".window", "stands beside calendar; say one of them")
+	}
+	if limit.Algorithm != "" && limit.Algorithm != v1alpha1.AlgorithmFixedWindow {
+		c.fail(CodeLimitFields, field+".calendar", "needs algorithm FixedWindow")
+	}
+	if zone, err := time.LoadLocation(limit.TimeZone); err != nil || zone == time.Local {
+		c.fail(CodeTimeZone, field+".timeZone", "%q is not a name of the IANA time zone database, such as Europe/Berlin", limit.TimeZone)
+	}
+}
+
+func (c *checker) limitBy(field string, parts []v1alpha1.CountBy) {
+	c.count(field+".by", len(parts), 0, 4)
+	for i, by := range parts {
+		part := fmt.Sprintf("%s.by[%d]", field, i)
+		oneOf(c, part+".type", by.Type, false, v1alpha1.CountByConsumer, v1alpha1.CountByTenant, v1alpha1.CountByRoute,
+			v1alpha1.CountByClientIP, v1alpha1.CountByHeader)
+		switch {
+		case by.Type == v1alpha1.CountByHeader:
+			c.header(part+".header", by.Header)
+		case by.Header != "":
+			c.fail(CodeInvalid, part+".header", "needs type Header")
+		}
+	}
+}
+
+func (c *checker) limitTiers(field string, limit *v1alpha1.Limit) {
+	c.count(field+".tiers", len(limit.Tiers), 0, 32)
+	for _, name := range slices.Sorted(maps.Keys(limit.Tiers)) {
+		at, tier := fmt.Sprintf(`%s.tiers["%s"]`, field, name), limit.Tiers[name]
+		c.text(at, name, true, 64)
+		if tier.Burst != 0 && limit.Algorithm != v1alpha1.AlgorithmGCRA {
+			c.fail(CodeInvalid, at+".burst", "needs algorithm GCRA")
+		}
+		switch {
+		case tier.Unlimited && (tier.Requests != nil || tier.Burst != 0):
+			c.fail(CodeLimitFields, at+".unlimited", "stands beside numbers; say one of them")
+		case !tier.Unlimited && tier.Requests == nil:
+			c.required(at + ".requests")
+		}
+	}
+}
+
+// maxCost is what Envoy takes for a cost, too.
+const maxCost = 1_000_000_000
+
+func (c *checker) limitCost(field string, limit *v1alpha1.Limit) {
+	cost := limit.Cost
+	if cost == nil {
+		return
+	}
+	header := false
+	for _, named := range [...]struct{ at, name string }{
+		{field + ".requestHeader", cost.RequestHeader}, {field + ".responseHeader", cost.ResponseHeader},
+	} {
+		if named.name != "" {
+			c.header(named.at, named.name)
+			header = true
+		}
+	}
+	c.within(field+".number", cost.Number, 0, maxCost)
+	switch {
+	case header && cost.Max == 0:
+		c.required(field + ".max")
+	case cost.Max > maxCost:
+		c.fail(CodeInvalid, field+".max", "%d is more than %d", cost.Max, maxCost)
+	case !header && cost.Max != 0:
+		c.fail(CodeLimitFields, field+".max", "bounds what a header says, and there is none")
+	case header && cost.Number != nil && *cost.Number > cost.Max:
+		c.fail(CodeInvalid, field+".number", "%d is more than max, %d", *cost.Number, cost.Max)
+	}
+	if cost.ResponseHeader == "" && cost.Number != nil && *cost.Number == 0 && cost.RequestHeader == "" {
+		c.fail(CodeLimitFields, field+".number", "0 limits nothing without a header that says more")
+	}
+	if cost.ResponseHeader != "" && limit.Algorithm == v1alpha1.AlgorithmConcurrency {
+		c.fail(CodeLimitFields, field+".responseHeader", "places are given back whole, so this is not for algorithm Concurrency")
+	}
+}
+
+func (c *checker) limitReserves(field string, limit *v1alpha1.Limit) {
+	c.count(field+".reserves", len(limit.Reserves), 0, 8)
+	if len(limit.Reserves) == 0 {
+		return
+	}
+	if len(limit.Tiers) > 0 {
+		c.fail(CodeLimitFields, field+".reserves", "stands beside tiers: tiers count apart, and reserves are parts of what is counted together")
+	}
+	total := uint32(0)
+	names := make([]string, len(limit.Reserves))
+	for i, reserve := range limit.Reserves {
+		at := fmt.Sprintf("%s.reserves[%d]", field, i)
+		c.text(at+".tier", reserve.Tier, true, 64)
+		if reserve.Percent == 0 || reserve.Percent > maxReserved {
+			c.fail(CodeInvalid, at+".percent", "%d is outside of 1 to %d", reserve.Percent, maxReserved)
+			return
+		}
+		total += reserve.Percent
+		names[i] = reserve.Tier
+	}
+	if total > maxReserved {
+		c.fail(CodeInvalid, field+".reserves", "keep %d percent together, which is more than %d", total, maxReserved)
+	}
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			c.fail(CodeDuplicateName, fmt.Sprintf("%s.reserves[%d].tier", field, i), "%q is used before in this list", name)
+		}
+	}
+}
+
+var consumerAttribute = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+
+func (c *checker) attributeName(field, name string) {
+	if len(name) > 64 || !consumerAttribute.MatchString(name) {
+		c.fail(CodeInvalid, field, "names of attributes are 1 to 64 letters, digits, dots, dashes and underscores")
+	}
+}
+
+func (c *checker) limitHeaders(field string, headers []v1alpha1.LimitHeaders) {
+	c.count(field, len(headers), 0, 3)
+	for i, name := range headers {
+		oneOf(c, fmt.Sprintf("%s[%d]", field, i), name, false,
+			v1alpha1.LimitHeadersStandard, v1alpha1.LimitHeadersOlder, v1alpha1.LimitHeadersXRateLimit, v1alpha1.LimitHeadersNone)
+		if name == v1alpha1.LimitHeadersNone && len(headers) > 1 {
+			c.fail(CodeInvalid, field, "None stands alone")
+		}
+		if slices.Contains(headers[:i], name) {
+			c.fail(CodeDuplicateName, fmt.Sprintf("%s[%d]", field, i), "%q is listed twice", name)
+		}
+	}
+}
