@@ -104,7 +104,7 @@ func (r reply) httpMapper() *hcmv3.ResponseMapper {
 	return &hcmv3.ResponseMapper{
 		Filter: celFilter(r.when), StatusCode: r.replaced(),
 		BodyFormatOverride: problemFormat(body),
-		HeadersToAdd: addHeaders(r.headers),
+		HeadersToAdd:       addHeaders(r.headers),
 	}
 }
 

@@ -53,7 +53,7 @@ type bucket struct {
 	// ends is when the tokens' window does; zero for none.
 	ends time.Time
 	// next is when to look at the bucket without a report; zero for never.
-	next       time.Time
+	next      time.Time
 	bucket    *typev3.TokenBucket
 	abandoned bool
 
