@@ -301,7 +301,7 @@ func TestIdleBucketsAreAbandoned(t *testing.T) {
 	require.Len(t, p.stream.buckets, 1)
 	require.Equal(t, 1, w.server.share(fmt.Sprint(keyOf(p.stream.buckets[keys(p.stream)[0]].descriptor))))
 	p.demand = 0
-	w.run(t, rand.New(rand.NewPCG(1, 1)), 30*time.Second)
+	w.run(t, rand.New(rand.NewPCG(1, 1)), 90*time.Second)
 	require.Empty(t, p.stream.buckets)
 	require.Empty(t, w.server.holders)
 	require.False(t, p.known)
