@@ -249,7 +249,7 @@ func child(mode, url string, rules int) error {
 	if err != nil {
 		return err
 	}
-	rlsv3.RegisterRateLimitServiceServer(server.GRPC(), envoyrls.New(limiter, "bench"))
+	rlsv3.RegisterRateLimitServiceServer(server.GRPC(), envoyrls.New(limiter, "bench", nil))
 	server.SetServing(true)
 	if _, err := fmt.Fprintln(os.Stdout, address); err != nil {
 		return err

@@ -273,3 +273,7 @@ func TestConcurrentUse(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, admitted.Load(), outcome.Results[0].State.Count, "everything unused came back")
 }
+
+func TestForget(t *testing.T) {
+	storetest.RunForget(t, lease.New(shared(t, time.Now), lease.Options{}))
+}
