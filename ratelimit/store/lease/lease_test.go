@@ -275,5 +275,8 @@ func TestConcurrentUse(t *testing.T) {
 }
 
 func TestForget(t *testing.T) {
-	storetest.RunForget(t, lease.New(shared(t, time.Now), lease.Options{}))
+	store, err := memory.New(memory.Options{MaxKeys: 100})
+	require.NoError(t, err)
+	storetest.RunForget(t, lease.New(store, lease.Options{}))
+	require.ErrorIs(t, lease.New(shared(t, time.Now), lease.Options{}).Forget(t.Context(), nil), ratelimit.ErrCannotForget)
 }
