@@ -275,7 +275,7 @@ func TestConcurrentUse(t *testing.T) {
 }
 
 func TestForget(t *testing.T) {
-	store, err := memory.New(memory.Options{MaxKeys: 100})
+	store, err := memory.New(memory.Options{MaxKeys: 1000})
 	require.NoError(t, err)
 	storetest.RunForget(t, lease.New(store, lease.Options{}))
 	require.ErrorIs(t, lease.New(shared(t, time.Now), lease.Options{}).Forget(t.Context(), nil), ratelimit.ErrCannotForget)
