@@ -255,6 +255,7 @@ func (l *Limiter) failed(statuses []Status, cause error) (Verdict, error) {
 	for i := range statuses {
 		rule := statuses[i].Rule
 		if statuses[i].Limit.Unlimited {
+			l.observe(&statuses[i])
 			continue
 		}
 		statuses[i].Event = FailedOpen
