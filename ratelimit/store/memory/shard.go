@@ -22,9 +22,9 @@ type shard struct {
 	// logs are those of the states in the slab that have one, by place: apart,
 	// so that other counters don't pay for them.
 	logs map[int32]string
-	free   []int32
-	heap   []heapEntry
-	_      [40]byte // keeps neighbours' locks off one cache line
+	free []int32
+	heap []heapEntry
+	_    [40]byte // keeps neighbours' locks off one cache line
 }
 
 type counter struct {
