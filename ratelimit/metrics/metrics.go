@@ -40,7 +40,7 @@ func New(registry prometheus.Registerer, logger *slog.Logger) (*Metrics, error) 
 	m := &Metrics{
 		logger: logger,
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "weir_ratelimit_decisions_total", Help: "Decisions per rule: ok, over_limit, shadow_over_limit, spared (another rule refused), failed_open, failed_closed.",
+			Name: "weir_ratelimit_decisions_total", Help: "Decisions per rule: ok, over_limit, shadow_over_limit, spared (another rule refused), failed_open, failed_closed, local_ok and local_over_limit (by this replica's share).",
 		}, []string{"rule", "decision"}),
 		rules: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "weir_ratelimit_rules", Help: "Rules in effect.",

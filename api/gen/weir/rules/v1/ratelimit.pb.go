@@ -223,7 +223,12 @@ type RateLimitRule struct {
 	Reserves []*LimitReserve `protobuf:"bytes,14,rep,name=reserves,proto3" json:"reserves,omitempty"`
 	// Most requests that an entry "weir.requests" can ask for instead of the
 	// rule's; 0 means that no entry is heeded.
-	MaxOverride   uint32 `protobuf:"varint,15,opt,name=max_override,json=maxOverride,proto3" json:"max_override,omitempty"`
+	MaxOverride uint32 `protobuf:"varint,15,opt,name=max_override,json=maxOverride,proto3" json:"max_override,omitempty"`
+	// When the counter store can't answer, each replica admits its share, counted
+	// by itself; failure_mode is for when that can't be either.
+	LocalShare bool `protobuf:"varint,20,opt,name=local_share,json=localShare,proto3" json:"local_share,omitempty"`
+	// Replicas may decide from slices of the limit that they are charged beforehand.
+	Leased        bool `protobuf:"varint,21,opt,name=leased,proto3" json:"leased,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -361,6 +366,20 @@ func (x *RateLimitRule) GetMaxOverride() uint32 {
 		return x.MaxOverride
 	}
 	return 0
+}
+
+func (x *RateLimitRule) GetLocalShare() bool {
+	if x != nil {
+		return x.LocalShare
+	}
+	return false
+}
+
+func (x *RateLimitRule) GetLeased() bool {
+	if x != nil {
+		return x.Leased
+	}
+	return false
 }
 
 // LimitCost says what a request costs.
@@ -550,7 +569,7 @@ var File_weir_rules_v1_ratelimit_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_ratelimit_proto_rawDesc = "" +
 	"\n" +
-	"\x1dweir/rules/v1/ratelimit.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\"\xcc\a\n" +
+	"\x1dweir/rules/v1/ratelimit.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\"\x85\b\n" +
 	"\rRateLimitRule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12D\n" +
 	"\talgorithm\x18\x02 \x01(\x0e2&.weir.rules.v1.RateLimitRule.AlgorithmR\talgorithm\x12\x1a\n" +
@@ -567,7 +586,10 @@ const file_weir_rules_v1_ratelimit_proto_rawDesc = "" +
 	"\x04cost\x18\f \x01(\v2\x18.weir.rules.v1.LimitCostR\x04cost\x12#\n" +
 	"\rcount_refused\x18\r \x01(\bR\fcountRefused\x127\n" +
 	"\breserves\x18\x0e \x03(\v2\x1b.weir.rules.v1.LimitReserveR\breserves\x12!\n" +
-	"\fmax_override\x18\x0f \x01(\rR\vmaxOverride\x1aR\n" +
+	"\fmax_override\x18\x0f \x01(\rR\vmaxOverride\x12\x1f\n" +
+	"\vlocal_share\x18\x14 \x01(\bR\n" +
+	"localShare\x12\x16\n" +
+	"\x06leased\x18\x15 \x01(\bR\x06leased\x1aR\n" +
 	"\n" +
 	"TiersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12.\n" +
