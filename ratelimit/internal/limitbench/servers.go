@@ -20,6 +20,7 @@ import (
 	"weir.dev/kit/rpcserver"
 	"weir.dev/ratelimit"
 	"weir.dev/ratelimit/envoyrls"
+	"weir.dev/ratelimit/internal/heap"
 	"weir.dev/ratelimit/metrics"
 	"weir.dev/ratelimit/store/guard"
 	"weir.dev/ratelimit/store/lease"
@@ -75,7 +76,12 @@ func dialable(network, address string) error {
 }
 
 func startSelf(dir, mode string, rules int, withRedis bool) (r *running, err error) {
-	r = &running{request: func(i int) *rlsv3.RateLimitRequest { return ownRequest(i, rules) }}
+	r = &running{request: func(i int) *rlsv3.RateLimitRequest {
+		if mode == "leased" {
+			i %= hotUsers
+		}
+		return ownRequest(i, rules)
+	}}
 	defer r.stopOn(&err)
 	self, err := os.Executable()
 	if err != nil {
@@ -222,6 +228,7 @@ func child(mode, url string, rules int) error {
 		}
 		return server.Serve(listener)
 	}
+	defer heap.NewFloor().Release() // as ratelimitd has it
 	address := listener.Addr().String()
 	if err := listener.Close(); err != nil {
 		return err
