@@ -96,6 +96,10 @@ func (c *Config) adminServer(loop *Loop, parser *policy.Parser, logger *slog.Log
 		Address: c.ExtAuthz.Address,
 		TLS:     func() (*tls.Config, error) { return c.Server.TLS.ClientConfig(c.ExtAuthz.Peer) },
 	}
+	options.Limits = &admin.Limits{
+		Address: c.RateLimit.Address,
+		TLS:     func() (*tls.Config, error) { return c.Server.TLS.ClientConfig(c.RateLimit.Peer) },
+	}
 	if c.Sources.Managed != "" {
 		var err error
 		if options.Store, err = admin.NewStore(c.Sources.Managed, parser); err != nil {

@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,6 +42,48 @@ func TestRateLimitsAnswer(t *testing.T) {
 			require.Equal(t, http.StatusOK, s.Get("/closed").Status)
 		})
 	}
+}
+
+// Clients are told in the headers that each limit asks for, the answer's body
+// names those that refused, and operators see who it was and set it right.
+func TestRateLimitsAreToldAndSteered(t *testing.T) {
+	s, _ := edge(t, routeYAML("limited", "/limited")+`---
+apiVersion: weir.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: {name: told}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: limited}]
+  limits:
+    - {name: few, requests: 2, window: 1h, by: [{type: Consumer}], headers: [Standard, XRateLimit]}
+    - {name: many, requests: 100, window: 1h, headers: [Older]}
+    - {name: quiet, requests: 100, window: 1h, headers: [None]}
+`)
+	answer := s.Get("/limited")
+	require.Equal(t, http.StatusOK, answer.Status, answer.Body)
+	require.Equal(t, `"few";q=2;w=3600`, answer.Header.Get("RateLimit-Policy"))
+	require.Equal(t, "2", answer.Header.Get("X-RateLimit-Limit"))
+	require.Equal(t, "1", answer.Header.Get("X-RateLimit-Remaining"))
+	require.Equal(t, "100", answer.Header.Get("RateLimit-Limit"))
+	require.Equal(t, "99", answer.Header.Get("RateLimit-Remaining"))
+	require.NotEmpty(t, answer.Header.Get("RateLimit-Reset"))
+	require.Equal(t, http.StatusOK, s.Get("/limited").Status)
+	refused := s.Get("/limited")
+	refused.Problem(t, http.StatusTooManyRequests, "RATE_LIMITED")
+	var body map[string]any
+	require.NoError(t, json.Unmarshal([]byte(refused.Body), &body))
+	require.Equal(t, []any{"few"}, body["violated-policies"])
+	require.NotContains(t, refused.Body, "told", "the policy's name is not the client's business")
+
+	list := s.Weir("limits", "list", "--refusing")
+	require.Contains(t, list, "default/told/few")
+	require.NotContains(t, list, "many")
+	consumer := regexp.MustCompile(`consumer=\S+`).FindString(list)
+	require.NotEmpty(t, consumer, list)
+	require.Regexp(t, `few .*consumer=\S+ +2 per 1h +0 `, s.Weir("limits", "get", "default/told/few", consumer))
+	require.Contains(t, s.Weir("limits", "reset", "default/told/few", consumer), "reset; it held before:")
+	require.Equal(t, http.StatusOK, s.Get("/limited").Status)
+	require.Regexp(t, `"audit":"rate_limit_counter_reset".*"actor":"spiffe://weir.local/cli"`, s.Weir("logs", "controlplaned", "-n", "1000", "-o", "json"))
+	require.Positive(t, s.Metric("ratelimitd", "weir_ratelimit_near_limit_total"))
 }
 
 // Of many requests at once exactly the limit passes.

@@ -72,6 +72,12 @@ func (r *resolver) limitRule(object *Object, spec *v1alpha1.Limit) string {
 	if spec.FailureMode == v1alpha1.FailureModeClosed {
 		rule.FailureMode = rulesv1.FailureMode_FAILURE_MODE_CLOSED
 	}
+	for _, headers := range spec.Headers {
+		rule.Headers = append(rule.Headers, map[v1alpha1.LimitHeaders]rulesv1.RateLimitRule_Headers{
+			v1alpha1.LimitHeadersStandard: rulesv1.RateLimitRule_HEADERS_STANDARD, v1alpha1.LimitHeadersOlder: rulesv1.RateLimitRule_HEADERS_OLDER,
+			v1alpha1.LimitHeadersXRateLimit: rulesv1.RateLimitRule_HEADERS_X_RATE_LIMIT, v1alpha1.LimitHeadersNone: rulesv1.RateLimitRule_HEADERS_NONE,
+		}[headers])
+	}
 	if spec.Override != nil {
 		rule.MaxOverride = spec.Override.Max
 	}

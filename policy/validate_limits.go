@@ -27,6 +27,7 @@ func (c *checker) limit(field string, limit *v1alpha1.Limit) {
 	}
 	c.limitReplicas(field, limit)
 	c.limitBy(field, limit.By)
+	c.limitHeaders(field+".headers", limit.Headers)
 	c.limitTiers(field, limit)
 	c.limitCost(field+".cost", limit)
 	c.limitReserves(field, limit)
@@ -183,5 +184,19 @@ var consumerAttribute = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0
 func (c *checker) attributeName(field, name string) {
 	if len(name) > 64 || !consumerAttribute.MatchString(name) {
 		c.fail(CodeInvalid, field, "names of attributes are 1 to 64 letters, digits, dots, dashes and underscores")
+	}
+}
+
+func (c *checker) limitHeaders(field string, headers []v1alpha1.LimitHeaders) {
+	c.count(field, len(headers), 0, 3)
+	for i, name := range headers {
+		oneOf(c, fmt.Sprintf("%s[%d]", field, i), name, false,
+			v1alpha1.LimitHeadersStandard, v1alpha1.LimitHeadersOlder, v1alpha1.LimitHeadersXRateLimit, v1alpha1.LimitHeadersNone)
+		if name == v1alpha1.LimitHeadersNone && len(headers) > 1 {
+			c.fail(CodeInvalid, field, "None stands alone")
+		}
+		if slices.Contains(headers[:i], name) {
+			c.fail(CodeDuplicateName, fmt.Sprintf("%s[%d]", field, i), "%q is listed twice", name)
+		}
 	}
 }

@@ -202,7 +202,24 @@ type Rule struct {
 	Leased bool
 	// Digest identifies the rule's content in decision records.
 	Digest string
+	// Headers are those in which clients are told of the limit; 0 is
+	// HeadersStandard.
+	Headers Headers
 }
+
+// Headers is a set of ways in which clients are told of a limit.
+type Headers uint8
+
+// The ways. HeadersNone stands alone.
+const (
+	HeadersStandard Headers = 1 << iota
+	HeadersOlder
+	HeadersXRateLimit
+	HeadersNone
+)
+
+// Has reports whether clients are told in a way.
+func (h Headers) Has(way Headers) bool { return h&way != 0 || h == 0 && way == HeadersStandard }
 
 // Validate reports every mistake of the rule.
 func (r *Rule) Validate() error {

@@ -132,7 +132,7 @@ func TestOnlyNamedPeersAreAnswered(t *testing.T) {
 		}
 		called++
 	}
-	require.Equal(t, 12, called)
+	require.Equal(t, 15, called)
 }
 
 func TestAnswersHoldEveryField(t *testing.T) {

@@ -129,15 +129,23 @@ func (d *Decisions) each(ctx context.Context, ask func(context.Context, decision
 	if d == nil || d.TLS == nil {
 		return nil, fault.New(codes.FailedPrecondition, reasonNoServer, "this control plane does not know of an extauthz to ask")
 	}
+	return askEach(ctx, d.Address, d.TLS, func(ctx context.Context, conn *grpc.ClientConn) error {
+		return ask(ctx, decisionv1.NewDecisionServiceClient(conn))
+	})
+}
+
+// askEach asks every server of an address at once; those that cannot be asked are
+// listed.
+func askEach(ctx context.Context, address string, config func() (*tls.Config, error), ask func(context.Context, *grpc.ClientConn) error) ([]*adminv1.UnreachableServer, error) {
 	ctx, cancel := context.WithTimeout(ctx, askServer)
 	defer cancel()
-	tlsConfig, err := d.TLS()
+	tlsConfig, err := config()
 	if err != nil {
 		return nil, err
 	}
-	addresses, err := lookUp(ctx, d.Address)
+	addresses, err := lookUp(ctx, address)
 	if err != nil {
-		return []*adminv1.UnreachableServer{{Address: d.Address, Reason: err.Error()}}, nil
+		return []*adminv1.UnreachableServer{{Address: address, Reason: err.Error()}}, nil
 	}
 	var mu sync.Mutex
 	var failed []*adminv1.UnreachableServer
@@ -156,14 +164,14 @@ func (d *Decisions) each(ctx context.Context, ask func(context.Context, decision
 	return failed, nil
 }
 
-func askOne(ctx context.Context, address string, tlsConfig *tls.Config, ask func(context.Context, decisionv1.DecisionServiceClient) error) error {
+func askOne(ctx context.Context, address string, tlsConfig *tls.Config, ask func(context.Context, *grpc.ClientConn) error) error {
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)), grpc.WithNoProxy(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxBody)))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	return ask(ctx, decisionv1.NewDecisionServiceClient(conn))
+	return ask(ctx, conn)
 }
 
 // lookUp lists the addresses of a host:port.

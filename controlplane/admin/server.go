@@ -48,6 +48,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Decisions is where decisions are asked for; nil for nowhere.
 	Decisions *Decisions
+	// Limits is where counters are asked for; nil for nowhere.
+	Limits *Limits
 }
 
 // Server implements weir.admin.v1.AdminService. Safe for concurrent use; one

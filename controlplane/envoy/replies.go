@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"encoding/base64"
+	"maps"
 	"strconv"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -30,6 +31,9 @@ type reply struct {
 	detail string
 	// headers are added to the answer.
 	headers map[string]string
+	// members are added to the body of HTTP. Values may hold Envoy's command
+	// operators, and are left out where those have nothing.
+	members map[string]string
 	// replaces says that Envoy's own status may be another one.
 	replaces bool
 }
@@ -50,7 +54,10 @@ func replies() []reply {
 		{when: `response.code_details == "ext_authz_error"`, status: 503, kind: codes.Unavailable, reason: "AUTHORIZATION_UNAVAILABLE", detail: "the request could not be authorized; try again", headers: map[string]string{"retry-after": "1"}},
 		{when: `response.code_details.startsWith("ext_proc_error")`, status: 503, kind: codes.Unavailable, reason: "EXTENSION_UNAVAILABLE", detail: "a step of the request's processing did not answer; try again", headers: map[string]string{"retry-after": "1"}, replaces: true},
 		{when: `response.code_details == "rate_limiter_error"`, status: 503, kind: codes.Unavailable, reason: "RATE_LIMIT_UNAVAILABLE", detail: "the request could not be counted; try again", headers: map[string]string{"retry-after": "1"}},
-		{when: `response.code_details == "request_rate_limited"`, status: 429, kind: codes.ResourceExhausted, reason: "RATE_LIMITED", detail: "too many requests; wait as long as Retry-After says"},
+		{when: `response.code_details == "request_rate_limited"`, status: 429, kind: codes.ResourceExhausted, reason: "RATE_LIMITED", detail: "too many requests; wait as long as Retry-After says", members: map[string]string{
+			// Named as in draft-ietf-httpapi-ratelimit-headers-10 section 6.1.
+			"violated-policies": "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:violated)%",
+		}},
 		{when: `response.code_details == "route_not_found"`, status: 404, kind: codes.Unimplemented, reason: "ROUTE_NOT_FOUND", detail: "nothing is served at this host and path"},
 		{when: `response.code == 421`, status: 421, kind: codes.FailedPrecondition, reason: "MISDIRECTED_REQUEST", detail: "this connection is for other host names; open one for this name"},
 		{when: `response.code_details == "direct_response" && response.code == 503`, status: 503, kind: codes.Unavailable, reason: "POLICY_BROKEN", detail: "the policy of this route is being mended; try again later"},
@@ -89,13 +96,15 @@ func localReplies() *hcmv3.LocalReplyConfig {
 }
 
 func (r reply) httpMapper() *hcmv3.ResponseMapper {
+	body := map[string]string{
+		"type": fault.ProblemType(r.reason), "title": fault.StatusTitle(int(r.status)), "status": "%RESPONSE_CODE%",
+		"detail": r.detail, "code": r.reason, "requestId": "%REQ(X-REQUEST-ID)%",
+	}
+	maps.Copy(body, r.members)
 	return &hcmv3.ResponseMapper{
 		Filter: celFilter(r.when), StatusCode: r.replaced(),
-		BodyFormatOverride: problemFormat(map[string]string{
-			"type": fault.ProblemType(r.reason), "title": fault.StatusTitle(int(r.status)), "status": "%RESPONSE_CODE%",
-			"detail": r.detail, "code": r.reason, "requestId": "%REQ(X-REQUEST-ID)%",
-		}),
-		HeadersToAdd: addHeaders(r.headers),
+		BodyFormatOverride: problemFormat(body),
+		HeadersToAdd:       addHeaders(r.headers),
 	}
 }
 

@@ -160,7 +160,31 @@ type Limit struct {
 	Leased bool `json:"leased,omitempty"`
 	// Shadow counts and reports, and refuses nothing.
 	Shadow bool `json:"shadow,omitempty"`
+	// Headers say in which headers clients are told of the limit. Default
+	// Standard; None stands alone. Of the older ones, which have room for one
+	// limit, a client sees the limit that is nearest to refusing.
+	//
+	// +kubebuilder:validation:MaxItems=3
+	// +listType=set
+	// +kubebuilder:validation:XValidation:rule="!('None' in self) || self.size() == 1",message="None stands alone"
+	Headers []LimitHeaders `json:"headers,omitempty"`
 }
+
+// LimitHeaders are headers in which clients are told of limits: Standard is
+// RateLimit-Policy and RateLimit (IETF draft), Older is RateLimit-Limit,
+// RateLimit-Remaining and RateLimit-Reset of its early versions, XRateLimit the
+// same three beginning with X-, None none. Retry-After comes in any case.
+//
+// +kubebuilder:validation:Enum=Standard;Older;XRateLimit;None
+type LimitHeaders string
+
+// Headers in which clients are told of limits.
+const (
+	LimitHeadersStandard   LimitHeaders = "Standard"
+	LimitHeadersOlder      LimitHeaders = "Older"
+	LimitHeadersXRateLimit LimitHeaders = "XRateLimit"
+	LimitHeadersNone       LimitHeaders = "None"
+)
 
 // Algorithm is how requests are counted.
 //

@@ -24,6 +24,12 @@
 // named by the last segment of the rule's id (or by the whole id where two
 // limits of a request share it). In RateLimit-Policy q is the rule's requests
 // and w its window in seconds; in RateLimit r is what could be admitted now and
-// t the seconds until the whole allowance is back. Refusals add Retry-After,
-// the seconds until this same request could pass, at least 1.
+// t the seconds until the whole allowance is back. A rule may ask for the older
+// RateLimit-Limit, -Remaining and -Reset, or the same with X-, beside these or
+// instead: they have room for one limit, the one nearest to refusing. Refusals
+// add Retry-After, the seconds until this same request could pass, at least 1.
+//
+// The dynamic metadata of a refusal names the rule for the access log ("limit"),
+// and for the answer's body the limits that refused as clients know them
+// ("violated").
 package envoyrls

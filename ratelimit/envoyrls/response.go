@@ -81,17 +81,34 @@ func unitOf(window time.Duration) rlsv3.RateLimitResponse_RateLimit_Unit {
 	return rlsv3.RateLimitResponse_RateLimit_UNKNOWN
 }
 
-// refusalMetadata names the first limit that refused, for the access log.
+// refusalMetadata names the first limit that refused, for the access log, and all
+// that did as clients know them, for the answer's body.
 func refusalMetadata(verdict ratelimit.Verdict) *structpb.Struct {
+	var first *ratelimit.Status
+	var names []*structpb.Value
 	for i := range verdict.Statuses {
-		if status := &verdict.Statuses[i]; status.Event == ratelimit.Refused {
-			return &structpb.Struct{Fields: map[string]*structpb.Value{
-				"limit":    structpb.NewStringValue(status.Rule.ID),
-				"decision": structpb.NewStringValue(status.Event.String()),
-			}}
+		status := &verdict.Statuses[i]
+		if status.Event != ratelimit.Refused {
+			continue
+		}
+		if first == nil {
+			first = status
+		}
+		if public(status) {
+			names = append(names, structpb.NewStringValue(nameOf(verdict.Statuses, i)))
 		}
 	}
-	return nil
+	if first == nil {
+		return nil
+	}
+	fields := map[string]*structpb.Value{
+		"limit":    structpb.NewStringValue(first.Rule.ID),
+		"decision": structpb.NewStringValue(first.Event.String()),
+	}
+	if len(names) > 0 {
+		fields["violated"] = structpb.NewListValue(&structpb.ListValue{Values: names})
+	}
+	return &structpb.Struct{Fields: fields}
 }
 
 // metadataTickets is the field of the dynamic metadata that holds, by rule, what
@@ -119,29 +136,38 @@ func tickets(verdict ratelimit.Verdict) *structpb.Struct {
 	}}
 }
 
+// headers tell clients of the limits, each in the ways that its rule asks for.
 func headers(verdict ratelimit.Verdict) []*corev3.HeaderValue {
 	var policySpace, limitSpace [128]byte
 	policy, limit := policySpace[:0], limitSpace[:0]
 	var retryAfter time.Duration
+	var older, prefixed *ratelimit.Status
 	for i := range verdict.Statuses {
 		status := &verdict.Statuses[i]
-		if !public(status) {
-			continue
-		}
-		name := nameOf(verdict.Statuses, i)
-		policy = appendMember(policy, name, 'q', uint64(status.Limit.Requests), 'w', wholeSeconds(status.Limit.Window))
-		limit = appendMember(limit, name, 'r', uint64(status.Decision.Remaining), 't', wholeSeconds(status.Decision.Reset))
 		if status.Event == ratelimit.Refused {
 			retryAfter = max(retryAfter, status.Decision.RetryAfter)
 		}
+		if !public(status) {
+			continue
+		}
+		if status.Rule.Headers.Has(ratelimit.HeadersStandard) {
+			name := nameOf(verdict.Statuses, i)
+			policy = appendMember(policy, name, 'q', uint64(status.Limit.Requests), 'w', wholeSeconds(status.Limit.Window))
+			limit = appendMember(limit, name, 'r', uint64(status.Decision.Remaining), 't', wholeSeconds(status.Decision.Reset))
+		}
+		if status.Rule.Headers.Has(ratelimit.HeadersOlder) && nearer(status, older) {
+			older = status
+		}
+		if status.Rule.Headers.Has(ratelimit.HeadersXRateLimit) && nearer(status, prefixed) {
+			prefixed = status
+		}
 	}
-	if len(policy) == 0 {
-		return nil
+	var list []*corev3.HeaderValue
+	if len(policy) > 0 {
+		list = append(list, &corev3.HeaderValue{Key: headerPolicy, Value: string(policy)}, &corev3.HeaderValue{Key: headerLimit, Value: string(limit)})
 	}
-	list := []*corev3.HeaderValue{
-		{Key: headerPolicy, Value: string(policy)},
-		{Key: headerLimit, Value: string(limit)},
-	}
+	list = appendOlder(list, "ratelimit-", older)
+	list = appendOlder(list, "x-ratelimit-", prefixed)
 	if !verdict.Allowed {
 		list = append(list, &corev3.HeaderValue{
 			Key: headerRetryAfter, Value: strconv.FormatUint(max(1, wholeSeconds(retryAfter)), 10),
@@ -150,11 +176,39 @@ func headers(verdict ratelimit.Verdict) []*corev3.HeaderValue {
 	return list
 }
 
-// public says whether clients are told of a limit: shadow limits are not
-// theirs to know, an unanswered or absent one has no numbers, and when a request
-// is over there is nobody to tell.
+// nearer says whether a limit is nearer to refusing than another, which may be
+// nil: one that refuses is, the longer the nearer, then one with less left.
+func nearer(status, other *ratelimit.Status) bool {
+	switch {
+	case other == nil:
+		return true
+	case (status.Event == ratelimit.Refused) != (other.Event == ratelimit.Refused):
+		return status.Event == ratelimit.Refused
+	case status.Event == ratelimit.Refused:
+		return status.Decision.RetryAfter > other.Decision.RetryAfter
+	default:
+		return status.Decision.Remaining < other.Decision.Remaining
+	}
+}
+
+// appendOlder adds the three headers of draft-ietf-httpapi-ratelimit-headers-06
+// and before, which have room for one limit. The reset is in seconds from now.
+func appendOlder(list []*corev3.HeaderValue, prefix string, status *ratelimit.Status) []*corev3.HeaderValue {
+	if status == nil {
+		return list
+	}
+	return append(list,
+		&corev3.HeaderValue{Key: prefix + "limit", Value: strconv.FormatUint(uint64(status.Limit.Requests), 10)},
+		&corev3.HeaderValue{Key: prefix + "remaining", Value: strconv.FormatUint(uint64(status.Decision.Remaining), 10)},
+		&corev3.HeaderValue{Key: prefix + "reset", Value: strconv.FormatUint(wholeSeconds(status.Decision.Reset), 10)})
+}
+
+// public says whether clients are told of a limit: shadow limits and those that
+// show no headers are not theirs to know, an unanswered or absent one has no
+// numbers, and when a request is over there is nobody to tell.
 func public(status *ratelimit.Status) bool {
-	return !status.Rule.Shadow && !status.Limit.Unlimited && status.Event != ratelimit.FailedOpen && status.Event != ratelimit.Settled
+	return !status.Rule.Shadow && !status.Rule.Headers.Has(ratelimit.HeadersNone) && !status.Limit.Unlimited &&
+		status.Event != ratelimit.FailedOpen && status.Event != ratelimit.Settled
 }
 
 // nameOf is the last segment of the rule's id, or the id where another limit of

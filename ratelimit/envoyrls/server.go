@@ -3,10 +3,14 @@ package envoyrls
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
+	"strings"
 
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"go.opentelemetry.io/otel/attribute"
+	oteltrace "go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 
 	"weir.dev/kit/fault"
@@ -26,21 +30,28 @@ type Limiter interface {
 	Decide(ctx context.Context, descriptors []ratelimit.Descriptor) (ratelimit.Verdict, error)
 }
 
+// Watcher is told of each limit's decision, with what it counted by. It must not
+// block, nor keep the entries.
+type Watcher interface {
+	Watched(entries []ratelimit.Entry, status *ratelimit.Status)
+}
+
 // Server is the gRPC service. It is safe for concurrent use.
 type Server struct {
 	rlsv3.UnimplementedRateLimitServiceServer
 	limiter Limiter
+	watcher Watcher
 	domain  string
 }
 
-// New makes a service for one domain.
-func New(limiter Limiter, domain string) *Server {
-	return &Server{limiter: limiter, domain: domain}
+// New makes a service for one domain. watcher may be nil.
+func New(limiter Limiter, domain string, watcher Watcher) *Server {
+	return &Server{limiter: limiter, domain: domain, watcher: watcher}
 }
 
 // ShouldRateLimit implements the service.
 func (s *Server) ShouldRateLimit(ctx context.Context, request *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
-	descriptors, err := s.descriptors(request)
+	descriptors, err := s.Descriptors(request)
 	if err != nil {
 		return nil, err
 	}
@@ -48,10 +59,38 @@ func (s *Server) ShouldRateLimit(ctx context.Context, request *rlsv3.RateLimitRe
 	if err != nil {
 		return nil, toFault(err)
 	}
+	if s.watcher != nil {
+		for i := range verdict.Statuses {
+			s.watcher.Watched(descriptors[i].Entries, &verdict.Statuses[i])
+		}
+	}
+	trace(ctx, &verdict)
 	return toResponse(verdict), nil
 }
 
-func (s *Server) descriptors(request *rlsv3.RateLimitRequest) ([]ratelimit.Descriptor, error) {
+// trace says in the call's span which limits refused. Entries are left out: they
+// can hold addresses.
+func trace(ctx context.Context, verdict *ratelimit.Verdict) {
+	span := oteltrace.SpanFromContext(ctx)
+	if !span.IsRecording() {
+		return
+	}
+	var rules, refused []string
+	for i := range verdict.Statuses {
+		status := &verdict.Statuses[i]
+		rules = append(rules, status.Rule.ID)
+		if status.Event == ratelimit.Refused || status.Event == ratelimit.ShadowRefused {
+			refused = append(refused, status.Rule.ID)
+		}
+	}
+	span.SetAttributes(attribute.Bool("weir.limit.allowed", verdict.Allowed), attribute.StringSlice("weir.limit.rules", rules))
+	if len(refused) > 0 {
+		span.SetAttributes(attribute.StringSlice("weir.limit.refused", refused))
+	}
+}
+
+// Descriptors translates a request. The error says what is malformed.
+func (s *Server) Descriptors(request *rlsv3.RateLimitRequest) ([]ratelimit.Descriptor, error) {
 	if request.GetDomain() != s.domain {
 		return nil, malformed("domain", "must be "+strconv.Quote(s.domain)+"; check the rate limit filter's domain")
 	}
@@ -93,8 +132,15 @@ func toDescriptor(wire *ratelimitv3.RateLimitDescriptor, cost uint64) (_ ratelim
 		for i, entry := range entries[1:] {
 			descriptor.Entries[i] = ratelimit.Entry{Name: entry.GetKey(), Value: entry.GetValue()}
 		}
+		Order(descriptor.Entries)
 	}
 	return descriptor, ""
+}
+
+// Order sorts entries by name, so that whoever names a counter, in whatever
+// order, names the same one. Entries of one name keep theirs.
+func Order(entries []ratelimit.Entry) {
+	slices.SortStableFunc(entries, func(a, b ratelimit.Entry) int { return strings.Compare(a.Name, b.Name) })
 }
 
 func malformed(field, description string) error {

@@ -40,7 +40,7 @@ func newServer(t testing.TB, store ratelimit.Store) *envoyrls.Server {
 	require.NoError(t, err)
 	limiter := ratelimit.NewLimiter(store, nil)
 	limiter.SetTable(table)
-	return envoyrls.New(limiter, "weir")
+	return envoyrls.New(limiter, "weir", nil)
 }
 
 func descriptor(rule string, pairs ...string) *ratelimitv3.RateLimitDescriptor {
@@ -97,7 +97,7 @@ func TestAnswers(t *testing.T) {
 		"ratelimit":        `"per-consumer";r=0;t=60, "burst";r=1;t=2`,
 		"retry-after":      "60",
 	}, headers(refused))
-	require.Equal(t, map[string]any{"limit": "ns/policy/per-consumer", "decision": "over_limit"}, refused.GetDynamicMetadata().AsMap())
+	require.Equal(t, map[string]any{"limit": "ns/policy/per-consumer", "violated": []any{"per-consumer"}, "decision": "over_limit"}, refused.GetDynamicMetadata().AsMap())
 }
 
 func TestRetryAfterIsAtLeastASecond(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 type Metrics struct {
 	logger    *slog.Logger
 	decisions *prometheus.CounterVec
+	near      *prometheus.CounterVec
 	rules     prometheus.Gauge
 	rejected  prometheus.Counter
 	latency   prometheus.Histogram
@@ -42,6 +43,9 @@ func New(registry prometheus.Registerer, logger *slog.Logger) (*Metrics, error) 
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "weir_ratelimit_decisions_total", Help: "Decisions per rule: ok, over_limit, shadow_over_limit, spared (another rule refused), failed_open, failed_closed, local_ok and local_over_limit (by this replica's share).",
 		}, []string{"rule", "decision"}),
+		near: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "weir_ratelimit_near_limit_total", Help: "Requests admitted with less than a fifth of the limit left, per rule.",
+		}, []string{"rule"}),
 		rules: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "weir_ratelimit_rules", Help: "Rules in effect.",
 		}),
@@ -60,7 +64,7 @@ func New(registry prometheus.Registerer, logger *slog.Logger) (*Metrics, error) 
 		}),
 	}
 	m.known.Store(&map[string]*counters{})
-	for _, collector := range []prometheus.Collector{m.decisions, m.rules, m.rejected, m.latency, m.errors, m.breaker} {
+	for _, collector := range []prometheus.Collector{m.decisions, m.near, m.rules, m.rejected, m.latency, m.errors, m.breaker} {
 		if err := registry.Register(collector); err != nil {
 			return nil, err
 		}
@@ -88,6 +92,7 @@ func (m *Metrics) SetRules(ids []string) {
 	for id := range old {
 		if known[id] == nil {
 			m.decisions.DeletePartialMatch(prometheus.Labels{"rule": id})
+			m.near.DeleteLabelValues(id)
 		}
 	}
 	m.rules.Set(float64(len(ids)))
@@ -101,6 +106,14 @@ func (m *Metrics) RulesRejected() { m.rejected.Inc() }
 func (m *Metrics) Decided(rule string, event ratelimit.Event) {
 	if counters := (*m.known.Load())[rule]; counters != nil && int(event) < len(counters) {
 		counters[event].Inc()
+	}
+}
+
+// NearLimit implements offenders.Observer. Rules not named by SetRules are left
+// out.
+func (m *Metrics) NearLimit(rule string) {
+	if (*m.known.Load())[rule] != nil {
+		m.near.WithLabelValues(rule).Inc()
 	}
 }
 

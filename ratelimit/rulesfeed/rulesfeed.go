@@ -73,6 +73,9 @@ func decodeOne(name string, resource *anypb.Any) (*ratelimit.Rule, error) {
 	default:
 		return nil, fmt.Errorf("failure_mode: %s is not supported", message.GetFailureMode())
 	}
+	if err := decodeHeaders(rule, message.GetHeaders()); err != nil {
+		return nil, err
+	}
 	if err := decodeWindow(rule, &message); err != nil {
 		return nil, err
 	}
@@ -94,6 +97,24 @@ func decodeOne(name string, resource *anypb.Any) (*ratelimit.Rule, error) {
 		rule.Reserves = append(rule.Reserves, ratelimit.Reserve{Tier: reserve.GetTier(), Percent: reserve.GetPercent()})
 	}
 	return rule, nil
+}
+
+func decodeHeaders(rule *ratelimit.Rule, headers []rulesv1.RateLimitRule_Headers) error {
+	ways := map[rulesv1.RateLimitRule_Headers]ratelimit.Headers{
+		rulesv1.RateLimitRule_HEADERS_STANDARD: ratelimit.HeadersStandard, rulesv1.RateLimitRule_HEADERS_OLDER: ratelimit.HeadersOlder,
+		rulesv1.RateLimitRule_HEADERS_X_RATE_LIMIT: ratelimit.HeadersXRateLimit, rulesv1.RateLimitRule_HEADERS_NONE: ratelimit.HeadersNone,
+	}
+	for _, name := range headers {
+		way, known := ways[name]
+		if !known || rule.Headers.Has(ratelimit.HeadersNone) {
+			return fmt.Errorf("headers: %s is not supported here", name)
+		}
+		rule.Headers |= way
+	}
+	if rule.Headers.Has(ratelimit.HeadersNone) && rule.Headers != ratelimit.HeadersNone {
+		return errors.New("headers: none stands alone")
+	}
+	return nil
 }
 
 // decodeWindow reads the length that is counted over, or the calendar.

@@ -8,17 +8,23 @@ import (
 	"sync"
 	"time"
 
+	rlqsv3 "github.com/envoyproxy/go-control-plane/envoy/service/rate_limit_quota/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	limitsv1 "weir.dev/api/gen/weir/limits/v1"
 	"weir.dev/kit/adsclient"
+	"weir.dev/kit/certs"
 	"weir.dev/kit/daemon"
 	"weir.dev/kit/rpcserver"
 
 	"weir.dev/ratelimit"
+	"weir.dev/ratelimit/envoyrlqs"
 	"weir.dev/ratelimit/envoyrls"
 	"weir.dev/ratelimit/metrics"
+	"weir.dev/ratelimit/offenders"
 	"weir.dev/ratelimit/rulesfeed"
+	"weir.dev/ratelimit/steer"
 )
 
 // firstPing bounds how long the start waits for Redis. The daemon becomes ready
@@ -35,6 +41,8 @@ type server struct {
 	runtime *daemon.Runtime
 	metrics *metrics.Metrics
 	limiter *ratelimit.Limiter
+	watch   *offenders.Watch
+	quotas  *metrics.Quotas
 	rpc     *rpcserver.Server
 	tls     *tls.Config
 	ping    func(context.Context) error
@@ -55,20 +63,47 @@ func newServer(cfg *Config, runtime *daemon.Runtime) (*server, error) {
 		return nil, err
 	}
 	s.ping, s.close, s.background = opened.ping, opened.close, opened.background
+	if s.quotas, err = metrics.NewQuotas(runtime.Registry); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
 	s.limiter = ratelimit.NewLimiter(opened.limits, m)
 	s.limiter.SetLocal(opened.local)
+	s.watch = offenders.New(runtime.Logger, m, nil)
 	if s.tls, err = cfg.Server.TLS.ClientConfig(cfg.ControlPlane.Peer); err != nil {
 		return nil, errors.Join(fmt.Errorf("client certificate: %w", err), s.close())
 	}
+	// Without TLS nobody can be told apart, and nobody is told counters.
+	if cfg.Server.ReservedPeers == nil && !cfg.Server.Plaintext {
+		cfg.Server.ReservedPeers = map[string][]string{limitService: {certs.PeerID("controlplane")}}
+	}
 	s.rpc, err = rpcserver.New(cfg.Server, rpcserver.Options{
-		Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Quiet: true,
+		Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Quiet: true, Reserved: []string{limitService},
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	rlsv3.RegisterRateLimitServiceServer(s.rpc.GRPC(), envoyrls.New(s.limiter, cfg.Domain))
+	s.register()
 	s.rpc.SetServing(false) // again, now that the service is registered
 	return s, nil
+}
+
+// limitService is what the control plane asks for counters; whoever may is in
+// server.reservedPeers, unless set the control plane.
+const limitService = "weir.limits.v1.LimitService"
+
+// register puts the services onto the servers.
+func (s *server) register() {
+	limits := envoyrls.New(s.limiter, s.config.Domain, s.watch)
+	rlsv3.RegisterRateLimitServiceServer(s.rpc.GRPC(), limits)
+	rlqsv3.RegisterRateLimitQuotaServiceServer(s.rpc.GRPC(), envoyrlqs.New(s.limiter, envoyrlqs.Options{
+		Domain: s.config.Domain, Observer: s.quotas,
+	}))
+	steering := steer.New(steer.Options{
+		Limiter: s.limiter, Watch: s.watch, Logger: s.runtime.Logger, Server: s.config.ControlPlane.NodeID,
+		Shared: s.config.Store.Redis.URL != "",
+	})
+	limitsv1.RegisterLimitServiceServer(s.rpc.GRPC(), steering)
+	s.runtime.Admin.Handle("POST /explain", steering.Handler(limits))
 }
 
 // run serves until ctx ends.
@@ -109,6 +144,8 @@ func (s *server) applyRules(resources map[string]*anypb.Any) error {
 	}
 	s.metrics.SetRules(table.IDs())
 	s.limiter.SetTable(table)
+	s.watch.Keep(table)
+	s.quotas.SetRules(table.IDs())
 	s.runtime.SetReady("rules", nil)
 	s.rpc.SetServing(true)
 	s.runtime.Logger.Info("rules in effect", "rules", table.Len())

@@ -22,6 +22,7 @@ import (
 	"weir.dev/ratelimit/envoyrls"
 	"weir.dev/ratelimit/internal/heap"
 	"weir.dev/ratelimit/metrics"
+	"weir.dev/ratelimit/offenders"
 	"weir.dev/ratelimit/store/guard"
 	"weir.dev/ratelimit/store/lease"
 	"weir.dev/ratelimit/store/memory"
@@ -256,7 +257,7 @@ func child(mode, url string, rules int) error {
 	if err != nil {
 		return err
 	}
-	rlsv3.RegisterRateLimitServiceServer(server.GRPC(), envoyrls.New(limiter, "bench"))
+	rlsv3.RegisterRateLimitServiceServer(server.GRPC(), envoyrls.New(limiter, "bench", offenders.New(logger, observer, nil)))
 	server.SetServing(true)
 	if _, err := fmt.Fprintln(os.Stdout, address); err != nil {
 		return err

@@ -21,6 +21,8 @@ func newStore(t testing.TB, clock func() time.Time) ratelimit.Store {
 
 func TestConformance(t *testing.T) { storetest.Run(t, newStore) }
 
+func TestForget(t *testing.T) { storetest.RunForget(t, newStore(t, nil)) }
+
 func TestNewRefusesUselessBounds(t *testing.T) {
 	for _, keys := range []int{-1, 0, memory.MinKeys - 1, memory.MaxKeys + 1} {
 		_, err := memory.New(memory.Options{MaxKeys: keys})

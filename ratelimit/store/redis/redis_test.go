@@ -14,6 +14,7 @@ import (
 
 	"weir.dev/ratelimit"
 	"weir.dev/ratelimit/internal/redistest"
+	"weir.dev/ratelimit/store/guard"
 	"weir.dev/ratelimit/store/redis"
 	"weir.dev/ratelimit/storetest"
 )
@@ -36,6 +37,13 @@ func TestConformance(t *testing.T) {
 		require.NoError(t, err)
 		return store
 	})
+}
+
+func TestForget(t *testing.T) {
+	store, err := redis.New(client(t, redistest.Start(t)), redis.Options{Prefix: "weir"})
+	require.NoError(t, err)
+	storetest.RunForget(t, store)
+	storetest.RunForget(t, guard.New(store, guard.Options{Timeout: 5 * time.Second}))
 }
 
 func TestKeysExpireAndShareOneSlot(t *testing.T) {

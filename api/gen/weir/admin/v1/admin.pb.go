@@ -21,6 +21,7 @@ import (
 	sync "sync"
 	unsafe "unsafe"
 	v1 "weir.dev/api/gen/weir/decision/v1"
+	v11 "weir.dev/api/gen/weir/limits/v1"
 )
 
 const (
@@ -3667,6 +3668,354 @@ func (x *ListCandidatesResponse) GetUnreachable() []*UnreachableServer {
 	return nil
 }
 
+type ListLimitsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Rules whose id, "namespace/policy/limit", begins so; empty means all.
+	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Only rules that refused somebody lately.
+	Refusing bool `protobuf:"varint,2,opt,name=refusing,proto3" json:"refusing,omitempty"`
+	// 1 to 1000; 0 means 100.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Of an earlier answer to the same question.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLimitsRequest) Reset() {
+	*x = ListLimitsRequest{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLimitsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLimitsRequest) ProtoMessage() {}
+
+func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
+func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *ListLimitsRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *ListLimitsRequest) GetRefusing() bool {
+	if x != nil {
+		return x.Refusing
+	}
+	return false
+}
+
+func (x *ListLimitsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListLimitsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListLimitsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By id, what all servers refused added up.
+	Limits []*v11.Limit `protobuf:"bytes,1,rep,name=limits,proto3" json:"limits,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Servers that could not be asked, with why.
+	Unreachable   []*UnreachableServer `protobuf:"bytes,3,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLimitsResponse) Reset() {
+	*x = ListLimitsResponse{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLimitsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLimitsResponse) ProtoMessage() {}
+
+func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
+func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *ListLimitsResponse) GetLimits() []*v11.Limit {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *ListLimitsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListLimitsResponse) GetUnreachable() []*UnreachableServer {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+type GetCounterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "namespace/policy/limit".
+	Rule string `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	// What is counted separately, a tier included.
+	Entries       []*v11.Entry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCounterRequest) Reset() {
+	*x = GetCounterRequest{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCounterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCounterRequest) ProtoMessage() {}
+
+func (x *GetCounterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCounterRequest.ProtoReflect.Descriptor instead.
+func (*GetCounterRequest) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *GetCounterRequest) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *GetCounterRequest) GetEntries() []*v11.Entry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+type GetCounterResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of each server that counts by itself, or one of a store that all share.
+	Counters      []*v11.Counter       `protobuf:"bytes,1,rep,name=counters,proto3" json:"counters,omitempty"`
+	Unreachable   []*UnreachableServer `protobuf:"bytes,2,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCounterResponse) Reset() {
+	*x = GetCounterResponse{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCounterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCounterResponse) ProtoMessage() {}
+
+func (x *GetCounterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCounterResponse.ProtoReflect.Descriptor instead.
+func (*GetCounterResponse) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *GetCounterResponse) GetCounters() []*v11.Counter {
+	if x != nil {
+		return x.Counters
+	}
+	return nil
+}
+
+func (x *GetCounterResponse) GetUnreachable() []*UnreachableServer {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+type ResetCounterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "namespace/policy/limit".
+	Rule          string       `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	Entries       []*v11.Entry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetCounterRequest) Reset() {
+	*x = ResetCounterRequest{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetCounterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetCounterRequest) ProtoMessage() {}
+
+func (x *ResetCounterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetCounterRequest.ProtoReflect.Descriptor instead.
+func (*ResetCounterRequest) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *ResetCounterRequest) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *ResetCounterRequest) GetEntries() []*v11.Entry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+type ResetCounterResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the counters held before.
+	Counters      []*v11.Counter       `protobuf:"bytes,1,rep,name=counters,proto3" json:"counters,omitempty"`
+	Unreachable   []*UnreachableServer `protobuf:"bytes,2,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetCounterResponse) Reset() {
+	*x = ResetCounterResponse{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetCounterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetCounterResponse) ProtoMessage() {}
+
+func (x *ResetCounterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetCounterResponse.ProtoReflect.Descriptor instead.
+func (*ResetCounterResponse) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *ResetCounterResponse) GetCounters() []*v11.Counter {
+	if x != nil {
+		return x.Counters
+	}
+	return nil
+}
+
+func (x *ResetCounterResponse) GetUnreachable() []*UnreachableServer {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
 // A server that could not be asked.
 type UnreachableServer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3678,7 +4027,7 @@ type UnreachableServer struct {
 
 func (x *UnreachableServer) Reset() {
 	*x = UnreachableServer{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3690,7 +4039,7 @@ func (x *UnreachableServer) String() string {
 func (*UnreachableServer) ProtoMessage() {}
 
 func (x *UnreachableServer) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3703,7 +4052,7 @@ func (x *UnreachableServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnreachableServer.ProtoReflect.Descriptor instead.
 func (*UnreachableServer) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *UnreachableServer) GetAddress() string {
@@ -3724,7 +4073,7 @@ var File_weir_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_weir_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x19weir/admin/v1/admin.proto\x12\rweir.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fweir/decision/v1/decision.proto\"Q\n" +
+	"\x19weir/admin/v1/admin.proto\x12\rweir.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fweir/decision/v1/decision.proto\x1a\x1bweir/limits/v1/limits.proto\"Q\n" +
 	"\tObjectRef\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -4007,10 +4356,32 @@ const file_weir_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"candidates\x18\x01 \x03(\v2\x1b.weir.decision.v1.CandidateR\n" +
 	"candidates\x12B\n" +
+	"\vunreachable\x18\x02 \x03(\v2 .weir.admin.v1.UnreachableServerR\vunreachable\"\x83\x01\n" +
+	"\x11ListLimitsRequest\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x1a\n" +
+	"\brefusing\x18\x02 \x01(\bR\brefusing\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"\xaf\x01\n" +
+	"\x12ListLimitsResponse\x12-\n" +
+	"\x06limits\x18\x01 \x03(\v2\x15.weir.limits.v1.LimitR\x06limits\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12B\n" +
+	"\vunreachable\x18\x03 \x03(\v2 .weir.admin.v1.UnreachableServerR\vunreachable\"^\n" +
+	"\x11GetCounterRequest\x12\x18\n" +
+	"\x04rule\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\x04rule\x12/\n" +
+	"\aentries\x18\x02 \x03(\v2\x15.weir.limits.v1.EntryR\aentries\"\x8d\x01\n" +
+	"\x12GetCounterResponse\x123\n" +
+	"\bcounters\x18\x01 \x03(\v2\x17.weir.limits.v1.CounterR\bcounters\x12B\n" +
+	"\vunreachable\x18\x02 \x03(\v2 .weir.admin.v1.UnreachableServerR\vunreachable\"`\n" +
+	"\x13ResetCounterRequest\x12\x18\n" +
+	"\x04rule\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\x04rule\x12/\n" +
+	"\aentries\x18\x02 \x03(\v2\x15.weir.limits.v1.EntryR\aentries\"\x8f\x01\n" +
+	"\x14ResetCounterResponse\x123\n" +
+	"\bcounters\x18\x01 \x03(\v2\x17.weir.limits.v1.CounterR\bcounters\x12B\n" +
 	"\vunreachable\x18\x02 \x03(\v2 .weir.admin.v1.UnreachableServerR\vunreachable\"E\n" +
 	"\x11UnreachableServer\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason2\xd7\t\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason2\xa6\f\n" +
 	"\fAdminService\x12W\n" +
 	"\tGetStatus\x12\x1f.weir.admin.v1.GetStatusRequest\x1a\x15.weir.admin.v1.Status\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/status\x12O\n" +
@@ -4023,7 +4394,13 @@ const file_weir_admin_v1_admin_proto_rawDesc = "" +
 	"\aExplain\x12\x1d.weir.admin.v1.ExplainRequest\x1a\x1a.weir.admin.v1.Explanation\"\x1b\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/v1/plan:explain\x12j\n" +
 	"\tTranslate\x12\x1f.weir.admin.v1.TranslateRequest\x1a .weir.admin.v1.TranslateResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/plan:translate\x12q\n" +
 	"\rListDecisions\x12#.weir.admin.v1.ListDecisionsRequest\x1a$.weir.admin.v1.ListDecisionsResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/decisions\x12u\n" +
-	"\x0eListCandidates\x12$.weir.admin.v1.ListCandidatesRequest\x1a%.weir.admin.v1.ListCandidatesResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/candidates\x12Y\n" +
+	"\x0eListCandidates\x12$.weir.admin.v1.ListCandidatesRequest\x1a%.weir.admin.v1.ListCandidatesResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/candidates\x12e\n" +
+	"\n" +
+	"ListLimits\x12 .weir.admin.v1.ListLimitsRequest\x1a!.weir.admin.v1.ListLimitsResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/v1/limits\x12n\n" +
+	"\n" +
+	"GetCounter\x12 .weir.admin.v1.GetCounterRequest\x1a!.weir.admin.v1.GetCounterResponse\"\x1b\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/v1/counters:get\x12v\n" +
+	"\fResetCounter\x12\".weir.admin.v1.ResetCounterRequest\x1a#.weir.admin.v1.ResetCounterResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/counters:reset\x12Y\n" +
 	"\x04Diff\x12\x1a.weir.admin.v1.DiffRequest\x1a\x1b.weir.admin.v1.DiffResponse\"\x18\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/v1/plan:diff\x12]\n" +
 	"\x05Apply\x12\x1b.weir.admin.v1.ApplyRequest\x1a\x1c.weir.admin.v1.ApplyResponse\"\x19\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/v1/plan:applyB(Z&weir.dev/api/gen/weir/admin/v1;adminv1b\x06proto3"
 
@@ -4039,7 +4416,7 @@ func file_weir_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_weir_admin_v1_admin_proto_rawDescData
 }
 
-var file_weir_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_weir_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_weir_admin_v1_admin_proto_goTypes = []any{
 	(*ObjectRef)(nil),              // 0: weir.admin.v1.ObjectRef
 	(*Origin)(nil),                 // 1: weir.admin.v1.Origin
@@ -4093,30 +4470,39 @@ var file_weir_admin_v1_admin_proto_goTypes = []any{
 	(*ListDecisionsResponse)(nil),  // 49: weir.admin.v1.ListDecisionsResponse
 	(*ListCandidatesRequest)(nil),  // 50: weir.admin.v1.ListCandidatesRequest
 	(*ListCandidatesResponse)(nil), // 51: weir.admin.v1.ListCandidatesResponse
-	(*UnreachableServer)(nil),      // 52: weir.admin.v1.UnreachableServer
-	(*timestamppb.Timestamp)(nil),  // 53: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),        // 54: google.protobuf.Struct
-	(*durationpb.Duration)(nil),    // 55: google.protobuf.Duration
-	(*v1.Decision)(nil),            // 56: weir.decision.v1.Decision
-	(*v1.Candidate)(nil),           // 57: weir.decision.v1.Candidate
+	(*ListLimitsRequest)(nil),      // 52: weir.admin.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),     // 53: weir.admin.v1.ListLimitsResponse
+	(*GetCounterRequest)(nil),      // 54: weir.admin.v1.GetCounterRequest
+	(*GetCounterResponse)(nil),     // 55: weir.admin.v1.GetCounterResponse
+	(*ResetCounterRequest)(nil),    // 56: weir.admin.v1.ResetCounterRequest
+	(*ResetCounterResponse)(nil),   // 57: weir.admin.v1.ResetCounterResponse
+	(*UnreachableServer)(nil),      // 58: weir.admin.v1.UnreachableServer
+	(*timestamppb.Timestamp)(nil),  // 59: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),        // 60: google.protobuf.Struct
+	(*durationpb.Duration)(nil),    // 61: google.protobuf.Duration
+	(*v1.Decision)(nil),            // 62: weir.decision.v1.Decision
+	(*v1.Candidate)(nil),           // 63: weir.decision.v1.Candidate
+	(*v11.Limit)(nil),              // 64: weir.limits.v1.Limit
+	(*v11.Entry)(nil),              // 65: weir.limits.v1.Entry
+	(*v11.Counter)(nil),            // 66: weir.limits.v1.Counter
 }
 var file_weir_admin_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: weir.admin.v1.Origin.object:type_name -> weir.admin.v1.ObjectRef
 	0,  // 1: weir.admin.v1.Problem.object:type_name -> weir.admin.v1.ObjectRef
 	5,  // 2: weir.admin.v1.Status.fleets:type_name -> weir.admin.v1.Fleet
-	53, // 3: weir.admin.v1.Status.update_time:type_name -> google.protobuf.Timestamp
+	59, // 3: weir.admin.v1.Status.update_time:type_name -> google.protobuf.Timestamp
 	7,  // 4: weir.admin.v1.Fleet.clients:type_name -> weir.admin.v1.Client
 	6,  // 5: weir.admin.v1.Fleet.quarantined:type_name -> weir.admin.v1.Quarantine
 	1,  // 6: weir.admin.v1.Quarantine.origin:type_name -> weir.admin.v1.Origin
 	8,  // 7: weir.admin.v1.Client.rejected:type_name -> weir.admin.v1.Rejection
 	14, // 8: weir.admin.v1.ListObjectsResponse.objects:type_name -> weir.admin.v1.Object
 	1,  // 9: weir.admin.v1.Object.origin:type_name -> weir.admin.v1.Origin
-	53, // 10: weir.admin.v1.Object.create_time:type_name -> google.protobuf.Timestamp
+	59, // 10: weir.admin.v1.Object.create_time:type_name -> google.protobuf.Timestamp
 	15, // 11: weir.admin.v1.Object.conditions:type_name -> weir.admin.v1.Condition
 	1,  // 12: weir.admin.v1.Object.attached:type_name -> weir.admin.v1.Origin
 	16, // 13: weir.admin.v1.Object.routes:type_name -> weir.admin.v1.RoutePolicies
 	2,  // 14: weir.admin.v1.Object.problems:type_name -> weir.admin.v1.Problem
-	54, // 15: weir.admin.v1.Object.document:type_name -> google.protobuf.Struct
+	60, // 15: weir.admin.v1.Object.document:type_name -> google.protobuf.Struct
 	1,  // 16: weir.admin.v1.RoutePolicies.origin:type_name -> weir.admin.v1.Origin
 	17, // 17: weir.admin.v1.RoutePolicies.policies:type_name -> weir.admin.v1.PolicyUse
 	1,  // 18: weir.admin.v1.PolicyUse.policy:type_name -> weir.admin.v1.Origin
@@ -4146,7 +4532,7 @@ var file_weir_admin_v1_admin_proto_depIdxs = []int32{
 	36, // 42: weir.admin.v1.Destination.backends:type_name -> weir.admin.v1.Backend
 	1,  // 43: weir.admin.v1.Backend.origin:type_name -> weir.admin.v1.Origin
 	39, // 44: weir.admin.v1.TranslateResponse.resources:type_name -> weir.admin.v1.Resource
-	54, // 45: weir.admin.v1.Resource.body:type_name -> google.protobuf.Struct
+	60, // 45: weir.admin.v1.Resource.body:type_name -> google.protobuf.Struct
 	40, // 46: weir.admin.v1.DiffRequest.documents:type_name -> weir.admin.v1.Document
 	43, // 47: weir.admin.v1.DiffResponse.objects:type_name -> weir.admin.v1.Change
 	43, // 48: weir.admin.v1.DiffResponse.served:type_name -> weir.admin.v1.Change
@@ -4158,42 +4544,56 @@ var file_weir_admin_v1_admin_proto_depIdxs = []int32{
 	1,  // 54: weir.admin.v1.Change.old:type_name -> weir.admin.v1.Origin
 	1,  // 55: weir.admin.v1.Change.new:type_name -> weir.admin.v1.Origin
 	40, // 56: weir.admin.v1.ApplyRequest.documents:type_name -> weir.admin.v1.Document
-	55, // 57: weir.admin.v1.ApplyRequest.wait:type_name -> google.protobuf.Duration
+	61, // 57: weir.admin.v1.ApplyRequest.wait:type_name -> google.protobuf.Duration
 	43, // 58: weir.admin.v1.ApplyResponse.objects:type_name -> weir.admin.v1.Change
 	2,  // 59: weir.admin.v1.ApplyResponse.problems:type_name -> weir.admin.v1.Problem
-	56, // 60: weir.admin.v1.ListDecisionsResponse.decisions:type_name -> weir.decision.v1.Decision
-	52, // 61: weir.admin.v1.ListDecisionsResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
-	57, // 62: weir.admin.v1.ListCandidatesResponse.candidates:type_name -> weir.decision.v1.Candidate
-	52, // 63: weir.admin.v1.ListCandidatesResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
-	3,  // 64: weir.admin.v1.AdminService.GetStatus:input_type -> weir.admin.v1.GetStatusRequest
-	9,  // 65: weir.admin.v1.AdminService.GetPlan:input_type -> weir.admin.v1.GetPlanRequest
-	11, // 66: weir.admin.v1.AdminService.ListObjects:input_type -> weir.admin.v1.ListObjectsRequest
-	13, // 67: weir.admin.v1.AdminService.GetObject:input_type -> weir.admin.v1.GetObjectRequest
-	18, // 68: weir.admin.v1.AdminService.ListProblems:input_type -> weir.admin.v1.ListProblemsRequest
-	20, // 69: weir.admin.v1.AdminService.ListClients:input_type -> weir.admin.v1.ListClientsRequest
-	22, // 70: weir.admin.v1.AdminService.Explain:input_type -> weir.admin.v1.ExplainRequest
-	37, // 71: weir.admin.v1.AdminService.Translate:input_type -> weir.admin.v1.TranslateRequest
-	48, // 72: weir.admin.v1.AdminService.ListDecisions:input_type -> weir.admin.v1.ListDecisionsRequest
-	50, // 73: weir.admin.v1.AdminService.ListCandidates:input_type -> weir.admin.v1.ListCandidatesRequest
-	41, // 74: weir.admin.v1.AdminService.Diff:input_type -> weir.admin.v1.DiffRequest
-	46, // 75: weir.admin.v1.AdminService.Apply:input_type -> weir.admin.v1.ApplyRequest
-	4,  // 76: weir.admin.v1.AdminService.GetStatus:output_type -> weir.admin.v1.Status
-	10, // 77: weir.admin.v1.AdminService.GetPlan:output_type -> weir.admin.v1.Plan
-	12, // 78: weir.admin.v1.AdminService.ListObjects:output_type -> weir.admin.v1.ListObjectsResponse
-	14, // 79: weir.admin.v1.AdminService.GetObject:output_type -> weir.admin.v1.Object
-	19, // 80: weir.admin.v1.AdminService.ListProblems:output_type -> weir.admin.v1.ListProblemsResponse
-	21, // 81: weir.admin.v1.AdminService.ListClients:output_type -> weir.admin.v1.ListClientsResponse
-	24, // 82: weir.admin.v1.AdminService.Explain:output_type -> weir.admin.v1.Explanation
-	38, // 83: weir.admin.v1.AdminService.Translate:output_type -> weir.admin.v1.TranslateResponse
-	49, // 84: weir.admin.v1.AdminService.ListDecisions:output_type -> weir.admin.v1.ListDecisionsResponse
-	51, // 85: weir.admin.v1.AdminService.ListCandidates:output_type -> weir.admin.v1.ListCandidatesResponse
-	42, // 86: weir.admin.v1.AdminService.Diff:output_type -> weir.admin.v1.DiffResponse
-	47, // 87: weir.admin.v1.AdminService.Apply:output_type -> weir.admin.v1.ApplyResponse
-	76, // [76:88] is the sub-list for method output_type
-	64, // [64:76] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	62, // 60: weir.admin.v1.ListDecisionsResponse.decisions:type_name -> weir.decision.v1.Decision
+	58, // 61: weir.admin.v1.ListDecisionsResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
+	63, // 62: weir.admin.v1.ListCandidatesResponse.candidates:type_name -> weir.decision.v1.Candidate
+	58, // 63: weir.admin.v1.ListCandidatesResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
+	64, // 64: weir.admin.v1.ListLimitsResponse.limits:type_name -> weir.limits.v1.Limit
+	58, // 65: weir.admin.v1.ListLimitsResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
+	65, // 66: weir.admin.v1.GetCounterRequest.entries:type_name -> weir.limits.v1.Entry
+	66, // 67: weir.admin.v1.GetCounterResponse.counters:type_name -> weir.limits.v1.Counter
+	58, // 68: weir.admin.v1.GetCounterResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
+	65, // 69: weir.admin.v1.ResetCounterRequest.entries:type_name -> weir.limits.v1.Entry
+	66, // 70: weir.admin.v1.ResetCounterResponse.counters:type_name -> weir.limits.v1.Counter
+	58, // 71: weir.admin.v1.ResetCounterResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
+	3,  // 72: weir.admin.v1.AdminService.GetStatus:input_type -> weir.admin.v1.GetStatusRequest
+	9,  // 73: weir.admin.v1.AdminService.GetPlan:input_type -> weir.admin.v1.GetPlanRequest
+	11, // 74: weir.admin.v1.AdminService.ListObjects:input_type -> weir.admin.v1.ListObjectsRequest
+	13, // 75: weir.admin.v1.AdminService.GetObject:input_type -> weir.admin.v1.GetObjectRequest
+	18, // 76: weir.admin.v1.AdminService.ListProblems:input_type -> weir.admin.v1.ListProblemsRequest
+	20, // 77: weir.admin.v1.AdminService.ListClients:input_type -> weir.admin.v1.ListClientsRequest
+	22, // 78: weir.admin.v1.AdminService.Explain:input_type -> weir.admin.v1.ExplainRequest
+	37, // 79: weir.admin.v1.AdminService.Translate:input_type -> weir.admin.v1.TranslateRequest
+	48, // 80: weir.admin.v1.AdminService.ListDecisions:input_type -> weir.admin.v1.ListDecisionsRequest
+	50, // 81: weir.admin.v1.AdminService.ListCandidates:input_type -> weir.admin.v1.ListCandidatesRequest
+	52, // 82: weir.admin.v1.AdminService.ListLimits:input_type -> weir.admin.v1.ListLimitsRequest
+	54, // 83: weir.admin.v1.AdminService.GetCounter:input_type -> weir.admin.v1.GetCounterRequest
+	56, // 84: weir.admin.v1.AdminService.ResetCounter:input_type -> weir.admin.v1.ResetCounterRequest
+	41, // 85: weir.admin.v1.AdminService.Diff:input_type -> weir.admin.v1.DiffRequest
+	46, // 86: weir.admin.v1.AdminService.Apply:input_type -> weir.admin.v1.ApplyRequest
+	4,  // 87: weir.admin.v1.AdminService.GetStatus:output_type -> weir.admin.v1.Status
+	10, // 88: weir.admin.v1.AdminService.GetPlan:output_type -> weir.admin.v1.Plan
+	12, // 89: weir.admin.v1.AdminService.ListObjects:output_type -> weir.admin.v1.ListObjectsResponse
+	14, // 90: weir.admin.v1.AdminService.GetObject:output_type -> weir.admin.v1.Object
+	19, // 91: weir.admin.v1.AdminService.ListProblems:output_type -> weir.admin.v1.ListProblemsResponse
+	21, // 92: weir.admin.v1.AdminService.ListClients:output_type -> weir.admin.v1.ListClientsResponse
+	24, // 93: weir.admin.v1.AdminService.Explain:output_type -> weir.admin.v1.Explanation
+	38, // 94: weir.admin.v1.AdminService.Translate:output_type -> weir.admin.v1.TranslateResponse
+	49, // 95: weir.admin.v1.AdminService.ListDecisions:output_type -> weir.admin.v1.ListDecisionsResponse
+	51, // 96: weir.admin.v1.AdminService.ListCandidates:output_type -> weir.admin.v1.ListCandidatesResponse
+	53, // 97: weir.admin.v1.AdminService.ListLimits:output_type -> weir.admin.v1.ListLimitsResponse
+	55, // 98: weir.admin.v1.AdminService.GetCounter:output_type -> weir.admin.v1.GetCounterResponse
+	57, // 99: weir.admin.v1.AdminService.ResetCounter:output_type -> weir.admin.v1.ResetCounterResponse
+	42, // 100: weir.admin.v1.AdminService.Diff:output_type -> weir.admin.v1.DiffResponse
+	47, // 101: weir.admin.v1.AdminService.Apply:output_type -> weir.admin.v1.ApplyResponse
+	87, // [87:102] is the sub-list for method output_type
+	72, // [72:87] is the sub-list for method input_type
+	72, // [72:72] is the sub-list for extension type_name
+	72, // [72:72] is the sub-list for extension extendee
+	0,  // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_weir_admin_v1_admin_proto_init() }
@@ -4207,7 +4607,7 @@ func file_weir_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_admin_v1_admin_proto_rawDesc), len(file_weir_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   53,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

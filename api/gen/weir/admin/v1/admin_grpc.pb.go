@@ -33,6 +33,9 @@ const (
 	AdminService_Translate_FullMethodName      = "/weir.admin.v1.AdminService/Translate"
 	AdminService_ListDecisions_FullMethodName  = "/weir.admin.v1.AdminService/ListDecisions"
 	AdminService_ListCandidates_FullMethodName = "/weir.admin.v1.AdminService/ListCandidates"
+	AdminService_ListLimits_FullMethodName     = "/weir.admin.v1.AdminService/ListLimits"
+	AdminService_GetCounter_FullMethodName     = "/weir.admin.v1.AdminService/GetCounter"
+	AdminService_ResetCounter_FullMethodName   = "/weir.admin.v1.AdminService/ResetCounter"
 	AdminService_Diff_FullMethodName           = "/weir.admin.v1.AdminService/Diff"
 	AdminService_Apply_FullMethodName          = "/weir.admin.v1.AdminService/Apply"
 )
@@ -68,6 +71,13 @@ type AdminServiceClient interface {
 	// List the candidates (AuthPolicies and rules in the shadow), with how they
 	// compare with what is in force.
 	ListCandidates(ctx context.Context, in *ListCandidatesRequest, opts ...grpc.CallOption) (*ListCandidatesResponse, error)
+	// List the rate limits in effect, with the keys that were refused most.
+	ListLimits(ctx context.Context, in *ListLimitsRequest, opts ...grpc.CallOption) (*ListLimitsResponse, error)
+	// Get what a rate limit's counter holds, charging nothing.
+	GetCounter(ctx context.Context, in *GetCounterRequest, opts ...grpc.CallOption) (*GetCounterResponse, error)
+	// Reset a rate limit's counter: its allowance is whole again. Who did it is
+	// logged.
+	ResetCounter(ctx context.Context, in *ResetCounterRequest, opts ...grpc.CallOption) (*ResetCounterResponse, error)
 	// Diff what runs and what documents would make of it.
 	Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (*DiffResponse, error)
 	// Apply documents: check all of them, store all or none, and wait until the
@@ -183,6 +193,36 @@ func (c *adminServiceClient) ListCandidates(ctx context.Context, in *ListCandida
 	return out, nil
 }
 
+func (c *adminServiceClient) ListLimits(ctx context.Context, in *ListLimitsRequest, opts ...grpc.CallOption) (*ListLimitsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListLimitsResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListLimits_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) GetCounter(ctx context.Context, in *GetCounterRequest, opts ...grpc.CallOption) (*GetCounterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCounterResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetCounter_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ResetCounter(ctx context.Context, in *ResetCounterRequest, opts ...grpc.CallOption) (*ResetCounterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResetCounterResponse)
+	err := c.cc.Invoke(ctx, AdminService_ResetCounter_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (*DiffResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DiffResponse)
@@ -234,6 +274,13 @@ type AdminServiceServer interface {
 	// List the candidates (AuthPolicies and rules in the shadow), with how they
 	// compare with what is in force.
 	ListCandidates(context.Context, *ListCandidatesRequest) (*ListCandidatesResponse, error)
+	// List the rate limits in effect, with the keys that were refused most.
+	ListLimits(context.Context, *ListLimitsRequest) (*ListLimitsResponse, error)
+	// Get what a rate limit's counter holds, charging nothing.
+	GetCounter(context.Context, *GetCounterRequest) (*GetCounterResponse, error)
+	// Reset a rate limit's counter: its allowance is whole again. Who did it is
+	// logged.
+	ResetCounter(context.Context, *ResetCounterRequest) (*ResetCounterResponse, error)
 	// Diff what runs and what documents would make of it.
 	Diff(context.Context, *DiffRequest) (*DiffResponse, error)
 	// Apply documents: check all of them, store all or none, and wait until the
@@ -278,6 +325,15 @@ func (UnimplementedAdminServiceServer) ListDecisions(context.Context, *ListDecis
 }
 func (UnimplementedAdminServiceServer) ListCandidates(context.Context, *ListCandidatesRequest) (*ListCandidatesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListCandidates not implemented")
+}
+func (UnimplementedAdminServiceServer) ListLimits(context.Context, *ListLimitsRequest) (*ListLimitsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListLimits not implemented")
+}
+func (UnimplementedAdminServiceServer) GetCounter(context.Context, *GetCounterRequest) (*GetCounterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCounter not implemented")
+}
+func (UnimplementedAdminServiceServer) ResetCounter(context.Context, *ResetCounterRequest) (*ResetCounterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResetCounter not implemented")
 }
 func (UnimplementedAdminServiceServer) Diff(context.Context, *DiffRequest) (*DiffResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Diff not implemented")
@@ -486,6 +542,60 @@ func _AdminService_ListCandidates_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ListLimits_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListLimitsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListLimits(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListLimits_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListLimits(ctx, req.(*ListLimitsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_GetCounter_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCounterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetCounter(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetCounter_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetCounter(ctx, req.(*GetCounterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ResetCounter_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResetCounterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ResetCounter(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ResetCounter_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ResetCounter(ctx, req.(*ResetCounterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_Diff_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DiffRequest)
 	if err := dec(in); err != nil {
@@ -568,6 +678,18 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListCandidates",
 			Handler:    _AdminService_ListCandidates_Handler,
+		},
+		{
+			MethodName: "ListLimits",
+			Handler:    _AdminService_ListLimits_Handler,
+		},
+		{
+			MethodName: "GetCounter",
+			Handler:    _AdminService_GetCounter_Handler,
+		},
+		{
+			MethodName: "ResetCounter",
+			Handler:    _AdminService_ResetCounter_Handler,
 		},
 		{
 			MethodName: "Diff",

@@ -188,6 +188,67 @@ func (RateLimitRule_Calendar) EnumDescriptor() ([]byte, []int) {
 	return file_weir_rules_v1_ratelimit_proto_rawDescGZIP(), []int{0, 1}
 }
 
+// Headers in which clients are told of the limit.
+type RateLimitRule_Headers int32
+
+const (
+	// Refused.
+	RateLimitRule_HEADERS_UNSPECIFIED RateLimitRule_Headers = 0
+	// RateLimit-Policy and RateLimit, of the current IETF draft.
+	RateLimitRule_HEADERS_STANDARD RateLimitRule_Headers = 1
+	// RateLimit-Limit, RateLimit-Remaining and RateLimit-Reset.
+	RateLimitRule_HEADERS_OLDER RateLimitRule_Headers = 2
+	// The same beginning with X-.
+	RateLimitRule_HEADERS_X_RATE_LIMIT RateLimitRule_Headers = 3
+	// None; it stands alone.
+	RateLimitRule_HEADERS_NONE RateLimitRule_Headers = 4
+)
+
+// Enum value maps for RateLimitRule_Headers.
+var (
+	RateLimitRule_Headers_name = map[int32]string{
+		0: "HEADERS_UNSPECIFIED",
+		1: "HEADERS_STANDARD",
+		2: "HEADERS_OLDER",
+		3: "HEADERS_X_RATE_LIMIT",
+		4: "HEADERS_NONE",
+	}
+	RateLimitRule_Headers_value = map[string]int32{
+		"HEADERS_UNSPECIFIED":  0,
+		"HEADERS_STANDARD":     1,
+		"HEADERS_OLDER":        2,
+		"HEADERS_X_RATE_LIMIT": 3,
+		"HEADERS_NONE":         4,
+	}
+)
+
+func (x RateLimitRule_Headers) Enum() *RateLimitRule_Headers {
+	p := new(RateLimitRule_Headers)
+	*p = x
+	return p
+}
+
+func (x RateLimitRule_Headers) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RateLimitRule_Headers) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_rules_v1_ratelimit_proto_enumTypes[3].Descriptor()
+}
+
+func (RateLimitRule_Headers) Type() protoreflect.EnumType {
+	return &file_weir_rules_v1_ratelimit_proto_enumTypes[3]
+}
+
+func (x RateLimitRule_Headers) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RateLimitRule_Headers.Descriptor instead.
+func (RateLimitRule_Headers) EnumDescriptor() ([]byte, []int) {
+	return file_weir_rules_v1_ratelimit_proto_rawDescGZIP(), []int{0, 2}
+}
+
 // RateLimitRule is a resource: one limit of one RateLimitPolicy. Its resource
 // name is id, the value of the first descriptor entry, whose key is
 // "weir.limit". The entries after it say what is counted separately.
@@ -228,7 +289,9 @@ type RateLimitRule struct {
 	// by itself; failure_mode is for when that can't be either.
 	LocalShare bool `protobuf:"varint,20,opt,name=local_share,json=localShare,proto3" json:"local_share,omitempty"`
 	// Replicas may decide from slices of the limit that they are charged beforehand.
-	Leased        bool `protobuf:"varint,21,opt,name=leased,proto3" json:"leased,omitempty"`
+	Leased bool `protobuf:"varint,21,opt,name=leased,proto3" json:"leased,omitempty"`
+	// None listed means HEADERS_STANDARD.
+	Headers       []RateLimitRule_Headers `protobuf:"varint,30,rep,packed,name=headers,proto3,enum=weir.rules.v1.RateLimitRule_Headers" json:"headers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -380,6 +443,13 @@ func (x *RateLimitRule) GetLeased() bool {
 		return x.Leased
 	}
 	return false
+}
+
+func (x *RateLimitRule) GetHeaders() []RateLimitRule_Headers {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
 }
 
 // LimitCost says what a request costs.
@@ -569,7 +639,7 @@ var File_weir_rules_v1_ratelimit_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_ratelimit_proto_rawDesc = "" +
 	"\n" +
-	"\x1dweir/rules/v1/ratelimit.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\"\x85\b\n" +
+	"\x1dweir/rules/v1/ratelimit.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\"\xbe\t\n" +
 	"\rRateLimitRule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12D\n" +
 	"\talgorithm\x18\x02 \x01(\x0e2&.weir.rules.v1.RateLimitRule.AlgorithmR\talgorithm\x12\x1a\n" +
@@ -589,7 +659,8 @@ const file_weir_rules_v1_ratelimit_proto_rawDesc = "" +
 	"\fmax_override\x18\x0f \x01(\rR\vmaxOverride\x12\x1f\n" +
 	"\vlocal_share\x18\x14 \x01(\bR\n" +
 	"localShare\x12\x16\n" +
-	"\x06leased\x18\x15 \x01(\bR\x06leased\x1aR\n" +
+	"\x06leased\x18\x15 \x01(\bR\x06leased\x12>\n" +
+	"\aheaders\x18\x1e \x03(\x0e2$.weir.rules.v1.RateLimitRule.HeadersR\aheaders\x1aR\n" +
 	"\n" +
 	"TiersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12.\n" +
@@ -604,7 +675,13 @@ const file_weir_rules_v1_ratelimit_proto_rawDesc = "" +
 	"\x14CALENDAR_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fCALENDAR_DAY\x10\x01\x12\x11\n" +
 	"\rCALENDAR_WEEK\x10\x02\x12\x12\n" +
-	"\x0eCALENDAR_MONTH\x10\x03\"O\n" +
+	"\x0eCALENDAR_MONTH\x10\x03\"w\n" +
+	"\aHeaders\x12\x17\n" +
+	"\x13HEADERS_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10HEADERS_STANDARD\x10\x01\x12\x11\n" +
+	"\rHEADERS_OLDER\x10\x02\x12\x18\n" +
+	"\x14HEADERS_X_RATE_LIMIT\x10\x03\x12\x10\n" +
+	"\fHEADERS_NONE\x10\x04\"O\n" +
 	"\tLimitCost\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x10\n" +
 	"\x03max\x18\x02 \x01(\rR\x03max\x12\x18\n" +
@@ -633,33 +710,35 @@ func file_weir_rules_v1_ratelimit_proto_rawDescGZIP() []byte {
 	return file_weir_rules_v1_ratelimit_proto_rawDescData
 }
 
-var file_weir_rules_v1_ratelimit_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_weir_rules_v1_ratelimit_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_weir_rules_v1_ratelimit_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_weir_rules_v1_ratelimit_proto_goTypes = []any{
 	(FailureMode)(0),             // 0: weir.rules.v1.FailureMode
 	(RateLimitRule_Algorithm)(0), // 1: weir.rules.v1.RateLimitRule.Algorithm
 	(RateLimitRule_Calendar)(0),  // 2: weir.rules.v1.RateLimitRule.Calendar
-	(*RateLimitRule)(nil),        // 3: weir.rules.v1.RateLimitRule
-	(*LimitCost)(nil),            // 4: weir.rules.v1.LimitCost
-	(*LimitReserve)(nil),         // 5: weir.rules.v1.LimitReserve
-	(*TierLimit)(nil),            // 6: weir.rules.v1.TierLimit
-	nil,                          // 7: weir.rules.v1.RateLimitRule.TiersEntry
-	(*durationpb.Duration)(nil),  // 8: google.protobuf.Duration
+	(RateLimitRule_Headers)(0),   // 3: weir.rules.v1.RateLimitRule.Headers
+	(*RateLimitRule)(nil),        // 4: weir.rules.v1.RateLimitRule
+	(*LimitCost)(nil),            // 5: weir.rules.v1.LimitCost
+	(*LimitReserve)(nil),         // 6: weir.rules.v1.LimitReserve
+	(*TierLimit)(nil),            // 7: weir.rules.v1.TierLimit
+	nil,                          // 8: weir.rules.v1.RateLimitRule.TiersEntry
+	(*durationpb.Duration)(nil),  // 9: google.protobuf.Duration
 }
 var file_weir_rules_v1_ratelimit_proto_depIdxs = []int32{
 	1, // 0: weir.rules.v1.RateLimitRule.algorithm:type_name -> weir.rules.v1.RateLimitRule.Algorithm
-	8, // 1: weir.rules.v1.RateLimitRule.window:type_name -> google.protobuf.Duration
+	9, // 1: weir.rules.v1.RateLimitRule.window:type_name -> google.protobuf.Duration
 	0, // 2: weir.rules.v1.RateLimitRule.failure_mode:type_name -> weir.rules.v1.FailureMode
-	7, // 3: weir.rules.v1.RateLimitRule.tiers:type_name -> weir.rules.v1.RateLimitRule.TiersEntry
+	8, // 3: weir.rules.v1.RateLimitRule.tiers:type_name -> weir.rules.v1.RateLimitRule.TiersEntry
 	2, // 4: weir.rules.v1.RateLimitRule.calendar:type_name -> weir.rules.v1.RateLimitRule.Calendar
-	4, // 5: weir.rules.v1.RateLimitRule.cost:type_name -> weir.rules.v1.LimitCost
-	5, // 6: weir.rules.v1.RateLimitRule.reserves:type_name -> weir.rules.v1.LimitReserve
-	6, // 7: weir.rules.v1.RateLimitRule.TiersEntry.value:type_name -> weir.rules.v1.TierLimit
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	5, // 5: weir.rules.v1.RateLimitRule.cost:type_name -> weir.rules.v1.LimitCost
+	6, // 6: weir.rules.v1.RateLimitRule.reserves:type_name -> weir.rules.v1.LimitReserve
+	3, // 7: weir.rules.v1.RateLimitRule.headers:type_name -> weir.rules.v1.RateLimitRule.Headers
+	7, // 8: weir.rules.v1.RateLimitRule.TiersEntry.value:type_name -> weir.rules.v1.TierLimit
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_ratelimit_proto_init() }
@@ -672,7 +751,7 @@ func file_weir_rules_v1_ratelimit_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_ratelimit_proto_rawDesc), len(file_weir_rules_v1_ratelimit_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
