@@ -63,9 +63,10 @@ func (l *Limiter) failed(ctx context.Context, statuses []Status, charges []Charg
 		shared[i] = noPlace
 		rule := statuses[i].Rule
 		switch {
-		case statuses[i].Limit.Unlimited || places[i] == noPlace:
+		case statuses[i].Limit.Unlimited:
+			l.observe(&statuses[i])
 			continue
-		case rule.LocalShare && l.local != nil:
+		case rule.LocalShare && l.local != nil && places[i] != noPlace:
 			charge := charges[places[i]]
 			charge.Limit = l.local.Share().limit(charge.Limit, charge.Key)
 			local, shared[i] = appendOnce(local, charge)
