@@ -66,7 +66,7 @@ func (l *Limiter) failed(ctx context.Context, statuses []Status, charges []Charg
 		case statuses[i].Limit.Unlimited || places[i] == noPlace:
 			l.observe(&statuses[i])
 			continue
-		case rule.LocalShare && l.local != nil:
+		case rule.LocalShare && l.local != nil && places[i] != noPlace:
 			charge := charges[places[i]]
 			charge.Limit = l.local.Share().limit(charge.Limit, charge.Key)
 			local, shared[i] = appendOnce(local, charge)

@@ -25,7 +25,7 @@ func newTicketServer(t *testing.T) *envoyrls.Server {
 	require.NoError(t, err)
 	limiter := ratelimit.NewLimiter(store, nil)
 	limiter.SetTable(table)
-	return envoyrls.New(limiter, "weir")
+	return envoyrls.New(limiter, "weir", nil)
 }
 
 func TestTicketsGoAndComeBack(t *testing.T) {

@@ -81,7 +81,7 @@ type Settings struct {
 // without are the names of envoyproxy/ratelimit that change nothing here.
 func without() map[string]string {
 	const (
-		script    = "each request is one script call; there is no pipeline to tune"
+		script    = "requests that come together share a script call by themselves; there is no pipeline to tune"
 		oneRedis  = "all limits of a request are decided at one instant, in one Redis"
 		onCreate  = "a counter expires with its window"
 		neverPaid = "a refused request is never charged"

@@ -15,6 +15,7 @@ import (
 
 	"weir.dev/kit/buildinfo"
 	"weir.dev/ratelimit/ersettings"
+	"weir.dev/ratelimit/internal/heap"
 	"weir.dev/ratelimit/store/redis"
 )
 
@@ -44,6 +45,7 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 	for _, ignored := range settings.Ignored {
 		logger.Warn("a variable is set that changes nothing here", "variable", ignored)
 	}
+	defer heap.NewFloor().Release()
 	server, err := newServer(settings, logger)
 	if err == nil {
 		err = server.run(ctx, listening)

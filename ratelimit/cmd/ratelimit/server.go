@@ -47,6 +47,8 @@ const (
 	// Envoy has long given up by then, and calls that wait pile up.
 	maxStoreTimeout = time.Second
 	maxMessageBytes = 4 << 20
+	// streamWorkers are the goroutines kept for calls; see kit/rpcserver.
+	streamWorkers = 128
 )
 
 // addresses are where the parts listen.
@@ -299,6 +301,7 @@ func (s *server) prometheus() http.Handler {
 
 func (s *server) newGRPC() (*grpc.Server, error) {
 	options := []grpc.ServerOption{
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionAge: s.settings.GRPCMaxConnectionAge, MaxConnectionAgeGrace: s.settings.GRPCMaxConnectionAgeGrace,

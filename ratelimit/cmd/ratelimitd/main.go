@@ -8,6 +8,7 @@ import (
 
 	"weir.dev/kit/daemon"
 
+	"weir.dev/ratelimit/internal/heap"
 	"weir.dev/ratelimit/store/redis"
 )
 
@@ -15,8 +16,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == checkCommand {
 		os.Exit(checkConfig(os.Args[2:], os.Stdout, os.Stderr))
 	}
+	floor := heap.NewFloor()
 	cfg := &Config{}
-	os.Exit(daemon.Main("ratelimitd", cfg, func(ctx context.Context, runtime *daemon.Runtime) error {
+	code := daemon.Main("ratelimitd", cfg, func(ctx context.Context, runtime *daemon.Runtime) error {
 		cfg.applyEnvironment(os.Getenv)
 		redis.UseLogger(runtime.Logger)
 		server, err := newServer(cfg, runtime)
@@ -24,5 +26,7 @@ func main() {
 			return err
 		}
 		return server.run(ctx)
-	}))
+	})
+	floor.Release()
+	os.Exit(code)
 }

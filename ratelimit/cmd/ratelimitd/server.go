@@ -63,11 +63,11 @@ func newServer(cfg *Config, runtime *daemon.Runtime) (*server, error) {
 		return nil, err
 	}
 	s.ping, s.close, s.background = opened.ping, opened.close, opened.background
-	s.limiter = ratelimit.NewLimiter(opened.limits, m)
-	s.limiter.SetLocal(opened.local)
 	if s.quotas, err = metrics.NewQuotas(runtime.Registry); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
+	s.limiter = ratelimit.NewLimiter(opened.limits, m)
+	s.limiter.SetLocal(opened.local)
 	s.watch = offenders.New(runtime.Logger, m, nil)
 	if s.tls, err = cfg.Server.TLS.ClientConfig(cfg.ControlPlane.Peer); err != nil {
 		return nil, errors.Join(fmt.Errorf("client certificate: %w", err), s.close())

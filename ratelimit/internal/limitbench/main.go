@@ -66,7 +66,7 @@ func kinds() []kind {
 		{"`ratelimit` in its place", startDropIn},
 		{"`ratelimitd`, exact on Redis", self("redis", 2, true)},
 		{"`ratelimitd`, exact on Redis, 10,000 rules", self("redis", 10_000, true)},
-		{"`ratelimitd`, leased from Redis", self("leased", 2, true)},
+		{"`ratelimitd`, leased from Redis (10 users)", self("leased", 2, true)},
 		{"`ratelimitd`, in memory", self("memory", 2, false)},
 		{"`ratelimitd`, in memory, 10,000 rules", self("memory", 10_000, false)},
 	}

@@ -21,6 +21,8 @@ const (
 	inFlight    = 64
 	connections = 2 // as an Envoy of two workers has
 	users       = 1000
+	// hotUsers are asked for with leases, which are for what is busy.
+	hotUsers = 10
 	// rate is the calls a second at which latency is measured.
 	rate  = 500
 	ticks = 100 // of /proc/PID/stat, each second; fixed on Linux

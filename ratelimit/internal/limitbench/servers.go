@@ -20,7 +20,9 @@ import (
 	"weir.dev/kit/rpcserver"
 	"weir.dev/ratelimit"
 	"weir.dev/ratelimit/envoyrls"
+	"weir.dev/ratelimit/internal/heap"
 	"weir.dev/ratelimit/metrics"
+	"weir.dev/ratelimit/offenders"
 	"weir.dev/ratelimit/store/guard"
 	"weir.dev/ratelimit/store/lease"
 	"weir.dev/ratelimit/store/memory"
@@ -75,7 +77,12 @@ func dialable(network, address string) error {
 }
 
 func startSelf(dir, mode string, rules int, withRedis bool) (r *running, err error) {
-	r = &running{request: func(i int) *rlsv3.RateLimitRequest { return ownRequest(i, rules) }}
+	r = &running{request: func(i int) *rlsv3.RateLimitRequest {
+		if mode == "leased" {
+			i %= hotUsers
+		}
+		return ownRequest(i, rules)
+	}}
 	defer r.stopOn(&err)
 	self, err := os.Executable()
 	if err != nil {
@@ -222,6 +229,7 @@ func child(mode, url string, rules int) error {
 		}
 		return server.Serve(listener)
 	}
+	defer heap.NewFloor().Release() // as ratelimitd has it
 	address := listener.Addr().String()
 	if err := listener.Close(); err != nil {
 		return err
@@ -249,7 +257,7 @@ func child(mode, url string, rules int) error {
 	if err != nil {
 		return err
 	}
-	rlsv3.RegisterRateLimitServiceServer(server.GRPC(), envoyrls.New(limiter, "bench", nil))
+	rlsv3.RegisterRateLimitServiceServer(server.GRPC(), envoyrls.New(limiter, "bench", offenders.New(logger, observer, nil)))
 	server.SetServing(true)
 	if _, err := fmt.Fprintln(os.Stdout, address); err != nil {
 		return err

@@ -44,6 +44,20 @@ func Start(t testing.TB) *Server {
 	return server
 }
 
+// StartTCP starts a server on a port of this machine.
+func StartTCP(t testing.TB) *Server {
+	t.Helper()
+	server := newServer(t)
+	port := freePort(t)
+	server.url = "redis://127.0.0.1:" + port
+	server.arguments = []string{"--bind", "127.0.0.1", "--port", port}
+	server.Restart(t)
+	return server
+}
+
+// Address is where a server on a port listens.
+func (s *Server) Address() string { return strings.TrimPrefix(s.url, "redis://") }
+
 // newServer makes a server that is not started, in a directory of its own.
 func newServer(t testing.TB) *Server {
 	t.Helper()

@@ -41,14 +41,18 @@ func newOutage(t *testing.T) *outage {
 	store, err := redis.New(client, redis.Options{Prefix: "weir"})
 	require.NoError(t, err)
 	o.guard = guard.New(store, guard.Options{Timeout: storeTimeout, Observer: o})
-	limit := ratelimit.Limit{Algorithm: ratelimit.GCRA, Requests: 1_000_000, Window: time.Minute}
+	o.limit(t, ratelimit.Limit{Algorithm: ratelimit.GCRA, Requests: 1_000_000, Window: time.Minute})
+	return o
+}
+
+// limit begins anew with rules of that limit.
+func (o *outage) limit(t *testing.T, limit ratelimit.Limit) {
 	table, err := ratelimit.NewTable([]*ratelimit.Rule{
 		{ID: "open", Limit: limit, FailureMode: ratelimit.FailOpen}, {ID: "closed", Limit: limit, FailureMode: ratelimit.FailClosed},
 	})
 	require.NoError(t, err)
 	o.limiter = ratelimit.NewLimiter(o.guard, nil)
 	o.limiter.SetTable(table)
-	return o
 }
 
 func (o *outage) ask(rule string) (ratelimit.Verdict, error) {
