@@ -117,16 +117,16 @@ func (s *Sink) Run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			s.Flush()
+			s.Flush(context.WithoutCancel(ctx))
 			return
 		case <-ticker.C:
-			s.Flush()
+			s.Flush(ctx)
 		}
 	}
 }
 
 // Flush sends what was counted. What cannot be sent is kept.
-func (s *Sink) Flush() {
+func (s *Sink) Flush(ctx context.Context) {
 	s.mu.Lock()
 	counts := s.counts
 	s.counts = make(map[string]uint64, len(counts))
@@ -134,7 +134,7 @@ func (s *Sink) Flush() {
 	if len(counts) == 0 {
 		return
 	}
-	err := s.send(counts)
+	err := s.send(ctx, counts)
 	if err != nil {
 		for name, by := range counts {
 			s.count(name, by)
@@ -149,8 +149,8 @@ func (s *Sink) Flush() {
 	}
 }
 
-func (s *Sink) send(counts map[string]uint64) error {
-	conn, err := net.DialTimeout(s.options.Network, s.options.Address, patience)
+func (s *Sink) send(ctx context.Context, counts map[string]uint64) error {
+	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, s.options.Network, s.options.Address)
 	if err != nil {
 		return err
 	}

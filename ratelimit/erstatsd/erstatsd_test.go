@@ -27,7 +27,7 @@ func TestNamesAndCounts(t *testing.T) {
 			sink.Failed(true)
 			sink.Loaded(true)
 			sink.ShadowedAll()
-			sink.Flush()
+			sink.Flush(t.Context())
 			text := ""
 			for !strings.Contains(text, "domain_not_found") || !strings.Contains(text, "within_limit") {
 				select {
@@ -91,7 +91,7 @@ func TestNothingIsLostWhileItIsAway(t *testing.T) {
 	sink := erstatsd.New(erstatsd.Options{Network: "tcp", Address: address, Every: time.Hour, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	for range 3 {
 		sink.Limited("d.k", 1, erservice.Outcome{})
-		sink.Flush()
+		sink.Flush(t.Context())
 	}
 	require.Equal(t, 1, strings.Count(log.String(), "cannot be sent"))
 	received := make(chan string, 1)
@@ -106,6 +106,6 @@ func TestNothingIsLostWhileItIsAway(t *testing.T) {
 		raw, _ := io.ReadAll(conn)
 		received <- string(raw)
 	}()
-	sink.Flush()
+	sink.Flush(t.Context())
 	require.Contains(t, <-received, "ratelimit.service.rate_limit.d.k.total_hits:3|c")
 }

@@ -21,22 +21,14 @@ import (
 func start(t *testing.T) *memcache.Client {
 	path, err := exec.LookPath("memcached")
 	require.NoError(t, err, "install memcached")
-	socket := t.TempDir() + "/m.sock"
-	command := exec.CommandContext(t.Context(), path, "-u", "nobody", "-s", socket, "-a", "0777", "-m", "16")
-	if len(socket) > 100 {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		port := listener.Addr().(*net.TCPAddr).Port
-		require.NoError(t, listener.Close())
-		socket = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		command = exec.CommandContext(t.Context(), path, "-u", "nobody", "-l", "127.0.0.1", "-p", strconv.Itoa(port), "-m", "16")
-	} else {
-		// The folder must let the server's user in.
-		command = exec.CommandContext(t.Context(), path, "-u", "root", "-s", socket, "-a", "0777", "-m", "16")
-	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	port := strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+	require.NoError(t, listener.Close())
+	command := exec.CommandContext(t.Context(), path, "-u", "nobody", "-l", "127.0.0.1", "-p", port, "-m", "16")
 	require.NoError(t, command.Start())
 	t.Cleanup(func() { _ = command.Process.Kill(); _ = command.Wait() })
-	client := memcache.New(socket)
+	client := memcache.New("127.0.0.1:"+port)
 	client.Timeout, client.MaxIdleConns = 2*time.Second, 32
 	require.Eventually(t, func() bool { return client.Ping() == nil }, 10*time.Second, 5*time.Millisecond)
 	return client
