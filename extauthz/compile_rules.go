@@ -27,7 +27,7 @@ const (
 // surroundings compiles what the rules of a route have in common.
 func (c *Compiler) surroundings(r *route, source *rulesv1.AuthRoute) error {
 	settings := source.GetSettings()
-	r.roleClaims = settings.GetRoleClaims()
+	r.roleClaims, r.behindProxies = settings.GetRoleClaims(), settings.GetClientAddress()
 	if len(r.roleClaims) == 0 {
 		r.roleClaims = []string{"roles"}
 	}

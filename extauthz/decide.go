@@ -25,6 +25,7 @@ func Decide(ctx context.Context, now time.Time, rules *Rules, request *Request) 
 		return decision
 	}
 	decision.Policy, decision.Digest, decision.CredentialHeaders = route.policy, route.digest, route.credentialHeaders
+	decision.Client = clientOf(route, request)
 	decision.CredentialCookie, decision.Audit = route.credentialCookie, route.audit
 	path, query := splitTarget(request.Target)
 	if !canonicalPath(path) || strings.IndexByte(query, '#') >= 0 {

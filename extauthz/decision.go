@@ -49,6 +49,9 @@ type Decision struct {
 	// Route is the route's id without its version. Route, Policy and Digest name the rules that were in effect; Policy and
 	// Digest are empty when the route is unknown.
 	Route, Policy, Digest string
+	// Client is the address of the client: who connects, or who the edge says it is
+	// where other proxies stand before it. Empty where that isn't known.
+	Client string
 	// Rule is the name of the authorization rule that decided, empty when none
 	// did.
 	Rule string

@@ -24,7 +24,7 @@ func (a *attempt) input(decision *Decision, view view) (*authzexpr.Input, error)
 			Certificate: caller.Certificate,
 		},
 		Route:  a.route.attributes,
-		Source: authzexpr.Source{Address: a.request.Source, Port: int64(a.request.SourcePort), Principal: a.request.SourcePrincipal},
+		Source: a.source(decision),
 		Time:   a.call.Now,
 	}
 	if caller.Consumer != "" {
@@ -44,6 +44,27 @@ func (a *attempt) input(decision *Decision, view view) (*authzexpr.Input, error)
 		return nil, Refuse(ReasonRequestInvalid, fmt.Errorf("%w: %w", errInputBounds, err))
 	}
 	return input, nil
+}
+
+// source is who calls, as rules see it. The port is the peer's, so it goes with
+// the peer's address alone.
+func (a *attempt) source(decision *Decision) authzexpr.Source {
+	source := authzexpr.Source{Address: decision.Client, Principal: a.request.SourcePrincipal}
+	if !a.route.behindProxies {
+		source.Port = int64(a.request.SourcePort)
+	}
+	return source
+}
+
+// clientOf is the address of the client on a route.
+func clientOf(route *route, request *Request) string {
+	if !route.behindProxies {
+		return request.Source
+	}
+	if address, presence := request.Credential(identity.HeaderClientAddress); presence == Present {
+		return address
+	}
+	return ""
 }
 
 // visible are the headers that a rule may look at: those without credentials

@@ -112,3 +112,29 @@ func TestRequirementsThatDoNotCompile(t *testing.T) {
 		require.ErrorContains(t, err, says)
 	}
 }
+
+// Where the edge says who the client is, that is what rules read, and without it
+// they cannot be answered.
+func TestClientAddress(t *testing.T) {
+	office := authtest.Allow("office", `cidr("203.0.113.0/24").containsIP(source.address) && source.port == 0`)
+	direct := authtest.WithRules(authtest.Route("r", authtest.Anonymous()), office)
+	behind := authtest.WithRules(authtest.Route("r", authtest.Anonymous()), office)
+	behind.Settings = &rulesv1.AuthorizationSettings{ClientAddress: true}
+	for name, test := range map[string]struct {
+		route   *rulesv1.AuthRoute
+		headers []string
+		want    extauthz.Reason
+	}{
+		"said":                    {behind, []string{"x-weir-client-address: 203.0.113.9"}, extauthz.ReasonAllowed},
+		"another":                 {behind, []string{"x-weir-client-address: 198.51.100.9"}, extauthz.ReasonPermissionDenied},
+		"not said":                {behind, nil, extauthz.ReasonRuleError},
+		"said twice":              {behind, []string{"x-weir-client-address: 203.0.113.9", "x-weir-client-address: 203.0.113.9"}, extauthz.ReasonRuleError},
+		"no address":              {behind, []string{"x-weir-client-address: office"}, extauthz.ReasonRuleError},
+		"not to be believed here": {direct, []string{"x-weir-client-address: 203.0.113.9"}, extauthz.ReasonPermissionDenied},
+	} {
+		r := request(test.headers...)
+		r.Source = "192.0.2.1"
+		got := decide(t, rulesOf(t, test.route), r)
+		require.Equal(t, test.want, got.Reason, "%s: %v", name, got.Cause)
+	}
+}

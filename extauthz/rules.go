@@ -43,8 +43,10 @@ type route struct {
 	// attributes are what expressions read of the route.
 	attributes authzexpr.Route
 	roleClaims []string
-	readsRoles bool
-	sources    []*metadataSource
+	// behindProxies says that the client's address comes in a header of the edge.
+	behindProxies bool
+	readsRoles    bool
+	sources       []*metadataSource
 	// relationships, body and upstream are nil when the policy has none.
 	relationships Relationships
 	body          *bodyReader

@@ -57,6 +57,12 @@ func limitDetails(limit *Limit, rule *limitRule) string {
 	if limit.Override != "" {
 		fmt.Fprintf(&text, "; or as the caller's attribute %s says, at most %d", limit.Override, rule.GetMaxOverride())
 	}
+	if rule.GetLocalShare() {
+		text.WriteString("; without the counters each replica admits its share")
+	}
+	if rule.GetLeased() {
+		text.WriteString("; decided from slices")
+	}
 	if rule.GetCountRefused() {
 		text.WriteString("; refused requests count")
 	}

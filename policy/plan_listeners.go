@@ -177,6 +177,10 @@ func DefaultEdge() Edge {
 	}
 }
 
+// BehindProxies reports whether other proxies stand before this one, so that who
+// connects is not the client.
+func (e *Edge) BehindProxies() bool { return e.TrustedHops > 0 || len(e.TrustedCIDRs) > 0 }
+
 // Settings are the chain's effective ones.
 func (c *Chain) Settings() Edge {
 	if c.Edge != nil {

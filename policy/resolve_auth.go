@@ -131,6 +131,7 @@ func (r *resolver) compileAuth(e *effective, l *listener, shadow bool) *compiled
 		}
 	}
 	compiled.policy = strings.Join(policies, ",")
+	compiled.behindProxies(r.edgeOf(l))
 	compiled.open = ways == 1 && anonymous == 1 && len(compiled.rules) == 0 && compiled.upstream == nil
 	if len(policies) > 0 && compiled.closing == nil {
 		r.checkReads(compiled)

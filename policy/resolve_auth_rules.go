@@ -265,6 +265,19 @@ func readBy(environment *authzexpr.Environment, rule *rulesv1.AuthorizationRule)
 	return read
 }
 
+// behindProxies has rules read the client's address as the proxy in front of us
+// finds it, where others stand before that one.
+func (c *compiledAuth) behindProxies(edge Edge) {
+	if !edge.BehindProxies() || len(c.rules) == 0 {
+		return
+	}
+	settings := &rulesv1.AuthorizationSettings{ClientAddress: true}
+	if c.settings != nil {
+		proto.Merge(settings, c.settings)
+	}
+	c.settings = settings
+}
+
 // around adds the surroundings to a route's rules.
 func (s *surroundings) around(rule *ruleSource, route *authRoute) *authRoute {
 	route.Metadata, route.Body, route.Upstream = s.metadata, s.body, s.upstream

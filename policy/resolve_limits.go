@@ -61,7 +61,7 @@ func (r *resolver) limitRule(object *Object, spec *v1alpha1.Limit) string {
 	rule := &limitRule{
 		Id: id, Algorithm: ruleAlgorithm(spec.Algorithm), Requests: spec.Requests, Burst: spec.Burst,
 		FailureMode: rulesv1.FailureMode_FAILURE_MODE_OPEN, Shadow: spec.Shadow, CountRefused: spec.CountRefused,
-		Cost: ruleCost(spec.Cost),
+		Cost: ruleCost(spec.Cost), LocalShare: spec.LocalShare, Leased: spec.Leased,
 	}
 	if spec.Calendar == "" {
 		window := spec.Window

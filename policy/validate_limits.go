@@ -25,6 +25,7 @@ func (c *checker) limit(field string, limit *v1alpha1.Limit) {
 	if limit.CountRefused && limit.Algorithm == v1alpha1.AlgorithmConcurrency {
 		c.fail(CodeLimitFields, field+".countRefused", "a refused request takes no place, so this is not for algorithm Concurrency")
 	}
+	c.limitReplicas(field, limit)
 	c.limitBy(field, limit.By)
 	c.limitHeaders(field+".headers", limit.Headers)
 	c.limitTiers(field, limit)
@@ -35,6 +36,23 @@ func (c *checker) limit(field string, limit *v1alpha1.Limit) {
 		if override.Max == 0 {
 			c.required(field + ".override.max")
 		}
+	}
+}
+
+// limitReplicas checks what replicas of the limiter may decide by themselves.
+func (c *checker) limitReplicas(field string, limit *v1alpha1.Limit) {
+	settles := limit.Cost != nil && limit.Cost.ResponseHeader != ""
+	if limit.LocalShare && (limit.Algorithm == v1alpha1.AlgorithmConcurrency || settles) {
+		c.fail(CodeLimitReplicas, field+".localShare", "is not for algorithm Concurrency nor for a cost with responseHeader: what one replica counts by itself can't be given back to the others")
+	}
+	if !limit.Leased {
+		return
+	}
+	switch {
+	case limit.Algorithm == v1alpha1.AlgorithmConcurrency, limit.Algorithm == v1alpha1.AlgorithmSlidingWindow, limit.Calendar != "":
+		c.fail(CodeLimitReplicas, field+".leased", "needs algorithm FixedWindow or GCRA, and no calendar")
+	case settles, limit.CountRefused, len(limit.Reserves) > 0:
+		c.fail(CodeLimitReplicas, field+".leased", "is not for a cost with responseHeader, nor with countRefused or reserves: those need the shared counter for each request")
 	}
 }
 

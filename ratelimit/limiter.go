@@ -49,6 +49,11 @@ const (
 	FailedClosed
 	// Settled: the request was over, and what it was charged is settled.
 	Settled
+	// LocalAdmitted and LocalRefused: the store gave no answer, and the replica's
+	// share of the limit decided. Observers hear these; the Status has what it
+	// would have with the store.
+	LocalAdmitted
+	LocalRefused
 	eventCount
 )
 
@@ -57,7 +62,7 @@ const EventCount = int(eventCount)
 
 // String is the event's name in metrics.
 func (e Event) String() string {
-	return [...]string{"ok", "over_limit", "shadow_over_limit", "spared", "failed_open", "failed_closed", "settled"}[e]
+	return [...]string{"ok", "over_limit", "shadow_over_limit", "spared", "failed_open", "failed_closed", "settled", "local_ok", "local_over_limit"}[e]
 }
 
 // Status is the answer for one descriptor.
@@ -116,6 +121,7 @@ func (e *StoreError) Unwrap() error { return e.Cause }
 type Limiter struct {
 	store    Store
 	observer Observer
+	local    *Local // nil without
 	table    atomic.Pointer[Table]
 }
 
@@ -154,7 +160,7 @@ func (l *Limiter) Decide(ctx context.Context, descriptors []Descriptor) (Verdict
 	if len(charges) > 0 {
 		var err error
 		if outcome, err = l.store.Take(ctx, charges); err != nil {
-			return l.failed(statuses, err)
+			return l.failed(ctx, statuses, charges, places, err)
 		}
 	}
 	for i := range statuses {
@@ -180,7 +186,7 @@ func (r *Rule) charge(descriptor Descriptor, status *Status) (charge Charge, nee
 	cost := r.costOf(descriptor.Cost, said)
 	charge = Charge{
 		Key: NewKey(r.ID, limit, counted), Group: NewGroup(r.ID, counted), Limit: limit, Shadow: r.Shadow,
-		Cost: max(1, cost), Look: cost == 0, Force: r.CountRefused && cost > 0,
+		Cost: max(1, cost), Look: cost == 0, Force: r.CountRefused && cost > 0, Leased: r.Leased,
 	}
 	if said.ticket != "" {
 		status.Event = Settled
@@ -246,30 +252,6 @@ func (s *Status) settle(outcome Outcome, charges []Charge, places []int, i int) 
 		}
 		s.Ticket = ticket.String()
 	}
-}
-
-// failed answers by the rules' failure modes: one enforced rule that fails
-// closed is enough to refuse.
-func (l *Limiter) failed(statuses []Status, cause error) (Verdict, error) {
-	var closed *Rule
-	for i := range statuses {
-		rule := statuses[i].Rule
-		if statuses[i].Limit.Unlimited {
-			continue
-		}
-		statuses[i].Event = FailedOpen
-		if rule.FailureMode == FailClosed && !rule.Shadow {
-			statuses[i].Event = FailedClosed
-			if closed == nil {
-				closed = rule
-			}
-		}
-		l.observe(&statuses[i])
-	}
-	if closed != nil {
-		return Verdict{}, &StoreError{Rule: closed.ID, Cause: cause}
-	}
-	return Verdict{Allowed: true, Statuses: statuses}, nil
 }
 
 func (l *Limiter) observe(status *Status) {

@@ -194,6 +194,12 @@ type Rule struct {
 	Reserves []Reserve
 	// MaxOverride bounds what EntryRequests can say; 0 heeds no such entry.
 	MaxOverride uint32
+	// LocalShare says that each replica admits its share of the limit, counted by
+	// itself, while the store gives no answer; FailureMode is for when it can't.
+	LocalShare bool
+	// Leased lets the replica decide from slices of the limit; see package
+	// store/lease.
+	Leased bool
 	// Digest identifies the rule's content in decision records.
 	Digest string
 	// Headers are those in which clients are told of the limit; 0 is
@@ -232,7 +238,17 @@ func (r *Rule) Validate() error {
 			errs = append(errs, config.Prefix(fmt.Sprintf("tiers[%q]: ", name), err))
 		}
 	}
-	return errors.Join(append(errs, r.validateCost(), r.validateReserves())...)
+	return errors.Join(append(errs, r.validateCost(), r.validateReserves(), r.validateReplicas())...)
+}
+
+func (r *Rule) validateReplicas() error {
+	if r.LocalShare && (r.Algorithm == Concurrency || r.Cost.Settles) {
+		return errors.New("localShare: is not for concurrency nor for costs that settle")
+	}
+	if r.Leased && (r.Algorithm != FixedWindow && r.Algorithm != GCRA || r.Calendar != NoCalendar || r.Cost.Settles || r.CountRefused || len(r.Reserves) > 0) {
+		return errors.New("leased: needs a fixed window or GCRA, without calendar, settled costs, countRefused and reserves")
+	}
+	return nil
 }
 
 func (r *Rule) validateCost() error {

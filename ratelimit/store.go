@@ -15,6 +15,10 @@ type Charge struct {
 	Cost uint64
 	// Look asks whether Cost would be admitted and charges nothing.
 	Look bool
+	// Leased allows that a replica decides this charge from a slice of the budget
+	// that it was charged beforehand; see package store/lease. Stores themselves
+	// leave it unread.
+	Leased bool
 	// Shadow charges are left out of the common verdict: their refusal stops
 	// nothing. They too are charged only if all enforced ones are admitted.
 	Shadow bool

@@ -140,6 +140,18 @@ func clientAddress(manager *hcmv3.HttpConnectionManager, edge *policy.Edge) {
 	}
 }
 
+// sayClientAddress tells extauthz, which else knows who connects, who the client
+// is. What clients send under that name is gone by then.
+func sayClientAddress(chain *policy.Chain) []*mutationv3.HeaderMutation {
+	if edge := chain.Settings(); !edge.BehindProxies() {
+		return nil
+	}
+	return []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: identity.HeaderClientAddress, Value: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"},
+		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}}}}
+}
+
 func forwardedClientCert(manager *hcmv3.HttpConnectionManager, edge *policy.Edge) {
 	manager.ForwardClientCertDetails = map[v1alpha1.ForwardedClientCertMode]hcmv3.HttpConnectionManager_ForwardClientCertDetails{
 		v1alpha1.XFCCSanitize:          hcmv3.HttpConnectionManager_SANITIZE,

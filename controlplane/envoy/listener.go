@@ -72,7 +72,7 @@ func (c *compiler) httpFilters(port *policy.Port, chain *policy.Chain) []*hcmv3.
 	ofRoutes := c.routeFilters(chain)
 	filters := []*hcmv3.HttpFilter{
 		httpFilter(filterHeaders, &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
-			RequestMutations: c.withoutShard(port, chain),
+			RequestMutations: append(c.withoutShard(port, chain), sayClientAddress(chain)...),
 			ResponseMutations: []*mutationv3.HeaderMutation{
 				{Action: &mutationv3.HeaderMutation_Remove{Remove: rpcserver.ProblemTrailer}},
 				removePrefix(identity.HeaderPrefix),

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -50,7 +51,7 @@ func Of(server string, made *Made) *decisionv1.Decision {
 		return slices.ContainsFunc(names, func(name string) bool { return slices.Contains(seen.Reads, name) })
 	}
 	record.Request = &decisionv1.Request{
-		Method: text(request.Method), Host: text(seen.Host), Path: text(seen.Path), Protocol: text(request.Protocol), Source: text(request.Source),
+		Method: text(request.Method), Host: text(seen.Host), Path: text(seen.Path), Protocol: text(request.Protocol), Source: text(cmp.Or(decision.Client, request.Source)),
 	}
 	query, whole := redactQuery(seen.Query, reads("request", "request.query", "request.raw_query"))
 	record.Request.Query = query

@@ -24,6 +24,9 @@ const (
 	HeaderTier          = "x-weir-tier"
 	HeaderScopes        = "x-weir-scopes"
 	HeaderAuthenticator = "x-weir-authenticator"
+	// HeaderClientAddress is set by a proxy that has other proxies before it, and
+	// holds the address of the client, without a port.
+	HeaderClientAddress = "x-weir-client-address"
 	HeaderRequestID     = "x-request-id"
 )
 

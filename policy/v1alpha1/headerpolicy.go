@@ -88,9 +88,8 @@ type HeaderSettings struct {
 }
 
 // ClientAddress is how the client's address is found behind other proxies. It is
-// what limits count by and X-Forwarded-For says; source.address of authorization
-// rules is the connection's peer, whoever that is. Exactly one of the fields is
-// set.
+// what limits count by, rules read as source.address and X-Forwarded-For says.
+// Exactly one of the fields is set.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.trustedHops) != has(self.trustedCIDRs)",message="set exactly one of trustedHops and trustedCIDRs"
 type ClientAddress struct {

@@ -147,6 +147,17 @@ type Limit struct {
 	// FailureMode says what happens when the limiter cannot answer: Open
 	// (default) lets requests through, Closed answers 503.
 	FailureMode FailureMode `json:"failureMode,omitempty"`
+	// LocalShare says what happens when the limiter answers and its counters can't
+	// be reached: each replica admits its part of the limit, by counters of its
+	// own. failureMode is then for when no replica answers. Not for Concurrency,
+	// nor for costs that settle.
+	LocalShare bool `json:"localShare,omitempty"`
+	// Leased lets each replica of the limiter take slices of the limit beforehand
+	// and decide from them by itself, which makes busy limits cheap. Never more is
+	// admitted; less may be, by what replicas hold and don't use, at most a tenth
+	// of the limit each. For FixedWindow and GCRA without calendar, reserves,
+	// countRefused and costs that settle.
+	Leased bool `json:"leased,omitempty"`
 	// Shadow counts and reports, and refuses nothing.
 	Shadow bool `json:"shadow,omitempty"`
 	// Headers say in which headers clients are told of the limit. Default

@@ -41,7 +41,7 @@ func New(registry prometheus.Registerer, logger *slog.Logger) (*Metrics, error) 
 	m := &Metrics{
 		logger: logger,
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "weir_ratelimit_decisions_total", Help: "Decisions per rule: ok, over_limit, shadow_over_limit, spared (another rule refused), failed_open, failed_closed.",
+			Name: "weir_ratelimit_decisions_total", Help: "Decisions per rule: ok, over_limit, shadow_over_limit, spared (another rule refused), failed_open, failed_closed, local_ok and local_over_limit (by this replica's share).",
 		}, []string{"rule", "decision"}),
 		near: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "weir_ratelimit_near_limit_total", Help: "Requests admitted with less than a fifth of the limit left, per rule.",

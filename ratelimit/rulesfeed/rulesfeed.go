@@ -86,6 +86,7 @@ func decodeOne(name string, resource *anypb.Any) (*ratelimit.Rule, error) {
 		}
 	}
 	rule.CountRefused, rule.MaxOverride = message.GetCountRefused(), message.GetMaxOverride()
+	rule.LocalShare, rule.Leased = message.GetLocalShare(), message.GetLeased()
 	if cost := message.GetCost(); cost != nil {
 		if cost.GetMax() == 0 {
 			return nil, errors.New("cost.max: must be at least 1")

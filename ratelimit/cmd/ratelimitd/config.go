@@ -47,6 +47,10 @@ type StoreConfig struct {
 	// 25ms is half of the 50ms that Envoy is configured to wait for us, so that
 	// the rule's failure mode answers and not Envoy's.
 	Timeout config.Duration `yaml:"timeout"`
+	// Replicas is how many replicas there are at least, 1 (default) to 1000. They
+	// find each other through Redis; the number is for limits with localShare when
+	// Redis has never answered, or not all have found it.
+	Replicas uint32 `yaml:"replicas"`
 }
 
 // MemoryConfig bounds the counters in memory.
@@ -63,6 +67,7 @@ func (c *Config) SetDefaults() {
 	c.Domain = "weir"
 	c.Store.Memory.MaxKeys = 1_000_000
 	c.Store.Redis.SetDefaults()
+	c.Store.Replicas = 1
 	c.Store.Timeout = config.Duration(25 * time.Millisecond)
 }
 
@@ -83,6 +88,9 @@ func (c *Config) Validate() error {
 	}
 	if keys := c.Store.Memory.MaxKeys; keys < memory.MinKeys || keys > memory.MaxKeys {
 		errs = append(errs, fmt.Errorf("store.memory.maxKeys: %d is outside %d to %d", keys, memory.MinKeys, memory.MaxKeys))
+	}
+	if c.Store.Replicas < 1 || c.Store.Replicas > 1000 {
+		errs = append(errs, fmt.Errorf("store.replicas: %d is outside 1 to 1000", c.Store.Replicas))
 	}
 	if timeout := c.Store.Timeout.Std(); timeout < time.Millisecond || timeout > 5*time.Second {
 		errs = append(errs, fmt.Errorf("store.timeout: %s is outside 1ms to 5s", timeout))

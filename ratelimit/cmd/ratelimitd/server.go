@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	rlqsv3 "github.com/envoyproxy/go-control-plane/envoy/service/rate_limit_quota/v3"
@@ -14,7 +15,6 @@ import (
 	limitsv1 "weir.dev/api/gen/weir/limits/v1"
 	"weir.dev/kit/adsclient"
 	"weir.dev/kit/certs"
-	"weir.dev/kit/config"
 	"weir.dev/kit/daemon"
 	"weir.dev/kit/rpcserver"
 
@@ -25,9 +25,6 @@ import (
 	"weir.dev/ratelimit/offenders"
 	"weir.dev/ratelimit/rulesfeed"
 	"weir.dev/ratelimit/steer"
-	"weir.dev/ratelimit/store/guard"
-	"weir.dev/ratelimit/store/memory"
-	"weir.dev/ratelimit/store/redis"
 )
 
 // firstPing bounds how long the start waits for Redis. The daemon becomes ready
@@ -50,6 +47,8 @@ type server struct {
 	tls     *tls.Config
 	ping    func(context.Context) error
 	close   func() error
+	// background is what the stores do beside decisions; nil for nothing.
+	background func(context.Context)
 }
 
 func newServer(cfg *Config, runtime *daemon.Runtime) (*server, error) {
@@ -59,15 +58,17 @@ func newServer(cfg *Config, runtime *daemon.Runtime) (*server, error) {
 		return nil, err
 	}
 	s := &server{config: cfg, runtime: runtime, metrics: m, close: func() error { return nil }}
-	store, err := s.openStore()
+	opened, err := openStores(s)
 	if err != nil {
 		return nil, err
 	}
+	s.ping, s.close, s.background = opened.ping, opened.close, opened.background
 	if s.quotas, err = metrics.NewQuotas(runtime.Registry); err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.close())
 	}
-	s.limiter = ratelimit.NewLimiter(store, m)
 	s.watch = offenders.New(runtime.Logger, m, nil)
+	s.limiter = ratelimit.NewLimiter(opened.limits, m)
+	s.limiter.SetLocal(opened.local)
 	if s.tls, err = cfg.Server.TLS.ClientConfig(cfg.ControlPlane.Peer); err != nil {
 		return nil, errors.Join(fmt.Errorf("client certificate: %w", err), s.close())
 	}
@@ -105,37 +106,18 @@ func (s *server) register() {
 	s.runtime.Admin.Handle("POST /explain", steering.Handler(limits))
 }
 
-func (s *server) openStore() (ratelimit.Store, error) {
-	cfg := &s.config.Store
-	if cfg.Redis.URL == "" {
-		store, err := memory.New(memory.Options{MaxKeys: cfg.Memory.MaxKeys})
-		if err != nil {
-			return nil, err
-		}
-		return store, metrics.WatchKeys(s.runtime.Registry, store.Len, store.EvictedLive)
-	}
-	if err := cfg.Redis.Validate(); err != nil { // the environment may have changed it
-		return nil, config.Prefix("store.redis.", err)
-	}
-	client, err := cfg.Redis.NewClient(cfg.Timeout.Std())
-	if err != nil {
-		return nil, err
-	}
-	s.close = client.Close
-	store, err := redis.New(client, redis.Options{Prefix: cfg.Redis.KeyPrefix, Groups: cfg.Redis.Groups})
-	if err != nil {
-		return nil, errors.Join(err, s.close())
-	}
-	s.ping = store.Ping
-	return guard.New(store, guard.Options{Timeout: cfg.Timeout.Std(), Observer: s.metrics}), nil
-}
-
 // run serves until ctx ends.
 func (s *server) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.greetStore(ctx)
+	if s.background != nil {
+		var group sync.WaitGroup
+		defer group.Wait()
+		defer cancel()
+		group.Go(func() { s.background(ctx) })
+	}
 	ads := adsclient.New(adsclient.Config{
 		Address: s.config.ControlPlane.Address, TLS: s.tls, NodeID: s.config.ControlPlane.NodeID, Logger: s.runtime.Logger,
 	})

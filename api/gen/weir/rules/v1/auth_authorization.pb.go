@@ -273,6 +273,10 @@ type AuthorizationSettings struct {
 	// Hostnames of the route; only set where an expression reads them.
 	Hostnames     []string           `protobuf:"bytes,2,rep,name=hostnames,proto3" json:"hostnames,omitempty"`
 	Relationships *RelationshipStore `protobuf:"bytes,3,opt,name=relationships,proto3" json:"relationships,omitempty"`
+	// The proxy says who the client is in the header x-weir-client-address, since
+	// other proxies stand before it: that is what rules read as source.address, and
+	// a request without it is refused where they do.
+	ClientAddress bool `protobuf:"varint,4,opt,name=client_address,json=clientAddress,proto3" json:"client_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -326,6 +330,13 @@ func (x *AuthorizationSettings) GetRelationships() *RelationshipStore {
 		return x.Relationships
 	}
 	return nil
+}
+
+func (x *AuthorizationSettings) GetClientAddress() bool {
+	if x != nil {
+		return x.ClientAddress
+	}
+	return false
 }
 
 // RelationshipStore is a server of OpenFGA's HTTP API.
@@ -906,12 +917,13 @@ const file_weir_rules_v1_auth_authorization_proto_rawDesc = "" +
 	"\x17RelationshipRequirement\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1a\n" +
 	"\brelation\x18\x02 \x01(\tR\brelation\x12\x16\n" +
-	"\x06object\x18\x03 \x01(\tR\x06object\"\x9e\x01\n" +
+	"\x06object\x18\x03 \x01(\tR\x06object\"\xc5\x01\n" +
 	"\x15AuthorizationSettings\x12\x1f\n" +
 	"\vrole_claims\x18\x01 \x03(\tR\n" +
 	"roleClaims\x12\x1c\n" +
 	"\thostnames\x18\x02 \x03(\tR\thostnames\x12F\n" +
-	"\rrelationships\x18\x03 \x01(\v2 .weir.rules.v1.RelationshipStoreR\rrelationships\"\xed\x01\n" +
+	"\rrelationships\x18\x03 \x01(\v2 .weir.rules.v1.RelationshipStoreR\rrelationships\x12%\n" +
+	"\x0eclient_address\x18\x04 \x01(\bR\rclientAddress\"\xed\x01\n" +
 	"\x11RelationshipStore\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x19\n" +

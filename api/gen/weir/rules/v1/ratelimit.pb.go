@@ -285,6 +285,11 @@ type RateLimitRule struct {
 	// Most requests that an entry "weir.requests" can ask for instead of the
 	// rule's; 0 means that no entry is heeded.
 	MaxOverride uint32 `protobuf:"varint,15,opt,name=max_override,json=maxOverride,proto3" json:"max_override,omitempty"`
+	// When the counter store can't answer, each replica admits its share, counted
+	// by itself; failure_mode is for when that can't be either.
+	LocalShare bool `protobuf:"varint,20,opt,name=local_share,json=localShare,proto3" json:"local_share,omitempty"`
+	// Replicas may decide from slices of the limit that they are charged beforehand.
+	Leased bool `protobuf:"varint,21,opt,name=leased,proto3" json:"leased,omitempty"`
 	// None listed means HEADERS_STANDARD.
 	Headers       []RateLimitRule_Headers `protobuf:"varint,30,rep,packed,name=headers,proto3,enum=weir.rules.v1.RateLimitRule_Headers" json:"headers,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -424,6 +429,20 @@ func (x *RateLimitRule) GetMaxOverride() uint32 {
 		return x.MaxOverride
 	}
 	return 0
+}
+
+func (x *RateLimitRule) GetLocalShare() bool {
+	if x != nil {
+		return x.LocalShare
+	}
+	return false
+}
+
+func (x *RateLimitRule) GetLeased() bool {
+	if x != nil {
+		return x.Leased
+	}
+	return false
 }
 
 func (x *RateLimitRule) GetHeaders() []RateLimitRule_Headers {
@@ -620,7 +639,7 @@ var File_weir_rules_v1_ratelimit_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_ratelimit_proto_rawDesc = "" +
 	"\n" +
-	"\x1dweir/rules/v1/ratelimit.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\"\x85\t\n" +
+	"\x1dweir/rules/v1/ratelimit.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\"\xbe\t\n" +
 	"\rRateLimitRule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12D\n" +
 	"\talgorithm\x18\x02 \x01(\x0e2&.weir.rules.v1.RateLimitRule.AlgorithmR\talgorithm\x12\x1a\n" +
@@ -637,7 +656,10 @@ const file_weir_rules_v1_ratelimit_proto_rawDesc = "" +
 	"\x04cost\x18\f \x01(\v2\x18.weir.rules.v1.LimitCostR\x04cost\x12#\n" +
 	"\rcount_refused\x18\r \x01(\bR\fcountRefused\x127\n" +
 	"\breserves\x18\x0e \x03(\v2\x1b.weir.rules.v1.LimitReserveR\breserves\x12!\n" +
-	"\fmax_override\x18\x0f \x01(\rR\vmaxOverride\x12>\n" +
+	"\fmax_override\x18\x0f \x01(\rR\vmaxOverride\x12\x1f\n" +
+	"\vlocal_share\x18\x14 \x01(\bR\n" +
+	"localShare\x12\x16\n" +
+	"\x06leased\x18\x15 \x01(\bR\x06leased\x12>\n" +
 	"\aheaders\x18\x1e \x03(\x0e2$.weir.rules.v1.RateLimitRule.HeadersR\aheaders\x1aR\n" +
 	"\n" +
 	"TiersEntry\x12\x10\n" +

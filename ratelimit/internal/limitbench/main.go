@@ -1,0 +1,110 @@
+// Command limitbench measures what a rate limit decision costs: CPU time of the
+// server and of Redis for each call, with 64 in flight and two descriptors, beside
+// envoyproxy/ratelimit and a gRPC server that does nothing, in the same run; and
+// latency when all are asked at the same rate. Each server is a process of its
+// own, so that the client's work is not counted. It needs Linux (/proc) and
+// redis-server, and builds envoyproxy/ratelimit once (bench/envoyratelimit).
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+func main() {
+	serve := flag.String("serve", "", "be this server; for the program itself")
+	redis := flag.String("redis", "", "URL of Redis; for the program itself")
+	rules := flag.Int("rules", 2, "number of rules; for the program itself")
+	calls := flag.Int("calls", 60_000, "calls of each kind")
+	only := flag.String("only", "", "measure the kinds whose name holds this, and nothing else")
+	out := flag.String("out", "", "write the table to this `file`, too")
+	flag.Parse()
+	if err := run(*serve, *redis, *rules, *calls, *only, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "limitbench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(serve, redis string, rules, calls int, only, out string) error {
+	if serve != "" {
+		return child(serve, redis, rules)
+	}
+	dir, err := os.MkdirTemp("", "limitbench")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	table, err := measureAll(dir, calls, only)
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(os.Stdout, table); err != nil || out == "" {
+		return err
+	}
+	page := "# What a rate limit decision costs\n\nMade by `go run ./internal/limitbench` in ratelimit; two descriptors for each call, 1,000 users, CPU with 64 calls in flight, latency at " +
+		fmt.Sprint(rate) + " calls/s, all\nin the same run on one machine, each server with a Redis of its own. Compare within the table.\n\n" + table
+	return os.WriteFile(filepath.Clean(out), []byte(page), 0o644) //nolint:gosec // a page of the documentation
+}
+
+// kind is one server to measure.
+type kind struct {
+	name  string
+	start func(dir string) (*running, error)
+}
+
+func kinds() []kind {
+	self := func(mode string, rules int, redis bool) func(string) (*running, error) {
+		return func(dir string) (*running, error) { return startSelf(dir, mode, rules, redis) }
+	}
+	return []kind{
+		{"a gRPC server that does nothing", self("noop", 2, false)},
+		{"envoyproxy/ratelimit", startPeer},
+		{"`ratelimit` in its place", startDropIn},
+		{"`ratelimitd`, exact on Redis", self("redis", 2, true)},
+		{"`ratelimitd`, exact on Redis, 10,000 rules", self("redis", 10_000, true)},
+		{"`ratelimitd`, leased from Redis", self("leased", 2, true)},
+		{"`ratelimitd`, in memory", self("memory", 2, false)},
+		{"`ratelimitd`, in memory, 10,000 rules", self("memory", 10_000, false)},
+	}
+}
+
+func measureAll(dir string, calls int, only string) (string, error) {
+	table := &strings.Builder{}
+	table.WriteString("| | server µs/call | Redis µs/call | together | × nothing | × envoyproxy | p50 µs | p99 µs |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	base, peer := 0.0, 0.0
+	for i, k := range kinds() {
+		if !strings.Contains(k.name, only) {
+			continue
+		}
+		where := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.Mkdir(where, 0o700); err != nil {
+			return "", err
+		}
+		result, err := measure(k, where, calls)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", k.name, err)
+		}
+		together := result.server + result.redis
+		switch i {
+		case 0:
+			base = together
+		case 1:
+			peer = together
+		}
+		fmt.Fprintf(table, "| %s | %.1f | %.1f | %.1f | %s | %s | %d | %d |\n", k.name, result.server, result.redis, together,
+			times(together, base), times(together, peer), result.p50.Microseconds(), result.p99.Microseconds())
+		fmt.Fprintf(os.Stderr, "%s: %.1f + %.1f, p99 %s\n", k.name, result.server, result.redis, result.p99)
+	}
+	return table.String(), nil
+}
+
+func times(value, base float64) string {
+	if base == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", value/base)
+}
