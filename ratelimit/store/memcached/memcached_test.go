@@ -28,7 +28,7 @@ func start(t *testing.T) *memcache.Client {
 	command := exec.CommandContext(t.Context(), path, "-u", "nobody", "-l", "127.0.0.1", "-p", port, "-m", "16")
 	require.NoError(t, command.Start())
 	t.Cleanup(func() { _ = command.Process.Kill(); _ = command.Wait() })
-	client := memcache.New("127.0.0.1:"+port)
+	client := memcache.New("127.0.0.1:" + port)
 	client.Timeout, client.MaxIdleConns = 2*time.Second, 32
 	require.Eventually(t, func() bool { return client.Ping() == nil }, 10*time.Second, 5*time.Millisecond)
 	return client
