@@ -123,7 +123,8 @@ func (t Ticket) String() string {
 // maxReceipt keeps what a ticket says within what float64 holds exactly.
 const maxReceipt = 1 << 53
 
-func parseTicket(text string) (ticket Ticket, ok bool) {
+// ParseTicket reads what String wrote; ok is false for anything else.
+func ParseTicket(text string) (ticket Ticket, ok bool) {
 	at, rest, _ := strings.Cut(text, ".")
 	back, cost, _ := strings.Cut(rest, ".")
 	var errs [3]error
@@ -139,7 +140,7 @@ func parseTicket(text string) (ticket Ticket, ok bool) {
 // back. What a response does not say, or says badly, leaves what was charged at
 // the request. It returns whether there is anything to do.
 func (r *Rule) settlement(charge *Charge, said hints) bool {
-	ticket, ok := parseTicket(said.ticket)
+	ticket, ok := ParseTicket(said.ticket)
 	if !ok {
 		return false
 	}

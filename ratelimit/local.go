@@ -64,6 +64,7 @@ func (l *Limiter) failed(ctx context.Context, statuses []Status, charges []Charg
 		rule := statuses[i].Rule
 		switch {
 		case statuses[i].Limit.Unlimited || places[i] == noPlace:
+			l.observe(&statuses[i])
 			continue
 		case rule.LocalShare && l.local != nil:
 			charge := charges[places[i]]

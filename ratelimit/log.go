@@ -7,9 +7,10 @@ import (
 )
 
 // A log remembers what was admitted and when, as marks in the order of time.
-// It is exact for as many marks as maxMarks; when there are more, those of one
-// slot, a sixteenth of the window, become one that bears the time of the latest.
-// So nothing is forgotten early, and nothing later than a slot after its time.
+// It is exact for as many marks as maxMarks; when there would be more, those of
+// one slot, a sixteenth of the window, become one that bears the time of the
+// latest: the last two if that is enough, else all. So nothing is forgotten
+// early, and nothing later than a slot after its time.
 const (
 	slotsPerWindow = 16
 	maxMarks       = slotsPerWindow + 1
@@ -48,16 +49,14 @@ func liveMarks(now Time, limit Limit, log string) marks {
 
 // add charges cost at now, or at the latest mark's time if that is later.
 func (m *marks) add(now Time, limit Limit, cost uint64) {
-	at := now
-	if m.n > 0 {
-		at = max(at, m.list[m.n-1].at)
-	}
 	m.used += cost
-	m.list[m.n] = mark{at: at, cost: saturated(cost)}
-	m.n++
-	if m.n > 1 && m.list[m.n-2].at == at {
-		m.join(m.n - 2)
+	if m.n > 0 && m.list[m.n-1].at >= now {
+		last := &m.list[m.n-1]
+		last.cost = saturated(uint64(last.cost) + cost)
+		return
 	}
+	m.list[m.n] = mark{at: now, cost: saturated(cost)}
+	m.n++
 	if m.n <= maxMarks {
 		return
 	}
@@ -65,6 +64,9 @@ func (m *marks) add(now Time, limit Limit, cost uint64) {
 	for i := m.n - 2; i >= 0; i-- {
 		if m.list[i].at/slot == m.list[i+1].at/slot {
 			m.join(i)
+			if i == maxMarks-1 {
+				return
+			}
 		}
 	}
 	// Only after the clock went back can they span more than a window.

@@ -7,7 +7,20 @@
 // The domain is the configured one, "weir" unless changed. The first entry of
 // each descriptor has the key "weir.limit" and a rule's id as its value; the
 // entries after it are what is counted separately. An entry "tier" also picks
-// the rule's numbers.
+// the rule's numbers. Entries whose names begin with "weir." say something of the
+// request and are not counted by; see ratelimit.EntryClass and those after it.
+//
+// # Requests that are told of when they are over
+//
+// Under rules of concurrency, and those whose costs are settled, the answer to an
+// admitted request has dynamic metadata: "tickets", by rule id a text. When the
+// request is over, the same descriptor is sent again with one more entry,
+// "weir.ticket" with that text, and, where costs are settled, "weir.cost" with what
+// the request has cost (Envoy: apply_on_stream_done). Any client of the service can
+// do the same, once per ticket. Without it a place is held for the rule's window,
+// and what was reserved stays charged.
+//
+// # Errors
 //
 // Malformed requests get INVALID_ARGUMENT. A rule that is not known, or a store
 // failure under a rule that fails closed, gets UNAVAILABLE, so that Envoy's
@@ -15,7 +28,8 @@
 //
 // A descriptor's limit override is ignored: numbers come from the operator's
 // rules only, and the data plane cannot raise them. Negative hits are refused
-// as malformed, since nothing is refunded yet.
+// as malformed: they don't say which charge they take back, so that it could not
+// be known how much of it has been given back by time; tickets do.
 //
 // # Answers
 //

@@ -20,7 +20,7 @@ func RunForget(t *testing.T, store ratelimit.Store) {
 		t.Run(limit.Algorithm.String(), func(t *testing.T) {
 			key, other := ratelimit.NewKey("forget/"+t.Name(), limit, nil), ratelimit.NewKey("forget-other/"+t.Name(), limit, nil)
 			take := func(key ratelimit.Key) bool {
-				outcome, err := store.Take(t.Context(), []ratelimit.Charge{{Key: key, Limit: limit, Cost: 1}})
+				outcome, err := store.Take(t.Context(), []ratelimit.Charge{{Key: key, Limit: limit, Cost: 1, Leased: true}})
 				require.NoError(t, err)
 				return outcome.Admitted
 			}

@@ -6,9 +6,8 @@ import (
 	"weir.dev/ratelimit"
 )
 
-// Forget implements ratelimit.Forgetter. What this replica holds of the keys is
-// dropped; what other replicas hold they still spend, at most one part in
-// Options.Fraction of the limit each.
+// Forget implements ratelimit.Forgetter. Slices that this process holds go with
+// the counter; those of others stay theirs, as long as slices last.
 func (s *Store) Forget(ctx context.Context, charges []ratelimit.Charge) error {
 	next, able := s.next.(ratelimit.Forgetter)
 	if !able {
@@ -16,9 +15,7 @@ func (s *Store) Forget(ctx context.Context, charges []ratelimit.Charge) error {
 	}
 	s.mu.Lock()
 	for i := range charges {
-		if e := s.entries[charges[i].Key]; e != nil {
-			e.segments = nil
-		}
+		delete(s.entries, charges[i].Key)
 	}
 	s.mu.Unlock()
 	return next.Forget(ctx, charges)

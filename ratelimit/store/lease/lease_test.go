@@ -273,3 +273,10 @@ func TestConcurrentUse(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, admitted.Load(), outcome.Results[0].State.Count, "everything unused came back")
 }
+
+func TestForget(t *testing.T) {
+	store, err := memory.New(memory.Options{MaxKeys: 1000})
+	require.NoError(t, err)
+	storetest.RunForget(t, lease.New(store, lease.Options{}))
+	require.ErrorIs(t, lease.New(shared(t, time.Now), lease.Options{}).Forget(t.Context(), nil), ratelimit.ErrCannotForget)
+}

@@ -14,7 +14,7 @@ func (s *Store) Forget(_ context.Context, charges []ratelimit.Charge) error {
 		shard.mu.Lock()
 		// The place stays until it would have expired: the heap knows of it.
 		if place, ok := shard.places[charges[i].Key]; ok {
-			shard.slab[place].state = ratelimit.State{}
+			shard.setState(place, ratelimit.State{})
 		}
 		shard.mu.Unlock()
 	}

@@ -19,15 +19,46 @@ type shard struct {
 	limit  int
 	places map[ratelimit.Key]int32
 	slab   []counter
-	free   []int32
-	heap   []heapEntry
-	_      [40]byte // keeps neighbours' locks off one cache line
+	// logs are those of the states in the slab that have one, by place: apart,
+	// so that other counters don't pay for them.
+	logs map[int32]string
+	free []int32
+	heap []heapEntry
+	_    [40]byte // keeps neighbours' locks off one cache line
 }
 
 type counter struct {
 	key    ratelimit.Key
-	state  ratelimit.State
+	at     ratelimit.Time
+	count  uint64
+	back   int64
 	expiry ratelimit.Time
+	scale  uint32
+	logged bool
+}
+
+func (s *shard) state(place int32) ratelimit.State {
+	c := &s.slab[place]
+	state := ratelimit.State{At: c.at, Count: c.count, Scale: c.scale, Back: c.back}
+	if c.logged {
+		state.Log = s.logs[place]
+	}
+	return state
+}
+
+func (s *shard) setState(place int32, state ratelimit.State) {
+	c := &s.slab[place]
+	c.at, c.count, c.back, c.scale = state.At, state.Count, state.Back, state.Scale
+	switch {
+	case state.Log != "":
+		if s.logs == nil {
+			s.logs = map[int32]string{}
+		}
+		s.logs[place], c.logged = state.Log, true
+	case c.logged:
+		delete(s.logs, place)
+		c.logged = false
+	}
 }
 
 type heapEntry struct {
@@ -37,7 +68,7 @@ type heapEntry struct {
 
 func (s *shard) get(key ratelimit.Key) ratelimit.State {
 	if place, ok := s.places[key]; ok {
-		return s.slab[place].state
+		return s.state(place)
 	}
 	return ratelimit.State{}
 }
@@ -45,7 +76,7 @@ func (s *shard) get(key ratelimit.Key) ratelimit.State {
 // put stores a state and returns how many live counters were evicted for it.
 func (s *shard) put(key ratelimit.Key, state ratelimit.State, expiry, now ratelimit.Time) (evictedLive uint64) {
 	if place, ok := s.places[key]; ok {
-		s.slab[place].state = state
+		s.setState(place, state)
 		// Never earlier than the heap believes; see shard.
 		s.slab[place].expiry = max(expiry, s.slab[place].expiry)
 		return 0
@@ -59,7 +90,8 @@ func (s *shard) put(key ratelimit.Key, state ratelimit.State, expiry, now rateli
 		s.evict()
 		evictedLive = 1
 	}
-	place := s.take(counter{key: key, state: state, expiry: expiry})
+	place := s.take(counter{key: key, expiry: expiry})
+	s.setState(place, state)
 	s.places[key] = place
 	s.push(heapEntry{expiry: expiry, place: place})
 	return evictedLive
@@ -119,6 +151,9 @@ func (s *shard) dropTop() {
 	s.heap = s.heap[:last]
 	s.sink(0)
 	delete(s.places, s.slab[place].key)
+	if s.slab[place].logged {
+		delete(s.logs, place)
+	}
 	s.slab[place] = counter{}
 	s.free = append(s.free, place)
 }

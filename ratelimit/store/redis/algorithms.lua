@@ -140,21 +140,22 @@ refunds.g = function(value, arguments, at)
   return packNumbers(GCRA, 2, arrival, rest, rate, granted, back + costWhole)
 end
 
--- The marks of a log that count, as two lists, and their sum.
+-- All marks of a log as one flat list of times and costs, and how many there are.
+local function readMarks(value)
+  local count = (#value - 1) / MARK_BYTES
+  if count < 1 or count > MAX_MARKS or string.byte(value) ~= LOG or count % 1 ~= 0 then return {}, 0 end
+  return {unpackNumbers('<' .. string.rep(MARK, count), value, 2)}, count
+end
+
+-- The marks of a log that count, which lie together since they are in the order of
+-- time: the list, the first and the last of them, and the sum of their costs.
 local function readLog(value, window)
-  local times, costs, n, used = {}, {}, 0, 0
-  if string.byte(value) == LOG and (#value - 1) % MARK_BYTES == 0 then
-    local position, time, cost = 2
-    while position <= #value do
-      time, cost, position = unpackNumbers('<' .. MARK, value, position)
-      if time > now - window and time <= now + window then
-        n = n + 1
-        times[n], costs[n] = time, cost
-        used = used + cost
-      end
-    end
-  end
-  return times, costs, n, used
+  local marks, last = readMarks(value)
+  local first, used = 1, 0
+  while first <= last and marks[2 * first - 1] <= now - window do first = first + 1 end
+  while last >= first and marks[2 * last - 1] > now + window do last = last - 1 end
+  for i = 2 * first, 2 * last, 2 do used = used + marks[i] end
+  return marks, first, last, used
 end
 
 local function packLog(times, costs, n)
@@ -165,49 +166,65 @@ local function packLog(times, costs, n)
   return packNumbers('<B' .. string.rep(MARK, n), LOG, unpack(flat))
 end
 
+local function lists(marks, first, last)
+  local times, costs = {}, {}
+  for i = first, last do
+    times[i - first + 1], costs[i - first + 1] = marks[2 * i - 1], marks[2 * i]
+  end
+  return times, costs
+end
+
 local function join(times, costs, i)
   costs[i + 1] = math.min(MAX_COST, costs[i + 1] + costs[i])
   table.remove(times, i)
   table.remove(costs, i)
 end
 
+-- A full log makes room: the marks of one slot become one.
+local function coalesced(marks, first, last, time, cost, slot)
+  local times, costs = lists(marks, first, last)
+  times[#times + 1], costs[#costs + 1] = time, cost
+  for i = #times - 1, 1, -1 do
+    if math.floor(times[i] / slot) == math.floor(times[i + 1] / slot) then join(times, costs, i) end
+  end
+  while #times > MAX_MARKS do join(times, costs, 1) end
+  return packLog(times, costs, #times)
+end
+
 algorithms.s = function(value, arguments, at, force)
   local capacity, cost, window, slot = unpackNumbers('<dddd', arguments, at)
-  local times, costs, n, used = readLog(value, window)
+  local marks, first, last, used = readLog(value, window)
   local allowed = used + cost <= capacity
   if not allowed and not force then return false end
-  local time = now
+  local time, kept = now, last
   cost = math.min(MAX_COST, cost)
-  if n > 0 and times[n] >= time then
-    time = times[n]
-    costs[n] = math.min(MAX_COST, costs[n] + cost)
-  else
-    n = n + 1
-    times[n], costs[n] = time, cost
-  end
-  if n > MAX_MARKS then
-    for i = n - 1, 1, -1 do
-      if math.floor(times[i] / slot) == math.floor(times[i + 1] / slot) then join(times, costs, i) end
+  if last >= first then
+    local latest, full = marks[2 * last - 1], last - first + 1 == MAX_MARKS
+    if latest >= now or (full and math.floor(latest / slot) == math.floor(now / slot)) then
+      time = math.max(time, latest)
+      cost = math.min(MAX_COST, cost + marks[2 * last])
+      kept = last - 1
+    elseif full then
+      return allowed, coalesced(marks, first, last, time, cost, slot), time + window
     end
-    while #times > MAX_MARKS do join(times, costs, 1) end
-    n = #times
   end
-  return allowed, packLog(times, costs, n), time + window
+  -- All but the last mark stay as they are written.
+  local before = string.sub(value, 2 + MARK_BYTES * (first - 1), 1 + MARK_BYTES * kept)
+  return allowed, string.char(LOG) .. before .. packNumbers('<' .. MARK, time, cost), time + window
 end
 
 refunds.s = function(value, arguments, at)
   local cost, charged, window = unpackNumbers('<ddd', arguments, at)
   if charged <= now - window then return nil end
-  local times, costs, n = readLog(value, window)
-  for i = 1, n do
+  local times, costs = lists(readLog(value, window))
+  for i = 1, #times do
     if times[i] >= charged then
       costs[i] = costs[i] - math.min(cost, costs[i])
       if costs[i] == 0 then
         table.remove(times, i)
         table.remove(costs, i)
-        n = n - 1
       end
-      return packLog(times, costs, n)
+      return packLog(times, costs, #times)
     end
   end
   return nil

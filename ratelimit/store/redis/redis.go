@@ -64,6 +64,9 @@ type Options struct {
 	Groups int
 	// Clock replaces the server's clock, for tests only.
 	Clock func() time.Time
+	// Local replaces this process's clock, by which nothing is decided, for tests
+	// only.
+	Local func() time.Time
 }
 
 // Store is a ratelimit.Store over a client that it does not own.
@@ -74,6 +77,7 @@ type Store struct {
 	digest   string
 	prefixes []string // by group
 	clock    func() time.Time
+	local    func() time.Time
 	lanes    lanes
 }
 
@@ -86,7 +90,7 @@ func New(client goredis.UniversalClient, options Options) (*Store, error) {
 		return nil, fmt.Errorf("groups: %d is outside 1 to %d", options.Groups, MaxGroups)
 	}
 	source := clockScript + algorithmsScript + takeScript
-	store := &Store{client: client, source: source, digest: goredis.NewScript(source).Hash(), clock: options.Clock}
+	store := &Store{client: client, source: source, digest: goredis.NewScript(source).Hash(), clock: options.Clock, local: options.Local}
 	store.cluster, _ = client.(*goredis.ClusterClient)
 	switch groups := options.Groups; {
 	case groups == 1, groups == 0 && store.cluster == nil:
@@ -183,6 +187,9 @@ func (s *Store) groupOf(charge *ratelimit.Charge) int {
 
 // now is this process's clock; see Charge.Numbers.
 func (s *Store) now() ratelimit.Time {
+	if s.local != nil {
+		return s.local().UnixMicro()
+	}
 	if s.clock != nil {
 		return s.clock().UnixMicro()
 	}
