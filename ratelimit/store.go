@@ -60,6 +60,8 @@ type Outcome struct {
 	Admitted bool
 	// Results has one element per charge, in order.
 	Results []Result
+	// Remembered says that the refusal was known without asking for it.
+	Remembered bool
 }
 
 // Store keeps the states of counters. Implementations are safe for concurrent

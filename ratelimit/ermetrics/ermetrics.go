@@ -19,12 +19,12 @@ const Overflow = "_other"
 
 // Metrics is an erservice.Observer. Safe for concurrent use.
 type Metrics struct {
-	total, over, near, within, shadow *prometheus.CounterVec
-	unknown                           *prometheus.CounterVec
-	failed                            *prometheus.CounterVec
-	shadowedAll, loaded, refused      prometheus.Counter
-	requests                          *prometheus.CounterVec
-	latency                           *prometheus.HistogramVec
+	total, over, near, within, shadow, local *prometheus.CounterVec
+	unknown                                  *prometheus.CounterVec
+	failed                                   *prometheus.CounterVec
+	shadowedAll, loaded, refused             prometheus.Counter
+	requests                                 *prometheus.CounterVec
+	latency                                  *prometheus.HistogramVec
 
 	mu     sync.RWMutex
 	limits map[string]*counters
@@ -32,7 +32,7 @@ type Metrics struct {
 }
 
 // counters are those of one limit.
-type counters struct{ total, over, near, within, shadow prometheus.Counter }
+type counters struct{ total, over, near, within, shadow, local prometheus.Counter }
 
 // New registers everything with registry.
 func New(registry prometheus.Registerer) (*Metrics, error) {
@@ -46,6 +46,7 @@ func New(registry prometheus.Registerer) (*Metrics, error) {
 		over:   limit("over_limit", "Hits that a limit refused, or would have but for its mode."),
 		near:   limit("near_limit", "Hits admitted above the near part of a limit."),
 		within: limit("within_limit", "Hits that a limit admitted."),
+		local:  limit("over_limit_with_local_cache", "Hits that were refused without asking the store."),
 		shadow: limit("shadow_mode", "Hits above a limit that its shadow mode let pass."),
 		unknown: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ratelimit_service_rate_limit_domain_not_found", Help: "Descriptors of a domain that is not configured.",
@@ -72,7 +73,7 @@ func New(registry prometheus.Registerer) (*Metrics, error) {
 		limits: map[string]*counters{},
 	}
 	for _, collector := range []prometheus.Collector{
-		m.total, m.over, m.near, m.within, m.shadow, m.unknown, m.failed, m.shadowedAll, m.loaded, m.refused, m.requests, m.latency,
+		m.total, m.over, m.near, m.within, m.shadow, m.local, m.unknown, m.failed, m.shadowedAll, m.loaded, m.refused, m.requests, m.latency,
 	} {
 		if err := registry.Register(collector); err != nil {
 			return nil, err
@@ -86,7 +87,7 @@ func (m *Metrics) make(domain, key1, key2 string) *counters {
 	return &counters{
 		total: m.total.WithLabelValues(domain, key1, key2), over: m.over.WithLabelValues(domain, key1, key2),
 		near: m.near.WithLabelValues(domain, key1, key2), within: m.within.WithLabelValues(domain, key1, key2),
-		shadow: m.shadow.WithLabelValues(domain, key1, key2),
+		shadow: m.shadow.WithLabelValues(domain, key1, key2), local: m.local.WithLabelValues(domain, key1, key2),
 	}
 }
 
@@ -124,6 +125,9 @@ func (m *Metrics) Limited(name string, hits uint64, outcome erservice.Outcome) {
 	switch {
 	case outcome.Over:
 		limit.over.Add(float64(hits))
+		if outcome.Remembered {
+			limit.local.Add(float64(hits))
+		}
 		if outcome.Shadow {
 			limit.shadow.Add(float64(hits))
 		}

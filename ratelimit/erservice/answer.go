@@ -81,7 +81,7 @@ func (s *Service) settle(a *asked, outcome ratelimit.Outcome, charges []ratelimi
 	decision := ratelimit.Describe(outcome.Now, charge.Limit, result.State)
 	a.over = !result.Allowed
 	a.status.DurationUntilReset = durationpb.New(untilReset(outcome.Now, charge.Limit.Window))
-	hits := Outcome{Over: a.over, Shadow: a.over && a.limit.Shadow}
+	hits := Outcome{Over: a.over, Shadow: a.over && a.limit.Shadow, Remembered: a.over && outcome.Remembered}
 	if a.over {
 		if !a.limit.Shadow {
 			a.status.Code = rlsv3.RateLimitResponse_OVER_LIMIT

@@ -65,6 +65,8 @@ type Outcome struct {
 	Over, Shadow bool
 	// Near is how many of the hits were admitted above the near limit.
 	Near uint64
+	// Remembered says that the refusal was known without asking the store.
+	Remembered bool
 }
 
 // Service is the gRPC service. Safe for concurrent use.

@@ -35,7 +35,21 @@ type Settings struct {
 	LogLevel  string `env:"LOG_LEVEL" default:"WARN"`
 	LogFormat string `env:"LOG_FORMAT" default:"text"`
 
-	ConfigType      string `env:"CONFIG_TYPE" default:"FILE"`
+	ConfigType string `env:"CONFIG_TYPE" default:"FILE"`
+	// Of CONFIG_TYPE=GRPC_XDS_SOTW.
+	XDSNodeID       string        `env:"CONFIG_GRPC_XDS_NODE_ID" default:"default"`
+	XDSNodeMetadata string        `env:"CONFIG_GRPC_XDS_NODE_METADATA"`
+	XDSServer       string        `env:"CONFIG_GRPC_XDS_SERVER_URL" default:"localhost:18000"`
+	XDSHeaders      string        `env:"CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS"`
+	XDSTLS          bool          `env:"CONFIG_GRPC_XDS_SERVER_USE_TLS" default:"false"`
+	XDSTLSCert      string        `env:"CONFIG_GRPC_XDS_CLIENT_TLS_CERT"`
+	XDSTLSKey       string        `env:"CONFIG_GRPC_XDS_CLIENT_TLS_KEY"`
+	XDSTLSCA        string        `env:"CONFIG_GRPC_XDS_SERVER_TLS_CACERT"`
+	XDSTLSName      string        `env:"CONFIG_GRPC_XDS_SERVER_TLS_SAN"`
+	XDSFirstPause   time.Duration `env:"XDS_CLIENT_BACKOFF_INITIAL_INTERVAL" default:"10s"`
+	XDSMaxPause     time.Duration `env:"XDS_CLIENT_BACKOFF_MAX_INTERVAL" default:"60s"`
+	XDSMaxBytes     int           `env:"XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES" default:"4194304"`
+
 	ForceStart      bool   `env:"FORCE_START_WITHOUT_INITIAL_CONFIG" default:"false"`
 	RuntimeRoot     string `env:"RUNTIME_ROOT" default:"/srv/runtime_data/current"`
 	RuntimeSub      string `env:"RUNTIME_SUBDIRECTORY"`
@@ -70,6 +84,27 @@ type Settings struct {
 	RedisTLSAnyHost   bool          `env:"REDIS_TLS_SKIP_HOSTNAME_VERIFICATION" default:"false"`
 	RedisTimeout      time.Duration `env:"REDIS_TIMEOUT" default:"10s"`
 
+	// Of BACKEND_TYPE=memcache.
+	MemcacheServers string `env:"MEMCACHE_HOST_PORT"`
+	MemcacheIdle    int    `env:"MEMCACHE_MAX_IDLE_CONNS" default:"2"`
+	MemcacheSRV     string `env:"MEMCACHE_SRV"`
+	MemcacheTLS     bool   `env:"MEMCACHE_TLS" default:"false"`
+	MemcacheTLSCert string `env:"MEMCACHE_TLS_CLIENT_CERT"`
+	MemcacheTLSKey  string `env:"MEMCACHE_TLS_CLIENT_KEY"`
+	MemcacheTLSCA   string `env:"MEMCACHE_TLS_CACERT"`
+	MemcacheTLSAny  bool   `env:"MEMCACHE_TLS_SKIP_HOSTNAME_VERIFICATION" default:"false"`
+
+	// LocalCacheBytes is how much remembers limits that are used up; 0 is none.
+	LocalCacheBytes int `env:"LOCAL_CACHE_SIZE_IN_BYTES" default:"0"`
+
+	UseStatsd     bool          `env:"USE_STATSD" default:"true"`
+	StatsdHost    string        `env:"STATSD_HOST" default:"localhost"`
+	StatsdPort    uint16        `env:"STATSD_PORT" default:"8125"`
+	StatsdNetwork string        `env:"STATSD_PROTOCOL" default:"tcp"`
+	StatsdEvery   time.Duration `env:"STATS_FLUSH_INTERVAL" default:"10s"`
+	StatsdTags    string        `env:"EXTRA_TAGS"`
+	NoStats       bool          `env:"DISABLE_STATS" default:"false"`
+
 	GlobalShadow bool `env:"SHADOW_MODE" default:"false"`
 	GlobalQuota  bool `env:"QUOTA_MODE" default:"false"`
 	Metadata     bool `env:"RESPONSE_DYNAMIC_METADATA" default:"false"`
@@ -90,22 +125,22 @@ func without() map[string]string {
 		"REDIS_PIPELINE_WINDOW": script, "REDIS_PIPELINE_LIMIT": script, "REDIS_CLUSTER_PIPELINE_PARALLELISM": script,
 		"REDIS_PERSECOND": oneRedis, "REDIS_PERSECOND_URL": oneRedis, "REDIS_PERSECOND_TYPE": oneRedis, "REDIS_PERSECOND_SOCKET_TYPE": oneRedis,
 		"REDIS_PERSECOND_POOL_SIZE": oneRedis, "REDIS_PERSECOND_AUTH": oneRedis, "REDIS_PERSECOND_TLS": oneRedis,
-		"EXPIRATION_JITTER_MAX_SECONDS":            onCreate,
-		"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT":  neverPaid,
-		"LOCAL_CACHE_SIZE_IN_BYTES":                "refusals are not remembered locally yet",
-		"RUNTIME_WATCH_ROOT":                       "both the link and the files are watched",
-		"REDIS_HEALTH_CHECK_ACTIVE_CONNECTION":     "health follows whether Redis answers",
-		"REDIS_POOL_ON_EMPTY_BEHAVIOR":             "a call waits for a connection no longer than its deadline",
-		"REDIS_STARTUP_INITIAL_INTERVAL":           "the start does not wait for Redis",
-		"REDIS_STARTUP_MAX_INTERVAL":               "the start does not wait for Redis",
-		"REDIS_STARTUP_MAX_ELAPSED_TIME":           "the start does not wait for Redis",
-		"PROMETHEUS_MAPPER_YAML":                   "metrics have their labels from the start; there is no mapping",
-		"PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS": "times are in seconds",
-		"USE_STATSD":      "metrics are served for Prometheus only",
-		"STATSD_HOST":     "metrics are served for Prometheus only",
-		"STATSD_PORT":     "metrics are served for Prometheus only",
-		"USE_DOG_STATSD":  "metrics are served for Prometheus only",
-		"TRACING_ENABLED": "traces are configured by the OTEL_ variables",
+		"EXPIRATION_JITTER_MAX_SECONDS":                 onCreate,
+		"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT":       neverPaid,
+		"RUNTIME_WATCH_ROOT":                            "both the link and the files are watched",
+		"REDIS_HEALTH_CHECK_ACTIVE_CONNECTION":          "health follows whether Redis answers",
+		"REDIS_POOL_ON_EMPTY_BEHAVIOR":                  "a call waits for a connection no longer than its deadline",
+		"REDIS_STARTUP_INITIAL_INTERVAL":                "the start does not wait for Redis",
+		"REDIS_STARTUP_MAX_INTERVAL":                    "the start does not wait for Redis",
+		"REDIS_STARTUP_MAX_ELAPSED_TIME":                "the start does not wait for Redis",
+		"PROMETHEUS_MAPPER_YAML":                        "metrics have their labels from the start; there is no mapping",
+		"PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS":      "times are in seconds",
+		"USE_DOG_STATSD":                                "tags are not taken out of names; USE_STATSD sends them as they are",
+		"USE_DOG_STATSD_MOGRIFIERS":                     "tags are not taken out of names; USE_STATSD sends them as they are",
+		"TRACING_ENABLED":                               "traces are configured by the OTEL_ variables",
+		"CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL": "XDS_CLIENT_BACKOFF_INITIAL_INTERVAL and _MAX_INTERVAL say when it is tried again",
+		"XDS_CLIENT_BACKOFF_RANDOM_FACTOR":              "pauses double, less up to a fifth at random",
+		"XDS_CLIENT_BACKOFF_JITTER":                     "pauses double, less up to a fifth at random",
 	}
 }
 
@@ -188,9 +223,28 @@ func (s *Settings) validate() []error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	add(s.ConfigType != "FILE" && s.ConfigType != "GRPC_XDS_SOTW", "CONFIG_TYPE: %q is not FILE", s.ConfigType)
-	add(s.ConfigType == "GRPC_XDS_SOTW", "CONFIG_TYPE: GRPC_XDS_SOTW is not supported yet; use FILE")
-	add(s.Backend != "redis" && s.Backend != "memory", "BACKEND_TYPE: %q is not supported; use redis, or memory for a single replica", s.Backend)
+	add(s.ConfigType != "FILE" && s.ConfigType != "GRPC_XDS_SOTW", "CONFIG_TYPE: %q is not FILE or GRPC_XDS_SOTW", s.ConfigType)
+	xds := s.ConfigType == "GRPC_XDS_SOTW"
+	_, _, err := net.SplitHostPort(s.XDSServer)
+	add(xds && err != nil, "CONFIG_GRPC_XDS_SERVER_URL: %q is not host:port", s.XDSServer)
+	add(xds && (s.XDSFirstPause <= 0 || s.XDSMaxPause < s.XDSFirstPause), "XDS_CLIENT_BACKOFF_INITIAL_INTERVAL: must be positive and at most XDS_CLIENT_BACKOFF_MAX_INTERVAL")
+	add(xds && (s.XDSMaxBytes < 1<<10 || s.XDSMaxBytes > 256<<20), "XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES: %d is outside 1 KiB to 256 MiB", s.XDSMaxBytes)
+	add(xds && s.XDSTLS && (s.XDSTLSCert == "") != (s.XDSTLSKey == ""), "CONFIG_GRPC_XDS_CLIENT_TLS_CERT: comes together with CONFIG_GRPC_XDS_CLIENT_TLS_KEY")
+	for name, text := range map[string]string{"CONFIG_GRPC_XDS_NODE_METADATA": s.XDSNodeMetadata, "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS": s.XDSHeaders} {
+		_, err := Pairs(text)
+		add(xds && err != nil, "%s: %v", name, err)
+	}
+	add(!slices.Contains([]string{"redis", "memcache", "memory"}, s.Backend), "BACKEND_TYPE: %q is not supported; use redis, memcache, or memory for a single replica", s.Backend)
+	add(s.Backend == "memcache" && s.MemcacheServers == "", "MEMCACHE_HOST_PORT: is required by BACKEND_TYPE=memcache: HOST:PORT[,HOST:PORT ...]")
+	add(s.MemcacheSRV != "", "MEMCACHE_SRV: is not supported; list the servers in MEMCACHE_HOST_PORT")
+	add(s.MemcacheIdle < 1 || s.MemcacheIdle > 10_000, "MEMCACHE_MAX_IDLE_CONNS: %d is outside 1 to 10000", s.MemcacheIdle)
+	add((s.MemcacheTLSCert == "") != (s.MemcacheTLSKey == ""), "MEMCACHE_TLS_CLIENT_CERT: comes together with MEMCACHE_TLS_CLIENT_KEY")
+	add(s.LocalCacheBytes < 0 || s.LocalCacheBytes > 1<<30, "LOCAL_CACHE_SIZE_IN_BYTES: %d is outside 0 to 1 GiB", s.LocalCacheBytes)
+	add(s.StatsdNetwork != "tcp" && s.StatsdNetwork != "udp", "STATSD_PROTOCOL: %q is not tcp or udp", s.StatsdNetwork)
+	add(s.StatsdEvery < 100*time.Millisecond || s.StatsdEvery > time.Hour, "STATS_FLUSH_INTERVAL: %s is outside 100ms to 1h", s.StatsdEvery)
+	if _, err := Pairs(s.StatsdTags); err != nil {
+		errs = append(errs, fmt.Errorf("EXTRA_TAGS: %w", err))
+	}
 	add(s.NearLimitRatio < 0 || s.NearLimitRatio > 1, "NEAR_LIMIT_RATIO: %v is outside 0 to 1", s.NearLimitRatio)
 	add(s.GRPCServerUseTLS && (s.GRPCServerTLSCert == "" || s.GRPCServerTLSKey == ""), "GRPC_SERVER_USE_TLS: needs GRPC_SERVER_TLS_CERT and GRPC_SERVER_TLS_KEY")
 	add(s.GRPCClientTLSSAN != "" && s.GRPCClientTLSCA == "", "GRPC_CLIENT_TLS_SAN: needs GRPC_CLIENT_TLS_CACERT, or no client certificate is asked for")
@@ -201,7 +255,7 @@ func (s *Settings) validate() []error {
 	add(s.RedisSocketType != "unix" && s.RedisSocketType != "tcp", "REDIS_SOCKET_TYPE: %q is not unix or tcp", s.RedisSocketType)
 	add(strings.EqualFold(s.RedisType, "sentinel") && !strings.Contains(s.RedisURL, ","), "REDIS_URL: for SENTINEL is MASTER-NAME,HOST:PORT[,HOST:PORT ...]")
 	add(!slices.Contains([]string{"debug", "info", "warn", "warning", "error"}, strings.ToLower(s.LogLevel)), "LOG_LEVEL: %q is not DEBUG, INFO, WARN or ERROR", s.LogLevel)
-	_, _, err := net.SplitHostPort(s.PrometheusAddr)
+	_, _, err = net.SplitHostPort(s.PrometheusAddr)
 	add(s.UsePrometheus && err != nil, "PROMETHEUS_ADDR: %q is not host:port", s.PrometheusAddr)
 	add(s.UsePrometheus && !strings.HasPrefix(s.PrometheusPath, "/"), "PROMETHEUS_PATH: %q does not begin with a slash", s.PrometheusPath)
 	for name, header := range map[string]string{"LIMIT_LIMIT_HEADER": s.HeaderLimit, "LIMIT_REMAINING_HEADER": s.HeaderRemaining, "LIMIT_RESET_HEADER": s.HeaderReset} {
@@ -209,6 +263,22 @@ func (s *Settings) validate() []error {
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errs
+}
+
+// Pairs reads NAME=VALUE or NAME:VALUE texts that commas separate.
+func Pairs(text string) (map[string]string, error) {
+	pairs := map[string]string{}
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		at := strings.IndexAny(part, "=:")
+		if at < 1 {
+			return nil, errors.New("must be NAME:VALUE, with commas between")
+		}
+		pairs[strings.TrimSpace(part[:at])] = strings.TrimSpace(part[at+1:])
+	}
+	return pairs, nil
 }
 
 // token reports whether text is a field name (RFC 9110 section 5.6.2).

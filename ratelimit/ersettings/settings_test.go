@@ -37,14 +37,14 @@ func TestValues(t *testing.T) {
 	require.True(t, s.GlobalShadow)
 	require.False(t, s.MergeDomains)
 	require.Equal(t, 150*time.Millisecond, s.RedisTimeout)
-	require.Len(t, s.Ignored, 2)
+	require.Len(t, s.Ignored, 1)
 	require.Contains(t, s.Ignored[0], "REDIS_PERSECOND: all limits of a request are decided at one instant")
 }
 
 func TestMistakes(t *testing.T) {
 	_, err := read(map[string]string{
 		"PORT": "http", "GRPC_PORT": "65536", "SHADOW_MODE": "maybe", "REDIS_TIMEOUT": "10", "NEAR_LIMIT_RATIO": "2", "REDIS_POOL_SIZE": "0",
-		"CONFIG_TYPE": "GRPC_XDS_SOTW", "BACKEND_TYPE": "memcache", "REDIS_TYPE": "ring", "REDIS_SOCKET_TYPE": "udp", "LOG_LEVEL": "loud",
+		"CONFIG_TYPE": "ETCD", "BACKEND_TYPE": "etcd", "REDIS_TYPE": "ring", "REDIS_SOCKET_TYPE": "udp", "LOG_LEVEL": "loud",
 		"GRPC_SERVER_USE_TLS": "true", "GRPC_CLIENT_TLS_SAN": "x", "REDIS_TLS_CLIENT_CERT": "c", "USE_PROMETHEUS": "true", "PROMETHEUS_ADDR": "9090",
 		"PROMETHEUS_PATH": "metrics", "LIMIT_RESPONSE_HEADERS_ENABLED": "true", "LIMIT_RESET_HEADER": "a b", "REDIS_AUTH": "hunter2",
 	})

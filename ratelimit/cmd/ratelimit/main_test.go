@@ -157,7 +157,7 @@ func TestServes(t *testing.T) {
 		require.Contains(t, body, `ratelimit_service_rate_limit_total_hits{domain="shop",key1="user",key2=""} 2`)
 		require.Contains(t, body, `ratelimit_service_total_requests{grpc_method="ShouldRateLimit"} 2`)
 	}
-	require.Contains(t, p.logs.String(), "USE_STATSD: metrics are served for Prometheus only")
+	require.Contains(t, p.logs.String(), "RUNTIME_WATCH_ROOT: both the link and the files are watched")
 	require.Zero(t, p.stop())
 }
 
@@ -228,7 +228,7 @@ func TestWrongUse(t *testing.T) {
 	var logs buffer
 	require.Equal(t, 2, run(t.Context(), []string{"serve"}, lookup(nil), &logs, nil))
 	require.Equal(t, 0, run(t.Context(), []string{"--version"}, lookup(nil), &logs, nil))
-	require.Equal(t, 1, run(t.Context(), nil, lookup(map[string]string{"PORT": "x", "BACKEND_TYPE": "memcache"}), &logs, nil))
+	require.Equal(t, 1, run(t.Context(), nil, lookup(map[string]string{"PORT": "x", "BACKEND_TYPE": "etcd"}), &logs, nil))
 	require.Contains(t, logs.String(), "BACKEND_TYPE: ")
 	require.Contains(t, logs.String(), "PORT: ")
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

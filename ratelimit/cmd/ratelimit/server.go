@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -26,15 +25,11 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"weir.dev/kit/fault"
-	"weir.dev/ratelimit"
 	"weir.dev/ratelimit/erconfig"
 	"weir.dev/ratelimit/ermetrics"
 	"weir.dev/ratelimit/erservice"
 	"weir.dev/ratelimit/ersettings"
-	"weir.dev/ratelimit/metrics"
-	"weir.dev/ratelimit/store/guard"
-	"weir.dev/ratelimit/store/memory"
-	"weir.dev/ratelimit/store/redis"
+	"weir.dev/ratelimit/erstatsd"
 )
 
 const (
@@ -60,6 +55,7 @@ type server struct {
 	logger   *slog.Logger
 	registry *prometheus.Registry
 	metrics  *ermetrics.Metrics
+	statsd   *erstatsd.Sink // nil for none
 	service  *erservice.Service
 	folder   folder
 	health   *health.Server
@@ -94,77 +90,20 @@ func newServer(settings *ersettings.Settings, logger *slog.Logger) (*server, err
 	if settings.ResponseHeaders {
 		options.Headers = &erservice.Headers{Limit: settings.HeaderLimit, Remaining: settings.HeaderRemaining, Reset: settings.HeaderReset}
 	}
-	s.service = erservice.New(store, s.metrics, options)
-	return s, nil
-}
-
-func (s *server) openStore() (ratelimit.Store, error) {
-	if s.settings.Backend == "memory" {
-		return memory.New(memory.Options{MaxKeys: memory.MaxKeys})
-	}
-	observer, err := metrics.New(s.registry, s.logger)
-	if err != nil {
-		return nil, err
-	}
-	config, err := redisConfig(s.settings)
-	if err != nil {
-		return nil, err
-	}
-	timeout := min(s.settings.RedisTimeout, maxStoreTimeout)
-	client, err := config.NewClient(timeout)
-	if err != nil {
-		return nil, err
-	}
-	store, err := redis.New(client, redis.Options{Prefix: config.KeyPrefix})
-	if err != nil {
-		return nil, errors.Join(err, client.Close())
-	}
-	s.close, s.ping = client.Close, store.Ping
-	s.logger.Info("counters are kept in Redis", "redis", config.Address())
-	return guard.New(store, guard.Options{Timeout: timeout, Observer: observer}), nil
-}
-
-// redisConfig translates the variables, whose addresses have no scheme.
-func redisConfig(settings *ersettings.Settings) (*redis.Config, error) {
-	config := &redis.Config{}
-	config.SetDefaults()
-	config.Mode, config.PoolSize = strings.ToLower(settings.RedisType), settings.RedisPoolSize
-	if prefix := strings.Trim(settings.KeyPrefix, "_:"); prefix != "" {
-		config.KeyPrefix = prefix
-	}
-	nodes := strings.Split(settings.RedisURL, ",")
-	query := url.Values{}
-	if config.Mode == "sentinel" {
-		query.Set("master_name", nodes[0])
-		nodes = nodes[1:]
-	}
-	address := url.URL{Scheme: "redis"}
-	if settings.RedisTLS {
-		address.Scheme = "rediss"
-	}
-	if settings.RedisSocketType == "unix" && config.Mode == "single" {
-		address.Scheme, address.Path = "unix", settings.RedisURL
-	} else {
-		for _, node := range nodes {
-			if _, _, err := net.SplitHostPort(node); err != nil {
-				return nil, errors.New("REDIS_URL: each address must be host:port")
-			}
+	observer := erservice.Observer(s.metrics)
+	if settings.UseStatsd && !settings.UsePrometheus && !settings.NoStats {
+		tags, err := ersettings.Pairs(settings.StatsdTags)
+		if err != nil {
+			return nil, errors.Join(err, s.close())
 		}
-		address.Host = nodes[0]
-		query["addr"] = nodes[1:]
+		s.statsd = erstatsd.New(erstatsd.Options{
+			Network: settings.StatsdNetwork, Address: net.JoinHostPort(settings.StatsdHost, strconv.Itoa(int(settings.StatsdPort))),
+			Every: settings.StatsdEvery, Tags: tags, Logger: logger,
+		})
+		observer = erstatsd.Both{First: s.metrics, Second: s.statsd}
 	}
-	if settings.RedisTLSAnyHost {
-		query.Set("skip_verify", "true")
-	}
-	address.RawQuery = query.Encode()
-	config.URL = address.String()
-	user, password, both := strings.Cut(settings.RedisAuth, ":")
-	if !both {
-		user, password = "", settings.RedisAuth
-	}
-	config.Username, config.Password = user, password
-	config.TLS = redis.TLSConfig{CAFile: settings.RedisTLSCA, CertFile: settings.RedisTLSCert, KeyFile: settings.RedisTLSKey}
-	return config, config.Validate()
+	s.service = erservice.New(store, observer, options)
+	return s, nil
 }
 
 // healthy reports why requests could not be decided.
@@ -194,9 +133,17 @@ func (s *server) announce() {
 // reload brings what the folder holds into effect, or keeps what was.
 func (s *server) reload() error {
 	config, err := s.folder.load()
+	return s.adopt(config, err, s.folder.dir)
+}
+
+// adopt brings a configuration from somewhere into effect, if it is good.
+func (s *server) adopt(config *erconfig.Config, err error, from string) error {
 	s.metrics.Loaded(err == nil)
+	if s.statsd != nil {
+		s.statsd.Loaded(err == nil)
+	}
 	if err != nil {
-		s.logger.Error("the configuration is refused; what was in effect stays", "folder", s.folder.dir, "error", err)
+		s.logger.Error("the configuration is refused; what was in effect stays", "from", from, "error", err)
 		return err
 	}
 	s.config.Store(config)
@@ -235,9 +182,9 @@ func (s *server) watchStore(ctx context.Context) {
 // run serves until ctx ends, then drains.
 func (s *server) run(ctx context.Context, listening func(addresses)) (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
-	s.folder.seen = s.folder.signature()
-	if err := s.reload(); err != nil && !s.settings.ForceStart {
-		return fmt.Errorf("the first configuration cannot be loaded; FORCE_START_WITHOUT_INITIAL_CONFIG=true starts without: %w", err)
+	configurations, err := s.configurations()
+	if err != nil {
+		return err
 	}
 	listeners, err := s.listen()
 	if err != nil {
@@ -258,7 +205,10 @@ func (s *server) run(ctx context.Context, listening func(addresses)) (err error)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go s.folder.watch(ctx, func() { _ = s.reload() }) // it is logged, and what was in effect stays
+	go configurations(ctx)
+	if s.statsd != nil {
+		go s.statsd.Run(ctx)
+	}
 	go s.watchStore(ctx)
 	s.announce()
 	where := listeners.addresses()

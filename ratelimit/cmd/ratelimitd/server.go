@@ -69,6 +69,8 @@ func newServer(cfg *Config, runtime *daemon.Runtime) (*server, error) {
 	s.limiter = ratelimit.NewLimiter(opened.limits, m)
 	s.limiter.SetLocal(opened.local)
 	s.watch = offenders.New(runtime.Logger, m, nil)
+	s.limiter = ratelimit.NewLimiter(opened.limits, m)
+	s.limiter.SetLocal(opened.local)
 	if s.tls, err = cfg.Server.TLS.ClientConfig(cfg.ControlPlane.Peer); err != nil {
 		return nil, errors.Join(fmt.Errorf("client certificate: %w", err), s.close())
 	}

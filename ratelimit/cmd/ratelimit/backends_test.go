@@ -1,0 +1,70 @@
+package main
+
+import (
+	"bufio"
+	"net"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/stretchr/testify/require"
+)
+
+// The program on a real memcached, with refusals remembered, metrics to StatsD.
+func TestMemcachedLocalCacheAndStatsd(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	port := strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+	require.NoError(t, listener.Close())
+	path, err := exec.LookPath("memcached")
+	require.NoError(t, err, "install memcached")
+	memcached := exec.CommandContext(t.Context(), path, "-u", "nobody", "-l", "127.0.0.1", "-p", port)
+	require.NoError(t, memcached.Start())
+	t.Cleanup(func() { _ = memcached.Process.Kill(); _ = memcached.Wait() })
+
+	statsd, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = statsd.Close() })
+	lines := make(chan string, 100)
+	go func() {
+		for {
+			conn, err := statsd.Accept()
+			if err != nil {
+				return
+			}
+			for scanner := bufio.NewScanner(conn); scanner.Scan(); {
+				lines <- scanner.Text()
+			}
+		}
+	}()
+	_, set := configure(t, map[string]string{"shop.yaml": oneADay})
+	set["BACKEND_TYPE"], set["MEMCACHE_HOST_PORT"], set["LOCAL_CACHE_SIZE_IN_BYTES"] = "memcache", "127.0.0.1:"+port, "100000"
+	_, statsdPort, err := net.SplitHostPort(statsd.Addr().String())
+	require.NoError(t, err)
+	delete(set, "USE_PROMETHEUS")
+	set["USE_STATSD"], set["STATSD_HOST"], set["STATSD_PORT"], set["STATS_FLUSH_INTERVAL"] = "true", "127.0.0.1", statsdPort, "100ms"
+	p := start(t, set)
+	require.Eventually(t, func() bool { _, err := p.ask("warm"); return err == nil }, patience, 10*time.Millisecond)
+	require.Equal(t, rlsv3.RateLimitResponse_OK, p.code("x"))
+	for range 3 {
+		require.Equal(t, rlsv3.RateLimitResponse_OVER_LIMIT, p.code("x"))
+	}
+	require.Equal(t, rlsv3.RateLimitResponse_OK, p.code("y"))
+	deadline := time.After(patience)
+	sums := map[string]int{}
+	for sums["ratelimit.service.rate_limit.shop.user.over_limit_with_local_cache"] < 2 || sums["ratelimit.service.rate_limit.shop.user.over_limit"] < 3 {
+		select {
+		case line := <-lines:
+			name, rest, _ := strings.Cut(line, ":")
+			count, _, _ := strings.Cut(rest, "|")
+			number, err := strconv.Atoi(count)
+			require.NoError(t, err, line)
+			sums[name] += number
+		case <-deadline:
+			require.FailNow(t, "too few metrics came", "%v", sums)
+		}
+	}
+}
