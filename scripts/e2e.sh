@@ -6,6 +6,6 @@ cd "$root"
 scripts/prerequisites.sh
 go test -tags slow -timeout 30m -count=1 -v -run "^TestSlow" ./e2e/ | grep -vE "^(=== (RUN|PAUSE|CONT|NAME))"
 # The first time this builds envoyproxy/ratelimit, to be compared with.
-go test -tags slow -timeout 20m -count=1 -v -run "^TestSlow" ./ratelimit/cmd/ratelimit/ | grep -vE "^(=== (RUN|PAUSE|CONT|NAME))"
+go test -tags slow -timeout 20m -count=1 -v -run "^TestSlow" ./ratelimit/cmd/ratelimit/ ./ratelimit/store/redis/ | grep -vE "^(=== (RUN|PAUSE|CONT|NAME))"
 # The first time this builds etcd and kube-apiserver, which takes some minutes.
 go test -tags slow -timeout 60m -count=1 -v -run "^TestSlow" ./e2e/kubernetes/ | grep -vE "^(=== (RUN|PAUSE|CONT|NAME))"
