@@ -19,9 +19,10 @@ import (
 // Times of following changes.
 const (
 	// settle is how long a file must be left alone before it is read, for editors
-	// and tools write in several steps, and how long what changes after a change is
-	// waited for, to be taken as one.
+	// and tools write in several steps. What changes so soon after a change is
+	// taken together with what follows within follow.
 	settle = 40 * time.Millisecond
+	follow = 5 * time.Millisecond
 	// settleMost bounds the wait while changes keep coming.
 	settleMost = 300 * time.Millisecond
 	// grace is how long an object stays after it left its file, or its file left:
@@ -157,7 +158,7 @@ func (s *Source) offer(emit func(Update)) {
 	s.keeper.Keep(slices.Collect(maps.Values(s.good)))
 }
 
-// quiet waits until no event came for settle.
+// quiet waits until no event came for follow.
 func quiet(ctx context.Context, watcher *fsnotify.Watcher) {
 	deadline := time.After(settleMost)
 	for {
@@ -167,7 +168,7 @@ func quiet(ctx context.Context, watcher *fsnotify.Watcher) {
 		case <-deadline:
 			return
 		case <-watcher.Events:
-		case <-time.After(settle):
+		case <-time.After(follow):
 			return
 		}
 	}
