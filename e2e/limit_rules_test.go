@@ -253,7 +253,7 @@ func TestCountRefused(t *testing.T) {
 		require.Equal(t, "98", remaining(refused, "other"))
 	}
 	s.Eventually("patience to be rewarded", 10*time.Second, func() bool {
-		time.Sleep(4 * time.Second)
+		time.Sleep(4 * time.Second) // asking counts here, so it has to be left alone for longer than the window
 		return s.Get("/limited").Status == http.StatusOK
 	})
 }
