@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -177,15 +178,22 @@ type compiler struct {
 	trees map[string]*tree
 }
 
-// portName names a port's listener.
-func portName(port int32) string { return fmt.Sprintf("port-%d", port) }
+// portName names a port's listener. Several of one number differ in their
+// addresses.
+func portName(port *policy.Port) string {
+	name := fmt.Sprintf("port-%d", port.Number)
+	if len(port.Addresses) > 0 {
+		name += "@" + strings.Join(port.Addresses, ",")
+	}
+	return name
+}
 
 // chainName names a chain's route configuration.
 func chainName(port *policy.Port, chain *policy.Chain) string {
 	if chain.Name == policy.PlainChain {
-		return portName(port.Number)
+		return portName(port)
 	}
-	return portName(port.Number) + "/" + chain.Name
+	return portName(port) + "/" + chain.Name
 }
 
 // clusterName names a Backend's cluster.
