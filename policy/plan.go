@@ -38,6 +38,10 @@ type Port struct {
 	// Addresses are IP addresses to bind to, sorted; "" is the target's own, and so
 	// is none. Ports of one number have no address in common.
 	Addresses []string `json:",omitempty"`
+	// Gateway is the namespace and name of the first that asks for Addresses; empty
+	// where none does. It tells ports of one number apart, and stays when its
+	// addresses change.
+	Gateway string `json:",omitempty"`
 	// Chains are told apart by the server name that the client asks for (SNI),
 	// sorted by name. A plain HTTP port has exactly one.
 	Chains []Chain

@@ -66,7 +66,12 @@ func (r *resolver) routes(listeners []*listener) []Port {
 	}
 	var ports []Port
 	for _, key := range slices.SortedFunc(maps.Keys(edges), portKey.compare) {
-		ports = append(ports, Port{Fleet: key.fleet, Number: key.number, Addresses: edges[key].listeners[0].bind, Chains: r.chains(edges[key])})
+		first := edges[key].listeners[0]
+		port := Port{Fleet: key.fleet, Number: key.number, Addresses: first.bind, Chains: r.chains(edges[key])}
+		if len(first.bind) > 0 {
+			port.Gateway = first.gateway.Ref.Namespace + "/" + first.gateway.Ref.Name
+		}
+		ports = append(ports, port)
 	}
 	r.gatewayStatuses()
 	return ports

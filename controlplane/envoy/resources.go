@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -178,12 +177,12 @@ type compiler struct {
 	trees map[string]*tree
 }
 
-// portName names a port's listener. Several of one number differ in their
-// addresses.
+// portName names a port's listener. It stays when the port's addresses change, so
+// that ones which cannot be bound leave the listener as it was.
 func portName(port *policy.Port) string {
 	name := fmt.Sprintf("port-%d", port.Number)
-	if len(port.Addresses) > 0 {
-		name += "@" + strings.Join(port.Addresses, ",")
+	if port.Gateway != "" {
+		name += "@" + port.Gateway
 	}
 	return name
 }
