@@ -65,8 +65,13 @@ func (c *checker) limitWindows(field string, limit *v1alpha1.Limit) {
 		name string
 		is   bool
 	}{
-		{"requests", limit.Requests != nil}, {"window", limit.Window != ""}, {"calendar", limit.Calendar != ""}, {"timeZone", limit.TimeZone != ""},
-		{"algorithm", limit.Algorithm != ""}, {"burst", limit.Burst != 0}, {"tiers", len(limit.Tiers) > 0},
+		{"requests", limit.Requests != nil},
+		{"window", limit.Window != ""},
+		{"calendar", limit.Calendar != ""},
+		{"timeZone", limit.TimeZone != ""},
+		{"algorithm", limit.Algorithm != ""},
+		{"burst", limit.Burst != 0},
+		{"tiers", len(limit.Tiers) > 0},
 	} {
 		if said.is {
 			c.fail(CodeLimitFields, field+"."+said.name, "stands beside windows; each of them says its own")

@@ -7,6 +7,7 @@ import (
 	jsonparserv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/content_parsers/json/v3"
 	jsontometadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/json_to_metadata/v3"
 	ssetometadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/sse_to_metadata/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"weir.dev/policy"
@@ -56,7 +57,11 @@ func fieldRules(fields []string) []*jsontometadatav3.JsonToMetadata_Rule {
 
 // jsonCosts reads whole bodies.
 func jsonCosts(fields []string) *jsontometadatav3.JsonToMetadata {
-	return &jsontometadatav3.JsonToMetadata{ResponseRules: &jsontometadatav3.JsonToMetadata_MatchRules{Rules: fieldRules(fields)}}
+	return &jsontometadatav3.JsonToMetadata{ResponseRules: &jsontometadatav3.JsonToMetadata_MatchRules{
+		Rules: fieldRules(fields),
+		// With parameters and of derived types (RFC 6839), too.
+		AllowContentTypesRegex: &matcherv3.RegexMatcher{Regex: `(?i)application/([!-~]+\+)?json[ \t]*(;.*)?`},
+	}}
 }
 
 // eventCosts reads streams of events. The last event that says a cost counts.
