@@ -77,7 +77,9 @@ spec:
 	key, kid := developmentKey(t, s)
 	as := func(tenant string) []string {
 		return []string{"Authorization", "Bearer " + sign(t, key, jwt.SigningMethodES256, kid, func(claims jwt.MapClaims, _ map[string]any) {
-			claims["tenant"] = tenant
+			if claims["tenant"] = tenant; tenant != "demo" {
+				claims["sub"] = "of " + tenant // a consumer's subjects are of its tenant
+			}
 		})}
 	}
 	reached := backend.requests.Load()

@@ -59,6 +59,7 @@ func (d *directory) calls() int {
 func (d *directory) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
 func (d *directory) HandleRPC(context.Context, stats.RPCStats)                         {}
 func (d *directory) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
 func (d *directory) HandleConn(_ context.Context, event stats.ConnStats) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

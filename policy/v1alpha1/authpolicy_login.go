@@ -36,6 +36,7 @@ type Login struct {
 	// provider's token endpoint; some want their issuer.
 	//
 	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`
 	AssertionAudience string `json:"assertionAudience,omitempty"`
 	// Scopes asked for beside "openid", such as profile, email and
 	// offline_access. At most 16.
