@@ -98,7 +98,7 @@ func TestSlowLogin(t *testing.T) {
 			s := harness.Start(t, harness.Files{"echo.yaml": backend.backendYAML() + openYAML("open")}, env...)
 			template := filepath.Join(t.TempDir(), "login.yaml")
 			policy := filepath.Join(s.Policy, "login.yaml")
-			secret, public := clientSecret(t, way.proof)
+			secret, public := loginSecret(t, way.proof)
 			text := strings.NewReplacer("STORE", way.store, "CLIENT_AUTHENTICATION", way.proof, "CLIENT_SECRET", secret).Replace(loginYAML)
 			require.NoError(t, os.WriteFile(template, []byte(text), 0o600))
 			command := exec.CommandContext(t.Context(), "node", "--test", "--test-reporter=spec", "--test-concurrency=1", filepath.Join(modules, "login.test.mjs"))
@@ -111,9 +111,9 @@ func TestSlowLogin(t *testing.T) {
 	}
 }
 
-// clientSecret is what the shop proves itself with, for a text in double quotes,
+// loginSecret is what the shop proves itself with, for a text in double quotes,
 // and the key set that the provider is given where it signs.
-func clientSecret(t *testing.T, proof string) (secret, keySet string) {
+func loginSecret(t *testing.T, proof string) (secret, keySet string) {
 	if proof != "PrivateKeyJWT" {
 		return "a-secret-of-the-shop/with+odd:characters", ""
 	}
