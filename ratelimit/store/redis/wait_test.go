@@ -89,7 +89,7 @@ func TestOthersHearOfResets(t *testing.T) {
 	count := func() uint64 {
 		outcome, err := observer.Take(t.Context(), []ratelimit.Charge{look})
 		require.NoError(t, err)
-		return uint64(outcome.Results[0].State.Count)
+		return outcome.Results[0].State.Count
 	}
 	for _, store := range []*lease.Store{two, deaf} {
 		before := count()
