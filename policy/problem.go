@@ -52,6 +52,8 @@ const (
 	CodeListenerClosed   Code = "WEIR3103"
 	CodeSharedPort       Code = "WEIR3104"
 	CodeHTTP3Clients     Code = "WEIR3105"
+	CodeAddress          Code = "WEIR3106"
+	CodeNotProvisioned   Code = "WEIR3107"
 	CodeBackendKind      Code = "WEIR3201"
 	CodeBackendProtocol  Code = "WEIR3202"
 	CodeBackendUnusable  Code = "WEIR3203"
@@ -65,6 +67,8 @@ const (
 	CodeTimeZone         Code = "WEIR2500"
 	CodeLimitFields      Code = "WEIR2501"
 	CodeLimitReplicas    Code = "WEIR2540"
+	CodeLimitQuota       Code = "WEIR2550"
+	CodeLimitExpression  Code = "WEIR2551"
 	CodeDiscovery        Code = "WEIR2401"
 	CodeSameTokens       Code = "WEIR2402"
 	CodeClientKey        Code = "WEIR2403"
@@ -137,6 +141,8 @@ func Explanations() map[Code]string {
 		CodeListenerClosed:   "A TLSPolicy is broken or refers to authorities that cannot be had, so the listeners that it governs (or might govern) take no connection until it is mended.",
 		CodeSharedPort:       "Listeners of protocol HTTP on one port have different connection settings, and only the first one's can be in effect. Attach the policy to the Gateway, or use another port.",
 		CodeHTTP3Clients:     "HTTP/3 is not offered where client certificates are asked for, since Envoy does not verify them there.",
+		CodeAddress:          "An address of spec.addresses cannot be had: it is of a kind that is not served, is none of those that lead to the proxies, or another Gateway binds the port at it with other addresses beside it. Mend the address, or leave addresses out to be served at the proxy's own.",
+		CodeNotProvisioned:   "The Gateway says how what is made for it is to be labelled or set up, and nothing is made: proxies are started by whoever runs them. Label them there, or leave spec.infrastructure out.",
 		CodeSourceDown:       "A source of policy, such as the Kubernetes API, cannot be read; what it last held stays in force. Look at its address, credentials and permissions; the message has what it answered.",
 		CodeBackendKind:      "The kind of a backendRef is none that can be routed to. Refer to a Service, or to a Backend of group weir.dev.",
 		CodeBackendProtocol:  "The backend does not speak what the route needs. Give the Backend another protocol, the Service's port another appProtocol, or route to another one.",
@@ -164,6 +170,8 @@ func Explanations() map[Code]string {
 		CodeTimeZone:         "A limit's calendar is in a time zone that the IANA database doesn't know. Write a name such as Europe/Berlin or UTC.",
 		CodeLimitFields:      "Two fields of a limit exclude each other, or one of them lacks the other that it is for. The message says which; remove one, or add what it needs.",
 		CodeLimitReplicas:    "The limit asks that replicas of the limiter decide by themselves, and something else in it needs the counters that all share. The message says what; remove either.",
+		CodeLimitQuota:       "The limit is decided by Envoys from quotas (mode: Quota), and something else in it needs the limiter at each request. The message says what; remove it, or the mode.",
+		CodeLimitExpression:  "The expression of a cost is not one. The message has line and column, and says what can be read of a request.",
 		CodeDiscovery:        "An issuer's discovery document is found by the issuer's own URL, and this issuer is no https URL. Write the document's URI, or give the keys by remote or configMapRef.",
 		CodeSameTokens:       "An earlier way of the policy takes the tokens that this one is for, so this one never gets any. Join the two, or have the policy target other routes.",
 		CodeClientKey:        "A client proves itself by a signature, and the Secret holds no private key that it can sign with. Write an RSA (2048 bits and more), ECDSA (P-256, P-384) or Ed25519 key in PEM, without a password.",
