@@ -56,13 +56,13 @@ labels: {{- include "weir.labels" . | nindent 2 }}
 {{/* An image; "binary" is the default repository's last part, "image" what a chart says itself. */}}
 {{- define "weir.image" -}}
 {{- $global := .root.Values.global.image }}
-{{- $own := .image | default dict }}
-{{- $repository := $own.repository | default (printf "%s/%s" $global.repository .binary) }}
-{{- printf "%s/%s:%s" ($own.registry | default $global.registry) $repository ($own.tag | default $global.tag | default .root.Chart.AppVersion) }}
+{{- $own := get . "image" | default dict }}
+{{- $repository := (get $own "repository") | default (printf "%s/%s" $global.repository .binary) }}
+{{- printf "%s/%s:%s" ((get $own "registry") | default $global.registry) $repository ((get $own "tag") | default $global.tag | default .root.Chart.AppVersion) }}
 {{- end }}
 
 {{- define "weir.pullPolicy" -}}
-{{ (.image | default dict).pullPolicy | default .root.Values.global.image.pullPolicy }}
+{{ get (get . "image" | default dict) "pullPolicy" | default .root.Values.global.image.pullPolicy }}
 {{- end }}
 
 {{/* host:port of another part: what is said, or that of this release. */}}

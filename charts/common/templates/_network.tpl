@@ -22,7 +22,7 @@ spec:
   egress:
     # Names.
     - ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
-{{- with .to }}
+{{- with get . "to" }}
 {{- . | nindent 4 }}
 {{- end }}
 {{- with .root.Values.global.otlp.address }}

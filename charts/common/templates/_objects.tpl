@@ -24,7 +24,7 @@ apiVersion: v1
 kind: Service
 metadata: {{- include "weir.metadata" . | nindent 2 }}
 spec:
-{{- if .headless }}
+{{- if get . "headless" }}
   clusterIP: None
 {{- end }}
   selector: {{- include "weir.selector" . | nindent 4 }}
@@ -32,7 +32,7 @@ spec:
     # TLS of its own, whatever the mesh does.
     - {name: tls-grpc, port: {{ .port }}, targetPort: grpc}
     - {name: http-metrics, port: 9900, targetPort: metrics}
-{{- with .servicePorts }}
+{{- with get . "servicePorts" }}
 {{ . | indent 4 }}
 {{- end }}
 {{- end }}
@@ -56,7 +56,7 @@ apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata: {{- include "weir.metadata" . | nindent 2 }}
 spec:
-  scaleTargetRef: {apiVersion: apps/v1, kind: {{ .workload | default "Deployment" }}, name: {{ include "weir.name" . }}}
+  scaleTargetRef: {apiVersion: apps/v1, kind: {{ get . "workload" | default "Deployment" }}, name: {{ include "weir.name" . }}}
   minReplicas: {{ .pod.replicas }}
   maxReplicas: {{ max (int .pod.autoscaling.maxReplicas) (int .pod.replicas) }}
   metrics:

@@ -80,7 +80,7 @@ metadata:
 {{- end }}
 spec:
   serviceAccountName: {{ include "weir.serviceAccountName" . }}
-  automountServiceAccountToken: {{ .token | default "false" }}
+  automountServiceAccountToken: {{ get . "token" | default "false" }}
   enableServiceLinks: false
   securityContext: {{- include "weir.podSecurity" . | nindent 4 }}
   # What is to end is first taken out of DNS and the proxies, then drained.
@@ -99,7 +99,7 @@ spec:
 {{- with .root.Values.global.otlp.address }}
         - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: "http://{{ . }}"}
 {{- end }}
-{{- with .env }}
+{{- with get . "env" }}
 {{ . | indent 8 }}
 {{- end }}
 {{- with .pod.extraEnv }}
@@ -108,7 +108,7 @@ spec:
       ports:
         - {name: grpc, containerPort: {{ .port }}}
         - {name: metrics, containerPort: 9900}
-{{- with .ports }}
+{{- with get . "ports" }}
 {{ . | indent 8 }}
 {{- end }}
       startupProbe:
@@ -132,7 +132,7 @@ spec:
       volumeMounts:
         - {name: config, mountPath: /etc/weir/config, readOnly: true}
         - {name: certs, mountPath: /etc/weir/certs, readOnly: true}
-{{- with .mounts }}
+{{- with get . "mounts" }}
 {{ . | indent 8 }}
 {{- end }}
   volumes:
@@ -140,7 +140,7 @@ spec:
       configMap: {name: {{ include "weir.name" . }}}
     - name: certs
       secret: {secretName: {{ include "weir.secretName" . }}, defaultMode: 0440}
-{{- with .volumes }}
+{{- with get . "volumes" }}
 {{ . | indent 4 }}
 {{- end }}
 {{- end }}
@@ -166,7 +166,7 @@ spec:
 {{- include "weir.replicas" . | indent 2 }}
   revisionHistoryLimit: 5
   minReadySeconds: 3
-{{- if .single }}
+{{- if get . "single" }}
   strategy: {type: Recreate}
 {{- else }}
   strategy:
