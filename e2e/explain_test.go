@@ -105,12 +105,12 @@ func TestExplainChoosesAsEnvoyDoes(t *testing.T) {
 	p.options.ExtAuthzAddress, p.options.RateLimitAddress = "", "" // there are none to ask
 	address := fmt.Sprintf("127.0.0.1:%d", p.ports[8080])
 	for name, change := range map[string]func(*policy.Edge){
-		"by default":          nil,
-		"slashes unescaped":   func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesForward },
-		"slashes redirected":  func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesRedirect },
-		"slashes kept":        func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesKeep },
-		"paths as they are":   func(e *policy.Edge) { e.NormalizePath, e.MergeSlashes = false, false },
-		"parameters kept":     func(e *policy.Edge) { e.PathParameters = v1alpha1.PathParametersKeep },
+		"by default":         nil,
+		"slashes unescaped":  func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesForward },
+		"slashes redirected": func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesRedirect },
+		"slashes kept":       func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesKeep },
+		"paths as they are":  func(e *policy.Edge) { e.NormalizePath, e.MergeSlashes = false, false },
+		"parameters kept":    func(e *policy.Edge) { e.PathParameters = v1alpha1.PathParametersKeep },
 		"nothing touched": func(e *policy.Edge) {
 			e.NormalizePath, e.MergeSlashes, e.PathParameters = false, false, v1alpha1.PathParametersKeep
 		},
