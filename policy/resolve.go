@@ -60,7 +60,10 @@ func Resolve(input Input) (*Plan, Problems) {
 	r.index(input.Objects)
 	r.indexGrants()
 	r.indexTLSPolicies()
-	r.splitClosings(input.Closings)
+	// Of several that close one thing the first is named, whatever their order here.
+	r.splitClosings(slices.SortedStableFunc(slices.Values(input.Closings), func(a, b Closing) int {
+		return cmp.Or(compareRefs(a.Origin.Object, b.Origin.Object), cmp.Compare(a.Origin.String(), b.Origin.String()))
+	}))
 	r.indexPolicies()
 	ports := r.ports()
 	plan := &Plan{
