@@ -33,6 +33,8 @@ type Loop struct {
 	newest   *generation
 	lanes    []*fleetLane
 	rules    *rulesLane
+	// spawn runs a lane; only Run's goroutine uses it.
+	spawn func(*fleetLane)
 	// said is set when a lane has something new for watchers.
 	said chan struct{}
 	// rulesReady is replaced whenever the rules lane is done with a generation.
@@ -76,8 +78,13 @@ func (l *Loop) Run(ctx context.Context, updates <-chan folder.Update) error {
 	if l.rules != nil {
 		wait.Go(func() { l.rules.run(ctx) })
 	}
+	l.spawn = func(lane *fleetLane) {
+		laneCtx, stop := context.WithCancel(ctx)
+		lane.stop = stop
+		wait.Go(func() { lane.run(laneCtx) })
+	}
 	for _, lane := range l.lanes {
-		wait.Go(func() { lane.run(ctx) })
+		l.spawn(lane)
 	}
 	wait.Go(func() { l.publish(ctx) })
 	for {
@@ -134,6 +141,7 @@ func (l *Loop) apply(update folder.Update) {
 	l.tell(problems)
 	next := &generation{input: input, plan: plan, problems: problems, started: started}
 	next.rules, next.rulesErr = l.compiled.CompileRules(plan)
+	l.followGateways(input, plan)
 	l.mu.Lock()
 	if l.newest != nil {
 		next.number = l.newest.number + 1
