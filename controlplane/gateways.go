@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -37,7 +38,7 @@ func (l *Loop) followGateways(input policy.Input, plan *policy.Plan) {
 		delete(wanted, lane.name)
 		return gone
 	})
-	for name := range wanted {
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		lane := &fleetLane{
 			loop: l, name: name, group: l.Server.Admit(certs.PeerID(name), fleetGrant(name)),
 			options: l.gatewayOptions(name, &l.Fleets[template]), incoming: make(chan *generation, 1),

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"weir.dev/controlplane/folder"
 	"weir.dev/controlplane/kube"
@@ -33,6 +36,9 @@ func (c *SourcesConfig) validate() []error {
 	var errs []error
 	if len(c.Folders) == 0 && !c.Kubernetes.Enabled {
 		errs = append(errs, errors.New("sources.folders: name at least one folder of policy, or set sources.kubernetes.enabled"))
+	}
+	if c.Kubernetes.Provision.Enabled && !c.Kubernetes.Enabled {
+		errs = append(errs, errors.New("sources.kubernetes.provision.enabled: needs sources.kubernetes.enabled"))
 	}
 	if err := c.Kubernetes.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("sources.kubernetes: %w", err))
@@ -79,6 +85,30 @@ func (c *SourcesConfig) open(parser *policy.Parser, stateFile string, logger *sl
 func (l *Loop) tellKubernetes(ctx context.Context, writer *kube.Writer) error {
 	l.Watch(func(outcome Outcome) { writer.Observe(kubeOutcome(outcome)) })
 	return writer.Run(ctx)
+}
+
+// provision has proxies run for the Gateways that have fleets of their own, until
+// ctx ends.
+func (l *Loop) provision(ctx context.Context, provisioner *kube.Provisioner) error {
+	l.Watch(func(outcome Outcome) {
+		gateways := map[policy.ObjectRef]*gatewayv1.Gateway{}
+		for i := range outcome.Plan.Statuses {
+			if ref := outcome.Plan.Statuses[i].Object; ref.Kind == "Gateway" && outcome.FleetOf != nil && outcome.FleetOf(ref) == gatewayFleet(ref) {
+				gateways[ref] = nil
+			}
+		}
+		for _, object := range outcome.Input.Objects {
+			if _, ok := gateways[object.Ref]; !ok {
+				continue
+			}
+			if gateway, ok := object.Value.(*gatewayv1.Gateway); ok {
+				gateways[object.Ref] = gateway
+			}
+		}
+		maps.DeleteFunc(gateways, func(_ policy.ObjectRef, gateway *gatewayv1.Gateway) bool { return gateway == nil })
+		provisioner.Observe(gateways)
+	})
+	return provisioner.Run(ctx)
 }
 
 func kubeOutcome(outcome Outcome) kube.Outcome {

@@ -27,6 +27,8 @@ type Config struct {
 	// addresses or DNS names.
 	Addresses      []string             `yaml:"addresses"`
 	LeaderElection LeaderElectionConfig `yaml:"leaderElection"`
+	// Provision runs the proxies of each Gateway in the cluster.
+	Provision ProvisionConfig `yaml:"provision"`
 }
 
 // LeaderElectionConfig says how the replica that writes status is found.
@@ -51,6 +53,8 @@ func (c *Config) SetDefaults() {
 	}
 	c.LeaderElection.Name = "weir-status"
 	c.LeaderElection.Lease = 15 * time.Second
+	c.Provision.SetDefaults()
+	c.Provision.Namespace = c.LeaderElection.Namespace
 }
 
 // Validate reports every mistake.
@@ -84,6 +88,9 @@ func (c *Config) Validate() error {
 	}
 	if c.LeaderElection.Lease < time.Second || c.LeaderElection.Lease > time.Hour {
 		errs = append(errs, fmt.Errorf("leaderElection.lease: %s is outside of 1s to 1h", c.LeaderElection.Lease))
+	}
+	if err := c.Provision.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("provision: %w", err))
 	}
 	return errors.Join(errs...)
 }

@@ -70,7 +70,9 @@ type statusView struct {
 type composer struct {
 	verdict   *verdict
 	addresses []gatewayv1.GatewayStatusAddress
-	now       time.Time
+	// placed says that there has to be an address for the Gateway to be programmed.
+	placed bool
+	now    time.Time
 	// generation that the conditions are about.
 	generation int64
 	// later is set when the object is to be looked at again once settled.
@@ -223,6 +225,16 @@ func (c *composer) parentsOf(value *unstructured.Unstructured) []policy.ParentSt
 	return parents
 }
 
+// withoutAddress has a Gateway not be programmed while nobody can reach it.
+func withoutAddress(conditions []policy.Condition) {
+	for i := range conditions {
+		if c := &conditions[i]; c.Type == conditionProgrammed && c.Status == metav1.ConditionTrue {
+			c.Status, c.Reason = metav1.ConditionFalse, string(gatewayv1.GatewayReasonAddressNotAssigned)
+			c.Message = "its Service has no address yet"
+		}
+	}
+}
+
 // object writes the conditions of the object itself, and a Gateway's listeners.
 func (c *composer) object(view *statusView, status *policy.ObjectStatus) {
 	conditions := slices.Clone(status.Conditions)
@@ -232,6 +244,9 @@ func (c *composer) object(view *statusView, status *policy.ObjectStatus) {
 	}
 	progress := c.verdict.progressOf(status.Object, c.verdict.fleetsOf(status), c.now)
 	conditions = c.programmed(conditions, view.Conditions, conditionProgrammed, progress)
+	if c.placed && len(c.addresses) == 0 {
+		withoutAddress(conditions)
+	}
 	view.Conditions = c.merge(view.Conditions, conditions)
 	view.Addresses = c.addresses
 	before := view.Listeners

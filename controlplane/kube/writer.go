@@ -40,6 +40,8 @@ type Writer struct {
 	logger    *slog.Logger
 	client    client.Client
 	addresses []gatewayv1.GatewayStatusAddress
+	// placed knows the addresses of each Gateway, where proxies are run for it.
+	placed func(policy.ObjectRef) []gatewayv1.GatewayStatusAddress
 	// leader is set while this replica writes.
 	leader atomic.Bool
 	term   sync.Mutex
@@ -192,6 +194,9 @@ func (w *Writer) write(ctx context.Context, ref policy.ObjectRef) error {
 	for try := 0; ; try++ {
 		w.mu.Lock()
 		c := composer{verdict: w.verdict, addresses: w.addresses, now: time.Now()}
+		if w.placed != nil && ref.Kind == kindGateway {
+			c.addresses, c.placed = w.placed(ref), true
+		}
 		w.mu.Unlock()
 		changed, err := c.compose(object)
 		if c.later {
