@@ -131,6 +131,21 @@ func isHostPort(address string) bool {
 	return err == nil && portErr == nil && host != "" && port > 0
 }
 
+// published are the addresses at which clients reach the proxies, as policy takes
+// them.
+func (c *Config) published() []string {
+	if !c.Sources.Kubernetes.Enabled {
+		return nil
+	}
+	published := slices.Clone(c.Sources.Kubernetes.Addresses)
+	for i, text := range published {
+		if address, err := netip.ParseAddr(text); err == nil {
+			published[i] = address.Unmap().String()
+		}
+	}
+	return published
+}
+
 // options are the compiler's.
 func (c *Config) options() envoy.Options {
 	return envoy.Options{

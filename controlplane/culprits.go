@@ -101,7 +101,7 @@ func (s *search) changed() []policy.ObjectRef {
 // compareRefs orders what is referred to before what refers to it. Policies come
 // after what they protect: while a new one is put back, that is closed.
 func compareRefs(a, b policy.ObjectRef) int {
-	rank := map[string]int{"Backend": 1, "Service": 1, "GatewayClass": 2, "Gateway": 3, "HTTPRoute": 4, "GRPCRoute": 4, "TLSRoute": 4}
+	rank := map[string]int{"Backend": 1, "Service": 1, "GatewayClass": 2, "Gateway": 3, "ListenerSet": 3, "HTTPRoute": 4, "GRPCRoute": 4, "TLSRoute": 4}
 	of := func(kind string) int {
 		if strings.HasSuffix(kind, "Policy") {
 			return 5

@@ -22,7 +22,9 @@ type Loop struct {
 	Options envoy.Options
 	// Fleets are those of the configuration; none stands for one that serves all.
 	Fleets []FleetConfig
-	Logger *slog.Logger
+	// Published is Input.Published of package policy.
+	Published []string
+	Logger    *slog.Logger
 	// RetryEvery is how often what was rejected is tried again; 0 means 15 s.
 	RetryEvery time.Duration
 
@@ -131,7 +133,7 @@ func (l *Loop) retryEvery() time.Duration { return cmp.Or(l.RetryEvery, retryEve
 func (l *Loop) apply(update folder.Update) {
 	started := time.Now()
 	input := update.Input
-	input.FleetOf = fleetOf(l.Fleets, input.Objects)
+	input.FleetOf, input.Published = fleetOf(l.Fleets, input.Objects), l.Published
 	plan, problems := l.resolver.Resolve(input)
 	if found := slices.Concat(update.Problems, fleetless(input.FleetOf, input.Objects)); len(found) > 0 {
 		problems = slices.Concat(found, problems)

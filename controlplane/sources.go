@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -91,21 +90,24 @@ func (l *Loop) tellKubernetes(ctx context.Context, writer *kube.Writer) error {
 // ctx ends.
 func (l *Loop) provision(ctx context.Context, provisioner *kube.Provisioner) error {
 	l.Watch(func(outcome Outcome) {
-		gateways := map[policy.ObjectRef]*gatewayv1.Gateway{}
-		for i := range outcome.Plan.Statuses {
-			if ref := outcome.Plan.Statuses[i].Object; ref.Kind == "Gateway" && outcome.FleetOf != nil && outcome.FleetOf(ref) == gatewayFleet(ref) {
-				gateways[ref] = nil
-			}
+		gateways := map[policy.ObjectRef]kube.Placed{}
+		ports := map[string][]int32{}
+		for i := range outcome.Plan.Ports {
+			port := &outcome.Plan.Ports[i]
+			ports[port.Fleet] = append(ports[port.Fleet], port.Number)
 		}
 		for _, object := range outcome.Input.Objects {
-			if _, ok := gateways[object.Ref]; !ok {
+			gateway, ok := object.Value.(*gatewayv1.Gateway)
+			if !ok {
 				continue
 			}
-			if gateway, ok := object.Value.(*gatewayv1.Gateway); ok {
-				gateways[object.Ref] = gateway
+			// A fleet of its own it has if it is of a class of Weir's.
+			fleet := gatewayFleet(object.Ref)
+			if _, served := outcome.Fleets[fleet]; served {
+				slices.Sort(ports[fleet])
+				gateways[object.Ref] = kube.Placed{Gateway: gateway, Ports: slices.Compact(ports[fleet])}
 			}
 		}
-		maps.DeleteFunc(gateways, func(_ policy.ObjectRef, gateway *gatewayv1.Gateway) bool { return gateway == nil })
 		provisioner.Observe(gateways)
 	})
 	return provisioner.Run(ctx)

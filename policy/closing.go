@@ -27,7 +27,7 @@ type Closing struct {
 	Overrides, Merge bool
 	// Created is the policy's age, zero when it could not be read.
 	Created metav1.Time
-	// Kind narrows that to routes of a kind; empty or "Gateway" means all routes.
+	// Kind narrows that to routes of a kind; empty, Gateway and ListenerSet mean all routes.
 	// Namespace narrows it to a namespace; empty means all.
 	Kind, Namespace string
 }
@@ -35,7 +35,7 @@ type Closing struct {
 // covers reports whether a Closing without targets refuses a route.
 func (c *Closing) covers(route ObjectRef) bool {
 	return c.Targets == nil &&
-		(c.Kind == "" || c.Kind == "Gateway" || c.Kind == route.Kind) &&
+		(c.Kind == "" || c.Kind == kindGateway || c.Kind == kindListenerSet || c.Kind == route.Kind) &&
 		(c.Namespace == "" || c.Namespace == route.Namespace)
 }
 
@@ -98,7 +98,7 @@ func closingFor(object *Object, raw []byte) *Closing {
 
 func targetsReadable(targets []v1alpha1.TargetRef) bool {
 	for _, target := range targets {
-		if target.Name == "" || !slices.Contains([]gatewayv1.Kind{"Gateway", "HTTPRoute", "GRPCRoute"}, target.Kind) {
+		if target.Name == "" || !slices.Contains([]gatewayv1.Kind{kindGateway, kindListenerSet, "HTTPRoute", "GRPCRoute"}, target.Kind) {
 			return false
 		}
 	}

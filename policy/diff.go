@@ -149,10 +149,14 @@ func compareNumbers(a, b string) int {
 }
 
 func place(port *Port) string {
-	if port.Fleet == "" {
-		return fmt.Sprintf("port %d", port.Number)
+	text := fmt.Sprintf("port %d", port.Number)
+	if len(port.Addresses) > 0 {
+		text += " at " + addressText(port)
 	}
-	return fmt.Sprintf("fleet %s, port %d", port.Fleet, port.Number)
+	if port.Fleet != "" {
+		text = "fleet " + port.Fleet + ", " + text
+	}
+	return text
 }
 
 // chains calls visit for every chain of a Plan with the name of its place.

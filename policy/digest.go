@@ -29,6 +29,10 @@ func digestPlan(plan *Plan) string {
 	writeValue(hash, reflect.ValueOf(plan.Ports))
 	writeValue(hash, reflect.ValueOf(plan.Backends))
 	writeValue(hash, reflect.ValueOf(plan.Secrets))
+	for i := range plan.Infrastructure {
+		fmt.Fprintln(hash, "infrastructure", plan.Infrastructure[i].Gateway.Object)
+	}
+	writeValue(hash, reflect.ValueOf(plan.Infrastructure))
 	return hex.EncodeToString(hash.Sum(nil)[:16])
 }
 

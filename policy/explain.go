@@ -217,6 +217,28 @@ func (e *explainer) forward() {
 	e.out.Settings = chainSettings(e.chain)
 }
 
+// atAddresses says where a port is bound, where Gateways ask for addresses.
+func atAddresses(plan *Plan, port *Port) string {
+	var others []string
+	for i := range plan.Ports {
+		if other := &plan.Ports[i]; other != port && other.Fleet == port.Fleet && other.Number == port.Number {
+			others = append(others, addressText(other))
+		}
+	}
+	if len(others) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", here at %s; other listeners serve it at %s", addressText(port), strings.Join(others, " and "))
+}
+
+func addressText(port *Port) string {
+	text := make([]string, len(port.Addresses))
+	for i, address := range port.Addresses {
+		text[i] = cmp.Or(address, "the proxy's own address")
+	}
+	return cmp.Or(strings.Join(text, ", "), "the proxy's own address")
+}
+
 func (e *explainer) pickPort() *Port {
 	wanted := &e.out.Request
 	var numbers []string
@@ -229,7 +251,7 @@ func (e *explainer) pickPort() *Port {
 		numbers = append(numbers, strconv.Itoa(int(port.Number)))
 		switch {
 		case wanted.Port == port.Number:
-			e.out.Port = &Choice{strconv.Itoa(int(port.Number)), "is asked for"}
+			e.out.Port = &Choice{strconv.Itoa(int(port.Number)), "is asked for" + atAddresses(e.plan, port)}
 			return port
 		case wanted.Port != 0 || !servesScheme(port, wanted.Scheme):
 		case first == nil || port.Number == wellKnownPort(wanted.Scheme):

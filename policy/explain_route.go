@@ -90,7 +90,9 @@ type BackendExplanation struct {
 	Protocol  string   `json:"protocol,omitempty"`
 	Endpoints []string `json:"endpoints,omitempty"`
 	TLS       string   `json:"tls,omitempty"`
-	Origin    *Origin  `json:"origin,omitempty"`
+	// Changes are what is done with this share alone, each a clause about it.
+	Changes []string `json:"changes,omitempty"`
+	Origin  *Origin  `json:"origin,omitempty"`
 }
 
 func (e *explainer) explainRoute(route *Route) {
@@ -239,6 +241,9 @@ func (e *explainer) destination(route *Route) *Destination {
 	}
 	out.Action = "forward"
 	out.Backends = e.backends(route.Backends)
+	for i := range route.Backends {
+		out.Backends[i].Changes = e.changes(route, &route.Backends[i])
+	}
 	if rewrite := route.Rewrite; rewrite != nil {
 		out.Host = rewrite.Host
 		if rewrite.Path != nil {
@@ -276,6 +281,29 @@ func (e *explainer) backends(shares []WeightedBackend) []BackendExplanation {
 			e.fillBackend(&backend, &e.plan.Backends[i])
 		}
 		out = append(out, backend)
+	}
+	return out
+}
+
+// changes say what is done with a backend's share alone.
+func (e *explainer) changes(route *Route, share *WeightedBackend) []string {
+	var out []string
+	if share.Backend == "" {
+		return nil
+	}
+	if share.Redirect != nil {
+		alone := *route
+		alone.Redirect = share.Redirect
+		return []string{fmt.Sprintf("is redirected with %d to %s", share.Redirect.Status, e.location(&alone))}
+	}
+	if share.Host != "" {
+		out = append(out, "is sent with host "+share.Host)
+	}
+	if share.Path != nil {
+		out = append(out, "is sent with path "+changePath(e.match.path, route.Match.Path, share.Path))
+	}
+	for _, mirror := range share.Mirrors {
+		out = append(out, fmt.Sprintf("%g %% of it is copied to %s", float64(mirror.Numerator)*100/float64(mirror.Denominator), mirror.Backend))
 	}
 	return out
 }

@@ -65,7 +65,7 @@ func render(t testing.TB, plan *policy.Plan, problems policy.Problems) []byte {
 		list, _ := out["problems"].([]any)
 		out["problems"] = append(list, string(problem.Severity)+": "+problem.Error())
 	}
-	for name, part := range map[string]any{"ports": plan.Ports, "backends": plan.Backends, "secrets": plan.Secrets, "statuses": plan.Statuses} {
+	for name, part := range map[string]any{"ports": plan.Ports, "backends": plan.Backends, "secrets": plan.Secrets, "infrastructure": plan.Infrastructure, "statuses": plan.Statuses} {
 		raw, err := json.Marshal(part)
 		add(name, nil, raw, err)
 	}

@@ -108,7 +108,7 @@ func (r *Resolver) indexTargets(object *Object) {
 func fleetsOf(input Input) map[ObjectRef]string {
 	fleets := map[ObjectRef]string{}
 	for _, object := range input.Objects {
-		if input.FleetOf != nil && object.Ref.Kind == "Gateway" {
+		if input.FleetOf != nil && object.Ref.Kind == kindGateway {
 			fleets[object.Ref] = input.FleetOf(object.Ref)
 		}
 	}
@@ -146,7 +146,7 @@ func (r *Resolver) patch(plan *Plan, problems Problems, change routeChange) (*Pl
 		if object != nil {
 			objects = append(slices.Clone(beside), object)
 		}
-		return Resolve(Input{Objects: objects, FleetOf: r.input.FleetOf})
+		return Resolve(Input{Objects: objects, FleetOf: r.input.FleetOf, Published: r.input.Published})
 	}
 	oldPlan, oldProblems := alone(change.before)
 	newPlan, newProblems := alone(change.after)

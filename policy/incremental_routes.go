@@ -20,7 +20,7 @@ func (c routeChange) object() *Object { return cmp.Or(c.after, c.before) }
 func (r *Resolver) changedRoutes(input Input) ([]routeChange, bool) {
 	old := r.input.Objects
 	if r.plan == nil || r.opaque || len(r.byRef) != len(old) || len(input.Closings)+len(r.input.Closings) > 0 ||
-		(input.FleetOf == nil) != (r.input.FleetOf == nil) {
+		(input.FleetOf == nil) != (r.input.FleetOf == nil) || !slices.Equal(input.Published, r.input.Published) {
 		return nil, false
 	}
 	var changed []routeChange
@@ -120,7 +120,7 @@ func patchStatuses(ref ObjectRef, all, before, after []ObjectStatus) []ObjectSta
 	}
 	for i := range after {
 		gateway := &after[i]
-		if gateway.Object.Kind != "Gateway" {
+		if len(gateway.Listeners) == 0 {
 			continue
 		}
 		was, _ := slices.BinarySearchFunc(before, gateway.Object, func(s ObjectStatus, ref ObjectRef) int { return compareRefs(s.Object, ref) })

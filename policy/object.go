@@ -138,6 +138,7 @@ func kinds() map[[2]string]func() metav1.Object {
 	return map[[2]string]func() metav1.Object{
 		{gateway, "GatewayClass"}:            func() metav1.Object { return &gatewayv1.GatewayClass{} },
 		{gateway, "Gateway"}:                 func() metav1.Object { return &gatewayv1.Gateway{} },
+		{gateway, "ListenerSet"}:             func() metav1.Object { return &gatewayv1.ListenerSet{} },
 		{gateway, "HTTPRoute"}:               func() metav1.Object { return &gatewayv1.HTTPRoute{} },
 		{gateway, "TLSRoute"}:                func() metav1.Object { return &gatewayv1.TLSRoute{} },
 		{gatewayAlpha3, "TLSRoute"}:          func() metav1.Object { return &gatewayv1.TLSRoute{} },

@@ -12,12 +12,15 @@ import (
 type Plan struct {
 	// Digest identifies the content (hex).
 	Digest string
-	// Ports are sorted by fleet and number.
+	// Ports are sorted by fleet, number and addresses.
 	Ports []Port
 	// Backends, those in use only, are sorted by id.
 	Backends []Backend
 	// Secrets, those in use only, are sorted by id.
 	Secrets []Secret
+	// Infrastructure is what Gateways want of what is made for them, sorted by
+	// Gateway.
+	Infrastructure []Infrastructure
 	// AuthRoutes are sorted by route id; Consumers and RateLimits by name.
 	AuthRoutes []*rulesv1.AuthRoute
 	Consumers  []*rulesv1.Consumer
@@ -32,6 +35,13 @@ type Port struct {
 	// Fleet names the proxies that serve the port, see Input.FleetOf.
 	Fleet  string
 	Number int32
+	// Addresses are IP addresses to bind to, sorted; "" is the target's own, and so
+	// is none. Ports of one number have no address in common.
+	Addresses []string `json:",omitempty"`
+	// Gateway is the namespace and name of the first that asks for Addresses; empty
+	// where none does. It tells ports of one number apart, and stays when its
+	// addresses change.
+	Gateway string `json:",omitempty"`
 	// Chains are told apart by the server name that the client asks for (SNI),
 	// sorted by name. A plain HTTP port has exactly one.
 	Chains []Chain
@@ -111,7 +121,8 @@ func (r *Route) Digest() [16]byte { return r.digest }
 type PolicyUse struct {
 	// Policy is the object, or the part of it, that reaches the route.
 	Policy Origin
-	// Level is where it is attached: "rule", "route", "listener" or "gateway".
+	// Level is where it is attached: "rule", "route", "listener",
+	// "listenerset" or "gateway".
 	Level string
 	// Overrides is set for what the policy says under spec.overrides (GEP-713).
 	Overrides bool

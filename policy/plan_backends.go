@@ -19,6 +19,18 @@ type WeightedBackend struct {
 	RequestHeaders  HeaderChange
 	ResponseHeaders HeaderChange
 	Host            string
+	// Path is changed for this share alone, in the place of what Route.Rewrite says;
+	// Redirect answers it, and Mirrors are sent copies of it beside those of the
+	// Route.
+	Path     *PathChange `json:",omitempty"`
+	Redirect *Redirect   `json:",omitempty"`
+	Mirrors  []Mirror    `json:",omitempty"`
+}
+
+// Apart reports whether more is done with the share than sending it elsewhere
+// with other headers.
+func (b *WeightedBackend) Apart() bool {
+	return b.Path != nil || b.Redirect != nil || len(b.Mirrors) > 0
 }
 
 // Mirror is a backend that is sent copies of Numerator in Denominator requests.

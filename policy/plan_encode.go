@@ -19,20 +19,21 @@ const maxEncodedPlan = 512 << 20
 
 // encodedPlan is a Plan's JSON: messages have an encoding of their own.
 type encodedPlan struct {
-	Digest     string
-	Ports      []Port
-	Backends   []Backend
-	AuthRoutes []json.RawMessage
-	Consumers  []json.RawMessage
-	RateLimits []json.RawMessage
-	Statuses   []ObjectStatus
+	Digest         string
+	Ports          []Port
+	Backends       []Backend
+	Infrastructure []Infrastructure
+	AuthRoutes     []json.RawMessage
+	Consumers      []json.RawMessage
+	RateLimits     []json.RawMessage
+	Statuses       []ObjectStatus
 }
 
 // EncodePlan packs a Plan for DecodePlan of the same version of Weir: for
 // looking at and comparing, not for serving and not for storing. Hashes of keys
 // and secrets are left out, and so are descriptor sets, which are large.
 func EncodePlan(plan *Plan) ([]byte, error) {
-	out := encodedPlan{Digest: plan.Digest, Ports: plan.Ports, Statuses: plan.Statuses}
+	out := encodedPlan{Digest: plan.Digest, Ports: plan.Ports, Infrastructure: plan.Infrastructure, Statuses: plan.Statuses}
 	for _, backend := range plan.Backends {
 		if backend.Transcoding != nil {
 			transcoding := *backend.Transcoding
@@ -83,7 +84,7 @@ func DecodePlan(packed []byte) (*Plan, error) {
 	if err := decoder.Decode(&in); err != nil {
 		return nil, fmt.Errorf("decode the plan (is the control plane of this version?): %w", err)
 	}
-	plan := &Plan{Digest: in.Digest, Ports: in.Ports, Backends: in.Backends, Statuses: in.Statuses}
+	plan := &Plan{Digest: in.Digest, Ports: in.Ports, Backends: in.Backends, Infrastructure: in.Infrastructure, Statuses: in.Statuses}
 	plan.AuthRoutes, err = decodeMessages[authRoute](in.AuthRoutes)
 	if err == nil {
 		plan.Consumers, err = decodeMessages[rulesv1.Consumer](in.Consumers)

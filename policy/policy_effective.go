@@ -57,8 +57,12 @@ func (r *resolver) policySet(targets [levelCount]*target, l *listener, count boo
 	}
 	set, ok := r.policies.sets[at]
 	if !ok {
-		gateway := targetKey{kind: "Gateway", namespace: l.gateway.Ref.Namespace, name: l.gateway.Ref.Name}
+		gateway := targetKey{kind: kindGateway, namespace: l.gateway.Ref.Namespace, name: l.gateway.Ref.Name}
 		targets[levelGateway] = r.policies.targets[gateway]
+		if l.set != nil {
+			gateway = targetKey{kind: kindListenerSet, namespace: l.set.Ref.Namespace, name: l.set.Ref.Name}
+			targets[levelSet] = r.policies.targets[gateway]
+		}
 		gateway.section = l.name
 		targets[levelListener] = r.policies.targets[gateway]
 		set = newPolicySet(targets)

@@ -208,6 +208,8 @@ func (r *resolver) targetExists(key targetKey) bool {
 	switch value := object.Value.(type) {
 	case *gatewayv1.Gateway:
 		return slices.ContainsFunc(value.Spec.Listeners, func(l gatewayv1.Listener) bool { return string(l.Name) == key.section })
+	case *gatewayv1.ListenerSet:
+		return slices.ContainsFunc(value.Spec.Listeners, func(l gatewayv1.ListenerEntry) bool { return string(l.Name) == key.section })
 	case *gatewayv1.HTTPRoute:
 		return slices.ContainsFunc(value.Spec.Rules, func(rule gatewayv1.HTTPRouteRule) bool { return named(rule.Name) })
 	case *gatewayv1.GRPCRoute:

@@ -14,11 +14,14 @@ const (
 	levelRule level = iota
 	levelRoute
 	levelListener
+	levelSet
 	levelGateway
 	levelCount
 )
 
-func (l level) String() string { return [levelCount]string{"rule", "route", "listener", "gateway"}[l] }
+func (l level) String() string {
+	return [levelCount]string{"rule", "route", "listener", "listenerset", "gateway"}[l]
+}
 
 // cause is why something that a policy says is not in effect.
 type cause uint8

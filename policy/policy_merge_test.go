@@ -99,7 +99,7 @@ func TestMerge(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := mergeLevels([levelCount][]*statement{tc.rule, tc.route, tc.listener, tc.gateway})
+			e := mergeLevels([levelCount][]*statement{levelRule: tc.rule, levelRoute: tc.route, levelListener: tc.listener, levelGateway: tc.gateway})
 			require.Equal(t, tc.want, render(e))
 			require.Equal(t, tc.effects, effects(e))
 		})

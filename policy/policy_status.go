@@ -23,8 +23,8 @@ const (
 	ReasonCompared  = "Compared"
 )
 
-// ancestor is where a policy's status is told: a Gateway or, of a policy on a
-// listener, that listener; what it is attached to where no Gateway is reached.
+// ancestor is where a policy's status is told: a Gateway or ListenerSet or, of a
+// policy on a listener, that listener; what it is attached to where no Gateway is reached.
 type ancestor targetKey
 
 // reach is what became of a policy below one ancestor.
@@ -36,10 +36,13 @@ type reach struct {
 
 // account notes what became of the set's policies of the given kinds.
 func (s *policySet) account(l *listener, kinds ...int) {
-	gateway := ancestor{kind: "Gateway", namespace: l.gateway.Ref.Namespace, name: l.gateway.Ref.Name}
+	gateway := ancestor{kind: kindGateway, namespace: l.gateway.Ref.Namespace, name: l.gateway.Ref.Name}
 	for _, kind := range kinds {
 		for _, layer := range s.kinds[kind].layers {
 			at := gateway
+			if l.set != nil && layer.level != levelGateway {
+				at = ancestor{kind: kindListenerSet, namespace: l.set.Ref.Namespace, name: l.set.Ref.Name}
+			}
 			if layer.level == levelListener {
 				at.section = l.name
 			}

@@ -52,6 +52,8 @@ const (
 	CodeListenerClosed   Code = "WEIR3103"
 	CodeSharedPort       Code = "WEIR3104"
 	CodeHTTP3Clients     Code = "WEIR3105"
+	CodeAddress          Code = "WEIR3106"
+	CodeNotProvisioned   Code = "WEIR3107"
 	CodeBackendKind      Code = "WEIR3201"
 	CodeBackendProtocol  Code = "WEIR3202"
 	CodeBackendUnusable  Code = "WEIR3203"
@@ -137,6 +139,8 @@ func Explanations() map[Code]string {
 		CodeListenerClosed:   "A TLSPolicy is broken or refers to authorities that cannot be had, so the listeners that it governs (or might govern) take no connection until it is mended.",
 		CodeSharedPort:       "Listeners of protocol HTTP on one port have different connection settings, and only the first one's can be in effect. Attach the policy to the Gateway, or use another port.",
 		CodeHTTP3Clients:     "HTTP/3 is not offered where client certificates are asked for, since Envoy does not verify them there.",
+		CodeAddress:          "An address of spec.addresses cannot be had: it is of a kind that is not served, is none of those that lead to the proxies, or another Gateway binds the port at it with other addresses beside it. Mend the address, or leave addresses out to be served at the proxy's own.",
+		CodeNotProvisioned:   "The Gateway says how what is made for it is to be labelled or set up, and nothing is made: proxies are started by whoever runs them. Label them there, or leave spec.infrastructure out.",
 		CodeSourceDown:       "A source of policy, such as the Kubernetes API, cannot be read; what it last held stays in force. Look at its address, credentials and permissions; the message has what it answered.",
 		CodeBackendKind:      "The kind of a backendRef is none that can be routed to. Refer to a Service, or to a Backend of group weir.dev.",
 		CodeBackendProtocol:  "The backend does not speak what the route needs. Give the Backend another protocol, the Service's port another appProtocol, or route to another one.",

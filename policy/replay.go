@@ -287,7 +287,14 @@ func destinationText(route *Route) string {
 	}
 	var parts []string
 	for _, backend := range route.Backends {
-		parts = append(parts, fmt.Sprintf("%s (%d)", cmp.Or(backend.Backend, "unresolved"), backend.Weight))
+		text := fmt.Sprintf("%s (%d)", cmp.Or(backend.Backend, "unresolved"), backend.Weight)
+		if backend.Redirect != nil {
+			text += fmt.Sprintf(" redirect %d to %s", backend.Redirect.Status, backend.Redirect.Host)
+		}
+		if backend.Path != nil {
+			text += " as " + backend.Path.Full + backend.Path.Prefix
+		}
+		parts = append(parts, text)
 	}
 	if len(parts) == 0 {
 		return "answered with 500"

@@ -27,6 +27,10 @@ type Input struct {
 	// FleetOf names the proxies that serve a Gateway; nil stands for one fleet,
 	// "", that serves all. Gateways of different fleets may share ports.
 	FleetOf func(gateway ObjectRef) string
+	// Published are the addresses, IP addresses in their shortest form or DNS names,
+	// at which clients reach the proxies, where that is not where the proxies bind.
+	// None has listeners bind to what Gateways ask for.
+	Published []string
 }
 
 // Resolve attaches routes to listeners and policies to routes, settles
@@ -46,8 +50,10 @@ func Resolve(input Input) (*Plan, Problems) {
 		logins:      map[string][]*loginWay{},
 		reported:    map[Problem]bool{},
 		fleetOf:     input.FleetOf,
+		published:   input.Published,
 		statuses:    map[ObjectRef]*ObjectStatus{},
 		gateways:    map[ObjectRef]bool{},
+		unusables:   map[ObjectRef]unusable{},
 		secrets:     map[string]*Secret{},
 	}
 	r.index(input.Objects)
@@ -62,6 +68,7 @@ func Resolve(input Input) (*Plan, Problems) {
 		AuthRoutes: r.authRoutes,
 		RateLimits: r.rateLimitRules(),
 	}
+	plan.Infrastructure = r.infrastructures()
 	plan.Backends = r.usedBackends()
 	plan.Secrets = r.usedSecrets(plan.Ports, plan.Backends)
 	r.policyOutcomes()
@@ -94,9 +101,11 @@ type resolver struct {
 	limitRules map[string]*limitRule
 	grants     map[grantKey]bool
 	fleetOf    func(ObjectRef) string
+	published  []string
 	statuses   map[ObjectRef]*ObjectStatus
 	// gateways of Weir's classes; allListeners are theirs, in order of precedence.
 	gateways     map[ObjectRef]bool
+	unusables    map[ObjectRef]unusable
 	allListeners []*listener
 	secrets      map[string]*Secret
 	tlsClosings  []Closing

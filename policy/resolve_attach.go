@@ -10,17 +10,18 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// portKey is one port of one fleet.
+// portKey is one port of one fleet, at some addresses.
 type portKey struct {
 	fleet  string
 	number int32
+	bind   string
 }
 
 func (k portKey) compare(other portKey) int {
-	return cmp.Or(cmp.Compare(k.fleet, other.fleet), cmp.Compare(k.number, other.number))
+	return cmp.Or(cmp.Compare(k.fleet, other.fleet), cmp.Compare(k.number, other.number), cmp.Compare(k.bind, other.bind))
 }
 
-func (l *listener) portKey() portKey { return portKey{l.fleet, l.port} }
+func (l *listener) portKey() portKey { return portKey{l.fleet, l.port, strings.Join(l.bind, ",")} }
 
 // edge is what a port's chains are gathered in.
 type edge struct {
@@ -65,7 +66,12 @@ func (r *resolver) routes(listeners []*listener) []Port {
 	}
 	var ports []Port
 	for _, key := range slices.SortedFunc(maps.Keys(edges), portKey.compare) {
-		ports = append(ports, Port{Fleet: key.fleet, Number: key.number, Chains: r.chains(edges[key])})
+		first := edges[key].listeners[0]
+		port := Port{Fleet: key.fleet, Number: key.number, Addresses: first.bind, Chains: r.chains(edges[key])}
+		if len(first.bind) > 0 {
+			port.Gateway = first.gateway.Ref.Namespace + "/" + first.gateway.Ref.Name
+		}
+		ports = append(ports, port)
 	}
 	r.gatewayStatuses()
 	return ports
@@ -207,7 +213,7 @@ func (v *verdict) consider(l *listener, route *Object) bool {
 
 // judge reports a route that no listener of a parent takes, and writes status.
 func (r *resolver) judge(object *Object, index int, parent gatewayv1.ParentReference, verdict *verdict) {
-	gateway := parentGateway(object, parent)
+	gateway := parentOf(object, parent)
 	known := r.gateways[gateway]
 	if !verdict.taken {
 		why := verdict.message
@@ -215,7 +221,7 @@ func (r *resolver) judge(object *Object, index int, parent gatewayv1.ParentRefer
 			why = fmt.Sprintf("there is no %s of a class of Weir's", gateway)
 		}
 		r.report(object.problem(CodeNotAttached, fmt.Sprintf("spec.parentRefs[%d]", index),
-			fmt.Sprintf("no listener of Gateway %q takes this route: %s", string(parent.Name), why)))
+			fmt.Sprintf("no listener of %s %q takes this route: %s", gateway.Kind, string(parent.Name), why)))
 	}
 	if !known { // another controller's
 		return
@@ -227,16 +233,20 @@ func (r *resolver) judge(object *Object, index int, parent gatewayv1.ParentRefer
 	SetCondition(&r.status(object).parent(parent).Conditions, accepted)
 }
 
-func parentGateway(route *Object, parent gatewayv1.ParentReference) ObjectRef {
-	gateway := ObjectRef{Kind: "Gateway", Namespace: route.Ref.Namespace, Name: string(parent.Name)}
-	if parent.Namespace != nil {
-		gateway.Namespace = string(*parent.Namespace)
+// parentOf is the Gateway or ListenerSet that a parentRef names.
+func parentOf(route *Object, parent gatewayv1.ParentReference) ObjectRef {
+	ref := ObjectRef{Kind: kindGateway, Namespace: route.Ref.Namespace, Name: string(parent.Name)}
+	if parent.Kind != nil {
+		ref.Kind = string(*parent.Kind)
 	}
-	return gateway
+	if parent.Namespace != nil {
+		ref.Namespace = string(*parent.Namespace)
+	}
+	return ref
 }
 
 func matchesParent(l *listener, route *Object, parent gatewayv1.ParentReference) bool {
-	return l.gateway.Ref == parentGateway(route, parent) &&
+	return l.holder().Ref == parentOf(route, parent) &&
 		(parent.SectionName == nil || string(*parent.SectionName) == l.name) &&
 		(parent.Port == nil || *parent.Port == l.port)
 }

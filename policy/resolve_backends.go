@@ -19,6 +19,8 @@ type backendUse struct {
 	ref    gatewayv1.BackendObjectReference
 	weight *int32
 	change WeightedBackend
+	// mirrors are sent copies of this share alone.
+	mirrors []mirrorUse
 }
 
 // mirrorUse is a RequestMirror filter.
@@ -35,7 +37,8 @@ type ruleBackends struct {
 
 type weightedState struct {
 	WeightedBackend
-	state *backendState
+	state   *backendState
+	mirrors []mirrorState
 }
 
 type mirrorState struct {
@@ -74,11 +77,19 @@ func (r *resolver) lookUp(rule *ruleSource) *ruleBackends {
 		share := weightedState{WeightedBackend: use.change}
 		share.Weight = weight
 		share.state = r.follow(rule, use.field, use.ref, "its share of requests is answered with 500")
+		share.mirrors = r.mirrors(rule, use.mirrors)
 		if weight > 0 {
 			found.weighted = append(found.weighted, share)
 		}
 	}
-	for _, use := range rule.mirrors {
+	found.mirrors = r.mirrors(rule, rule.mirrors)
+	return found
+}
+
+// mirrors finds where copies go, and how many.
+func (r *resolver) mirrors(rule *ruleSource, uses []mirrorUse) []mirrorState {
+	var found []mirrorState
+	for _, use := range uses {
 		state := r.follow(rule, use.field, use.filter.BackendRef, "nothing is mirrored there")
 		if state == nil {
 			continue
@@ -94,7 +105,7 @@ func (r *resolver) lookUp(rule *ruleSource) *ruleBackends {
 			}
 		}
 		if mirror.Numerator > 0 {
-			found.mirrors = append(found.mirrors, mirror)
+			found = append(found, mirror)
 		}
 	}
 	return found
@@ -177,14 +188,21 @@ func (r *resolver) backends(route *Route, rule *ruleSource, l *listener, traffic
 				}
 			}
 		}
+		backend.Mirrors = r.mirrored(share.mirrors, spare, l)
 		route.Backends = append(route.Backends, backend)
 	}
-	for _, mirror := range rule.backends.mirrors {
+	route.Mirrors = r.mirrored(rule.backends.mirrors, spare, l)
+}
+
+func (r *resolver) mirrored(states []mirrorState, spare *variation, l *listener) []Mirror {
+	var mirrors []Mirror
+	for _, mirror := range states {
 		r.use(mirror.state, l)
 		if mirror.Backend = r.dressed(mirror.state, spare, l); mirror.Backend != "" {
-			route.Mirrors = append(route.Mirrors, mirror.Mirror)
+			mirrors = append(mirrors, mirror.Mirror)
 		}
 	}
+	return mirrors
 }
 
 // fitting are the settings that a backend can have: one that speaks HTTP/1.1 has

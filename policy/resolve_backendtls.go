@@ -198,7 +198,7 @@ func (r *resolver) tlsPolicyStatuses() {
 		}
 		status := r.status(policy.object)
 		for _, gateway := range slices.SortedFunc(maps.Keys(policy.gateways), compareRefs) {
-			group, kind, namespace := gatewayv1.Group(gatewayv1.GroupName), gatewayv1.Kind("Gateway"), gatewayv1.Namespace(gateway.Namespace)
+			group, kind, namespace := gatewayv1.Group(gatewayv1.GroupName), gatewayv1.Kind(kindGateway), gatewayv1.Namespace(gateway.Namespace)
 			ancestor := status.parent(gatewayv1.ParentReference{Group: &group, Kind: &kind, Namespace: &namespace, Name: gatewayv1.ObjectName(gateway.Name)})
 			SetCondition(&ancestor.Conditions, accepted)
 			SetCondition(&ancestor.Conditions, resolved)
@@ -246,7 +246,9 @@ func (c *checker) backendTLSPolicy(spec *gatewayv1.BackendTLSPolicySpec) {
 		}
 	}
 	c.subjectAltNames("spec.validation.subjectAltNames", validation.SubjectAltNames)
-	c.unsupported(len(spec.Options) > 0, "spec.options")
+	if len(spec.Options) > 0 {
+		c.fail(CodeUnsupported, "spec.options", "none is known to Weir, and the standard names none: remove them")
+	}
 }
 
 func (c *checker) subjectAltNames(field string, names []gatewayv1.SubjectAltName) {

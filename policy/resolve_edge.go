@@ -71,7 +71,7 @@ func (r *resolver) settings(chain *Chain, listeners []*listener) {
 		}
 		set.account(l, kinds...)
 		if l != first && len(set.kinds[kindEdge].pieces)+len(set.kinds[kindHeaders].pieces) > 0 && !reflect.DeepEqual(r.edgeOf(l), edge) {
-			r.report(l.gateway.problem(CodeSharedPort, l.field(), fmt.Sprintf(
+			r.report(l.holder().problem(CodeSharedPort, l.field(), fmt.Sprintf(
 				"shares port %d with listener %s, which comes first: its EdgePolicy and the clientAddress, forwardedClientCert and server of its HeaderPolicy are in effect here, and this listener's are not",
 				l.port, first.id())))
 		}

@@ -108,9 +108,9 @@ func (r *resolver) extension(won wonPiece, spec *v1alpha1.Extension) Extension {
 func slotOf(won wonPiece) string {
 	from := won.from
 	index := slices.IndexFunc(from.pieces, func(p piece) bool { return p.key == won.key })
-	rank := fmt.Sprintf("1.%d", from.level)
+	rank := "1." + [levelCount]string{"0", "1", "2", "2s", "3"}[from.level]
 	if from.overrides {
-		rank = fmt.Sprintf("0.%d", levelGateway-from.level)
+		rank = "0." + [levelCount]string{"3", "2", "1", "0s", "0"}[from.level]
 	}
 	return fmt.Sprintf("%s/%s/%s/%s/%03d", rank, from.created().UTC().Format(time.RFC3339), from.namespace(), from.object.Ref.Name, index)
 }

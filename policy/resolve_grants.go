@@ -28,7 +28,7 @@ func groupOf(kind string) string {
 		return ""
 	case "EndpointSlice":
 		return "discovery.k8s.io"
-	case "BackendTLSPolicy", "Gateway", "GatewayClass", "GRPCRoute", "HTTPRoute", "ReferenceGrant", "TLSRoute":
+	case "BackendTLSPolicy", kindGateway, "GatewayClass", "GRPCRoute", "HTTPRoute", kindListenerSet, "ReferenceGrant", "TLSRoute":
 		return gatewayv1.GroupName
 	default:
 		return v1alpha1.Group

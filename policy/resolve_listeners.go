@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,13 +13,17 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// listener is one listener of an accepted Gateway.
+// listener is one listener of a Gateway, or of a ListenerSet that adds to it.
 type listener struct {
-	gateway  *Object
-	index    int
-	name     string
-	fleet    string
-	port     int32
+	gateway *Object
+	// set is the ListenerSet that it is of; nil for the Gateway's own.
+	set   *Object
+	index int
+	name  string
+	fleet string
+	port  int32
+	// bind is where it is bound, see addressing.
+	bind     []string
 	hostname string
 	protocol gatewayv1.ProtocolType
 	spec     *gatewayv1.Listener
@@ -34,13 +39,21 @@ type listener struct {
 	attached map[ObjectRef]bool
 }
 
+// id is "namespace/gateway/listener", or "namespace/listenerset:set/listener": no
+// name can hold a colon.
 func (l *listener) id() string {
+	if l.set != nil {
+		return l.set.Ref.Namespace + "/listenerset:" + l.set.Ref.Name + "/" + l.name
+	}
 	return l.gateway.Ref.Namespace + "/" + l.gateway.Ref.Name + "/" + l.name
 }
 
+// holder is the object that the listener is written in.
+func (l *listener) holder() *Object { return cmp.Or(l.set, l.gateway) }
+
 func (l *listener) field() string { return fmt.Sprintf("spec.listeners[%d]", l.index) }
 
-func (l *listener) origin() Origin { return l.gateway.Origin(l.field()) }
+func (l *listener) origin() Origin { return l.holder().Origin(l.field()) }
 
 // overTLS reports whether connections begin with a TLS handshake.
 func (l *listener) overTLS() bool { return l.protocol != gatewayv1.HTTPProtocolType }
@@ -63,18 +76,26 @@ func (r *resolver) ports() []*listener {
 			continue
 		}
 		r.gateways[gateway.object.Ref] = true
+		bind, fault := r.unusable(gateway.object, spec)
 		for i := range spec.Listeners {
-			all = append(all, r.newListener(gateway.object, i, &spec.Listeners[i]))
+			l := r.newListener(gateway.object, nil, i, &spec.Listeners[i])
+			l.bind = bind
+			if fault != "" {
+				r.unaddressed(l, fault)
+			}
+			all = append(all, l)
 		}
+		r.unusables[gateway.object.Ref] = unusable{bind, fault}
 	}
+	all = append(all, r.listenerSets()...)
 	settled := map[ObjectRef]bool{}
-	byPort := map[portKey][]*listener{}
-	for _, l := range all { // Gateways in order of precedence
-		if settled[l.gateway.Ref] {
+	byPort, served := map[portKey][]*listener{}, []*listener(nil)
+	for _, l := range all { // Gateways in order of precedence, then their ListenerSets
+		if settled[l.holder().Ref] {
 			continue
 		}
-		settled[l.gateway.Ref] = true
-		r.settle(byPort, slices.DeleteFunc(slices.Clone(all), func(other *listener) bool { return other.gateway != l.gateway }))
+		settled[l.holder().Ref] = true
+		served = r.settle(byPort, served, slices.DeleteFunc(slices.Clone(all), func(other *listener) bool { return other.holder() != l.holder() }))
 	}
 	r.allListeners = all
 	var accepted []*listener
@@ -89,10 +110,10 @@ func (r *resolver) ports() []*listener {
 	return accepted
 }
 
-// settle finds the conflicts of one Gateway's listeners with each other, which
+// settle finds the conflicts of the listeners of one Gateway or ListenerSet with each other, which
 // take all of them out (GatewaySpec.listeners, "Handling indistinct Listeners"),
-// and with those of Gateways that come first, which stay.
-func (r *resolver) settle(byPort map[portKey][]*listener, listeners []*listener) {
+// and with those of objects that come first, which stay.
+func (r *resolver) settle(byPort map[portKey][]*listener, served, listeners []*listener) []*listener {
 	type conflict struct {
 		l, with *listener
 		reason  gatewayv1.ListenerConditionReason
@@ -123,6 +144,11 @@ func (r *resolver) settle(byPort map[portKey][]*listener, listeners []*listener)
 				break
 			}
 		}
+		for _, first := range served {
+			if l.refused == "" && sharesAddress(l, first) {
+				r.addressTaken(l, first)
+			}
+		}
 		if l.refused == "" {
 			mine = append(mine, l)
 		}
@@ -130,6 +156,7 @@ func (r *resolver) settle(byPort map[portKey][]*listener, listeners []*listener)
 	for _, l := range mine {
 		byPort[l.portKey()] = append(byPort[l.portKey()], l)
 	}
+	return append(served, mine...)
 }
 
 // conflictOf is why two listeners cannot both be served; empty when they can.
@@ -157,11 +184,14 @@ func (r *resolver) conflicted(l, with *listener, reason gatewayv1.ListenerCondit
 		}
 	}
 	whose := "; the older Gateway's is served"
-	if with.gateway == l.gateway {
+	switch {
+	case with.holder() == l.holder():
 		whose = "; neither is served"
+	case l.set != nil:
+		whose = "; that one comes first and is served"
 	}
 	l.refused = what + whose
-	r.report(l.gateway.problem(CodeListenerConflict, l.field(), l.refused))
+	r.report(l.holder().problem(CodeListenerConflict, l.field(), l.refused))
 	status := r.listenerStatus(l)
 	SetCondition(&status.Conditions, condition(gatewayv1.ListenerConditionConflicted, true, reason, l.refused))
 	SetCondition(&status.Conditions, condition(gatewayv1.ListenerConditionAccepted, false, reason, l.refused))
@@ -176,9 +206,9 @@ func condition[T, R ~string](kind T, holds bool, reason R, message string) Condi
 	return Condition{Type: string(kind), Status: status, Reason: string(reason), Message: message}
 }
 
-func (r *resolver) newListener(gateway *Object, index int, spec *gatewayv1.Listener) *listener {
+func (r *resolver) newListener(gateway, set *Object, index int, spec *gatewayv1.Listener) *listener {
 	l := &listener{
-		gateway: gateway, index: index, spec: spec, name: string(spec.Name), port: spec.Port, protocol: spec.Protocol,
+		gateway: gateway, set: set, index: index, spec: spec, name: string(spec.Name), port: spec.Port, protocol: spec.Protocol,
 		attached: map[ObjectRef]bool{},
 	}
 	if r.fleetOf != nil {
@@ -194,8 +224,8 @@ func (r *resolver) newListener(gateway *Object, index int, spec *gatewayv1.Liste
 	SetCondition(&status.Conditions, condition(gatewayv1.ListenerConditionResolvedRefs, true, gatewayv1.ListenerReasonResolvedRefs, ""))
 	served := servedKinds(spec.Protocol)
 	if served == nil {
-		l.refused = fmt.Sprintf("protocol %q is not implemented by this version of Weir: write HTTP, HTTPS or TLS", string(spec.Protocol))
-		r.report(gateway.problem(CodeUnsupported, l.field()+".protocol", l.refused))
+		l.refused = fmt.Sprintf("protocol %q is not served: write HTTP, HTTPS or TLS", string(spec.Protocol))
+		r.report(l.holder().problem(CodeUnsupported, l.field()+".protocol", l.refused))
 		SetCondition(&status.Conditions, condition(gatewayv1.ListenerConditionAccepted, false, gatewayv1.ListenerReasonUnsupportedProtocol, l.refused))
 		SetCondition(&status.Conditions, condition(gatewayv1.ListenerConditionProgrammed, false, gatewayv1.ListenerReasonInvalid, l.refused))
 		return l
@@ -234,7 +264,7 @@ func (r *resolver) kindsOf(l *listener, served []gatewayv1.RouteGroupKind, statu
 			continue
 		}
 		message := fmt.Sprintf("routes of kind %q do not go with protocol %s", string(kind.Kind), l.protocol)
-		r.report(l.gateway.problem(CodeRouteKinds, fmt.Sprintf("%s.allowedRoutes.kinds[%d]", l.field(), i), message))
+		r.report(l.holder().problem(CodeRouteKinds, fmt.Sprintf("%s.allowedRoutes.kinds[%d]", l.field(), i), message))
 		SetCondition(&status.Conditions, condition(gatewayv1.ListenerConditionResolvedRefs, false, gatewayv1.ListenerReasonInvalidRouteKinds, message))
 	}
 	return kinds
@@ -257,7 +287,7 @@ func (r *resolver) namespacesOf(l *listener) func(string) bool {
 		}
 		return func(name string) bool { return selector.Matches(r.namespaceLabels(name)) }
 	default:
-		return func(name string) bool { return name == l.gateway.Ref.Namespace }
+		return func(name string) bool { return name == l.holder().Ref.Namespace }
 	}
 }
 
@@ -281,7 +311,7 @@ func (l *listener) takes(kind string) bool {
 
 // listenerStatus is the entry of a listener, made when first asked for.
 func (r *resolver) listenerStatus(l *listener) *ListenerStatus {
-	status := r.status(l.gateway)
+	status := r.status(l.holder())
 	for i := range status.Listeners {
 		if status.Listeners[i].Name == l.name {
 			return &status.Listeners[i]
@@ -298,7 +328,7 @@ func (r *resolver) classStatuses() {
 		}
 		status := r.status(class.object)
 		if class.value.Spec.ParametersRef != nil {
-			message := "parameters are not implemented by this version of Weir and are not read: settings are policies"
+			message := "no kind of object is read as parameters of a class: settings are policies"
 			r.report(class.object.problem(CodeUnsupported, "spec.parametersRef", message))
 			SetCondition(&status.Conditions, condition(gatewayv1.GatewayClassConditionStatusAccepted, false, gatewayv1.GatewayClassReasonInvalidParameters, message))
 			continue
@@ -314,9 +344,9 @@ func (r *resolver) gatewayStatuses() {
 	for _, l := range r.allListeners {
 		r.listenerStatus(l).AttachedRoutes = int32(len(l.attached)) //nolint:gosec // far fewer objects than that
 		if l.refused != "" {
-			refused[l.gateway] = append(refused[l.gateway], l.name)
+			refused[l.holder()] = append(refused[l.holder()], l.name)
 		} else {
-			served[l.gateway]++
+			served[l.holder()]++
 		}
 	}
 	for _, gateway := range ofType[*gatewayv1.Gateway](r) {
@@ -324,6 +354,9 @@ func (r *resolver) gatewayStatuses() {
 			continue
 		}
 		accepted := condition(gatewayv1.GatewayConditionAccepted, true, gatewayv1.GatewayReasonAccepted, "")
+		if r.unusables[gateway.object.Ref].fault != "" { // Which says so itself.
+			continue
+		}
 		if names := refused[gateway.object]; len(names) > 0 {
 			accepted = condition(gatewayv1.GatewayConditionAccepted, served[gateway.object] > 0, gatewayv1.GatewayReasonListenersNotValid,
 				"not accepted: "+strings.Join(names, ", "))
@@ -331,4 +364,5 @@ func (r *resolver) gatewayStatuses() {
 		SetCondition(&r.status(gateway.object).Conditions, accepted)
 		r.presented(gateway.object) // Which says so in the status, also where no route needs it.
 	}
+	r.setStatuses(refused, served)
 }

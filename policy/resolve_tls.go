@@ -77,7 +77,7 @@ func (r *resolver) close(l *listener, message string) {
 func (r *resolver) certificates(l *listener) {
 	for i, ref := range l.spec.TLS.CertificateRefs {
 		field := fmt.Sprintf("%s.tls.certificateRefs[%d]", l.field(), i)
-		to := ObjectRef{Kind: "Secret", Namespace: l.gateway.Ref.Namespace, Name: string(ref.Name)}
+		to := ObjectRef{Kind: "Secret", Namespace: l.holder().Ref.Namespace, Name: string(ref.Name)}
 		if ref.Namespace != nil {
 			to.Namespace = string(*ref.Namespace)
 		}
@@ -86,16 +86,16 @@ func (r *resolver) certificates(l *listener) {
 			r.unresolved(l, reason, problem.Message)
 		}
 		if ref.Kind != nil && *ref.Kind != "Secret" || ref.Group != nil && *ref.Group != "" {
-			fail(l.gateway.problem(CodeRefNotFound, field+".kind", "certificates are Secrets of type kubernetes.io/tls"), gatewayv1.ListenerReasonInvalidCertificateRef)
+			fail(l.holder().problem(CodeRefNotFound, field+".kind", "certificates are Secrets of type kubernetes.io/tls"), gatewayv1.ListenerReasonInvalidCertificateRef)
 			continue
 		}
-		if !r.granted(l.gateway.Ref, to) {
-			fail(notGranted(l.gateway, field+".namespace", to), gatewayv1.ListenerReasonRefNotPermitted)
+		if !r.granted(l.holder().Ref, to) {
+			fail(notGranted(l.holder(), field+".namespace", to), gatewayv1.ListenerReasonRefNotPermitted)
 			continue
 		}
 		id, err := r.certificate(to)
 		if err != nil {
-			fail(l.gateway.problem(CodeRefNotFound, field+".name", err.Error()), gatewayv1.ListenerReasonInvalidCertificateRef)
+			fail(l.holder().problem(CodeRefNotFound, field+".name", err.Error()), gatewayv1.ListenerReasonInvalidCertificateRef)
 			continue
 		}
 		if !slices.Contains(l.tls.Certificates, id) {
@@ -204,7 +204,7 @@ func (r *resolver) tlsPolicy(l *listener) {
 	}
 	if len(e.pieces) == 0 {
 		for _, closing := range r.tlsClosings {
-			if closing.Targets == nil && cmp.Or(closing.Namespace, l.gateway.Ref.Namespace) == l.gateway.Ref.Namespace {
+			if l.covered(&closing) {
 				r.closeFor(l, closing.Origin)
 				return
 			}
@@ -236,7 +236,7 @@ func withoutHTTP3(protocols []v1alpha1.HTTPProtocol) []v1alpha1.HTTPProtocol {
 
 func (r *resolver) closeFor(l *listener, origin Origin) {
 	message := "takes no connection: the TLSPolicy at " + origin.String() + " is broken, and it is attached here or may be"
-	r.report(l.gateway.problem(CodeListenerClosed, l.field(), message))
+	r.report(l.holder().problem(CodeListenerClosed, l.field(), message))
 	r.close(l, message)
 }
 

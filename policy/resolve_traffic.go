@@ -160,15 +160,7 @@ func digestOf(value any) string {
 
 // refsStatus says of a route at a Gateway of Weir whether its references resolve.
 func (r *resolver) refsStatus(object *Object, parent gatewayv1.ParentReference, rules []*ruleSource) {
-	ref := ObjectRef{Kind: "Gateway", Namespace: object.Ref.Namespace, Name: string(parent.Name)}
-	if parent.Namespace != nil {
-		ref.Namespace = string(*parent.Namespace)
-	}
-	found, ok := r.byRef[ref]
-	if !ok {
-		return
-	}
-	if gateway, ok := found.Value.(*gatewayv1.Gateway); !ok || !r.classes[string(gateway.Spec.GatewayClassName)] {
+	if !r.gateways[parentOf(object, parent)] { // another controller's
 		return
 	}
 	for _, rule := range rules {

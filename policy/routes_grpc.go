@@ -20,7 +20,11 @@ func grpcRules(object *Object, spec *gatewayv1.GRPCRouteSpec) []*ruleSource {
 			ref := &rule.BackendRefs[j]
 			var part Route
 			applyGRPCFilters(&part, ref.Filters)
-			source.addRef(&ref.BackendRef, j, &part)
+			var mirrors []*gatewayv1.HTTPRequestMirrorFilter
+			for k := range ref.Filters {
+				mirrors = append(mirrors, ref.Filters[k].RequestMirror)
+			}
+			source.addRef(&ref.BackendRef, j, &part, mirrors)
 		}
 		for j := range rule.Filters {
 			source.addMirror(rule.Filters[j].RequestMirror, j)

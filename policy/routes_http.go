@@ -23,10 +23,12 @@ func httpRules(object *Object, spec *gatewayv1.HTTPRouteSpec) []*ruleSource {
 		for j := range rule.BackendRefs {
 			ref := &rule.BackendRefs[j]
 			var part Route
+			var mirrors []*gatewayv1.HTTPRequestMirrorFilter
 			for k := range ref.Filters {
 				applyHTTPFilter(&part, &ref.Filters[k])
+				mirrors = append(mirrors, ref.Filters[k].RequestMirror)
 			}
-			source.addRef(&ref.BackendRef, j, &part)
+			source.addRef(&ref.BackendRef, j, &part, mirrors)
 		}
 		for j := range rule.Filters {
 			source.addMirror(rule.Filters[j].RequestMirror, j)
@@ -46,13 +48,20 @@ func httpRules(object *Object, spec *gatewayv1.HTTPRouteSpec) []*ruleSource {
 	return rules
 }
 
-func (s *ruleSource) addRef(ref *gatewayv1.BackendRef, index int, part *Route) {
+// addRef adds a backendRef with what its filters, of which mirrors has one per
+// filter, nil for others, say.
+func (s *ruleSource) addRef(ref *gatewayv1.BackendRef, index int, part *Route, mirrors []*gatewayv1.HTTPRequestMirrorFilter) {
 	use := backendUse{
 		field: fmt.Sprintf("%s.backendRefs[%d]", s.field(), index), ref: ref.BackendObjectReference, weight: ref.Weight,
-		change: WeightedBackend{RequestHeaders: part.RequestHeaders, ResponseHeaders: part.ResponseHeaders},
+		change: WeightedBackend{RequestHeaders: part.RequestHeaders, ResponseHeaders: part.ResponseHeaders, Redirect: part.Redirect},
 	}
 	if part.Rewrite != nil {
-		use.change.Host = part.Rewrite.Host
+		use.change.Host, use.change.Path = part.Rewrite.Host, part.Rewrite.Path
+	}
+	for i, filter := range mirrors {
+		if filter != nil {
+			use.mirrors = append(use.mirrors, mirrorUse{field: fmt.Sprintf("%s.filters[%d].requestMirror.backendRef", use.field, i), filter: filter})
+		}
 	}
 	s.refs = append(s.refs, use)
 }

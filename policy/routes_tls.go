@@ -18,7 +18,7 @@ func tlsRules(object *Object, spec *gatewayv1.TLSRouteSpec) []*ruleSource {
 			source.name = string(*rule.Name)
 		}
 		for j := range rule.BackendRefs {
-			source.addRef(&rule.BackendRefs[j], j, &Route{})
+			source.addRef(&rule.BackendRefs[j], j, &Route{}, nil)
 		}
 		rules[i] = source
 	}
@@ -53,7 +53,7 @@ func (r *resolver) serveStream(e *edge, l *listener, object *Object, name string
 
 func (c *checker) tlsRoute(spec *gatewayv1.TLSRouteSpec) {
 	c.common(spec.Hostnames, spec.ParentRefs, len(spec.Rules))
-	c.unsupported(spec.UseDefaultGateways != "", "spec.useDefaultGateways")
+	c.defaults(string(spec.UseDefaultGateways), "spec.useDefaultGateways")
 	c.count("spec.hostnames", len(spec.Hostnames), 1, 64)
 	c.count("spec.rules", len(spec.Rules), 1, 1)
 	c.ruleNames(len(spec.Rules), func(i int) *gatewayv1.SectionName { return spec.Rules[i].Name })

@@ -18,9 +18,15 @@ type ObjectStatus struct {
 	Generation int64 `json:"generation,omitempty"`
 	// Conditions of the object itself: GatewayClass, Gateway, Backend, Consumer.
 	Conditions []Condition `json:"conditions,omitempty"`
-	// Listeners of a Gateway, in its order.
+	// Listeners of a Gateway or ListenerSet, in its order.
 	Listeners []ListenerStatus `json:"listeners,omitempty"`
-	// Parents of a route, one per parentRef, or ancestors of a policy.
+	// Addresses are those that a Gateway asked for and is served at.
+	Addresses []string `json:"addresses,omitempty"`
+	// AttachedListenerSets counts those that a Gateway takes; nil where it says
+	// nothing of them.
+	AttachedListenerSets *int32 `json:"attachedListenerSets,omitempty"`
+	// Parents of a route, one per parentRef, ancestors of a policy, or the Gateway
+	// of a ListenerSet.
 	Parents []ParentStatus `json:"parents,omitempty"`
 }
 

@@ -41,6 +41,8 @@ func (p *Parser) validate(object *Object) Problems {
 		c.rateLimitPolicy(&value.Spec)
 	case *gatewayv1.Gateway:
 		c.gateway(&value.Spec)
+	case *gatewayv1.ListenerSet:
+		c.listenerSet(&value.Spec)
 	case *gatewayv1.HTTPRoute:
 		c.httpRoute(&value.Spec)
 	case *corev1.Secret:
@@ -93,10 +95,11 @@ func (c *checker) count(field string, have, least, most int) {
 	}
 }
 
-// unsupported refuses a field of the standard that would be ignored.
-func (c *checker) unsupported(set bool, field string) {
-	if set {
-		c.fail(CodeUnsupported, field, "is not implemented by this version of Weir; remove it")
+// defaults refuses the fields by which routes and Gateways find each other without
+// naming each other; None, which is what they are without it, goes.
+func (c *checker) defaults(scope, field string) {
+	if scope != "" && scope != string(gatewayv1.GatewayDefaultScopeNone) {
+		c.fail(CodeUnsupported, field, "routes are not attached to Gateways that they don't name (this is of the Gateway API's experimental channel): name the Gateway in the routes' parentRefs")
 	}
 }
 
@@ -230,7 +233,7 @@ func (c *checker) targetRefs(targets []v1alpha1.TargetRef) {
 		if target.Group != gatewayv1.GroupName {
 			c.fail(CodeInvalid, field+".group", "%q: write %s", string(target.Group), gatewayv1.GroupName)
 		}
-		oneOf(c, field+".kind", target.Kind, false, "Gateway", "HTTPRoute", "GRPCRoute")
+		oneOf(c, field+".kind", target.Kind, false, kindGateway, kindListenerSet, "HTTPRoute", "GRPCRoute")
 		if target.Name == "" {
 			c.required(field + ".name")
 		}

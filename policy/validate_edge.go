@@ -13,8 +13,8 @@ import (
 // onlyGateways checks the targets of a policy for Gateways and listeners.
 func (c *checker) onlyGateways(targets []v1alpha1.TargetRef) {
 	for i, target := range targets {
-		if target.Kind != "Gateway" {
-			c.fail(CodeInvalid, fmt.Sprintf("spec.targetRefs[%d].kind", i), "%q: policies of kind %s are attached to Gateways and their listeners", string(target.Kind), c.object.Ref.Kind)
+		if !holdsListeners(target.Kind) {
+			c.fail(CodeInvalid, fmt.Sprintf("spec.targetRefs[%d].kind", i), "%q: policies of kind %s are attached to Gateways, ListenerSets and their listeners", string(target.Kind), c.object.Ref.Kind)
 		}
 	}
 }
@@ -115,7 +115,7 @@ func (c *checker) headerSettings(at string, spec *v1alpha1.HeaderSettings, targe
 	if spec.ClientAddress == nil && spec.ForwardedClientCert == nil && spec.Server == nil && spec.Security == nil {
 		c.fail(CodeRequired, at, "says nothing: set clientAddress, forwardedClientCert, server or security")
 	}
-	onlyRoutes := slices.ContainsFunc(targets, func(t v1alpha1.TargetRef) bool { return t.Kind != "Gateway" })
+	onlyRoutes := slices.ContainsFunc(targets, func(t v1alpha1.TargetRef) bool { return !holdsListeners(t.Kind) })
 	for _, part := range []struct {
 		name string
 		set  bool

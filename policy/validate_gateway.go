@@ -17,8 +17,8 @@ func (c *checker) common(hostnames []gatewayv1.Hostname, parents []gatewayv1.Par
 	c.count("spec.parentRefs", len(parents), 1, 32)
 	for i, parent := range parents {
 		field := fmt.Sprintf("spec.parentRefs[%d]", i)
-		if (parent.Kind != nil && *parent.Kind != "Gateway") || (parent.Group != nil && *parent.Group != gatewayv1.GroupName) {
-			c.fail(CodeUnsupported, field+".kind", "only Gateways of group %s can be parents", gatewayv1.GroupName)
+		if (parent.Kind != nil && !holdsListeners(*parent.Kind)) || (parent.Group != nil && *parent.Group != gatewayv1.GroupName) {
+			c.fail(CodeUnsupported, field+".kind", "only Gateways and ListenerSets of group %s can be parents", gatewayv1.GroupName)
 		}
 		if parent.Name == "" {
 			c.required(field + ".name")
@@ -53,7 +53,7 @@ func (c *checker) ruleNames(count int, name func(int) *gatewayv1.SectionName) {
 
 func (c *checker) httpRoute(spec *gatewayv1.HTTPRouteSpec) {
 	c.common(spec.Hostnames, spec.ParentRefs, len(spec.Rules))
-	c.unsupported(spec.UseDefaultGateways != "", "spec.useDefaultGateways")
+	c.defaults(string(spec.UseDefaultGateways), "spec.useDefaultGateways")
 	c.ruleNames(len(spec.Rules), func(i int) *gatewayv1.SectionName { return spec.Rules[i].Name })
 	for i := range spec.Rules {
 		field := fmt.Sprintf("spec.rules[%d]", i)
@@ -68,7 +68,7 @@ func (c *checker) httpRoute(spec *gatewayv1.HTTPRouteSpec) {
 		c.count(field+".backendRefs", len(rule.BackendRefs), 0, 16)
 		for j := range rule.BackendRefs {
 			part := fmt.Sprintf("%s.backendRefs[%d]", field, j)
-			c.httpBackendFilters(part+".filters", rule.BackendRefs[j].Filters)
+			c.httpBackendFilters(part+".filters", rule.BackendRefs[j].Filters, rewritesPath(rule.Filters))
 			c.backendRef(part, &rule.BackendRefs[j].BackendRef)
 		}
 		c.routeTimeouts(field+".timeouts", rule.Timeouts)
@@ -153,9 +153,18 @@ func (c *checker) httpFilters(field string, rule *gatewayv1.HTTPRouteRule) {
 	}
 }
 
-// replacesPrefix reports whether a filter of the rule replaces the matched prefix.
+func rewritesPath(filters []gatewayv1.HTTPRouteFilter) bool {
+	return slices.ContainsFunc(filters, func(f gatewayv1.HTTPRouteFilter) bool { return f.URLRewrite != nil && f.URLRewrite.Path != nil })
+}
+
+// replacesPrefix reports whether a filter of the rule, or of a backendRef of it,
+// replaces the matched prefix.
 func replacesPrefix(rule *gatewayv1.HTTPRouteRule) bool {
-	return slices.ContainsFunc(rule.Filters, func(filter gatewayv1.HTTPRouteFilter) bool {
+	filters := slices.Clone(rule.Filters)
+	for i := range rule.BackendRefs {
+		filters = append(filters, rule.BackendRefs[i].Filters...)
+	}
+	return slices.ContainsFunc(filters, func(filter gatewayv1.HTTPRouteFilter) bool {
 		var path *gatewayv1.HTTPPathModifier
 		switch {
 		case filter.URLRewrite != nil:
@@ -203,7 +212,7 @@ func (c *checker) httpFilter(field string, filter *gatewayv1.HTTPRouteFilter) {
 			c.cors(field+".cors", filter.CORS)
 		}
 	default:
-		c.fail(CodeUnsupported, field+".type", "%q is not implemented by this version of Weir", string(filter.Type))
+		c.otherFilter(field, string(filter.Type))
 	}
 }
 
@@ -255,7 +264,7 @@ func (c *checker) pathModifier(field string, modifier *gatewayv1.HTTPPathModifie
 
 func (c *checker) grpcRoute(spec *gatewayv1.GRPCRouteSpec) {
 	c.common(spec.Hostnames, spec.ParentRefs, len(spec.Rules))
-	c.unsupported(spec.UseDefaultGateways != "", "spec.useDefaultGateways")
+	c.defaults(string(spec.UseDefaultGateways), "spec.useDefaultGateways")
 	c.ruleNames(len(spec.Rules), func(i int) *gatewayv1.SectionName { return spec.Rules[i].Name })
 	for i := range spec.Rules {
 		field := fmt.Sprintf("spec.rules[%d]", i)
@@ -272,11 +281,7 @@ func (c *checker) grpcRoute(spec *gatewayv1.GRPCRouteSpec) {
 		for j := range rule.BackendRefs {
 			part := fmt.Sprintf("%s.backendRefs[%d]", field, j)
 			for k := range rule.BackendRefs[j].Filters {
-				filter := &rule.BackendRefs[j].Filters[k]
-				if filter.RequestMirror != nil {
-					c.fail(CodeUnsupported, fmt.Sprintf("%s.filters[%d].requestMirror", part, k), "Envoy mirrors the requests of a route, not those to one backend of it; put it on the rule")
-				}
-				c.grpcFilter(fmt.Sprintf("%s.filters[%d]", part, k), filter)
+				c.grpcFilter(fmt.Sprintf("%s.filters[%d]", part, k), &rule.BackendRefs[j].Filters[k])
 			}
 			c.backendRef(part, &rule.BackendRefs[j].BackendRef)
 		}
@@ -308,14 +313,27 @@ func (c *checker) grpcMatch(field string, match *gatewayv1.GRPCRouteMatch) {
 }
 
 func (c *checker) grpcFilter(field string, filter *gatewayv1.GRPCRouteFilter) {
-	switch {
-	case filter.Type == gatewayv1.GRPCRouteFilterRequestHeaderModifier && filter.RequestHeaderModifier != nil:
+	missing := func(name string) { c.required(field + "." + name) }
+	switch filter.Type {
+	case gatewayv1.GRPCRouteFilterRequestHeaderModifier:
+		if filter.RequestHeaderModifier == nil {
+			missing("requestHeaderModifier")
+			return
+		}
 		c.headerModifier(field+".requestHeaderModifier", filter.RequestHeaderModifier)
-	case filter.Type == gatewayv1.GRPCRouteFilterResponseHeaderModifier && filter.ResponseHeaderModifier != nil:
+	case gatewayv1.GRPCRouteFilterResponseHeaderModifier:
+		if filter.ResponseHeaderModifier == nil {
+			missing("responseHeaderModifier")
+			return
+		}
 		c.headerModifier(field+".responseHeaderModifier", filter.ResponseHeaderModifier)
-	case filter.Type == gatewayv1.GRPCRouteFilterRequestMirror && filter.RequestMirror != nil:
+	case gatewayv1.GRPCRouteFilterRequestMirror:
+		if filter.RequestMirror == nil {
+			missing("requestMirror")
+			return
+		}
 		c.mirror(field+".requestMirror", filter.RequestMirror)
 	default:
-		c.fail(CodeUnsupported, field+".type", "%q is not implemented by this version of Weir, or its settings are missing", string(filter.Type))
+		c.otherFilter(field, string(filter.Type))
 	}
 }

@@ -9,16 +9,14 @@ import (
 	"weir.dev/policy/v1alpha1"
 )
 
-// gateway checks a Gateway. Refused are addresses, which are those that Envoy is
-// started with, and infrastructure, since Weir makes none.
+// gateway checks a Gateway.
 func (c *checker) gateway(spec *gatewayv1.GatewaySpec) {
 	if spec.GatewayClassName == "" {
 		c.required("spec.gatewayClassName")
 	}
-	c.unsupported(len(spec.Addresses) > 0, "spec.addresses")
-	c.unsupported(spec.Infrastructure != nil, "spec.infrastructure")
-	c.unsupported(spec.AllowedListeners != nil, "spec.allowedListeners")
-	c.unsupported(spec.DefaultScope != "", "spec.defaultScope")
+	c.addresses(spec.Addresses)
+	c.infrastructure(spec.Infrastructure)
+	c.defaults(string(spec.DefaultScope), "spec.defaultScope")
 	if spec.TLS != nil {
 		if backend := spec.TLS.Backend; backend != nil && backend.ClientCertificateRef != nil && backend.ClientCertificateRef.Name == "" {
 			c.required("spec.tls.backend.clientCertificateRef.name")
@@ -27,11 +25,30 @@ func (c *checker) gateway(spec *gatewayv1.GatewaySpec) {
 			c.frontend(spec.TLS.Frontend)
 		}
 	}
-	c.count("spec.listeners", len(spec.Listeners), 1, 64)
-	names := make([]string, len(spec.Listeners))
+	if allowed := spec.AllowedListeners; allowed != nil && allowed.Namespaces != nil {
+		c.namespacesFrom("spec.allowedListeners.namespaces", allowed.Namespaces.From, gatewayv1.NamespacesFromNone, allowed.Namespaces.Selector)
+	}
+	c.listeners(len(spec.Listeners), func(i int) *gatewayv1.Listener { return &spec.Listeners[i] })
+}
+
+func (c *checker) listenerSet(spec *gatewayv1.ListenerSetSpec) {
+	parent := spec.ParentRef
+	if parent.Name == "" {
+		c.required("spec.parentRef.name")
+	}
+	if parent.Kind != nil && *parent.Kind != kindGateway || parent.Group != nil && *parent.Group != gatewayv1.GroupName {
+		c.fail(CodeUnsupported, "spec.parentRef.kind", "listeners are added to Gateways of group %s only", gatewayv1.GroupName)
+	}
+	c.listeners(len(spec.Listeners), func(i int) *gatewayv1.Listener { return entryListener(&spec.Listeners[i]) })
+}
+
+// listeners checks those of one object.
+func (c *checker) listeners(count int, at func(int) *gatewayv1.Listener) {
+	c.count("spec.listeners", count, 1, 64)
+	names := make([]string, count)
 	taken := map[string]string{}
-	for i := range spec.Listeners {
-		listener, field := &spec.Listeners[i], fmt.Sprintf("spec.listeners[%d]", i)
+	for i := range count {
+		listener, field := at(i), fmt.Sprintf("spec.listeners[%d]", i)
 		names[i] = string(listener.Name)
 		c.listener(field, listener)
 		host := ""
@@ -84,7 +101,7 @@ func (c *checker) listenerTLS(field string, listener *gatewayv1.Listener) {
 		c.fail(CodeInvalid, field+".mode", "an HTTPS listener ends TLS: write protocol: TLS to pass it through")
 	}
 	if len(spec.Options) > 0 {
-		c.fail(CodeUnsupported, field+".options", "none is known to this version of Weir: attach a %s", v1alpha1.KindTLSPolicy)
+		c.fail(CodeUnsupported, field+".options", "none is known to Weir: attach a %s", v1alpha1.KindTLSPolicy)
 	}
 	if mode == gatewayv1.TLSModePassthrough {
 		c.count(field+".certificateRefs", len(spec.CertificateRefs), 0, 64)
@@ -99,21 +116,30 @@ func (c *checker) listenerTLS(field string, listener *gatewayv1.Listener) {
 }
 
 func (c *checker) allowedNamespaces(field string, spec *gatewayv1.RouteNamespaces) {
-	if spec == nil {
-		return
+	if spec != nil {
+		c.namespacesFrom(field, spec.From, gatewayv1.NamespacesFromSame, spec.Selector)
 	}
-	from := gatewayv1.NamespacesFromSame
-	if spec.From != nil {
-		from = *spec.From
+}
+
+// namespacesFrom checks whose objects are taken; other is what From is unless it
+// is written.
+func (c *checker) namespacesFrom(field string, given *gatewayv1.FromNamespaces, other gatewayv1.FromNamespaces, selector *metav1.LabelSelector) {
+	from := other
+	if given != nil {
+		from = *given
 	}
-	oneOf(c, field+".from", from, false, gatewayv1.NamespacesFromAll, gatewayv1.NamespacesFromSame, gatewayv1.NamespacesFromSelector)
+	allowed := []gatewayv1.FromNamespaces{gatewayv1.NamespacesFromAll, gatewayv1.NamespacesFromSame, gatewayv1.NamespacesFromSelector}
+	if other == gatewayv1.NamespacesFromNone {
+		allowed = append(allowed, other)
+	}
+	oneOf(c, field+".from", from, false, allowed...)
 	switch {
-	case from == gatewayv1.NamespacesFromSelector && spec.Selector == nil:
+	case from == gatewayv1.NamespacesFromSelector && selector == nil:
 		c.required(field + ".selector")
-	case from != gatewayv1.NamespacesFromSelector && spec.Selector != nil:
+	case from != gatewayv1.NamespacesFromSelector && selector != nil:
 		c.fail(CodeInvalid, field+".selector", "has no effect without from: Selector")
-	case spec.Selector != nil:
-		if _, err := metav1.LabelSelectorAsSelector(spec.Selector); err != nil {
+	case selector != nil:
+		if _, err := metav1.LabelSelectorAsSelector(selector); err != nil {
 			c.fail(CodeInvalid, field+".selector", "%v", err)
 		}
 	}

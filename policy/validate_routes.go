@@ -97,31 +97,43 @@ func (c *checker) mirror(field string, mirror *gatewayv1.HTTPRequestMirrorFilter
 	}
 }
 
-// httpBackendFilters checks the filters of a backendRef: headers, and the host
-// name that the backend is sent.
-func (c *checker) httpBackendFilters(field string, filters []gatewayv1.HTTPRouteFilter) {
+// httpBackendFilters checks the filters of a backendRef. path says that the rule
+// rewrites the path.
+func (c *checker) httpBackendFilters(field string, filters []gatewayv1.HTTPRouteFilter, path bool) {
 	c.count(field, len(filters), 0, 16)
 	seen := map[gatewayv1.HTTPRouteFilterType]bool{}
 	for i := range filters {
 		filter := &filters[i]
 		part := fmt.Sprintf("%s[%d]", field, i)
-		if seen[filter.Type] {
+		if seen[filter.Type] && filter.Type != gatewayv1.HTTPRouteFilterRequestMirror {
 			c.fail(CodeDuplicateName, part+".type", "%s is there twice", filter.Type)
 		}
 		seen[filter.Type] = true
 		switch filter.Type {
-		case gatewayv1.HTTPRouteFilterRequestHeaderModifier, gatewayv1.HTTPRouteFilterResponseHeaderModifier:
-			c.httpFilter(part, filter)
+		case gatewayv1.HTTPRouteFilterCORS:
+			c.fail(CodeUnsupported, part+".type", "a browser asks what it may do before a backend is picked for its request, so the answer cannot depend on the backend; put it on the rule")
+			continue
 		case gatewayv1.HTTPRouteFilterURLRewrite:
-			c.httpFilter(part, filter)
-			if filter.URLRewrite != nil && filter.URLRewrite.Path != nil {
-				c.fail(CodeUnsupported, part+".urlRewrite.path", "Envoy rewrites the path of a route, not of one backend of it; put it on the rule")
+			if path && filter.URLRewrite != nil && filter.URLRewrite.Path != nil {
+				c.fail(CodeInvalid, part+".urlRewrite.path", "the rule rewrites the path, too, and it is rewritten once; keep one of the two")
 			}
-		case gatewayv1.HTTPRouteFilterRequestMirror:
-			c.fail(CodeUnsupported, part+".type", "Envoy mirrors the requests of a route, not those to one backend of it; put it on the rule")
-		default:
-			c.fail(CodeUnsupported, part+".type", "%q is not implemented by this version of Weir on a backendRef; put it on the rule", string(filter.Type))
 		}
+		c.httpFilter(part, filter)
+	}
+	if seen[gatewayv1.HTTPRouteFilterRequestRedirect] && seen[gatewayv1.HTTPRouteFilterURLRewrite] {
+		c.fail(CodeInvalid, field, "a RequestRedirect goes with no URLRewrite")
+	}
+}
+
+// otherFilter says what to do in the place of a filter that is not served.
+func (c *checker) otherFilter(field, kind string) {
+	switch kind {
+	case string(gatewayv1.HTTPRouteFilterExtensionRef):
+		c.fail(CodeUnsupported, field+".type", "no kind of object is a filter here: Weir's policies name what they are attached to themselves; write this route into the policy's targetRefs, with the rule's name as sectionName for one rule")
+	case string(gatewayv1.HTTPRouteFilterExternalAuth):
+		c.fail(CodeUnsupported, field+".type", "who may call is said by an %s, attached to this route by its targetRefs; this filter of the Gateway API's experimental channel is not served beside it", v1alpha1.KindAuthPolicy)
+	default:
+		c.fail(CodeInvalid, field+".type", "%q is no filter that goes here", kind)
 	}
 }
 

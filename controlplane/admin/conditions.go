@@ -38,7 +38,7 @@ func conditionsOf(state *State, ref policy.ObjectRef) []*adminv1.Condition {
 	}
 	status := &state.Plan.Statuses[i]
 	add("", status.Conditions)
-	if ref.Kind == "Gateway" {
+	if ref.Kind == "Gateway" || ref.Kind == "ListenerSet" {
 		fleets := state.fleetsAt(ref)
 		out = append(out, served(state, ref, "", fleets, status.Conditions))
 		for _, listener := range status.Listeners {
@@ -48,6 +48,9 @@ func conditionsOf(state *State, ref policy.ObjectRef) []*adminv1.Condition {
 		}
 	}
 	for _, parent := range status.Parents {
+		if ref.Kind == "ListenerSet" { // Its Gateway, of which there is nothing more to say.
+			break
+		}
 		about := parentText(parent.Ref)
 		add(about, parent.Conditions)
 		out = append(out, served(state, ref, about, state.fleetsAt(gatewayOf(ref, parent.Ref)), parent.Conditions))
@@ -67,8 +70,17 @@ func gatewayOf(object policy.ObjectRef, parent gatewayv1.ParentReference) policy
 	return ref
 }
 
-// fleetsAt are the fleets that serve a Gateway; all of them for anything else.
+// fleetsAt are the fleets that serve a Gateway or ListenerSet; all of them for
+// anything else.
 func (s *State) fleetsAt(ref policy.ObjectRef) []Fleet {
+	if ref.Kind == "ListenerSet" && s.Plan != nil {
+		for i := range s.Plan.Statuses {
+			if status := &s.Plan.Statuses[i]; status.Object == ref && len(status.Parents) > 0 {
+				ref = gatewayOf(ref, status.Parents[0].Ref)
+				break
+			}
+		}
+	}
 	if ref.Kind != "Gateway" || s.Input.FleetOf == nil {
 		return s.Fleets
 	}

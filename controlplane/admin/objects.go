@@ -100,8 +100,11 @@ func (s *Server) GetObject(ctx context.Context, request *adminv1.GetObjectReques
 func targetsOf(object *policy.Object) []string {
 	spec, _ := policy.Redacted(object)["spec"].(map[string]any)
 	var out []string
-	for _, field := range []string{"parentRefs", "targetRefs"} {
+	for _, field := range []string{"parentRefs", "parentRef", "targetRefs"} {
 		list, _ := spec[field].([]any)
+		if one, ok := spec[field].(map[string]any); ok {
+			list = []any{one}
+		}
 		for _, entry := range list {
 			ref, _ := entry.(map[string]any)
 			text := func(key string) string { value, _ := ref[key].(string); return value }

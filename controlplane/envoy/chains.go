@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"cmp"
 	"slices"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -25,10 +26,10 @@ const quicSuffix = "/quic"
 // UDP.
 func (c *compiler) listeners(port *policy.Port) []*listenerv3.Listener {
 	tcp := &listenerv3.Listener{
-		Name:                          portName(port.Number),
-		Address:                       socketAddress(c.options.ListenAddress, uint32(c.bound(port))), //nolint:gosec // validated port
+		Name:                          portName(port),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferBytes(port)),
 	}
+	tcp.Address, tcp.AdditionalAddresses = c.addresses(port, corev3.SocketAddress_TCP)
 	if port.Chains[0].Name != policy.PlainChain {
 		tcp.ListenerFilters = []*listenerv3.ListenerFilter{{
 			Name:       "envoy.filters.listener.tls_inspector",
@@ -36,12 +37,11 @@ func (c *compiler) listeners(port *policy.Port) []*listenerv3.Listener {
 		}}
 	}
 	quic := &listenerv3.Listener{
-		Name:                          portName(port.Number) + quicSuffix,
-		Address:                       proto.Clone(tcp.GetAddress()).(*corev3.Address), //nolint:forcetypeassert // a clone
+		Name:                          portName(port) + quicSuffix,
 		PerConnectionBufferLimitBytes: tcp.GetPerConnectionBufferLimitBytes(),
 		UdpListenerConfig:             &listenerv3.UdpListenerConfig{QuicOptions: &listenerv3.QuicProtocolOptions{}},
 	}
-	quic.GetAddress().GetSocketAddress().Protocol = corev3.SocketAddress_UDP
+	quic.Address, quic.AdditionalAddresses = c.addresses(port, corev3.SocketAddress_UDP)
 	for i := range port.Chains {
 		chain := &port.Chains[i]
 		tcp.FilterChains = append(tcp.FilterChains, c.filterChain(port, chain))
@@ -53,6 +53,27 @@ func (c *compiler) listeners(port *policy.Port) []*listenerv3.Listener {
 		return []*listenerv3.Listener{tcp}
 	}
 	return []*listenerv3.Listener{tcp, quic}
+}
+
+// addresses are where a port is bound: at what its Gateways ask for, or at the
+// options' address.
+func (c *compiler) addresses(port *policy.Port, protocol corev3.SocketAddress_Protocol) (*corev3.Address, []*listenerv3.AdditionalAddress) {
+	var first *corev3.Address
+	var more []*listenerv3.AdditionalAddress
+	asked := port.Addresses
+	if len(asked) == 0 {
+		asked = []string{""}
+	}
+	for _, host := range asked {
+		address := socketAddress(cmp.Or(host, c.options.ListenAddress), uint32(c.bound(port))) //nolint:gosec // validated port
+		address.GetSocketAddress().Protocol = protocol
+		if first == nil {
+			first = address
+			continue
+		}
+		more = append(more, &listenerv3.AdditionalAddress{Address: address})
+	}
+	return first, more
 }
 
 // bufferBytes is the smallest of the port's chains: Envoy has it per listener.

@@ -24,7 +24,7 @@ import (
 func (c *compiler) connectionManager(port *policy.Port, chain *policy.Chain) *hcmv3.HttpConnectionManager {
 	edge := chain.Settings()
 	manager := &hcmv3.HttpConnectionManager{
-		StatPrefix:  portName(port.Number),
+		StatPrefix:  portName(port),
 		HttpFilters: c.httpFilters(port, chain),
 		AccessLog:   []*accesslogv3.AccessLog{c.accessLog(port)},
 		Tracing:     c.tracing(),

@@ -177,15 +177,22 @@ type compiler struct {
 	trees map[string]*tree
 }
 
-// portName names a port's listener.
-func portName(port int32) string { return fmt.Sprintf("port-%d", port) }
+// portName names a port's listener. It stays when the port's addresses change, so
+// that ones which cannot be bound leave the listener as it was.
+func portName(port *policy.Port) string {
+	name := fmt.Sprintf("port-%d", port.Number)
+	if port.Gateway != "" {
+		name += "@" + port.Gateway
+	}
+	return name
+}
 
 // chainName names a chain's route configuration.
 func chainName(port *policy.Port, chain *policy.Chain) string {
 	if chain.Name == policy.PlainChain {
-		return portName(port.Number)
+		return portName(port)
 	}
-	return portName(port.Number) + "/" + chain.Name
+	return portName(port) + "/" + chain.Name
 }
 
 // clusterName names a Backend's cluster.

@@ -91,22 +91,31 @@ func (c *compiler) route(port *policy.Port, route *policy.Route) []*routev3.Rout
 		compiled.Action = unresolved(route)
 	default:
 		compiled.Action = &routev3.Route_Route{Route: c.action(route)}
+		if slices.ContainsFunc(route.Backends, func(b policy.WeightedBackend) bool { return b.Apart() }) {
+			return append(c.shares(port, route, compiled), preflight(route, compiled)...)
+		}
 	}
+	return append([]*routev3.Route{compiled}, preflight(route, compiled)...)
+}
+
+// preflight is a route for what browsers ask before requests of a method, where
+// that is not the route's own match.
+func preflight(route *policy.Route, compiled *routev3.Route) []*routev3.Route {
 	method := route.Match.Method
 	if route.GRPC {
 		method = http.MethodPost
 	}
 	if route.CORS == nil || method == "" || method == http.MethodOptions {
-		return []*routev3.Route{compiled}
+		return nil
 	}
-	preflight := &routev3.Route{
+	asked := &routev3.Route{
 		Name: route.ID, Action: compiled.GetAction(), TypedPerFilterConfig: compiled.GetTypedPerFilterConfig(),
 	}
 	match := route.Match
 	match.Method = http.MethodOptions
 	match.Headers = []policy.ValueMatch{{Name: "access-control-request-method", Value: method}}
-	preflight.Match = routeMatch(&match)
-	return []*routev3.Route{compiled, preflight}
+	asked.Match = routeMatch(&match)
+	return []*routev3.Route{asked}
 }
 
 func routeMatch(match *policy.Match) *routev3.RouteMatch {

@@ -37,7 +37,7 @@ func trace(plan *policy.Plan, options Options, cache *Cache, typeURL, resource, 
 		}
 	case TypeListener:
 		for i := range plan.Ports {
-			if port := plan.Ports[i]; port.Fleet == options.Fleet && portName(port.Number) == resource {
+			if port := plan.Ports[i]; port.Fleet == options.Fleet && portName(&port) == strings.TrimSuffix(resource, quicSuffix) {
 				port.Chains = slices.Clone(port.Chains)
 				for j := range port.Chains {
 					port.Chains[j].Hosts = nil

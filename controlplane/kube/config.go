@@ -24,7 +24,8 @@ type Config struct {
 	// in either case.
 	Namespaces []string `yaml:"namespaces"`
 	// Addresses are what the Gateways' status tells clients to connect to: IP
-	// addresses or DNS names.
+	// addresses or DNS names. A Gateway's spec.addresses can name some of them; where
+	// there are none, it says where its listeners bind.
 	Addresses      []string             `yaml:"addresses"`
 	LeaderElection LeaderElectionConfig `yaml:"leaderElection"`
 	// Provision runs the proxies of each Gateway in the cluster.

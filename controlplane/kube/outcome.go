@@ -152,8 +152,8 @@ func (v *verdict) fleetsAt(object policy.ObjectRef, parent *policy.ParentStatus)
 	if ref.Kind == kindGateway {
 		return []string{v.fleetOf(ref)}
 	}
-	// The ancestor is a route, or something else that hangs on gateways.
-	if status, ok := v.statuses[ref]; ok && ref != object && isRoute(ref.Kind) {
+	// The ancestor is a route or ListenerSet, or something else that hangs on gateways.
+	if status, ok := v.statuses[ref]; ok && ref != object && (isRoute(ref.Kind) || ref.Kind == kindListenerSet) {
 		return v.fleetsOf(status)
 	}
 	var all []string

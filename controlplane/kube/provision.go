@@ -127,8 +127,16 @@ type Provisioner struct {
 
 	mu        sync.Mutex
 	known     bool
-	wanted    map[policy.ObjectRef]*gatewayv1.Gateway
+	wanted    map[policy.ObjectRef]Placed
 	addresses map[policy.ObjectRef][]gatewayv1.GatewayStatusAddress
+}
+
+// Placed is a Gateway that proxies are run for.
+type Placed struct {
+	Gateway *gatewayv1.Gateway
+	// Ports are those of all listeners that are served, ListenerSets' included, in
+	// ascending order.
+	Ports []int32
 }
 
 // NewProvisioner makes the provisioner beside a writer, whose statuses have the
@@ -144,7 +152,7 @@ func NewProvisioner(config ProvisionConfig, writer *Writer) *Provisioner {
 
 // Observe takes note of the Gateways there are; gateways has those of Weir's. It
 // returns at once.
-func (p *Provisioner) Observe(gateways map[policy.ObjectRef]*gatewayv1.Gateway) {
+func (p *Provisioner) Observe(gateways map[policy.ObjectRef]Placed) {
 	p.mu.Lock()
 	p.known, p.wanted = true, gateways
 	p.mu.Unlock()
@@ -206,8 +214,8 @@ func (p *Provisioner) reconcile(ctx context.Context) (missing bool, err error) {
 		return true, err
 	}
 	var errs []error
-	for ref, gateway := range wanted {
-		if err := p.provision(ctx, mesh, gateway); err != nil {
+	for ref, placed := range wanted {
+		if err := p.provision(ctx, mesh, placed); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", ref, err))
 		}
 	}
@@ -232,8 +240,8 @@ func (p *Provisioner) authority(ctx context.Context) (*certs.Mesh, error) {
 }
 
 // provision makes one Gateway's objects be as they should.
-func (p *Provisioner) provision(ctx context.Context, mesh *certs.Mesh, gateway *gatewayv1.Gateway) error {
-	set := newProxySet(&p.config, gateway)
+func (p *Provisioner) provision(ctx context.Context, mesh *certs.Mesh, placed Placed) error {
+	set := newProxySet(&p.config, placed)
 	var held corev1.Secret
 	if err := client.IgnoreNotFound(p.client.Get(ctx, client.ObjectKey{Namespace: p.config.Namespace, Name: set.name}, &held)); err != nil {
 		return err
@@ -276,7 +284,7 @@ func digestOf(objects []client.Object) (string, error) {
 }
 
 // prune removes what was made for Gateways that are gone, the Service first.
-func (p *Provisioner) prune(ctx context.Context, wanted map[policy.ObjectRef]*gatewayv1.Gateway) error {
+func (p *Provisioner) prune(ctx context.Context, wanted map[policy.ObjectRef]Placed) error {
 	var errs []error
 	for _, list := range []client.ObjectList{&corev1.ServiceList{}, &appsv1.DeploymentList{}, &policyv1.PodDisruptionBudgetList{}, &corev1.SecretList{}, &corev1.ServiceAccountList{}} {
 		if err := p.client.List(ctx, list, client.InNamespace(p.config.Namespace), client.MatchingLabels{labelManaged: manager}); err != nil {
@@ -331,14 +339,14 @@ func gatewayOf(object client.Object) policy.ObjectRef {
 }
 
 // readAddresses looks at the Services; missing says that one has no address yet.
-func (p *Provisioner) readAddresses(ctx context.Context, wanted map[policy.ObjectRef]*gatewayv1.Gateway) (missing bool, err error) {
+func (p *Provisioner) readAddresses(ctx context.Context, wanted map[policy.ObjectRef]Placed) (missing bool, err error) {
 	var list corev1.ServiceList
 	if err := p.client.List(ctx, &list, client.InNamespace(p.config.Namespace), client.MatchingLabels{labelManaged: manager}); err != nil {
 		return true, err
 	}
 	found := map[policy.ObjectRef][]gatewayv1.GatewayStatusAddress{}
 	for i := range list.Items {
-		if ref := gatewayOf(&list.Items[i]); wanted[ref] != nil {
+		if ref := gatewayOf(&list.Items[i]); wanted[ref].Gateway != nil {
 			found[ref] = addressesOfService(&list.Items[i])
 			missing = missing || len(found[ref]) == 0
 		}

@@ -1,11 +1,9 @@
 package kube
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
-	"slices"
 	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -41,13 +39,15 @@ type proxySet struct {
 	config  *ProvisionConfig
 	gateway policy.ObjectRef
 	spec    *gatewayv1.Gateway
+	numbers []int32
 	// fleet is the name of the fleet, and the component that the certificate is for.
 	fleet string
 	// name is that of every object.
 	name string
 }
 
-func newProxySet(config *ProvisionConfig, gateway *gatewayv1.Gateway) *proxySet {
+func newProxySet(config *ProvisionConfig, placed Placed) *proxySet {
+	gateway := placed.Gateway
 	ref := policy.ObjectRef{Kind: kindGateway, Namespace: gateway.Namespace, Name: gateway.Name}
 	id := gateway.Namespace + "/" + gateway.Name
 	sum := sha256.Sum256([]byte(id))
@@ -57,7 +57,7 @@ func newProxySet(config *ProvisionConfig, gateway *gatewayv1.Gateway) *proxySet 
 	for name[len(name)-1] == '.' || name[len(name)-1] == '-' {
 		name = name[:len(name)-1]
 	}
-	return &proxySet{config: config, gateway: ref, spec: gateway, fleet: "gateway/" + id, name: dotless(name) + "-" + hex.EncodeToString(sum[:4])}
+	return &proxySet{config: config, gateway: ref, spec: gateway, numbers: placed.Ports, fleet: "gateway/" + id, name: dotless(name) + "-" + hex.EncodeToString(sum[:4])}
 }
 
 // dotless makes a Gateway's name, which may have dots, one of a Service.
@@ -134,21 +134,13 @@ func (s *proxySet) objects(bundle certs.Bundle) []client.Object {
 	return objects
 }
 
-// ports are the listeners', each number once.
 func (s *proxySet) ports() []corev1.ServicePort {
-	var ports []corev1.ServicePort
-	for i := range s.spec.Spec.Listeners {
-		listener := &s.spec.Spec.Listeners[i]
-		number := int32(listener.Port)
-		if slices.ContainsFunc(ports, func(p corev1.ServicePort) bool { return p.Port == number }) {
-			continue
-		}
-		text := strconv.Itoa(int(number))
+	ports := make([]corev1.ServicePort, 0, len(s.numbers))
+	for _, number := range s.numbers {
 		ports = append(ports, corev1.ServicePort{
-			Name: "tcp-" + text, Port: number, TargetPort: intstr.FromInt32(number), Protocol: corev1.ProtocolTCP,
+			Name: "tcp-" + strconv.Itoa(int(number)), Port: number, TargetPort: intstr.FromInt32(number), Protocol: corev1.ProtocolTCP,
 		})
 	}
-	slices.SortFunc(ports, func(a, b corev1.ServicePort) int { return cmp.Compare(a.Port, b.Port) })
 	return ports
 }
 

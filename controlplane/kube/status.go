@@ -16,7 +16,7 @@ import (
 	"weir.dev/policy/v1alpha1"
 )
 
-const kindGateway = "Gateway"
+const kindGateway, kindListenerSet = "Gateway", "ListenerSet"
 
 // Types of conditions that this package adds.
 const (
@@ -54,7 +54,7 @@ func isPolicy(kind string) bool { return strings.HasSuffix(kind, "Policy") }
 // hasStatus lists the kinds whose status Weir writes.
 func hasStatus(kind string) bool {
 	return isRoute(kind) || isPolicy(kind) ||
-		slices.Contains([]string{kindGateway, "GatewayClass", v1alpha1.KindBackend, v1alpha1.KindConsumer}, kind)
+		slices.Contains([]string{kindGateway, kindListenerSet, "GatewayClass", v1alpha1.KindBackend, v1alpha1.KindConsumer}, kind)
 }
 
 // statusView is the parts of a status that Weir writes, of every kind.
@@ -62,6 +62,7 @@ type statusView struct {
 	Conditions []metav1.Condition               `json:"conditions,omitempty"`
 	Addresses  []gatewayv1.GatewayStatusAddress `json:"addresses,omitempty"`
 	Listeners  []gatewayv1.ListenerStatus       `json:"listeners,omitempty"`
+	Attached   *int32                           `json:"attachedListenerSets,omitempty"`
 	Parents    []gatewayv1.RouteParentStatus    `json:"parents,omitempty"`
 	Ancestors  []gatewayv1.PolicyAncestorStatus `json:"ancestors,omitempty"`
 }
@@ -144,6 +145,12 @@ func (c *composer) replace(value *unstructured.Unstructured, raw map[string]any,
 	if raw == nil {
 		raw = map[string]any{}
 	}
+	if _, had := old["attachedListenerSets"]; had {
+		delete(raw, "attachedListenerSets")
+	}
+	if count, ok := next["attachedListenerSets"]; ok {
+		raw["attachedListenerSets"] = count
+	}
 	for _, key := range []string{"conditions", "addresses", "listeners", "parents", "ancestors"} {
 		if part, ok := next[key]; ok {
 			raw[key] = part
@@ -180,7 +187,8 @@ func (c *composer) refused(live live, serving *policy.ObjectStatus) *policy.Obje
 	if !isRoute(ref.Kind) && !isPolicy(ref.Kind) {
 		status.Conditions = []policy.Condition{condition}
 	}
-	if ref.Kind == kindGateway && serving == nil && !c.ours(live.value) {
+	if ref.Kind == kindGateway && serving == nil && !c.ours(live.value) ||
+		ref.Kind == kindListenerSet && serving == nil && len(status.Parents) == 0 {
 		return nil
 	}
 	return status
@@ -201,6 +209,7 @@ func (c *composer) ours(gateway *unstructured.Unstructured) bool {
 func (c *composer) parentsOf(value *unstructured.Unstructured) []policy.ParentStatus {
 	var loose struct {
 		ParentRefs []gatewayv1.ParentReference `json:"parentRefs"`
+		ParentRef  gatewayv1.ParentReference   `json:"parentRef"`
 		TargetRefs []v1alpha1.TargetRef        `json:"targetRefs"`
 	}
 	spec, _, _ := unstructured.NestedMap(value.Object, "spec")
@@ -208,8 +217,11 @@ func (c *composer) parentsOf(value *unstructured.Unstructured) []policy.ParentSt
 		return nil
 	}
 	var parents []policy.ParentStatus
-	for _, ref := range loose.ParentRefs {
+	for _, ref := range append(loose.ParentRefs, loose.ParentRef) {
 		gateway := policy.ObjectRef{Kind: kindGateway, Namespace: value.GetNamespace(), Name: string(ref.Name)}
+		if ref.Kind != nil {
+			gateway.Kind = string(*ref.Kind)
+		}
 		if ref.Namespace != nil {
 			gateway.Namespace = string(*ref.Namespace)
 		}
@@ -235,10 +247,11 @@ func withoutAddress(conditions []policy.Condition) {
 	}
 }
 
-// object writes the conditions of the object itself, and a Gateway's listeners.
+// object writes the conditions of the object itself, and the listeners of a Gateway
+// or ListenerSet.
 func (c *composer) object(view *statusView, status *policy.ObjectStatus) {
 	conditions := slices.Clone(status.Conditions)
-	if status.Object.Kind != kindGateway {
+	if status.Object.Kind != kindGateway && status.Object.Kind != kindListenerSet {
 		view.Conditions = c.merge(view.Conditions, conditions)
 		return
 	}
@@ -248,7 +261,12 @@ func (c *composer) object(view *statusView, status *policy.ObjectStatus) {
 		withoutAddress(conditions)
 	}
 	view.Conditions = c.merge(view.Conditions, conditions)
-	view.Addresses = c.addresses
+	if status.Object.Kind == kindGateway {
+		view.Addresses, view.Attached = c.addresses, status.AttachedListenerSets
+		if len(status.Addresses) > 0 && !c.placed {
+			view.Addresses = addressesOf(status.Addresses)
+		}
+	}
 	before := view.Listeners
 	view.Listeners = nil
 	for i := range status.Listeners {

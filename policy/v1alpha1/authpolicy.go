@@ -5,7 +5,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// TargetRef attaches a policy to a Gateway, HTTPRoute or GRPCRoute of its own
+// TargetRef attaches a policy to a Gateway, ListenerSet, HTTPRoute or GRPCRoute of its own
 // namespace, or to one listener or rule of it (GEP-713, GEP-2648).
 type TargetRef = gatewayv1.LocalPolicyTargetReferenceWithSectionName
 
@@ -40,7 +40,7 @@ type AuthPolicySpec struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	// +listType=atomic
-	// +kubebuilder:validation:XValidation:rule="self.all(t, t.group == 'gateway.networking.k8s.io' && t.kind in ['Gateway', 'HTTPRoute', 'GRPCRoute'])",message="targets are Gateways, HTTPRoutes and GRPCRoutes of group gateway.networking.k8s.io"
+	// +kubebuilder:validation:XValidation:rule="self.all(t, t.group == 'gateway.networking.k8s.io' && t.kind in ['Gateway', 'ListenerSet', 'HTTPRoute', 'GRPCRoute'])",message="targets are Gateways, ListenerSets, HTTPRoutes and GRPCRoutes of group gateway.networking.k8s.io"
 	TargetRefs []TargetRef `json:"targetRefs"`
 	// Mode is Enforce (default) or Shadow. A policy in the shadow refuses and
 	// admits nobody: what it would decide in the place of those enforced on its

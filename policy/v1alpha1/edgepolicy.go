@@ -38,7 +38,7 @@ type EdgePolicySpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
-	// +kubebuilder:validation:XValidation:rule="self.all(t, t.group == 'gateway.networking.k8s.io' && t.kind == 'Gateway')",message="targets are Gateways of group gateway.networking.k8s.io"
+	// +kubebuilder:validation:XValidation:rule="self.all(t, t.group == 'gateway.networking.k8s.io' && t.kind in ['Gateway', 'ListenerSet'])",message="targets are Gateways and ListenerSets of group gateway.networking.k8s.io"
 	TargetRefs []TargetRef `json:"targetRefs"`
 	// What stands here beside targetRefs are defaults of strategy merge.
 	EdgeSettings `json:",inline"`

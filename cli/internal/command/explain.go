@@ -207,7 +207,7 @@ func printDestination(w io.Writer, d *policy.Destination) {
 			name = "a backend that does not resolve (answered with 500)"
 		}
 		fmt.Fprintf(w, "  %g %% to %s", backend.Percent, name)
-		for _, part := range []string{backend.Protocol, strings.Join(backend.Endpoints, " "), backend.TLS} {
+		for _, part := range append([]string{backend.Protocol, strings.Join(backend.Endpoints, " "), backend.TLS}, backend.Changes...) {
 			if part != "" {
 				fmt.Fprintf(w, ", %s", part)
 			}

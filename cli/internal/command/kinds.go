@@ -24,7 +24,7 @@ func newKindNames() (kindNames, error) {
 		names[kind], names[pluralKind(kind)] = kind, kind
 	}
 	for short, kind := range map[string]string{
-		"gw": "gateway", "gc": "gatewayclass", "refgrant": "referencegrant", "btlspolicy": "backendtlspolicy",
+		"gw": "gateway", "lset": "listenerset", "gc": "gatewayclass", "refgrant": "referencegrant", "btlspolicy": "backendtlspolicy",
 		"cm": "configmap", "svc": "service",
 		"wauth": "authpolicy", "wbe": "backend", "wcon": "consumer", "wedge": "edgepolicy", "wext": "extensionpolicy",
 		"whdr": "headerpolicy", "wrate": "ratelimitpolicy", "wtls": "tlspolicy", "wtp": "trafficpolicy",

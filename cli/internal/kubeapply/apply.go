@@ -166,7 +166,7 @@ func (r *run) prepare(ctx context.Context) error {
 func rank(kind string) int {
 	order := []string{
 		"Namespace", "GatewayClass", "ConfigMap", "Secret", "Service", "EndpointSlice", "Consumer", "Backend", "ReferenceGrant", "BackendTLSPolicy",
-		"AuthPolicy", "RateLimitPolicy", "", "Gateway", "TLSRoute", "GRPCRoute", "HTTPRoute",
+		"AuthPolicy", "RateLimitPolicy", "", "Gateway", "ListenerSet", "TLSRoute", "GRPCRoute", "HTTPRoute",
 	}
 	if i := slices.Index(order, kind); i >= 0 {
 		return i

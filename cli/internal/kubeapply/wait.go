@@ -93,7 +93,7 @@ func (r *run) look(ctx context.Context, before []verdict, first bool) []verdict 
 // kind. (Of Backends and Consumers it speaks when they are broken, which they are
 // not when they got here.)
 func speaks(kind string) bool {
-	return strings.HasSuffix(kind, "Route") || strings.HasSuffix(kind, "Policy") || kind == "Gateway" || kind == "GatewayClass"
+	return strings.HasSuffix(kind, "Route") || strings.HasSuffix(kind, "Policy") || slices.Contains([]string{"Gateway", "ListenerSet", "GatewayClass"}, kind)
 }
 
 // unready says why an object is not in force, "" when it is.
@@ -141,7 +141,7 @@ func wanted(kind string) []string {
 		return []string{"Accepted", "ResolvedRefs", "weir.dev/Programmed"}
 	case strings.HasSuffix(kind, "Policy"):
 		return []string{"Accepted", "Enforced"}
-	case kind == "Gateway":
+	case kind == "Gateway", kind == "ListenerSet":
 		return []string{"Accepted", "Programmed"}
 	default:
 		return []string{"Accepted"}

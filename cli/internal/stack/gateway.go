@@ -3,6 +3,7 @@ package stack
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"weir.dev/controlplane/folder"
@@ -61,9 +62,13 @@ func Listeners(dir string) ([]Listener, error) {
 		return nil, fmt.Errorf("policy folder %s: %w", dir, err)
 	}
 	plan, _ := policy.Resolve(update.Input)
-	listeners := make([]Listener, len(plan.Ports))
-	for i, port := range plan.Ports {
-		listeners[i] = Listener{Port: int(port.Number), TLS: port.Chains[0].Name != policy.PlainChain}
+	var listeners []Listener
+	for _, port := range plan.Ports {
+		found := Listener{Port: int(port.Number), TLS: port.Chains[0].Name != policy.PlainChain}
+		// One number may be bound at several addresses.
+		if !slices.ContainsFunc(listeners, func(l Listener) bool { return l.Port == found.Port }) {
+			listeners = append(listeners, found)
+		}
 	}
 	if len(listeners) == 0 {
 		return nil, fmt.Errorf("policy folder %s has no Gateway of class %s with a listener that can be served, so nothing would be served: weir validate %s says what is wrong with it, or name another folder with --dir",
