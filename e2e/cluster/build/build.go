@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -68,7 +70,11 @@ func lock(ctx context.Context, path string, progress io.Writer) (unlock func(), 
 // of its module, how it is built and the version of Go.
 func buildOne(ctx context.Context, sources, dir string, c component, progress io.Writer) (string, error) {
 	source, name := filepath.Join(sources, c.module), c.names[0]
-	key, err := keyOf(source, c.pkg, c.tags)
+	flags := "-s -w"
+	for _, variable := range slices.Sorted(maps.Keys(c.variables)) {
+		flags += " -X " + variable + "=" + c.variables[variable]
+	}
+	key, err := keyOf(source, c.pkg, c.tags, flags)
 	if err != nil {
 		return "", err
 	}
@@ -84,7 +90,7 @@ func buildOne(ctx context.Context, sources, dir string, c component, progress io
 	defer stop()
 	var output bytes.Buffer
 	work := binary + ".new"
-	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", c.tags, "-ldflags", "-s -w", "-o", work, c.pkg)
+	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", c.tags, "-ldflags", flags, "-o", work, c.pkg)
 	command.Dir = source
 	command.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 	command.Stdout, command.Stderr = &output, &output

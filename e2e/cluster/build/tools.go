@@ -30,6 +30,8 @@ type component struct {
 	// module is a folder below components/; pkg is what is built in it.
 	module, pkg string
 	tags        string
+	// variables are set by the linker, as release builds do.
+	variables map[string]string
 	// names are what the binary is called by; the first is its own.
 	names []string
 	// takes is how long its build took on two cores, to say what to expect.
@@ -46,7 +48,7 @@ func components(set string) []component {
 	case API:
 		return []component{
 			{module: "etcd", pkg: ".", names: []string{"etcd"}, takes: "one minute"},
-			{module: "kube", pkg: ".", names: []string{"kube", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubelet", "kubectl", "load-balancer"}, takes: "nine minutes"},
+			{module: "kube", pkg: ".", names: []string{"kube", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubelet", "kubectl", "load-balancer"}, takes: "nine minutes", variables: versions()},
 		}
 	case Node:
 		set := components(API)
@@ -68,6 +70,16 @@ func components(set string) []component {
 		return set
 	}
 	return nil
+}
+
+// versions have Kubernetes say what it is: charts ask for that.
+func versions() map[string]string {
+	number := strings.Split(strings.TrimPrefix(Version, "v"), ".")
+	variables := map[string]string{}
+	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
+		variables[pkg+".gitVersion"], variables[pkg+".gitMajor"], variables[pkg+".gitMinor"] = Version, number[0], number[1]
+	}
+	return variables
 }
 
 // Tools compiles the components of these sets, unless the cache holds them, and
