@@ -24,6 +24,8 @@ type Loop struct {
 	Fleets []FleetConfig
 	// Published is Input.Published of package policy.
 	Published []string
+	// Provisioned is Input.Provisioned.
+	Provisioned bool
 	Logger    *slog.Logger
 	// RetryEvery is how often what was rejected is tried again; 0 means 15 s.
 	RetryEvery time.Duration
@@ -133,7 +135,7 @@ func (l *Loop) retryEvery() time.Duration { return cmp.Or(l.RetryEvery, retryEve
 func (l *Loop) apply(update folder.Update) {
 	started := time.Now()
 	input := update.Input
-	input.FleetOf, input.Published = fleetOf(l.Fleets, input.Objects), l.Published
+	input.FleetOf, input.Published, input.Provisioned = fleetOf(l.Fleets, input.Objects), l.Published, l.Provisioned
 	plan, problems := l.resolver.Resolve(input)
 	if found := slices.Concat(update.Problems, fleetless(input.FleetOf, input.Objects)); len(found) > 0 {
 		problems = slices.Concat(found, problems)

@@ -37,7 +37,7 @@ func Run(ctx context.Context, cfg *Config, runtime *daemon.Runtime) error {
 	}
 	adsServer := ads.NewServer(Access(cfg.fleets(), certs.PeerID("extauthz"), certs.PeerID("ratelimit")), runtime.Logger, runtime.Registry)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server.GRPC(), adsServer)
-	loop := &Loop{Server: adsServer, Options: cfg.options(), Fleets: cfg.fleets(), Published: cfg.published(), Logger: runtime.Logger}
+	loop := &Loop{Server: adsServer, Options: cfg.options(), Fleets: cfg.fleets(), Published: cfg.published(), Provisioned: cfg.Sources.Kubernetes.Provision.Enabled, Logger: runtime.Logger}
 	runtime.Admin.HandleFunc("GET /status", loop.ServeStatus)
 	runtime.SetReady("plan", errors.New("the policy has not been read yet"))
 	ended := make(chan error, 3)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
+	"net"
 	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -150,6 +151,13 @@ func (s *proxySet) service(ports []corev1.ServicePort) *corev1.Service {
 		// The node that a client's connection comes to serves it, so that the client's
 		// address is seen.
 		spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	}
+	for _, address := range s.spec.Spec.Addresses {
+		// Deprecated, and what load balancers go by all the same.
+		if spec.Type == corev1.ServiceTypeLoadBalancer && net.ParseIP(address.Value) != nil {
+			spec.LoadBalancerIP = address.Value
+			break
+		}
 	}
 	return &corev1.Service{TypeMeta: kindOf("", "v1", "Service"), ObjectMeta: s.meta(), Spec: spec}
 }

@@ -237,12 +237,22 @@ func (c *composer) parentsOf(value *unstructured.Unstructured) []policy.ParentSt
 	return parents
 }
 
-// withoutAddress has a Gateway not be programmed while nobody can reach it.
-func withoutAddress(conditions []policy.Condition) {
+// unreached has a Gateway not be programmed while nobody can reach it, at all or
+// where it wants to be.
+func unreached(conditions []policy.Condition, has []gatewayv1.GatewayStatusAddress, wanted []string) {
+	reason, message := gatewayv1.GatewayReasonAddressNotAssigned, "its Service has no address yet"
+	if len(has) > 0 {
+		missing := slices.DeleteFunc(slices.Clone(wanted), func(value string) bool {
+			return slices.ContainsFunc(has, func(a gatewayv1.GatewayStatusAddress) bool { return a.Value == value })
+		})
+		if len(missing) == 0 {
+			return
+		}
+		reason, message = gatewayv1.GatewayReasonAddressNotUsable, "its Service was not given "+strings.Join(missing, ", ")
+	}
 	for i := range conditions {
 		if c := &conditions[i]; c.Type == conditionProgrammed && c.Status == metav1.ConditionTrue {
-			c.Status, c.Reason = metav1.ConditionFalse, string(gatewayv1.GatewayReasonAddressNotAssigned)
-			c.Message = "its Service has no address yet"
+			c.Status, c.Reason, c.Message = metav1.ConditionFalse, string(reason), message
 		}
 	}
 }
@@ -257,8 +267,8 @@ func (c *composer) object(view *statusView, status *policy.ObjectStatus) {
 	}
 	progress := c.verdict.progressOf(status.Object, c.verdict.fleetsOf(status), c.now)
 	conditions = c.programmed(conditions, view.Conditions, conditionProgrammed, progress)
-	if c.placed && len(c.addresses) == 0 {
-		withoutAddress(conditions)
+	if c.placed {
+		unreached(conditions, c.addresses, status.Addresses)
 	}
 	view.Conditions = c.merge(view.Conditions, conditions)
 	if status.Object.Kind == kindGateway {
