@@ -44,6 +44,7 @@ func Decide(ctx context.Context, now time.Time, rules *Rules, request *Request) 
 	}
 	decision.identified = true
 	attempt.authorize(&decision, view{path: path, query: query, host: host})
+	decision.LimitClaims = limitClaims(decision.Identity.Claims, route.source.GetLimitClaims())
 	if decision.Allowed && route.upstream != nil {
 		attempt.announce(&decision)
 	}

@@ -59,6 +59,8 @@ type Decision struct {
 	Authenticator string
 	// Identity is the verified caller; zero when anonymous or not verified.
 	Identity Identity
+	// LimitClaims are the claims that limits of the route read, by path; nil without.
+	LimitClaims map[string]string
 	// Challenge is the value of WWW-Authenticate, empty when none applies.
 	Challenge string
 	// ResponseHeaders are added to the client's answer, whatever the outcome.

@@ -133,6 +133,27 @@ func claim(claims *structpb.Struct, path string) *structpb.Value {
 	}
 }
 
+// limitClaims are the claims at the paths that are texts, numbers and truth
+// values, by path.
+func limitClaims(claims *structpb.Struct, paths []string) (found map[string]string) {
+	for _, path := range paths {
+		value := claim(claims, path)
+		if _, list := value.GetKind().(*structpb.Value_ListValue); list {
+			continue
+		}
+		if text, ok := claimText(value); ok && len(text) <= maxLimitClaimBytes {
+			if found == nil {
+				found = make(map[string]string, len(paths))
+			}
+			found[path] = text
+		}
+	}
+	return found
+}
+
+// maxLimitClaimBytes bounds a claim that limits read.
+const maxLimitClaimBytes = 256
+
 // roles are the texts that are found at the paths: a text is one role, a list
 // several.
 func roles(claims *structpb.Struct, paths []string) []string {

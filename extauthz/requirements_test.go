@@ -1,6 +1,7 @@
 package extauthz_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -93,6 +94,20 @@ func TestRoleClaims(t *testing.T) {
 		"realm_access": map[string]any{"roles": []any{"a", 1}}, "https://example.com/roles": []any{"b"}, "extra": "c", "roles": "d",
 	}))
 	require.True(t, decide(t, rulesOf(t, route), request("authorization: Bearer "+token)).Allowed)
+}
+
+// Limits are told the claims that they read and no others, as texts.
+func TestLimitClaims(t *testing.T) {
+	ring := authtest.NewRing(t)
+	route := jwtRoute(t, ring)
+	route.LimitClaims = []string{"plan.name", "rpm", "batch", "absent", "list", "object", "long"}
+	token := ring.EC.Token(t, nil, authtest.Claims(map[string]any{
+		"plan": map[string]any{"name": "big", "secret": "x"}, "rpm": 1000000, "batch": true, "list": []any{"a"}, "object": map[string]any{"a": 1},
+		"long": strings.Repeat("x", 257), "other": "y",
+	}))
+	got := decide(t, rulesOf(t, route), request("authorization: Bearer "+token))
+	require.True(t, got.Allowed)
+	require.Equal(t, map[string]string{"plan.name": "big", "rpm": "1000000", "batch": "true"}, got.LimitClaims)
 }
 
 func TestRequirementsThatDoNotCompile(t *testing.T) {

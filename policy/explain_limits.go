@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+	"weir.dev/policy/v1alpha1"
 )
 
 func limitText(requests, burst uint32, rule *limitRule) string {
@@ -36,6 +37,12 @@ func tierText(tier *rulesv1.TierLimit, rule *limitRule) string {
 	return limitText(tier.GetRequests(), tier.GetBurst(), rule)
 }
 
+// factText is a fact of the caller in words: "claim plan".
+func factText(fact string) string {
+	kind, name, _ := strings.Cut(fact, ".")
+	return kind + " " + name
+}
+
 // limitDetails are the settings that few limits have.
 func limitDetails(limit *Limit, rule *limitRule) string {
 	var text strings.Builder
@@ -44,10 +51,16 @@ func limitDetails(limit *Limit, rule *limitRule) string {
 		if limit.CostHeader != "" {
 			fmt.Fprintf(&text, ", or more by its header %s", limit.CostHeader)
 		}
+		if cost.GetExpression() != "" {
+			fmt.Fprintf(&text, ", or more by %s", cost.GetExpression())
+		}
+		if limit.SettleField != "" {
+			fmt.Fprintf(&text, ", and in the end what the response's body says at %s", limit.SettleField)
+		}
 		if limit.SettleHeader != "" {
 			fmt.Fprintf(&text, ", and in the end what the response's header %s says", limit.SettleHeader)
 		}
-		if limit.CostHeader != "" || limit.SettleHeader != "" {
+		if limit.CostHeader != "" || limit.Settles() || cost.GetExpression() != "" {
 			fmt.Fprintf(&text, ", at most %d", cost.GetMax())
 		}
 	}
@@ -55,7 +68,18 @@ func limitDetails(limit *Limit, rule *limitRule) string {
 		fmt.Fprintf(&text, "; %d%% kept for tier %s", reserve.GetPercent(), reserve.GetTier())
 	}
 	if limit.Override != "" {
-		fmt.Fprintf(&text, "; or as the caller's attribute %s says, at most %d", limit.Override, rule.GetMaxOverride())
+		fmt.Fprintf(&text, "; or as the caller's %s says, at most %d", factText(limit.Override), rule.GetMaxOverride())
+	}
+	if limit.TierFrom != "" {
+		fmt.Fprintf(&text, "; the tier is what the caller's %s says", factText(limit.TierFrom))
+	}
+	if limit.Quota {
+		text.WriteString("; decided by the proxy from quotas, and without one ")
+		if limit.FailureMode == v1alpha1.FailureModeClosed {
+			text.WriteString("refused")
+		} else {
+			text.WriteString("passed, and charged afterwards")
+		}
 	}
 	if rule.GetLocalShare() {
 		text.WriteString("; without the counters each replica admits its share")

@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"weir.dev/kit/authzexpr"
+	"weir.dev/kit/limitexpr"
 	"weir.dev/policy/v1alpha1"
 )
 
@@ -47,6 +48,7 @@ type Document struct {
 // Parser parses documents. Safe for concurrent use.
 type Parser struct {
 	expressions *authzexpr.Environment
+	limits      *limitexpr.Environment
 	kinds       map[[2]string]func() metav1.Object
 }
 
@@ -57,7 +59,11 @@ func NewParser() (*Parser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Parser{expressions: environment, kinds: kinds()}, nil
+	limits, err := limitexpr.NewEnvironment()
+	if err != nil {
+		return nil, err
+	}
+	return &Parser{expressions: environment, limits: limits, kinds: kinds()}, nil
 }
 
 // Parse reads every document of a YAML (or JSON) file. Documents are

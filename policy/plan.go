@@ -4,6 +4,7 @@ import (
 	"time"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+	"weir.dev/kit/limitexpr"
 	"weir.dev/policy/v1alpha1"
 )
 
@@ -273,13 +274,21 @@ type Limit struct {
 	FailureMode v1alpha1.FailureMode
 	// ByClass sends the caller's tier along, by which parts of the limit are kept.
 	ByClass bool
-	// Override is the caller's attribute that says the number of requests; empty
-	// for none.
+	// Override is the fact of the caller that says the number of requests, and
+	// TierFrom the one that says its tier: "attribute.NAME" of the Consumer or
+	// "claim.PATH" of the token; empty for none.
 	Override string
+	TierFrom string
 	// CostHeader of the request and SettleHeader of the response say costs; in
 	// lower case, empty for none.
 	CostHeader   string
 	SettleHeader string
+	// CostInputs are what the cost's expression reads, and SettleField is where the
+	// response's body says it; empty for none.
+	CostInputs  []limitexpr.Input
+	SettleField string
+	// Quota says that Envoy decides from what it is assigned.
+	Quota bool
 	// Ends tells the limiter when the response is over, as a SettleHeader does.
 	Ends bool
 	// Group is what requests are counted together by type Route: the id of the

@@ -67,6 +67,8 @@ const (
 	CodeTimeZone         Code = "WEIR2500"
 	CodeLimitFields      Code = "WEIR2501"
 	CodeLimitReplicas    Code = "WEIR2540"
+	CodeLimitQuota       Code = "WEIR2550"
+	CodeLimitExpression  Code = "WEIR2551"
 	CodeDiscovery        Code = "WEIR2401"
 	CodeSameTokens       Code = "WEIR2402"
 	CodeClientKey        Code = "WEIR2403"
@@ -168,6 +170,8 @@ func Explanations() map[Code]string {
 		CodeTimeZone:         "A limit's calendar is in a time zone that the IANA database doesn't know. Write a name such as Europe/Berlin or UTC.",
 		CodeLimitFields:      "Two fields of a limit exclude each other, or one of them lacks the other that it is for. The message says which; remove one, or add what it needs.",
 		CodeLimitReplicas:    "The limit asks that replicas of the limiter decide by themselves, and something else in it needs the counters that all share. The message says what; remove either.",
+		CodeLimitQuota:       "The limit is decided by Envoys from quotas (mode: Quota), and something else in it needs the limiter at each request. The message says what; remove it, or the mode.",
+		CodeLimitExpression:  "The expression of a cost is not one. The message has line and column, and says what can be read of a request.",
 		CodeDiscovery:        "An issuer's discovery document is found by the issuer's own URL, and this issuer is no https URL. Write the document's URI, or give the keys by remote or configMapRef.",
 		CodeSameTokens:       "An earlier way of the policy takes the tokens that this one is for, so this one never gets any. Join the two, or have the policy target other routes.",
 		CodeClientKey:        "A client proves itself by a signature, and the Secret holds no private key that it can sign with. Write an RSA (2048 bits and more), ECDSA (P-256, P-384) or Ed25519 key in PEM, without a password.",

@@ -9,6 +9,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"weir.dev/kit/limitexpr"
 	"weir.dev/policy/v1alpha1"
 )
 
@@ -86,8 +87,10 @@ func Resolve(input Input) (*Plan, Problems) {
 
 type resolver struct {
 	objects []*Object
-	byRef   map[ObjectRef]*Object
-	classes map[string]bool
+	// limitExpressions is nil until a limit has one.
+	limitExpressions *limitexpr.Environment
+	byRef            map[ObjectRef]*Object
+	classes          map[string]bool
 	// states are the backends looked up, variants those with settings of their
 	// own, by id.
 	states         map[string]*backendState

@@ -65,7 +65,7 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 	case compiled.policy != "":
 		r.addAuthRoute(compiled.around(rule, &authRoute{
 			RouteId: routeID, Policy: compiled.policy, Realm: "weir", Authenticators: compiled.authenticators, Rules: compiled.rules,
-			Audit: compiled.audit, Candidates: compiled.candidates(rule), KeepCredentials: compiled.open,
+			Audit: compiled.audit, Candidates: compiled.candidates(rule), KeepCredentials: compiled.open, LimitClaims: limitClaims(set.limits),
 		}))
 		auth := compiled.auth
 		auth.RouteID = routeID

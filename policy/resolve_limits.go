@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+	"weir.dev/kit/limitexpr"
 	"weir.dev/policy/v1alpha1"
 )
 
@@ -18,26 +19,15 @@ type limitRule = rulesv1.RateLimitRule
 // limitsOf are the limits in effect. Routes share them, but for what is counted by
 // route.
 func (r *resolver) limitsOf(set *policySet, rule *ruleSource) []Limit {
-	pieces := set.kinds[kindLimits].pieces
 	if set.limits == nil {
-		for _, won := range pieces {
+		for _, won := range set.kinds[kindLimits].pieces {
 			spec, ok := won.value.(*v1alpha1.Limit)
 			if !ok {
 				continue
 			}
-			limit := Limit{
-				Rule: r.limitRule(won.from.object, spec), By: spec.By, ByTier: len(spec.Tiers) > 0,
-				ByClass: len(spec.Reserves) > 0, Ends: spec.Algorithm == v1alpha1.AlgorithmConcurrency,
-				FailureMode: cmp.Or(spec.FailureMode, v1alpha1.FailureModeOpen), Origin: won.origin,
+			for _, window := range windowsOf(spec) {
+				set.limits = append(set.limits, r.limit(won, &window))
 			}
-			if spec.Override != nil {
-				limit.Override = spec.Override.Attribute
-			}
-			if spec.Cost != nil {
-				limit.CostHeader = strings.ToLower(spec.Cost.RequestHeader)
-				limit.SettleHeader = strings.ToLower(spec.Cost.ResponseHeader)
-			}
-			set.limits = append(set.limits, limit)
 		}
 	}
 	byRoute := func(by v1alpha1.CountBy) bool { return by.Type == v1alpha1.CountByRoute }
@@ -53,13 +43,82 @@ func (r *resolver) limitsOf(set *policySet, rule *ruleSource) []Limit {
 	return limits
 }
 
+func (r *resolver) limit(won wonPiece, spec *v1alpha1.Limit) Limit {
+	limit := Limit{
+		Rule: r.limitRule(won.from.object, spec), By: spec.By, ByTier: len(spec.Tiers) > 0,
+		ByClass: len(spec.Reserves) > 0, Ends: spec.Algorithm == v1alpha1.AlgorithmConcurrency,
+		FailureMode: cmp.Or(spec.FailureMode, v1alpha1.FailureModeOpen), Origin: won.origin,
+		Quota: spec.Mode == v1alpha1.LimitModeQuota, TierFrom: factOf(spec.TierFrom),
+	}
+	if spec.Override != nil {
+		limit.Override = factOf(&spec.Override.LimitSource)
+	}
+	if spec.Cost != nil {
+		limit.CostHeader = strings.ToLower(spec.Cost.RequestHeader)
+		limit.SettleHeader = strings.ToLower(spec.Cost.ResponseHeader)
+		limit.CostInputs, limit.SettleField = r.costInputs(spec.Cost.Expression), spec.Cost.ResponseField
+	}
+	return limit
+}
+
+// Settles reports whether the response says what a request cost.
+func (l *Limit) Settles() bool { return l.SettleHeader != "" || l.SettleField != "" }
+
+// factOf names a fact of the caller, empty for none.
+func factOf(source *v1alpha1.LimitSource) string {
+	switch {
+	case source == nil:
+		return ""
+	case source.Claim != "":
+		return limitexpr.Input{Kind: limitexpr.Claim, Name: source.Claim}.String()
+	}
+	return limitexpr.Input{Kind: limitexpr.Attribute, Name: source.Attribute}.String()
+}
+
+// costInputs is what an expression reads; it compiled before.
+func (r *resolver) costInputs(expression string) []limitexpr.Input {
+	if expression == "" {
+		return nil
+	}
+	if r.limitExpressions == nil {
+		environment, err := limitexpr.NewEnvironment()
+		if err != nil { // the parser has made one, too
+			return nil
+		}
+		r.limitExpressions = environment
+	}
+	program, err := r.limitExpressions.Compile(expression)
+	if err != nil {
+		return nil
+	}
+	return program.Inputs()
+}
+
+// limitClaims are the paths of claims that limits read.
+func limitClaims(limits []Limit) (claims []string) {
+	add := func(fact string) {
+		if path, ok := strings.CutPrefix(fact, string(limitexpr.Claim)+"."); ok {
+			claims = append(claims, path)
+		}
+	}
+	for i := range limits {
+		add(limits[i].Override)
+		add(limits[i].TierFrom)
+		for _, input := range limits[i].CostInputs {
+			add(input.String())
+		}
+	}
+	slices.Sort(claims)
+	return slices.Compact(claims)
+}
+
 func (r *resolver) limitRule(object *Object, spec *v1alpha1.Limit) string {
 	id := object.Ref.Namespace + "/" + object.Ref.Name + "/" + spec.Name
 	if _, ok := r.limitRules[id]; ok {
 		return id
 	}
 	rule := &limitRule{
-		Id: id, Algorithm: ruleAlgorithm(spec.Algorithm), Requests: spec.Requests, Burst: spec.Burst,
+		Id: id, Algorithm: ruleAlgorithm(spec.Algorithm), Requests: deref(spec.Requests, 0), Burst: spec.Burst,
 		FailureMode: rulesv1.FailureMode_FAILURE_MODE_OPEN, Shadow: spec.Shadow, CountRefused: spec.CountRefused,
 		Cost: ruleCost(spec.Cost), LocalShare: spec.LocalShare, Leased: spec.Leased,
 	}
@@ -88,11 +147,7 @@ func (r *resolver) limitRule(object *Object, spec *v1alpha1.Limit) string {
 		if rule.Tiers == nil {
 			rule.Tiers = map[string]*rulesv1.TierLimit{}
 		}
-		numbers := &rulesv1.TierLimit{Burst: limit.Burst, Unlimited: limit.Unlimited}
-		if limit.Requests != nil {
-			numbers.Requests = *limit.Requests
-		}
-		rule.Tiers[tier] = numbers
+		rule.Tiers[tier] = &rulesv1.TierLimit{Requests: deref(limit.Requests, 0), Burst: limit.Burst, Unlimited: limit.Unlimited}
 	}
 	rule.Digest = digestMessage(rule)
 	r.limitRules[id] = rule
@@ -128,7 +183,7 @@ func ruleCost(spec *v1alpha1.LimitCost) *rulesv1.LimitCost {
 	if spec == nil {
 		return nil
 	}
-	cost := &rulesv1.LimitCost{Number: 1, Settles: spec.ResponseHeader != ""}
+	cost := &rulesv1.LimitCost{Number: 1, Settles: spec.ResponseHeader+spec.ResponseField != "", Expression: spec.Expression}
 	if spec.Number != nil {
 		cost.Number = *spec.Number
 	}

@@ -74,11 +74,12 @@ func (r *resolver) build(rule *ruleSource, l *listener) (routes []Route, open bo
 	if base.Redirect == nil {
 		r.backends(&base, rule, l, traffic)
 	}
+	base.Limits = r.limitsOf(set, rule)
 	base.Auth, open = r.authFor(rule, set, base.ID+"~"+rule.version())
 	if base.CORS == nil {
 		base.CORS = r.corsOf(set)
 	}
-	base.Limits, base.Policies, base.Extensions = r.limitsOf(set, rule), set.uses, r.extensionsOf(set)
+	base.Policies, base.Extensions = set.uses, r.extensionsOf(set)
 	base.Security = r.routeSecurity(set, l)
 	routes = make([]Route, len(rule.matches))
 	for i, match := range rule.matches {

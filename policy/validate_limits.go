@@ -18,32 +18,51 @@ func (c *checker) limit(field string, limit *v1alpha1.Limit) {
 	oneOf(c, field+".algorithm", limit.Algorithm, true, v1alpha1.AlgorithmFixedWindow, v1alpha1.AlgorithmGCRA,
 		v1alpha1.AlgorithmSlidingWindow, v1alpha1.AlgorithmConcurrency)
 	oneOf(c, field+".failureMode", limit.FailureMode, true, v1alpha1.FailureModeOpen, v1alpha1.FailureModeClosed)
-	c.limitWindow(field, limit)
-	if limit.Burst != 0 && limit.Algorithm != v1alpha1.AlgorithmGCRA {
-		c.fail(CodeInvalid, field+".burst", "needs algorithm GCRA")
+	if len(limit.Windows) > 0 {
+		c.limitWindows(field, limit)
+	} else {
+		c.limitNumbers(field, limit)
 	}
+	c.limitMode(field, limit)
 	if limit.CountRefused && limit.Algorithm == v1alpha1.AlgorithmConcurrency {
 		c.fail(CodeLimitFields, field+".countRefused", "a refused request takes no place, so this is not for algorithm Concurrency")
 	}
 	c.limitReplicas(field, limit)
 	c.limitBy(field, limit.By)
 	c.limitHeaders(field+".headers", limit.Headers)
-	c.limitTiers(field, limit)
 	c.limitCost(field+".cost", limit)
 	c.limitReserves(field, limit)
 	if override := limit.Override; override != nil {
-		c.attributeName(field+".override.attribute", override.Attribute)
+		c.limitSource(field+".override", &override.LimitSource)
 		if override.Max == 0 {
 			c.required(field + ".override.max")
 		}
 	}
+	if limit.TierFrom != nil {
+		c.limitSource(field+".tierFrom", limit.TierFrom)
+		if len(limit.Tiers)+len(limit.Reserves)+len(limit.Windows) == 0 {
+			c.fail(CodeLimitFields, field+".tierFrom", "needs tiers or reserves")
+		}
+	}
+}
+
+// limitNumbers checks what a limit of one window says, as do the windows of others.
+func (c *checker) limitNumbers(field string, limit *v1alpha1.Limit) {
+	if limit.Requests == nil {
+		c.required(field + ".requests")
+	}
+	c.limitWindow(field, limit)
+	if limit.Burst != 0 && limit.Algorithm != v1alpha1.AlgorithmGCRA {
+		c.fail(CodeInvalid, field+".burst", "needs algorithm GCRA")
+	}
+	c.limitTiers(field, limit)
 }
 
 // limitReplicas checks what replicas of the limiter may decide by themselves.
 func (c *checker) limitReplicas(field string, limit *v1alpha1.Limit) {
-	settles := limit.Cost != nil && limit.Cost.ResponseHeader != ""
+	settles := settles(limit)
 	if limit.LocalShare && (limit.Algorithm == v1alpha1.AlgorithmConcurrency || settles) {
-		c.fail(CodeLimitReplicas, field+".localShare", "is not for algorithm Concurrency nor for a cost with responseHeader: what one replica counts by itself can't be given back to the others")
+		c.fail(CodeLimitReplicas, field+".localShare", "is not for algorithm Concurrency nor for costs that the response says: what one replica counts by itself can't be given back to the others")
 	}
 	if !limit.Leased {
 		return
@@ -52,7 +71,7 @@ func (c *checker) limitReplicas(field string, limit *v1alpha1.Limit) {
 	case limit.Algorithm == v1alpha1.AlgorithmConcurrency, limit.Algorithm == v1alpha1.AlgorithmSlidingWindow, limit.Calendar != "":
 		c.fail(CodeLimitReplicas, field+".leased", "needs algorithm FixedWindow or GCRA, and no calendar")
 	case settles, limit.CountRefused, len(limit.Reserves) > 0:
-		c.fail(CodeLimitReplicas, field+".leased", "is not for a cost with responseHeader, nor with countRefused or reserves: those need the shared counter for each request")
+		c.fail(CodeLimitReplicas, field+".leased", "is not for costs that the response says, nor with countRefused or reserves: those need the shared counter for each request")
 	}
 }
 
@@ -121,31 +140,27 @@ func (c *checker) limitCost(field string, limit *v1alpha1.Limit) {
 	if cost == nil {
 		return
 	}
-	header := false
-	for _, named := range [...]struct{ at, name string }{
-		{field + ".requestHeader", cost.RequestHeader}, {field + ".responseHeader", cost.ResponseHeader},
-	} {
-		if named.name != "" {
-			c.header(named.at, named.name)
-			header = true
-		}
-	}
+	said := c.costSources(field, cost)
 	c.within(field+".number", cost.Number, 0, maxCost)
 	switch {
-	case header && cost.Max == 0:
+	case said && cost.Max == 0:
 		c.required(field + ".max")
 	case cost.Max > maxCost:
 		c.fail(CodeInvalid, field+".max", "%d is more than %d", cost.Max, maxCost)
-	case !header && cost.Max != 0:
-		c.fail(CodeLimitFields, field+".max", "bounds what a header says, and there is none")
-	case header && cost.Number != nil && *cost.Number > cost.Max:
+	case !said && cost.Max != 0:
+		c.fail(CodeLimitFields, field+".max", "bounds what a header, an expression or a body says, and there is none")
+	case said && cost.Number != nil && *cost.Number > cost.Max:
 		c.fail(CodeInvalid, field+".number", "%d is more than max, %d", *cost.Number, cost.Max)
 	}
-	if cost.ResponseHeader == "" && cost.Number != nil && *cost.Number == 0 && cost.RequestHeader == "" {
-		c.fail(CodeLimitFields, field+".number", "0 limits nothing without a header that says more")
+	if !said && cost.Number != nil && *cost.Number == 0 {
+		c.fail(CodeLimitFields, field+".number", "0 limits nothing without something that says more")
 	}
-	if cost.ResponseHeader != "" && limit.Algorithm == v1alpha1.AlgorithmConcurrency {
-		c.fail(CodeLimitFields, field+".responseHeader", "places are given back whole, so this is not for algorithm Concurrency")
+	if settles(limit) && limit.Algorithm == v1alpha1.AlgorithmConcurrency {
+		at := field + ".responseHeader"
+		if cost.ResponseField != "" {
+			at = field + ".responseField"
+		}
+		c.fail(CodeLimitFields, at, "places are given back whole, so this is not for algorithm Concurrency")
 	}
 }
 

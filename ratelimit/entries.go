@@ -1,9 +1,12 @@
 package ratelimit
 
 import (
+	"context"
 	"math/bits"
 	"strconv"
 	"strings"
+
+	"weir.dev/kit/limitexpr"
 )
 
 // Entries that say something of the request and are not counted by: their names
@@ -19,12 +22,17 @@ const (
 	// EntryTicket says that the request is over and what was charged for it: it
 	// is the Ticket of its Status.
 	EntryTicket = "weir.ticket"
+	// EntryInput begins the names of entries that a Cost's Expression reads; what
+	// follows is limitexpr.Input.String.
+	EntryInput = "weir.in."
 )
 
 // hints are what the reserved entries of a descriptor say; empty for those that
 // it lacks.
 type hints struct {
 	tier, class, requests, cost, ticket string
+	// inputs are all entries where one of them begins with EntryInput; else nil.
+	inputs []Entry
 }
 
 // readEntries separates what is counted by from what is said of the request. The
@@ -43,6 +51,10 @@ func readEntries(entries []Entry) (counted []Entry, said hints) {
 			said.ticket = entry.Value
 		case tierEntry:
 			said.tier = entry.Value
+		default:
+			if said.inputs == nil && strings.HasPrefix(entry.Name, EntryInput) {
+				said.inputs = entries
+			}
 		}
 		if !strings.HasPrefix(entry.Name, reservedPrefix) {
 			apart = apart || n < i
@@ -85,6 +97,9 @@ func (r *Rule) costOf(hits uint64, said hints) uint64 {
 	if said.cost != "" {
 		cost = max(cost, r.Cost.parse(said.cost))
 	}
+	if r.Cost.Expression != nil {
+		cost = max(cost, r.Cost.expressed(said.inputs))
+	}
 	high, low := bits.Mul64(hits, cost)
 	if high > 0 {
 		return MaxCost
@@ -95,6 +110,24 @@ func (r *Rule) costOf(hits uint64, said hints) uint64 {
 // parse reads a cost; what is no number costs the most.
 func (c Cost) parse(text string) uint64 {
 	cost, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return c.Max
+	}
+	return min(cost, c.Max)
+}
+
+// expressed evaluates the cost's expression; what has no value costs the most.
+func (c Cost) expressed(entries []Entry) uint64 {
+	inputs := make(map[string]string, limitexpr.MaxInputs)
+	for _, entry := range entries {
+		if name, ok := strings.CutPrefix(entry.Name, EntryInput); ok {
+			if name == string(limitexpr.Path) {
+				entry.Value, _, _ = strings.Cut(entry.Value, "?")
+			}
+			inputs[name] = entry.Value
+		}
+	}
+	cost, err := c.Expression.Eval(context.Background(), inputs) // bounded by its own work limit
 	if err != nil {
 		return c.Max
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"weir.dev/kit/limitexpr"
 	"weir.dev/ratelimit"
 )
 
@@ -235,4 +236,39 @@ func TestCostsOfHits(t *testing.T) {
 	require.EqualValues(t, 80, only(decide(t, limiter, hits(3))).Decision.Remaining, "each costs")
 	require.EqualValues(t, 80, only(decide(t, limiter, hits(0))).Decision.Remaining)
 	require.False(t, decide(t, limiter, hits(math.MaxUint64)).Allowed, "and no product wraps")
+}
+
+// An expression's cost is charged if it is more than the number, and never more
+// than the most; what it reads is not counted by.
+func TestCostsByExpression(t *testing.T) {
+	environment, err := limitexpr.NewEnvironment()
+	require.NoError(t, err)
+	program, err := environment.Compile(`int(request.param("n")) * (identity.claim("plan") == "big" ? 10 : 1) + (request.path == "/deep" ? 7 : 0)`)
+	require.NoError(t, err)
+	limiter, _ := newLimiter(t, rule("r", func(r *ratelimit.Rule) {
+		r.Limit = ratelimit.Limit{Algorithm: ratelimit.FixedWindow, Requests: 1000, Window: time.Hour}
+		r.Cost = ratelimit.Cost{Number: 2, Max: 60, Expression: program}
+	}))
+	left := uint32(1000)
+	for _, test := range []struct {
+		entries []string
+		hits    uint64
+		cost    uint32
+	}{
+		{[]string{"weir.in.param.n", "5"}, 1, 5},
+		{[]string{"weir.in.param.n", "5"}, 3, 15},
+		{[]string{"weir.in.param.n", "1"}, 1, 2},
+		{[]string{"weir.in.param.n", "3", "weir.in.claim.plan", "big"}, 1, 30},
+		{[]string{"weir.in.param.n", "3", "weir.in.path", "/deep?n=3"}, 1, 10},
+		{[]string{"weir.in.param.n", "500"}, 1, 60},
+		{[]string{"weir.in.param.n", "many"}, 1, 60},
+		{nil, 1, 60},
+		{[]string{"weir.in.nothing", "x"}, 1, 60},
+		{[]string{"weir.in.param.n", "3", ratelimit.EntryCost, "8"}, 1, 8},
+	} {
+		d := ask("r", append([]string{"consumer", "a"}, test.entries...)...)
+		d.Cost = test.hits
+		left -= test.cost
+		require.Equal(t, left, only(decide(t, limiter, d)).Decision.Remaining, "%v", test.entries)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weir.dev/kit/config"
+	"weir.dev/kit/limitexpr"
 )
 
 // Bounds of a rule. They keep every intermediate result of the algorithms
@@ -165,6 +166,10 @@ type Cost struct {
 	Max uint64
 	// Settles says that what was charged is replaced at the response's end.
 	Settles bool
+	// Expression is charged at the request per hit where it says more than Number;
+	// it reads entries that begin with EntryInput. Where it has no value, the request
+	// costs Max. nil for none.
+	Expression *limitexpr.Program
 }
 
 // Reserve keeps a part of a limit for a tier and those before it in the list.

@@ -27,6 +27,7 @@ import (
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	headertometadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_to_metadata/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
+	setfilterstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
 	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	localv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/custom_response/local_response_policy/v3"
@@ -56,6 +57,8 @@ const (
 	filterResponse   = "envoy.filters.http.custom_response"
 	filterSession    = "envoy.filters.http.stateful_session"
 	filterCosts      = "envoy.filters.http.header_to_metadata"
+	filterJSONCosts  = "envoy.filters.http.json_to_metadata"
+	filterEventCosts = "envoy.filters.http.sse_to_metadata"
 )
 
 // place is where in the chain a filter of the routes stands.
@@ -66,6 +69,7 @@ type place int
 const (
 	placeFirst  place = iota // before CORS
 	placeREST                // before gRPC-web
+	placeQuotas              // after authorization, before limits
 	placeLimits              // after authorization and limits
 	placeLast                // before the router
 )
@@ -117,8 +121,8 @@ func (c *compiler) needs(route *policy.Route, needed map[string]routeFilter) {
 	if route.Session != nil {
 		add(placeLast, 8, filterSession, func() proto.Message { return &sessionv3.StatefulSession{} }, false)
 	}
-	if c.options.RateLimitAddress != "" && costHeaders(route) != nil {
-		add(placeLimits, 5, filterCosts, func() proto.Message { return &headertometadatav3.Config{} }, false)
+	if c.options.RateLimitAddress != "" {
+		limitsNeed(route, add)
 	}
 	traffic := route.Traffic
 	if traffic == nil {
@@ -153,6 +157,43 @@ func (c *compiler) needs(route *policy.Route, needed map[string]routeFilter) {
 	}
 }
 
+// limitsNeed adds what a route's limits need beside the filter that asks for them.
+func limitsNeed(route *policy.Route, add func(place, int, string, func() proto.Message, bool)) {
+	if costHeaders(route) != nil {
+		add(placeLimits, 5, filterCosts, func() proto.Message { return &headertometadatav3.Config{} }, false)
+	}
+	if fields := costFields(route); fields != nil {
+		add(placeLimits, 6, instance(filterJSONCosts, fields), func() proto.Message { return jsonCosts(fields) }, true)
+		add(placeLimits, 7, instance(filterEventCosts, fields), func() proto.Message { return eventCosts(fields) }, true)
+	}
+	limits := quotas(route)
+	if len(limits) > 0 {
+		add(placeQuotas, 0, filterQuotaValues, func() proto.Message { return &setfilterstatev3.Config{} }, false)
+	}
+	for n, limit := range limits {
+		name, config := quotaFilter(n, limit)
+		add(placeQuotas, 1+n, name, func() proto.Message { return config }, true)
+	}
+}
+
+// limitConfigs adds what those filters do on a route.
+func limitConfigs(route *policy.Route, configs map[string]*anypb.Any) {
+	if headers := costHeaders(route); headers != nil {
+		configs[filterCosts] = packed(headers)
+	}
+	if fields := costFields(route); fields != nil {
+		configs[instance(filterJSONCosts, fields)], configs[instance(filterEventCosts, fields)] = enabled(), enabled()
+	}
+	limits := quotas(route)
+	if len(limits) > 0 {
+		configs[filterQuotaValues] = packed(quotaValues(limits))
+	}
+	for n, limit := range limits {
+		name, _ := quotaFilter(n, limit)
+		configs[name] = enabled()
+	}
+}
+
 // enabled is the per-route configuration that switches on a filter which is
 // disabled in the chain.
 func enabled() *anypb.Any { return packed(&routev3.FilterConfig{Config: &anypb.Any{}}) }
@@ -166,8 +207,8 @@ func (c *compiler) routeConfigs(route *policy.Route, configs map[string]*anypb.A
 	if route.Session != nil {
 		configs[filterSession] = packed(session(route.Session))
 	}
-	if c.options.RateLimitAddress != "" && costHeaders(route) != nil {
-		configs[filterCosts] = packed(costHeaders(route))
+	if c.options.RateLimitAddress != "" {
+		limitConfigs(route, configs)
 	}
 	traffic := route.Traffic
 	if traffic == nil {

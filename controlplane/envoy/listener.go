@@ -100,6 +100,7 @@ func (c *compiler) httpFilters(port *policy.Port, chain *policy.Chain) []*hcmv3.
 			EnableDynamicMetadataIngestion: wrapperspb.Bool(true),
 		}))
 	}
+	filters = append(filters, ofRoutes[placeQuotas]...)
 	if c.options.RateLimitAddress != "" {
 		filters = append(filters,
 			httpFilter(filterLimitOpen, rateLimitFilter(stageOpen)),

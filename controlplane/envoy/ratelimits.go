@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -9,6 +10,7 @@ import (
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"weir.dev/kit/limitexpr"
 	"weir.dev/policy"
 )
 
@@ -19,6 +21,7 @@ const (
 	entryRequests = "weir.requests"
 	entryCost     = "weir.cost"
 	entryTicket   = "weir.ticket"
+	entryInput    = "weir.in."
 )
 
 // metadataRateLimit is where Envoy keeps what ratelimitd answers, whatever the
@@ -32,12 +35,18 @@ func rateLimits(route *policy.Route) []*routev3.RateLimit {
 	var compiled []*routev3.RateLimit
 	for i := range route.Limits {
 		limit := &route.Limits[i]
+		if limit.Quota {
+			continue
+		}
 		actions := append(countedBy(limit), hints(limit)...)
 		if limit.CostHeader != "" {
 			actions = append(actions, headerEntry(entryCost, limit.CostHeader, true))
 		}
+		for _, input := range limit.CostInputs {
+			actions = append(actions, inputEntry(input))
+		}
 		compiled = append(compiled, &routev3.RateLimit{Stage: wrapperspb.UInt32(stageOf(limit)), Actions: actions})
-		if !limit.Ends && limit.SettleHeader == "" {
+		if !limit.Ends && !limit.Settles() {
 			continue
 		}
 		// Nothing is told of requests that have no ticket, such as refused ones.
@@ -45,8 +54,8 @@ func rateLimits(route *policy.Route) []*routev3.RateLimit {
 		actions = append(actions, metadataEntry(entryTicket, &metadatav3.MetadataKey{
 			Key: metadataRateLimit, Path: append(metadataPath("tickets"), metadataPath(limit.Rule)...),
 		}, false))
-		if limit.SettleHeader != "" {
-			actions = append(actions, metadataEntry(entryCost, metadataKey(metadataCosts, limit.SettleHeader), false))
+		if limit.Settles() {
+			actions = append(actions, metadataEntry(entryCost, metadataKey(metadataCosts, cmp.Or(limit.SettleHeader, bodyCost(limit.SettleField))), false))
 		}
 		compiled = append(compiled, &routev3.RateLimit{Stage: wrapperspb.UInt32(stageOf(limit)), Actions: actions, ApplyOnStreamDone: true})
 	}
@@ -64,7 +73,7 @@ func stageOf(limit *policy.Limit) uint32 {
 func countedBy(limit *policy.Limit) []*routev3.RateLimit_Action {
 	actions := []*routev3.RateLimit_Action{genericKey("weir.limit", limit.Rule)}
 	if limit.ByTier {
-		actions = append(actions, identityKey("tier", "tier", "none"))
+		actions = append(actions, identityKey("tier", tierOf(limit), "none"))
 	}
 	for _, by := range limit.By {
 		switch by.Type {
@@ -85,14 +94,40 @@ func countedBy(limit *policy.Limit) []*routev3.RateLimit_Action {
 	return actions
 }
 
+// tierOf is the field of what extauthz found out that a limit takes for the tier.
+func tierOf(limit *policy.Limit) string { return cmp.Or(limit.TierFrom, "tier") }
+
+// inputEntry sends along what a cost's expression reads, where the request has it.
+func inputEntry(input limitexpr.Input) *routev3.RateLimit_Action {
+	key := entryInput + input.String()
+	switch input.Kind {
+	case limitexpr.Header:
+		return headerEntry(key, input.Name, true)
+	case limitexpr.Param:
+		return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_QueryParameters_{
+			QueryParameters: &routev3.RateLimit_Action_QueryParameters{QueryParameterName: input.Name, DescriptorKey: key, SkipIfAbsent: true},
+		}}
+	case limitexpr.Size:
+		return headerEntry(key, "content-length", true)
+	case limitexpr.Method:
+		return headerEntry(key, ":method", true)
+	case limitexpr.Host:
+		return headerEntry(key, ":authority", true)
+	case limitexpr.Path:
+		return headerEntry(key, ":path", true)
+	default: // what extauthz found out
+		return metadataEntry(key, metadataKey(filterExtAuthz, input.String()), true)
+	}
+}
+
 // hints are what else picks the numbers.
 func hints(limit *policy.Limit) []*routev3.RateLimit_Action {
 	var actions []*routev3.RateLimit_Action
 	if limit.ByClass {
-		actions = append(actions, identityKey(entryClass, "tier", "none"))
+		actions = append(actions, identityKey(entryClass, tierOf(limit), "none"))
 	}
 	if limit.Override != "" {
-		actions = append(actions, metadataEntry(entryRequests, metadataKey(filterExtAuthz, "attribute."+limit.Override), true))
+		actions = append(actions, metadataEntry(entryRequests, metadataKey(filterExtAuthz, limit.Override), true))
 	}
 	return actions
 }

@@ -58,6 +58,7 @@ func replies() []reply {
 			// Named as in draft-ietf-httpapi-ratelimit-headers-10 section 6.1.
 			"violated-policies": "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:violated)%",
 		}},
+		{when: `response.code_details == "rate_limited_by_quota"`, status: 429, kind: codes.ResourceExhausted, reason: "RATE_LIMITED", detail: "too many requests; wait as long as Retry-After says", headers: map[string]string{"retry-after": quotaRetryAfter}},
 		{when: `response.code_details == "route_not_found"`, status: 404, kind: codes.Unimplemented, reason: "ROUTE_NOT_FOUND", detail: "nothing is served at this host and path"},
 		{when: `response.code == 421`, status: 421, kind: codes.FailedPrecondition, reason: "MISDIRECTED_REQUEST", detail: "this connection is for other host names; open one for this name"},
 		{when: `response.code_details == "direct_response" && response.code == 503`, status: 503, kind: codes.Unavailable, reason: "POLICY_BROKEN", detail: "the policy of this route is being mended; try again later"},

@@ -246,6 +246,9 @@ func directResponse(status uint32) *routev3.Route_DirectResponse {
 func headerMutations(compiled *routev3.Route, route *policy.Route) {
 	compiled.RequestHeadersToAdd = headerOptions(route.RequestHeaders)
 	compiled.RequestHeadersToRemove = route.RequestHeaders.Remove
+	if costFields(route) != nil { // What is compressed can't be read.
+		compiled.RequestHeadersToRemove = append(slices.Clone(compiled.GetRequestHeadersToRemove()), "accept-encoding")
+	}
 	compiled.ResponseHeadersToAdd = headerOptions(route.ResponseHeaders)
 	compiled.ResponseHeadersToRemove = route.ResponseHeaders.Remove
 	if route.GRPC {

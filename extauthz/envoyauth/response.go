@@ -44,12 +44,17 @@ type Answer struct {
 	// attributes of the consumer are metadata, too, with attributePrefix before
 	// their names.
 	attributes map[string]string
+	// claims that limits read are, too, with claimPrefix before their paths.
+	claims map[string]string
 }
 
-const attributePrefix = "attribute."
+const (
+	attributePrefix = "attribute."
+	claimPrefix     = "claim."
+)
 
 func newAnswer(request *extauthz.Request, decision *extauthz.Decision) *Answer {
-	answer := &Answer{metadata: metadata(decision), attributes: decision.Identity.Attributes}
+	answer := &Answer{metadata: metadata(decision), attributes: decision.Identity.Attributes, claims: decision.LimitClaims}
 	if decision.Allowed {
 		answer.allow(request, decision)
 		return answer
@@ -226,6 +231,9 @@ func (a *Answer) dynamicMetadata() *structpb.Struct {
 	}
 	for name, value := range a.attributes {
 		fields[attributePrefix+name] = structpb.NewStringValue(value)
+	}
+	for path, value := range a.claims {
+		fields[claimPrefix+path] = structpb.NewStringValue(value)
 	}
 	return &structpb.Struct{Fields: fields}
 }

@@ -184,6 +184,9 @@ func TestWritesAsProtocolBuffersDo(t *testing.T) {
 			UpstreamHeaders: []extauthz.Header{{Name: "authorization", Value: "Bearer " + long}, {Name: "x-empty"}},
 			ResponseHeaders: []extauthz.Header{{Name: "set-cookie", Value: "a=1"}, {Name: "set-cookie", Value: "b=2"}},
 		},
+		"facts": {
+			Allowed: true, Identity: extauthz.Identity{Attributes: map[string]string{"weight": "2", "a.b": ""}}, LimitClaims: map[string]string{"plan.name": "big"},
+		},
 		"denied": {Reason: extauthz.ReasonPermissionDenied, Route: "r", ResponseHeaders: []extauthz.Header{{Name: "set-cookie", Value: "a=1"}}},
 	} {
 		t.Run(name, func(t *testing.T) { requireSameWriting(t, newAnswer(request, &decision)) })
@@ -194,6 +197,7 @@ func TestWritesAsProtocolBuffersDo(t *testing.T) {
 		"a name":            {remove: []string{"\xff"}},
 		"metadata":          {metadata: [metadataCount]string{"\xff"}},
 		"an attribute":      {attributes: map[string]string{"a": "\xff"}},
+		"a claim":           {claims: map[string]string{"a": "\xff"}},
 	} {
 		_, err := Codec().Marshal(answer)
 		require.ErrorIs(t, err, errText, name)

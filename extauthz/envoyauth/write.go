@@ -61,9 +61,11 @@ func (a *Answer) isText() bool {
 			return false
 		}
 	}
-	for name, value := range a.attributes {
-		if !utf8.ValidString(name) || !utf8.ValidString(value) {
-			return false
+	for _, facts := range [...]map[string]string{a.attributes, a.claims} {
+		for name, value := range facts {
+			if !utf8.ValidString(name) || !utf8.ValidString(value) {
+				return false
+			}
 		}
 	}
 	return true
@@ -79,12 +81,18 @@ func (a *Answer) appendMetadata(to []byte) []byte {
 	for name, value := range a.attributes {
 		size += field(1, entrySize(attributePrefix+name, value))
 	}
+	for path, value := range a.claims {
+		size += field(1, entrySize(claimPrefix+path, value))
+	}
 	to = appendHead(to, 4, size)
 	for i, name := range names {
 		to = appendEntry(to, name, a.metadata[i])
 	}
 	for name, value := range a.attributes {
 		to = appendEntry(to, attributePrefix+name, value)
+	}
+	for path, value := range a.claims {
+		to = appendEntry(to, claimPrefix+path, value)
 	}
 	return to
 }

@@ -69,11 +69,16 @@ type RateLimitSettings struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.burst) || self.burst == 0 || (has(self.algorithm) && self.algorithm == 'GCRA')",message="burst needs algorithm GCRA"
 // +kubebuilder:validation:XValidation:rule="!has(self.tiers) || (has(self.algorithm) && self.algorithm == 'GCRA') || self.tiers.all(t, !has(self.tiers[t].burst) || self.tiers[t].burst == 0)",message="the burst of a tier needs algorithm GCRA"
-// +kubebuilder:validation:XValidation:rule="has(self.window) != has(self.calendar)",message="say either window or calendar"
+// +kubebuilder:validation:XValidation:rule="has(self.windows) || has(self.window) != has(self.calendar)",message="say either window or calendar"
+// +kubebuilder:validation:XValidation:rule="has(self.windows) != has(self.requests)",message="say either requests or windows"
+// +kubebuilder:validation:XValidation:rule="!has(self.windows) || !(has(self.window) || has(self.calendar) || has(self.timeZone) || has(self.algorithm) || has(self.burst) || has(self.tiers) || has(self.override))",message="each of the windows says its own requests, window or calendar, timeZone, algorithm, burst and tiers; an override needs a limit of one window"
+// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'Quota' || !(has(self.cost) || has(self.reserves) || has(self.override) || has(self.windows) || has(self.headers) || (has(self.leased) && self.leased) || (has(self.localShare) && self.localShare) || (has(self.countRefused) && self.countRefused))",message="mode Quota is not for cost, reserves, override, windows, headers, leased, localShare and countRefused"
+// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'Quota' || !has(self.algorithm) || self.algorithm in ['FixedWindow', 'GCRA']",message="mode Quota needs algorithm FixedWindow or GCRA"
+// +kubebuilder:validation:XValidation:rule="!has(self.tierFrom) || has(self.tiers) || has(self.reserves) || has(self.windows)",message="tierFrom needs tiers or reserves"
 // +kubebuilder:validation:XValidation:rule="!has(self.calendar) || !has(self.algorithm) || self.algorithm == 'FixedWindow'",message="calendar needs algorithm FixedWindow"
 // +kubebuilder:validation:XValidation:rule="!has(self.timeZone) || has(self.calendar)",message="timeZone needs a calendar"
 // +kubebuilder:validation:XValidation:rule="!has(self.countRefused) || !self.countRefused || !has(self.algorithm) || self.algorithm != 'Concurrency'",message="a refused request takes no place, so countRefused is not for Concurrency"
-// +kubebuilder:validation:XValidation:rule="!has(self.cost) || !has(self.cost.responseHeader) || !has(self.algorithm) || self.algorithm != 'Concurrency'",message="places are given back whole, so responseHeader is not for Concurrency"
+// +kubebuilder:validation:XValidation:rule="!has(self.cost) || !(has(self.cost.responseHeader) || has(self.cost.responseField)) || !has(self.algorithm) || self.algorithm != 'Concurrency'",message="places are given back whole, so costs of responses are not for Concurrency"
 type Limit struct {
 	// Name is unique within the policy; clients see it in RateLimit headers.
 	//
@@ -82,10 +87,11 @@ type Limit struct {
 	Name string `json:"name"`
 	// Requests admitted per window, or at once (Concurrency). 0 refuses all.
 	//
+	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=4294967295
 	// +kubebuilder:validation:Format=int64
-	Requests uint32 `json:"requests"`
+	Requests *uint32 `json:"requests,omitempty"`
 	// Window is 1s to 744h. With Concurrency it is how long a request holds its
 	// place if its end is never heard of; let it be longer than any request is.
 	//
@@ -124,6 +130,27 @@ type Limit struct {
 	// +kubebuilder:validation:MaxProperties=32
 	// +kubebuilder:validation:XValidation:rule="self.all(t, size(t) > 0 && size(t) <= 64)",message="names of tiers have 1 to 64 bytes"
 	Tiers map[string]TierLimit `json:"tiers,omitempty"`
+	// TierFrom says what a caller's tier is for this limit; default the tier of the
+	// Consumer.
+	//
+	// +optional
+	TierFrom *LimitSource `json:"tierFrom,omitempty"`
+	// Windows are several numbers of one limit, such as a burst and a quota, all
+	// or nothing; each is told to clients as NAME.LENGTH. Instead of requests and
+	// what goes with it. 2 to 4, of different lengths.
+	//
+	// +kubebuilder:validation:MinItems=2
+	// +kubebuilder:validation:MaxItems=4
+	// +listType=atomic
+	Windows []LimitWindow `json:"windows,omitempty"`
+	// Mode is PerRequest (default: the limiter is asked at each request) or Quota:
+	// Envoy is assigned parts of the limit and decides by itself, about every five
+	// seconds anew. Together never more than the limit is assigned; what is assigned
+	// and not used is lost to it. A bucket that Envoy has no word of yet passes with
+	// failureMode Open, and is charged afterwards, and is refused with Closed. A
+	// quota is spent even if another limit refuses the request. For FixedWindow with
+	// a window of 5s and more, and for GCRA.
+	Mode LimitMode `json:"mode,omitempty"`
 	// Cost of a request; default 1.
 	//
 	// +optional
@@ -140,7 +167,7 @@ type Limit struct {
 	// +listMapKey=tier
 	// +kubebuilder:validation:XValidation:rule="self.map(r, r.percent).sum() <= 99",message="the reserves keep more than 99 percent together"
 	Reserves []LimitReserve `json:"reserves,omitempty"`
-	// Override lets the consumer's own record say the number of requests.
+	// Override lets a fact of the caller say the number of requests.
 	//
 	// +optional
 	Override *LimitOverride `json:"override,omitempty"`
@@ -214,7 +241,9 @@ const (
 // LimitCost is what a request costs.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.max) || !has(self.number) || self.number <= self.max",message="number is more than max"
-// +kubebuilder:validation:XValidation:rule="has(self.max) == (has(self.requestHeader) || has(self.responseHeader))",message="max is for a requestHeader or a responseHeader, which need it"
+// +kubebuilder:validation:XValidation:rule="has(self.max) == (has(self.requestHeader) || has(self.expression) || has(self.responseHeader) || has(self.responseField))",message="max is for a requestHeader, an expression, a responseHeader or a responseField, which need it"
+// +kubebuilder:validation:XValidation:rule="!has(self.requestHeader) || !has(self.expression)",message="say either requestHeader or expression, which can read headers"
+// +kubebuilder:validation:XValidation:rule="!has(self.responseHeader) || !has(self.responseField)",message="say either responseHeader or responseField"
 type LimitCost struct {
 	// Number is charged when the request comes; default 1. With responseHeader it
 	// is an estimate, and 0 only asks whether anything is left.
@@ -229,6 +258,23 @@ type LimitCost struct {
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9!#$%&'*+.^_\x60|~-]+$`
 	RequestHeader string `json:"requestHeader,omitempty"`
+	// Expression is the cost, charged if it is above number: CEL over request.method,
+	// .path, .host, .size (declared bytes of the body; -1 when that is not known),
+	// .header("name") and .param("name"), identity.tier, .tenant and .claim("path"),
+	// and consumer.attribute("name"). Parts count whole. Where it has no value, as
+	// when a text is no number, the request costs max.
+	//
+	// +kubebuilder:validation:MaxLength=1024
+	Expression string `json:"expression,omitempty"`
+	// ResponseField is where a JSON body, or the last event of a stream
+	// (text/event-stream) that has it, says what the request cost in the end, as
+	// ResponseHeader does: names divided by dots, such as usage.total_tokens. The
+	// service is asked not to compress. Bodies are held until they are complete, up
+	// to 1 MiB; streams are not.
+	//
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_$-]+(\.[A-Za-z0-9_$-]+){0,7}$`
+	ResponseField string `json:"responseField,omitempty"`
 	// ResponseHeader holds what the request cost in the end, such as the tokens
 	// that a model used: the difference to what was charged is charged, even
 	// beyond the limit, or given back. Without the header, what was charged stays.
@@ -236,7 +282,7 @@ type LimitCost struct {
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9!#$%&'*+.^_\x60|~-]+$`
 	ResponseHeader string `json:"responseHeader,omitempty"`
-	// Max bounds what a header can say.
+	// Max bounds what can be said otherwise than by number.
 	//
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000000000
@@ -257,15 +303,67 @@ type LimitReserve struct {
 	Percent uint32 `json:"percent"`
 }
 
-// LimitOverride lets a consumer's attribute replace the number of requests.
-type LimitOverride struct {
-	// Attribute of the Consumer (spec.attributes) that holds the number. Consumers
-	// without it, or with one that is no number, get the limit's own.
+// LimitSource is a fact of the caller.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.attribute) != has(self.claim)",message="say either attribute or claim"
+type LimitSource struct {
+	// Attribute of the Consumer (spec.attributes).
 	//
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`
-	Attribute string `json:"attribute"`
+	Attribute string `json:"attribute,omitempty"`
+	// Claim of the caller's token: a name, or a path with dots, such as plan.name.
+	//
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:Pattern=`^[!-~]+$`
+	Claim string `json:"claim,omitempty"`
+}
+
+// LimitWindow is one of several windows of a limit; its fields are those of the
+// limit.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.window) != has(self.calendar)",message="say either window or calendar"
+// +kubebuilder:validation:XValidation:rule="!has(self.burst) || self.burst == 0 || (has(self.algorithm) && self.algorithm == 'GCRA')",message="burst needs algorithm GCRA"
+// +kubebuilder:validation:XValidation:rule="!has(self.algorithm) || self.algorithm != 'Concurrency'",message="requests at once are a limit of their own"
+// +kubebuilder:validation:XValidation:rule="!has(self.calendar) || !has(self.algorithm) || self.algorithm == 'FixedWindow'",message="calendar needs algorithm FixedWindow"
+// +kubebuilder:validation:XValidation:rule="!has(self.timeZone) || has(self.calendar)",message="timeZone needs a calendar"
+type LimitWindow struct {
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4294967295
+	// +kubebuilder:validation:Format=int64
+	Requests uint32 `json:"requests"`
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('744h')",message="is 1s to 744h"
+	Window   gatewayv1.Duration `json:"window,omitempty"`
+	Calendar Calendar           `json:"calendar,omitempty"`
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_+/-]+$`
+	TimeZone  string    `json:"timeZone,omitempty"`
+	Algorithm Algorithm `json:"algorithm,omitempty"`
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4294967295
+	// +kubebuilder:validation:Format=int64
+	Burst uint32 `json:"burst,omitempty"`
+	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(t, size(t) > 0 && size(t) <= 64)",message="names of tiers have 1 to 64 bytes"
+	Tiers map[string]TierLimit `json:"tiers,omitempty"`
+}
+
+// LimitMode is who decides.
+//
+// +kubebuilder:validation:Enum=PerRequest;Quota
+type LimitMode string
+
+// Modes of a limit.
+const (
+	LimitModePerRequest LimitMode = "PerRequest"
+	LimitModeQuota      LimitMode = "Quota"
+)
+
+// LimitOverride lets the caller's own record replace the number of requests:
+// callers without such a fact, or with one that is no number, get the limit's own.
+type LimitOverride struct {
+	LimitSource `json:",inline"`
 	// Max bounds the number.
 	//
 	// +kubebuilder:validation:Minimum=1

@@ -14,6 +14,7 @@ import (
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 
+	"weir.dev/kit/limitexpr"
 	"weir.dev/ratelimit"
 )
 
@@ -24,9 +25,10 @@ const TypeURL = "type.googleapis.com/weir.rules.v1.RateLimitRule"
 // names every bad resource and field.
 func Decode(resources map[string]*anypb.Any) (*ratelimit.Table, error) {
 	rules := make([]*ratelimit.Rule, 0, len(resources))
+	var d decoder
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(resources)) {
-		rule, err := decodeOne(name, resources[name])
+		rule, err := d.one(name, resources[name])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("rate limit rule %q: %w", name, err))
 			continue
@@ -40,7 +42,32 @@ func Decode(resources map[string]*anypb.Any) (*ratelimit.Table, error) {
 	return table, nil
 }
 
-func decodeOne(name string, resource *anypb.Any) (*ratelimit.Rule, error) {
+// decoder has what the rules of one table share.
+type decoder struct {
+	// expressions is nil until a rule has one.
+	expressions *limitexpr.Environment
+}
+
+func (d *decoder) expression(rule *ratelimit.Rule, text string) error {
+	if text == "" {
+		return nil
+	}
+	if d.expressions == nil {
+		environment, err := limitexpr.NewEnvironment()
+		if err != nil {
+			return err
+		}
+		d.expressions = environment
+	}
+	program, err := d.expressions.Compile(text)
+	if err != nil {
+		return fmt.Errorf("cost.expression: %w", err)
+	}
+	rule.Cost.Expression = program
+	return nil
+}
+
+func (d *decoder) one(name string, resource *anypb.Any) (*ratelimit.Rule, error) {
 	var message rulesv1.RateLimitRule
 	if err := resource.UnmarshalTo(&message); err != nil {
 		return nil, fmt.Errorf("is not a RateLimitRule: %w", err)
@@ -48,6 +75,10 @@ func decodeOne(name string, resource *anypb.Any) (*ratelimit.Rule, error) {
 	if message.GetId() != name {
 		return nil, fmt.Errorf("id: %q differs from the resource's name", message.GetId())
 	}
+	return d.rule(&message)
+}
+
+func (d *decoder) rule(message *rulesv1.RateLimitRule) (*ratelimit.Rule, error) {
 	rule := &ratelimit.Rule{
 		ID:     message.GetId(),
 		Limit:  ratelimit.Limit{Requests: message.GetRequests(), Burst: message.GetBurst()},
@@ -76,7 +107,7 @@ func decodeOne(name string, resource *anypb.Any) (*ratelimit.Rule, error) {
 	if err := decodeHeaders(rule, message.GetHeaders()); err != nil {
 		return nil, err
 	}
-	if err := decodeWindow(rule, &message); err != nil {
+	if err := decodeWindow(rule, message); err != nil {
 		return nil, err
 	}
 	if tiers := message.GetTiers(); len(tiers) > 0 {
@@ -92,6 +123,9 @@ func decodeOne(name string, resource *anypb.Any) (*ratelimit.Rule, error) {
 			return nil, errors.New("cost.max: must be at least 1")
 		}
 		rule.Cost = ratelimit.Cost{Number: uint64(cost.GetNumber()), Max: uint64(cost.GetMax()), Settles: cost.GetSettles()}
+		if err := d.expression(rule, cost.GetExpression()); err != nil {
+			return nil, err
+		}
 	}
 	for _, reserve := range message.GetReserves() {
 		rule.Reserves = append(rule.Reserves, ratelimit.Reserve{Tier: reserve.GetTier(), Percent: reserve.GetPercent()})

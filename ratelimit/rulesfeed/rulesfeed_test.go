@@ -88,6 +88,7 @@ func TestDecodeNamesEveryBadResource(t *testing.T) {
 		"endless burst":      {func(r *rulesv1.RateLimitRule) { r.Burst = 1<<32 - 1; r.Window = durationpb.New(time.Hour) }, `"x": burst:`},
 		"cost without bound": {func(r *rulesv1.RateLimitRule) { r.Cost = &rulesv1.LimitCost{Number: 1} }, `"x": cost.max:`},
 		"cost above bound":   {func(r *rulesv1.RateLimitRule) { r.Cost = &rulesv1.LimitCost{Number: 3, Max: 2} }, `"x": cost:`},
+		"no expression":      {func(r *rulesv1.RateLimitRule) { r.Cost = &rulesv1.LimitCost{Max: 2, Expression: "request.x"} }, `"x": cost.expression: at 1:8`},
 		"zone of nothing":    {func(r *rulesv1.RateLimitRule) { r.TimeZone = "UTC" }, `"x": time_zone:`},
 		"unknown zone":       {func(r *rulesv1.RateLimitRule) { byDay(r); r.TimeZone = "Mars/Olympus" }, `"x": time_zone:`},
 		"this host's zone":   {func(r *rulesv1.RateLimitRule) { byDay(r); r.TimeZone = "Local" }, `"x": time_zone:`},

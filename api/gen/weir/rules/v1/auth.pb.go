@@ -229,8 +229,11 @@ type AuthRoute struct {
 	// Credentials reach the service as they came, because the route is open to
 	// everybody and is checked for a record only.
 	KeepCredentials bool `protobuf:"varint,21,opt,name=keep_credentials,json=keepCredentials,proto3" json:"keep_credentials,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Paths of claims that the route's limits read; they are in the metadata of
+	// answers as "claim.PATH", where a claim is a text, a number or a truth value.
+	LimitClaims   []string `protobuf:"bytes,30,rep,name=limit_claims,json=limitClaims,proto3" json:"limit_claims,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuthRoute) Reset() {
@@ -352,6 +355,13 @@ func (x *AuthRoute) GetKeepCredentials() bool {
 		return x.KeepCredentials
 	}
 	return false
+}
+
+func (x *AuthRoute) GetLimitClaims() []string {
+	if x != nil {
+		return x.LimitClaims
+	}
+	return nil
 }
 
 // Candidate is what may come to be in force on a route.
@@ -1884,7 +1894,7 @@ var File_weir_rules_v1_auth_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eweir/rules/v1/auth_proof.proto\x1a&weir/rules/v1/auth_authorization.proto\x1a\x1eweir/rules/v1/auth_login.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xdb\x04\n" +
+	"\x18weir/rules/v1/auth.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eweir/rules/v1/auth_proof.proto\x1a&weir/rules/v1/auth_authorization.proto\x1a\x1eweir/rules/v1/auth_login.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xfe\x04\n" +
 	"\tAuthRoute\x12\x19\n" +
 	"\broute_id\x18\x01 \x01(\tR\arouteId\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x16\n" +
@@ -1901,7 +1911,8 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	" \x03(\v2\x1d.weir.rules.v1.MetadataSourceR\bmetadata\x12,\n" +
 	"\x04body\x18\v \x01(\v2\x18.weir.rules.v1.BodyInputR\x04body\x12@\n" +
 	"\bsettings\x18\x14 \x01(\v2$.weir.rules.v1.AuthorizationSettingsR\bsettings\x12)\n" +
-	"\x10keep_credentials\x18\x15 \x01(\bR\x0fkeepCredentials\"\xe4\x02\n" +
+	"\x10keep_credentials\x18\x15 \x01(\bR\x0fkeepCredentials\x12!\n" +
+	"\flimit_claims\x18\x1e \x03(\tR\vlimitClaims\"\xe4\x02\n" +
 	"\tCandidate\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12D\n" +

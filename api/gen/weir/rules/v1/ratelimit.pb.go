@@ -463,7 +463,10 @@ type LimitCost struct {
 	Max uint32 `protobuf:"varint,2,opt,name=max,proto3" json:"max,omitempty"`
 	// What was charged is replaced by what the entry "weir.cost" says when the
 	// response is over.
-	Settles       bool `protobuf:"varint,3,opt,name=settles,proto3" json:"settles,omitempty"`
+	Settles bool `protobuf:"varint,3,opt,name=settles,proto3" json:"settles,omitempty"`
+	// CEL over what the entries "weir.in.*" say (weir.dev/kit/limitexpr), charged if
+	// it is above number. Where it has no value, the request costs max.
+	Expression    string `protobuf:"bytes,4,opt,name=expression,proto3" json:"expression,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -517,6 +520,13 @@ func (x *LimitCost) GetSettles() bool {
 		return x.Settles
 	}
 	return false
+}
+
+func (x *LimitCost) GetExpression() string {
+	if x != nil {
+		return x.Expression
+	}
+	return ""
 }
 
 // LimitReserve keeps a part of a limit for a tier and those before it.
@@ -681,11 +691,14 @@ const file_weir_rules_v1_ratelimit_proto_rawDesc = "" +
 	"\x10HEADERS_STANDARD\x10\x01\x12\x11\n" +
 	"\rHEADERS_OLDER\x10\x02\x12\x18\n" +
 	"\x14HEADERS_X_RATE_LIMIT\x10\x03\x12\x10\n" +
-	"\fHEADERS_NONE\x10\x04\"O\n" +
+	"\fHEADERS_NONE\x10\x04\"o\n" +
 	"\tLimitCost\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x10\n" +
 	"\x03max\x18\x02 \x01(\rR\x03max\x12\x18\n" +
-	"\asettles\x18\x03 \x01(\bR\asettles\"<\n" +
+	"\asettles\x18\x03 \x01(\bR\asettles\x12\x1e\n" +
+	"\n" +
+	"expression\x18\x04 \x01(\tR\n" +
+	"expression\"<\n" +
 	"\fLimitReserve\x12\x12\n" +
 	"\x04tier\x18\x01 \x01(\tR\x04tier\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\rR\apercent\"[\n" +
