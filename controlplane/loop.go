@@ -26,7 +26,7 @@ type Loop struct {
 	Published []string
 	// Provisioned is Input.Provisioned.
 	Provisioned bool
-	Logger    *slog.Logger
+	Logger      *slog.Logger
 	// RetryEvery is how often what was rejected is tried again; 0 means 15 s.
 	RetryEvery time.Duration
 

@@ -219,10 +219,10 @@ func (p *Provisioner) reconcile(ctx context.Context) (missing bool, err error) {
 			errs = append(errs, fmt.Errorf("%s: %w", ref, err))
 		}
 	}
-	if err := p.prune(ctx, wanted); err != nil {
-		errs = append(errs, err)
-	}
+	taken, err := p.prune(ctx, wanted)
+	errs = append(errs, err)
 	missing, err = p.readAddresses(ctx, wanted)
+	missing = missing || taken
 	slices.SortFunc(errs, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
 	return missing, errors.Join(append(errs, err)...)
 }
@@ -267,14 +267,15 @@ func (p *Provisioner) provision(ctx context.Context, mesh *certs.Mesh, placed Pl
 			return fmt.Errorf("%s %s/%s: %w", object.GetObjectKind().GroupVersionKind().Kind, object.GetNamespace(), object.GetName(), err)
 		}
 	}
-	p.applied[set.gateway] = applied{digest: digest, at: time.Now()}
+	p.applied[set.gateway] = applied{digest: digest, objects: len(objects), at: time.Now()}
 	return nil
 }
 
 // applied is what was made of a Gateway last.
 type applied struct {
-	digest string
-	at     time.Time
+	digest  string
+	objects int
+	at      time.Time
 }
 
 func digestOf(objects []client.Object) (string, error) {
@@ -283,9 +284,11 @@ func digestOf(objects []client.Object) (string, error) {
 	return hex.EncodeToString(sum[:]), err
 }
 
-// prune removes what was made for Gateways that are gone, the Service first.
-func (p *Provisioner) prune(ctx context.Context, wanted map[policy.ObjectRef]Placed) error {
+// prune removes what was made for Gateways that are gone, the Service first. taken
+// says that somebody else has removed something, which is made again.
+func (p *Provisioner) prune(ctx context.Context, wanted map[policy.ObjectRef]Placed) (taken bool, err error) {
 	var errs []error
+	there := map[policy.ObjectRef]int{}
 	for _, list := range []client.ObjectList{&corev1.ServiceList{}, &appsv1.DeploymentList{}, &policyv1.PodDisruptionBudgetList{}, &corev1.SecretList{}, &corev1.ServiceAccountList{}} {
 		if err := p.client.List(ctx, list, client.InNamespace(p.config.Namespace), client.MatchingLabels{labelManaged: manager}); err != nil {
 			errs = append(errs, err)
@@ -293,6 +296,7 @@ func (p *Provisioner) prune(ctx context.Context, wanted map[policy.ObjectRef]Pla
 		}
 		for _, object := range items(list) {
 			ref := gatewayOf(object)
+			there[ref]++
 			if _, ok := wanted[ref]; ok || ref.Name == "" {
 				continue
 			}
@@ -302,7 +306,16 @@ func (p *Provisioner) prune(ctx context.Context, wanted map[policy.ObjectRef]Pla
 			}
 		}
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return false, err
+	}
+	for ref, made := range p.applied {
+		if there[ref] < made.objects {
+			delete(p.applied, ref)
+			taken = true
+		}
+	}
+	return taken, nil
 }
 
 func items(list client.ObjectList) (objects []client.Object) {
