@@ -37,7 +37,7 @@ func (a *App) certsCommand() *cobra.Command {
 		Long: "Make what is missing of: an authority, and for each part a certificate with its SPIFFE id; and renew what has less\n" +
 			"than a third of its life left. What is good stays as it is, so this can run as often as one likes, in a job, and\n" +
 			"at several places at once. Parts read changed files by themselves. (weir up has certificates of its own.)\n\n" +
-			"With --kubernetes they are in Secrets: PREFIX-authority, which only this command may read, and PREFIX-PART-tls with\n" +
+			"With --kubernetes they are in Secrets: PREFIX-authority, which nobody else needs to read, and PREFIX-PART-tls with\n" +
 			"tls.crt, tls.key and ca.crt. With --dir they are in DIR/authority and DIR/PART.\n\n" +
 			"The authority lives five years and changes by itself in the last third, or with --rotate: for a day its successor\n" +
 			"is trusted, for another day it signs and the old one is still trusted, then that is forgotten. Each step is done\n" +
