@@ -29,6 +29,11 @@ spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: weir}]
   authentication: [{name: key, apiKey: {}}]
   authorization: {rules: [{name: tenants, effect: Allow, when: identity.tenant != ''}]}
+  cors:
+    allowOrigins: ["http://localhost:*"]
+    allowMethods: [GET, POST, OPTIONS]
+    allowHeaders: [x-api-key, content-type, x-grpc-web]
+    exposeHeaders: [grpc-status, grpc-message]
 ---
 apiVersion: weir.dev/v1alpha1
 kind: Consumer
