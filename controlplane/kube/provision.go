@@ -162,11 +162,13 @@ func (p *Provisioner) Observe(gateways map[policy.ObjectRef]Placed) {
 	}
 }
 
-// Addresses are where clients reach a Gateway; none while there is none.
-func (p *Provisioner) Addresses(gateway policy.ObjectRef) []gatewayv1.GatewayStatusAddress {
+// Addresses are where clients reach a Gateway, none while there is none; ok says
+// that it is one that proxies are run for.
+func (p *Provisioner) Addresses(gateway policy.ObjectRef) (addresses []gatewayv1.GatewayStatusAddress, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.addresses[gateway]
+	_, ok = p.wanted[gateway]
+	return p.addresses[gateway], ok
 }
 
 // Run provisions until ctx ends.
@@ -207,7 +209,7 @@ func (p *Provisioner) reconcile(ctx context.Context) (missing bool, err error) {
 	wanted, known := p.wanted, p.known
 	p.mu.Unlock()
 	if !known || !p.leads() {
-		return false, nil
+		return true, nil // Soon perhaps.
 	}
 	mesh, err := p.authority(ctx)
 	if err != nil {

@@ -81,7 +81,8 @@ func (s *proxySet) labels() map[string]string {
 		}
 	}
 	maps.Copy(labels, s.selector())
-	labels["app.kubernetes.io/name"] = "envoy"
+	// The network policies of Weir's charts let these in and out.
+	labels["app.kubernetes.io/name"], labels["app.kubernetes.io/part-of"] = "ingress", "weir"
 	labels[labelManaged] = manager
 	if len(s.gateway.Name) <= 63 {
 		labels[labelGateway] = s.gateway.Name

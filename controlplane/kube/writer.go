@@ -40,8 +40,8 @@ type Writer struct {
 	logger    *slog.Logger
 	client    client.Client
 	addresses []gatewayv1.GatewayStatusAddress
-	// placed knows the addresses of each Gateway, where proxies are run for it.
-	placed func(policy.ObjectRef) []gatewayv1.GatewayStatusAddress
+	// placed knows the addresses of each Gateway that proxies are run for.
+	placed func(policy.ObjectRef) (addresses []gatewayv1.GatewayStatusAddress, ok bool)
 	// leader is set while this replica writes.
 	leader atomic.Bool
 	term   sync.Mutex
@@ -195,7 +195,9 @@ func (w *Writer) write(ctx context.Context, ref policy.ObjectRef) error {
 		w.mu.Lock()
 		c := composer{verdict: w.verdict, addresses: w.addresses, now: time.Now()}
 		if w.placed != nil && ref.Kind == kindGateway {
-			c.addresses, c.placed = w.placed(ref), true
+			if addresses, ok := w.placed(ref); ok {
+				c.addresses, c.placed = addresses, true
+			}
 		}
 		w.mu.Unlock()
 		changed, err := c.compose(object)

@@ -90,7 +90,11 @@ func buildOne(ctx context.Context, sources, dir string, c component, progress io
 	defer stop()
 	var output bytes.Buffer
 	work := binary + ".new"
-	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", c.tags, "-ldflags", flags, "-o", work, c.pkg)
+	how := []string{"build"}
+	if c.suite {
+		how = []string{"test", "-c"}
+	}
+	command := exec.CommandContext(ctx, "go", append(how, "-trimpath", "-tags", c.tags, "-ldflags", flags, "-o", work, c.pkg)...)
 	command.Dir = source
 	command.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 	command.Stdout, command.Stderr = &output, &output

@@ -23,6 +23,8 @@ const (
 	Node  = "node"  // API, and everything that runs containers on one node.
 	Helm  = "helm"  // The client that installs charts.
 	Istio = "istio" // istiod, its agent and its client.
+	// Conformance is the Gateway API's own suite, and the server that it asks.
+	Conformance = "conformance"
 )
 
 // component is one binary, and what it is called.
@@ -30,6 +32,8 @@ type component struct {
 	// module is a folder below components/; pkg is what is built in it.
 	module, pkg string
 	tags        string
+	// suite is set where pkg is compiled to the binary of its tests.
+	suite bool
 	// variables are set by the linker, as release builds do.
 	variables map[string]string
 	// names are what the binary is called by; the first is its own.
@@ -61,6 +65,12 @@ func components(set string) []component {
 		return append(set, component{module: "coredns", pkg: ".", names: []string{"coredns"}, takes: "a minute"})
 	case Helm:
 		return []component{{module: "helm", pkg: "helm.sh/helm/v4/cmd/helm", names: []string{"helm"}, takes: "a minute"}}
+	case Conformance:
+		const suite = "sigs.k8s.io/gateway-api/conformance"
+		return []component{
+			{module: "conformance", pkg: suite + "/echo-basic", names: []string{"echo-basic"}, takes: "half a minute"},
+			{module: "conformance", pkg: suite, suite: true, names: []string{"conformance.test"}, takes: "two minutes"},
+		}
 	case Istio:
 		var set []component
 		for _, name := range []string{"pilot-discovery", "pilot-agent", "istioctl"} {
@@ -91,7 +101,7 @@ func Tools(ctx context.Context, sources string, progress io.Writer, sets ...stri
 	for _, set := range sets {
 		found := components(set)
 		if found == nil {
-			return "", fmt.Errorf("there is no set of tools %q: have %s", set, strings.Join([]string{API, Node, Helm, Istio}, ", "))
+			return "", fmt.Errorf("there is no set of tools %q: have %s", set, strings.Join([]string{API, Node, Helm, Istio, Conformance}, ", "))
 		}
 		wanted = append(wanted, found...)
 	}
