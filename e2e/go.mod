@@ -29,6 +29,7 @@ require (
 	weir.dev/extauthz v0.0.0
 	weir.dev/kit v0.0.0
 	weir.dev/policy v0.0.0
+	weir.dev/ratelimit v0.0.0-00010101000000-000000000000
 	weir.dev/services v0.0.0-00010101000000-000000000000
 )
 

@@ -74,8 +74,6 @@ type object struct {
 
 func (o object) id() string { return o.GetKind() + "/" + o.GetName() }
 
-func (o object) hook() bool { return o.GetAnnotations()["helm.sh/hook"] != "" }
-
 // render does what helm template does.
 func render(t *testing.T, name string, values map[string]any) ([]object, error) {
 	t.Helper()
@@ -87,7 +85,7 @@ func render(t *testing.T, name string, values map[string]any) ([]object, error) 
 	if err != nil {
 		return nil, err
 	}
-	files, err := engine.Engine{Strict: true}.Render(loaded, full)
+	files, err := engine.Engine{Strict: true}.RenderWithContext(t.Context(), loaded, full)
 	if err != nil {
 		return nil, err
 	}
