@@ -161,7 +161,7 @@ func hashed(key string) string {
 }
 
 func answers(address, path string) (status int) {
-	client := http.Client{Timeout: 2 * time.Second}
+	client := http.Client{Timeout: 2 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	answer, err := client.Get("http://" + address + path) //nolint:noctx // bounded by the client
 	if err != nil {
 		return 0

@@ -75,6 +75,36 @@ spec:
       backendRefs: [{group: weir.dev, kind: Backend, name: user}]
 `
 
+// shop is a Gateway of another namespace.
+const shop = `apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: shop}
+spec:
+  gatewayClassName: weir
+  listeners: [{name: http, port: 80, protocol: HTTP}]
+---
+apiVersion: weir.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: shop}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: shop}]
+  authentication: [{name: key, apiKey: {}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop}
+spec:
+  parentRefs: [{name: shop}]
+  rules: [{filters: [{type: RequestRedirect, requestRedirect: {hostname: shop.example, statusCode: 302}}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: open}
+spec:
+  parentRefs: [{name: shop}]
+  rules: [{matches: [{path: {type: Exact, value: /open}}], filters: [{type: RequestRedirect, requestRedirect: {hostname: open.example, statusCode: 302}}]}]
+`
+
 // From an empty cluster to served requests by Helm, and on through an upgrade.
 func TestSlowInstall(t *testing.T) {
 	w := newWorld(t)
@@ -82,7 +112,7 @@ func TestSlowInstall(t *testing.T) {
 	charts := filepath.Join(harness.Root(t), "charts", "weir")
 	install := []string{
 		"upgrade", "--install", "weir", charts, "-n", "weir-system", "--create-namespace", "--wait", "--timeout", "4m",
-		"-f", filepath.Join(charts, "values", "dev.yaml"),
+		"-f", filepath.Join(charts, "values", "dev.yaml"), "--set", "controlplane.provision.enabled=true,controlplane.provision.replicas=1",
 	}
 	w.helm(install...)
 	w.kubectl(fmt.Sprintf(edge, hashed(theKey)), "apply", "--server-side", "-f", "-")
@@ -115,6 +145,21 @@ func TestSlowInstall(t *testing.T) {
 			last = s.Get("/v1/roles").Status
 		}
 		require.Equal(t, http.StatusTooManyRequests, last)
+	})
+	t.Run("a Gateway is given proxies", func(t *testing.T) {
+		w.kubectl(shop, "apply", "-f", "-")
+		w.eventually("the Gateway has an address and is programmed", time.Minute, func() bool {
+			return w.condition("Programmed", "gateway", "shop") == "True/Programmed"
+		})
+		own := w.field("{.status.addresses[0].value}", "gateway", "shop")
+		require.NotEmpty(t, own)
+		require.NotContains(t, address, own+":")
+		require.Equal(t, http.StatusUnauthorized, answers(join(own, "80"), "/anywhere"), "extauthz knows its proxies")
+		require.Equal(t, http.StatusFound, answers(join(own, "80"), "/open"))
+		w.kubectl("", "delete", "gateway", "shop")
+		w.eventually("its proxies go with it", time.Minute, func() bool {
+			return w.field("{.items[*].metadata.name}", "deployments", "-n", "weir-system", "-l", "gateway.networking.k8s.io/gateway-name=shop") == ""
+		})
 	})
 	t.Run("an upgrade loses no request", func(t *testing.T) {
 		var sent, failed atomic.Int64
