@@ -41,14 +41,13 @@ spec:
 
 func gatewayNamed(name string) string { return strings.ReplaceAll(provisioned, "%NAME%", name) }
 
-// provisioningPlane is a control plane that runs proxies in weir-system, with
+// provisioningPlane is a control plane that runs proxies in its namespace, with
 // the rights of charts/rbac.yaml.
 func provisioningPlane(t *testing.T) (*plane, client.Client) {
 	t.Helper()
 	c := kubernetes(t)
 	installCRDs(t, c, weirCRDs(t), gatewayCRDs(t))
 	root := admin(t, c)
-	require.NoError(t, root.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "weir-system"}}))
 	p := newPlane(t, restricted(t, c, root))
 	// In a cluster `weir certs` makes the authority; here it is that of the plane.
 	data := map[string][]byte{}
@@ -57,9 +56,9 @@ func provisioningPlane(t *testing.T) (*plane, client.Client) {
 		require.NoError(t, err)
 		data[name] = content
 	}
-	require.NoError(t, root.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "weir-system", Name: "weir-authority"}, Data: data}))
+	require.NoError(t, root.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "weir-authority"}, Data: data}))
 	role := &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "weir-provisioner", Namespace: "weir-system"},
+		ObjectMeta: metav1.ObjectMeta{Name: "weir-provisioner", Namespace: "default"},
 		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "weir"}},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "weir-provisioner"},
 	}
@@ -69,7 +68,7 @@ func provisioningPlane(t *testing.T) (*plane, client.Client) {
 		sources, _ := config["sources"].(map[string]any)
 		source, _ := sources["kubernetes"].(map[string]any)
 		source["provision"] = map[string]any{
-			"enabled": true, "namespace": "weir-system", "agentImage": "docker.io/weir/weir:dev", "controlPlane": "controlplane.weir-system.svc:18000",
+			"enabled": true, "namespace": "default", "agentImage": "docker.io/weir/weir:dev", "controlPlane": "controlplane.default.svc:18000",
 		}
 	})
 	return p, root
@@ -80,7 +79,7 @@ func made(t *testing.T, root client.Client) []string {
 	t.Helper()
 	var names []string
 	for _, list := range []client.ObjectList{&corev1.ServiceList{}, &appsv1.DeploymentList{}, &policyv1.PodDisruptionBudgetList{}, &corev1.SecretList{}, &corev1.ServiceAccountList{}} {
-		require.NoError(t, root.List(t.Context(), list, client.InNamespace("weir-system"), client.MatchingLabels{"app.kubernetes.io/managed-by": "weir-controlplane"}))
+		require.NoError(t, root.List(t.Context(), list, client.InNamespace("default"), client.MatchingLabels{"app.kubernetes.io/managed-by": "weir-controlplane"}))
 		require.NoError(t, meta.EachListItem(list, func(object runtime.Object) error {
 			accessor, err := meta.Accessor(object)
 			kind := strings.TrimSuffix(reflect.TypeOf(list).Elem().Name(), "List")
@@ -106,7 +105,7 @@ func all(gateways ...string) []string {
 func theService(t *testing.T, root client.Client, gateway string) *corev1.Service {
 	t.Helper()
 	var list corev1.ServiceList
-	require.NoError(t, root.List(t.Context(), &list, client.InNamespace("weir-system")))
+	require.NoError(t, root.List(t.Context(), &list, client.InNamespace("default")))
 	for i := range list.Items {
 		if list.Items[i].Annotations["gateway.networking.k8s.io/gateway-name"] == gateway {
 			return &list.Items[i]

@@ -175,7 +175,9 @@ func join(host, port string) string { return net.JoinHostPort(host, port) }
 // condition is the status and reason of a condition.
 func (w *world) condition(kind string, object ...string) string {
 	var value struct {
-		Status struct{ Conditions []struct{ Type, Status, Reason string } }
+		Status struct {
+			Conditions []struct{ Type, Status, Reason string }
+		}
 	}
 	output, err := w.tryKubectl("", append(append([]string{"get"}, object...), "-o", "json")...)
 	if err != nil || json.Unmarshal([]byte(output), &value) != nil {
