@@ -115,7 +115,7 @@ type resolver struct {
 	published  []string
 	// provisioned is Input's.
 	provisioned bool
-	statuses   map[ObjectRef]*ObjectStatus
+	statuses    map[ObjectRef]*ObjectStatus
 	// gateways of Weir's classes; allListeners are theirs, in order of precedence.
 	gateways     map[ObjectRef]bool
 	unusables    map[ObjectRef]unusable
