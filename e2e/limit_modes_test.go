@@ -48,8 +48,10 @@ func TestQuotasByPolicy(t *testing.T) {
 	require.GreaterOrEqual(t, passed[0]+passed[1], limit*7/10)
 	require.Positive(t, passed[0])
 	require.Positive(t, passed[1])
-	asked := one.Calls("ratelimitd")
-	require.Less(t, asked, 60.0, "the limiter is not asked for each request")
+	for _, s := range []*harness.System{one, two} {
+		require.Zero(t, s.Metric("ratelimitd", "weir_ratelimit_decisions_total", `rule="default/limits/`), "the limiter is not asked for each request")
+		require.Positive(t, s.Metric("ratelimitd", "weir_ratelimit_quota_assigned_total", `rule="default/limits/all"`))
+	}
 	explained := one.Weir("explain", "GET "+one.URL+"/limited")
 	require.Contains(t, explained, "decided by the proxy from quotas, and without one refused")
 	require.Contains(t, explained, "decided by the proxy from quotas, and without one passed, and charged afterwards")
@@ -208,4 +210,51 @@ func TestNumbersFromClaims(t *testing.T) {
 	refused.Problem(t, http.StatusTooManyRequests, "RATE_LIMITED")
 	require.Equal(t, "96", remaining(refused, "tiered.month"))
 	require.Equal(t, "2", remaining(refused, "own"))
+}
+
+// A leased limit is decided from slices, never above its number; one with a local
+// share goes on without Redis, from the replica's part of it.
+func TestLeasedAndSharedLimitsThroughTheProxy(t *testing.T) {
+	url, kill := redisServer(t)
+	s, _ := ruled(t, `    - {name: leased, requests: 300, window: 744h, by: [{type: Header, header: X-Leased}], leased: true, failureMode: Closed}
+    - {name: shared, requests: 40, window: 744h, by: [{type: Header, header: X-Shared}], localShare: true, failureMode: Closed}
+`, nil, "WEIR_REDIS_URL="+url)
+	passes := func(times int, header string) (passed int) {
+		for range times {
+			answer := s.Get("/limited", header, "a")
+			if answer.Status == http.StatusOK {
+				passed++
+				continue
+			}
+			answer.Problem(t, http.StatusTooManyRequests, "RATE_LIMITED")
+		}
+		return passed
+	}
+	passed := 0
+	s.Eventually("the whole limit to be used", 20*time.Second, func() bool {
+		passed += passes(50, "X-Leased")
+		return passed == 300
+	})
+	require.Zero(t, passes(50, "X-Leased"), "and no more")
+	require.Positive(t, s.Metric("ratelimitd", "weir_ratelimit_lease_decisions_total"))
+	explained := s.Weir("explain", "GET "+s.URL+"/limited")
+	require.Contains(t, explained, "decided from slices")
+	require.Contains(t, explained, "without the counters each replica admits its share")
+
+	require.Equal(t, 25, passes(25, "X-Shared"))
+	kill()
+	after := 0
+	s.Eventually("the share to be used", 20*time.Second, func() bool {
+		answer := s.Get("/limited", "X-Shared", "a")
+		if answer.Status == http.StatusOK {
+			after++
+		}
+		return answer.Status == http.StatusTooManyRequests
+	})
+	require.LessOrEqual(t, after, 40, "one replica's share is the whole limit")
+	require.Positive(t, after)
+	s.Get("/limited", "X-Leased", "b").Problem(t, http.StatusServiceUnavailable, "RATE_LIMIT_UNAVAILABLE")
+	_, stderr, err := s.TryWeir("limits", "get", "default/nothing/here")
+	require.Error(t, err)
+	require.Contains(t, stderr, "is not known here")
 }

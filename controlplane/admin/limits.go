@@ -44,7 +44,8 @@ func (l *Limits) each(ctx context.Context, ask func(context.Context, limitsv1.Li
 		case codes.NotFound, codes.InvalidArgument, codes.Unimplemented:
 			mu.Lock()
 			defer mu.Unlock()
-			wrong = fault.New(code, "REQUEST_INVALID", "%s", status.Convert(err).Message())
+			// Its reason is the server's own, such as RATE_LIMIT_RULE_UNKNOWN.
+			wrong = fault.New(code, fault.From(err).Reason, "%s", status.Convert(err).Message())
 		default:
 		}
 		return err

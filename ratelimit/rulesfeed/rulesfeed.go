@@ -24,13 +24,36 @@ const TypeURL = "type.googleapis.com/weir.rules.v1.RateLimitRule"
 // Decode builds the table of a complete set of resources by name. The error
 // names every bad resource and field.
 func Decode(resources map[string]*anypb.Any) (*ratelimit.Table, error) {
-	rules := make([]*ratelimit.Rule, 0, len(resources))
-	var d decoder
+	messages := make([]*rulesv1.RateLimitRule, 0, len(resources))
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(resources)) {
-		rule, err := d.one(name, resources[name])
+		message := &rulesv1.RateLimitRule{}
+		switch err := resources[name].UnmarshalTo(message); {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("rate limit rule %q: is not a RateLimitRule: %w", name, err))
+		case message.GetId() != name:
+			errs = append(errs, fmt.Errorf("rate limit rule %q: id: %q differs from the resource's name", name, message.GetId()))
+		default:
+			messages = append(messages, message)
+		}
+	}
+	table, err := Build(messages)
+	if err = errors.Join(append(errs, err)...); err != nil {
+		return nil, err
+	}
+	return table, nil
+}
+
+// Build makes the table of a complete set of rules. The error names every bad one
+// and its field.
+func Build(messages []*rulesv1.RateLimitRule) (*ratelimit.Table, error) {
+	rules := make([]*ratelimit.Rule, 0, len(messages))
+	var d decoder
+	var errs []error
+	for _, message := range messages {
+		rule, err := d.rule(message)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("rate limit rule %q: %w", name, err))
+			errs = append(errs, fmt.Errorf("rate limit rule %q: %w", message.GetId(), err))
 			continue
 		}
 		rules = append(rules, rule)
@@ -65,17 +88,6 @@ func (d *decoder) expression(rule *ratelimit.Rule, text string) error {
 	}
 	rule.Cost.Expression = program
 	return nil
-}
-
-func (d *decoder) one(name string, resource *anypb.Any) (*ratelimit.Rule, error) {
-	var message rulesv1.RateLimitRule
-	if err := resource.UnmarshalTo(&message); err != nil {
-		return nil, fmt.Errorf("is not a RateLimitRule: %w", err)
-	}
-	if message.GetId() != name {
-		return nil, fmt.Errorf("id: %q differs from the resource's name", message.GetId())
-	}
-	return d.rule(&message)
 }
 
 func (d *decoder) rule(message *rulesv1.RateLimitRule) (*ratelimit.Rule, error) {

@@ -342,6 +342,10 @@ func (s *System) Metric(component, name string, holding ...string) float64 {
 	sum := 0.0
 	for _, line := range strings.Split(string(raw), "\n") {
 		metric, value, ok := strings.Cut(line, "} ")
+		if !ok { // without labels
+			metric, value, ok = strings.Cut(line, " ")
+			metric += "{"
+		}
 		if !ok || !strings.HasPrefix(metric, name+"{") {
 			continue
 		}

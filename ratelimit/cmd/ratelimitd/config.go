@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"weir.dev/kit/certs"
@@ -23,6 +25,8 @@ type Config struct {
 	daemon.Config `yaml:",inline"`
 	Server        rpcserver.Config   `yaml:"server"`
 	ControlPlane  ControlPlaneConfig `yaml:"controlPlane"`
+	// Rules say where rules come from if not from a control plane.
+	Rules RulesConfig `yaml:"rules"`
 	// Domain is the one that Envoy's rate limit filters must name.
 	Domain string      `yaml:"domain"`
 	Store  StoreConfig `yaml:"store"`
@@ -34,8 +38,15 @@ type ControlPlaneConfig struct {
 	Address string `yaml:"address"`
 	// Peer is the SPIFFE id that it must have.
 	Peer string `yaml:"peer"`
-	// NodeID names this replica in its status.
+	// NodeID names this replica in its status. Default: $POD_NAME, else "ratelimit".
 	NodeID string `yaml:"nodeId"`
+}
+
+// RulesConfig says where rules are without a control plane.
+type RulesConfig struct {
+	// Dir is a folder with RateLimitPolicies in YAML, as package rulesfile reads it.
+	// It is read again when it changes; what is wrong keeps the rules of before.
+	Dir string `yaml:"dir"`
 }
 
 // StoreConfig says where counters are kept: in Redis if it has a url, in memory
@@ -63,7 +74,7 @@ func (c *Config) SetDefaults() {
 	c.Config.SetDefaults()
 	c.Server.SetDefaults()
 	c.Server.AllowedPeers = []string{certs.PeerID("ingress")}
-	c.ControlPlane = ControlPlaneConfig{Peer: certs.PeerID("controlplane"), NodeID: "ratelimit"}
+	c.ControlPlane = ControlPlaneConfig{Peer: certs.PeerID("controlplane"), NodeID: cmp.Or(os.Getenv("POD_NAME"), "ratelimit")}
 	c.Domain = "weir"
 	c.Store.Memory.MaxKeys = 1_000_000
 	c.Store.Redis.SetDefaults()
@@ -74,15 +85,7 @@ func (c *Config) SetDefaults() {
 // Validate reports every mistake.
 func (c *Config) Validate() error {
 	errs := []error{c.Config.Validate(), c.Server.Validate()}
-	if _, _, err := net.SplitHostPort(c.ControlPlane.Address); err != nil {
-		errs = append(errs, fmt.Errorf("controlPlane.address: %q is not host:port", c.ControlPlane.Address))
-	}
-	if c.ControlPlane.Peer == "" {
-		errs = append(errs, errors.New("controlPlane.peer: is required, such as spiffe://weir.local/controlplane"))
-	}
-	if c.ControlPlane.NodeID == "" {
-		errs = append(errs, errors.New("controlPlane.nodeId: is required"))
-	}
+	errs = append(errs, c.validateSource())
 	if c.Domain == "" {
 		errs = append(errs, errors.New("domain: is required"))
 	}
@@ -96,6 +99,27 @@ func (c *Config) Validate() error {
 		errs = append(errs, fmt.Errorf("store.timeout: %s is outside 1ms to 5s", timeout))
 	}
 	return errors.Join(append(errs, config.Prefix("store.redis.", c.Store.Redis.Validate()))...)
+}
+
+// validateSource checks where rules come from.
+func (c *Config) validateSource() error {
+	if c.Rules.Dir != "" {
+		if c.ControlPlane.Address != "" {
+			return errors.New("rules.dir: stands beside controlPlane.address; rules come from one of them")
+		}
+		return nil
+	}
+	var errs []error
+	if _, _, err := net.SplitHostPort(c.ControlPlane.Address); err != nil {
+		errs = append(errs, fmt.Errorf("controlPlane.address: %q is not host:port; or name rules.dir, to stand alone", c.ControlPlane.Address))
+	}
+	if c.ControlPlane.Peer == "" {
+		errs = append(errs, errors.New("controlPlane.peer: is required, such as spiffe://weir.local/controlplane"))
+	}
+	if c.ControlPlane.NodeID == "" {
+		errs = append(errs, errors.New("controlPlane.nodeId: is required"))
+	}
+	return errors.Join(errs...)
 }
 
 func (c *Config) applyEnvironment(getenv func(string) string) {

@@ -16,6 +16,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == checkCommand {
 		os.Exit(checkConfig(os.Args[2:], os.Stdout, os.Stderr))
 	}
+	if len(os.Args) > 1 && os.Args[1] == checkRulesCommand {
+		os.Exit(checkRules(os.Args[2:], os.Stdout, os.Stderr))
+	}
 	floor := heap.NewFloor()
 	cfg := &Config{}
 	code := daemon.Main("ratelimitd", cfg, func(ctx context.Context, runtime *daemon.Runtime) error {

@@ -15,6 +15,7 @@ import (
 	limitsv1 "weir.dev/api/gen/weir/limits/v1"
 	"weir.dev/kit/adsclient"
 	"weir.dev/kit/certs"
+	"weir.dev/kit/config"
 	"weir.dev/kit/daemon"
 	"weir.dev/kit/rpcserver"
 
@@ -24,6 +25,7 @@ import (
 	"weir.dev/ratelimit/metrics"
 	"weir.dev/ratelimit/offenders"
 	"weir.dev/ratelimit/rulesfeed"
+	"weir.dev/ratelimit/rulesfile"
 	"weir.dev/ratelimit/steer"
 )
 
@@ -33,7 +35,7 @@ import (
 const firstPing = 2 * time.Second
 
 // errNoRules keeps the daemon from being ready.
-var errNoRules = errors.New("no rules have arrived from the control plane yet")
+var errNoRules = errors.New("no rules have arrived yet")
 
 // server is the daemon, put together.
 type server struct {
@@ -69,10 +71,10 @@ func newServer(cfg *Config, runtime *daemon.Runtime) (*server, error) {
 	s.limiter = ratelimit.NewLimiter(opened.limits, m)
 	s.limiter.SetLocal(opened.local)
 	s.watch = offenders.New(runtime.Logger, m, nil)
-	s.limiter = ratelimit.NewLimiter(opened.limits, m)
-	s.limiter.SetLocal(opened.local)
-	if s.tls, err = cfg.Server.TLS.ClientConfig(cfg.ControlPlane.Peer); err != nil {
-		return nil, errors.Join(fmt.Errorf("client certificate: %w", err), s.close())
+	if cfg.Rules.Dir == "" {
+		if s.tls, err = cfg.Server.TLS.ClientConfig(cfg.ControlPlane.Peer); err != nil {
+			return nil, errors.Join(fmt.Errorf("client certificate: %w", err), s.close())
+		}
 	}
 	// Without TLS nobody can be told apart, and nobody is told counters.
 	if cfg.Server.ReservedPeers == nil && !cfg.Server.Plaintext {
@@ -120,21 +122,74 @@ func (s *server) run(ctx context.Context) (err error) {
 		defer cancel()
 		group.Go(func() { s.background(ctx) })
 	}
-	ads := adsclient.New(adsclient.Config{
-		Address: s.config.ControlPlane.Address, TLS: s.tls, NodeID: s.config.ControlPlane.NodeID, Logger: s.runtime.Logger,
-	})
-	ads.Subscribe(rulesfeed.TypeURL, s.applyRules)
+	follow, err := s.source()
+	if err != nil {
+		return err
+	}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- ads.Run(ctx)
+		ended <- follow(ctx)
 		cancel()
 	}()
 	err = s.rpc.Run(ctx)
 	cancel()
-	if adsErr := <-ended; !errors.Is(adsErr, context.Canceled) {
-		err = errors.Join(err, adsErr)
+	if followErr := <-ended; !errors.Is(followErr, context.Canceled) {
+		err = errors.Join(err, followErr)
 	}
 	return err
+}
+
+// source is what keeps the rules up to date until its context ends: the control
+// plane, or a folder, whose rules are in effect when this returns.
+func (s *server) source() (func(context.Context) error, error) {
+	if s.config.Rules.Dir != "" {
+		return s.folder(s.config.Rules.Dir)
+	}
+	ads := adsclient.New(adsclient.Config{
+		Address: s.config.ControlPlane.Address, TLS: s.tls, NodeID: s.config.ControlPlane.NodeID, Logger: s.runtime.Logger,
+	})
+	ads.Subscribe(rulesfeed.TypeURL, s.applyRules)
+	return ads.Run, nil
+}
+
+// folder reads the rules of a folder, and again whenever it changes. A folder that
+// is wrong when the daemon starts keeps it from starting: there are no rules of
+// before.
+func (s *server) folder(dir string) (func(context.Context) error, error) {
+	folder := rulesfile.Open(dir)
+	if err := s.readFolder(dir); err != nil {
+		return nil, config.Prefix("rules.dir: ", err)
+	}
+	return func(ctx context.Context) error {
+		folder.Watch(ctx, func() {
+			if err := s.readFolder(dir); err != nil {
+				s.runtime.Logger.Error("the folder of rules is wrong; the rules of before stay in effect", "dir", dir, "error", err)
+			}
+		})
+		return ctx.Err()
+	}, nil
+}
+
+func (s *server) readFolder(dir string) error {
+	table, err := tableOf(dir)
+	if err != nil {
+		s.metrics.RulesRejected()
+		return err
+	}
+	s.use(table)
+	return nil
+}
+
+// tableOf is what a folder holds, checked.
+func tableOf(dir string) (*ratelimit.Table, error) {
+	read, err := rulesfile.Read(dir)
+	if err != nil {
+		return nil, err
+	}
+	if read.Files == 0 {
+		return nil, errors.New("the folder holds no YAML files")
+	}
+	return rulesfeed.Build(read.Rules)
 }
 
 // applyRules swaps in the rules of a complete set, or keeps the old ones.
@@ -144,6 +199,12 @@ func (s *server) applyRules(resources map[string]*anypb.Any) error {
 		s.metrics.RulesRejected()
 		return err
 	}
+	s.use(table)
+	return nil
+}
+
+// use swaps in a table.
+func (s *server) use(table *ratelimit.Table) {
 	s.metrics.SetRules(table.IDs())
 	s.limiter.SetTable(table)
 	s.watch.Keep(table)
@@ -151,7 +212,6 @@ func (s *server) applyRules(resources map[string]*anypb.Any) error {
 	s.runtime.SetReady("rules", nil)
 	s.rpc.SetServing(true)
 	s.runtime.Logger.Info("rules in effect", "rules", table.Len())
-	return nil
 }
 
 // greetStore waits a moment for Redis, so that the first requests find warm

@@ -72,11 +72,13 @@ func start(t *testing.T, extra string, before ...func(*adstest.Server)) *fixture
 	}
 	own := f.issue(t, "ratelimit")
 	path := filepath.Join(t.TempDir(), "ratelimit.yaml")
+	if !strings.Contains(extra, "rules:") {
+		extra = fmt.Sprintf("controlPlane: {address: %q}\n%s", f.ads.Address(), extra)
+	}
 	require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, `
 server:
   tls: {certFile: %q, keyFile: %q, caFile: %q}
-controlPlane: {address: %q}
-%s`, own.CertFile, own.KeyFile, own.CAFile, f.ads.Address(), extra), 0o600))
+%s`, own.CertFile, own.KeyFile, own.CAFile, extra), 0o600))
 
 	started, done := make(chan *server, 1), make(chan int, 1)
 	ctx, cancel := context.WithCancel(t.Context())

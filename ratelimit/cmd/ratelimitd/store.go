@@ -45,7 +45,9 @@ func openStores(s *server) (*stores, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := redis.New(client, redis.Options{Prefix: cfg.Redis.KeyPrefix, Groups: cfg.Redis.Groups})
+	store, err := redis.New(client, redis.Options{
+		Prefix: cfg.Redis.KeyPrefix, Groups: cfg.Redis.Groups, WaitReplicas: cfg.Redis.WaitReplicas, WaitTimeout: cfg.Redis.WaitTimeout.Std(),
+	})
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
@@ -66,6 +68,7 @@ func openStores(s *server) (*stores, error) {
 			var group sync.WaitGroup
 			group.Go(func() { presence.Run(ctx) })
 			group.Go(func() { leasing.Run(ctx) })
+			group.Go(func() { store.Forgotten(ctx, leasing.Drop) })
 			group.Wait()
 		},
 	}, nil

@@ -7,16 +7,22 @@ import (
 )
 
 // Forget implements ratelimit.Forgetter. Slices that this process holds go with
-// the counter; those of others stay theirs, as long as slices last.
+// the counter; other processes Drop theirs when they hear of it.
 func (s *Store) Forget(ctx context.Context, charges []ratelimit.Charge) error {
 	next, able := s.next.(ratelimit.Forgetter)
 	if !able {
 		return ratelimit.ErrCannotForget
 	}
-	s.mu.Lock()
 	for i := range charges {
-		delete(s.entries, charges[i].Key)
+		s.Drop(charges[i].Key)
 	}
-	s.mu.Unlock()
 	return next.Forget(ctx, charges)
+}
+
+// Drop loses what this process holds of a counter, without giving it back: the
+// counter was reset. A slice that is on its way is lost when it comes.
+func (s *Store) Drop(key ratelimit.Key) {
+	s.mu.Lock()
+	delete(s.entries, key)
+	s.mu.Unlock()
 }

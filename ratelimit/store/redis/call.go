@@ -88,7 +88,7 @@ func (s *Store) pipeline(ctx context.Context, node goredis.UniversalClient, call
 }
 
 func (s *Store) exec(ctx context.Context, node goredis.UniversalClient, calls []*call, how, script string) {
-	if len(calls) == 1 && !calls[0].asking {
+	if len(calls) == 1 && !calls[0].asking && s.wait == nil {
 		calls[0].answer, calls[0].err = node.Do(ctx, s.arguments(calls[0], how, script)...).Text()
 		return
 	}
@@ -100,10 +100,29 @@ func (s *Store) exec(ctx context.Context, node goredis.UniversalClient, calls []
 		}
 		answers[i] = pipe.Do(ctx, s.arguments(one, how, script)...)
 	}
+	var replicated *goredis.Cmd
+	if s.wait != nil {
+		replicated = pipe.Do(ctx, s.wait...)
+	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
 	for i, one := range calls {
 		one.answer, one.err = answers[i].Text()
+		if replicated != nil && one.err == nil {
+			one.err = s.replicated(replicated)
+		}
 	}
+}
+
+// errNotReplicated is the error of calls that too few replicas have heard of.
+var errNotReplicated = errors.New("too few replicas have confirmed the charges in time")
+
+// replicated reads the answer of WAIT.
+func (s *Store) replicated(answer *goredis.Cmd) error {
+	count, err := answer.Int()
+	if err == nil && count < s.wait[1].(int) { //nolint:forcetypeassert // set by New
+		err = errNotReplicated
+	}
+	return err
 }
 
 func (s *Store) arguments(one *call, how, script string) []any {

@@ -14,6 +14,8 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"weir.dev/kit/config"
 )
 
 // Config says where Redis is.
@@ -40,6 +42,12 @@ type Config struct {
 	Groups int `yaml:"groups"`
 	// PoolSize bounds the connections. Default 64.
 	PoolSize int `yaml:"poolSize"`
+	// WaitReplicas is how many Redis replicas must have a decision's charges before
+	// it is answered (WAIT), 0 (default) to 5: what is admitted then survives the
+	// loss of the master, if one of those takes over. Fewer within WaitTimeout
+	// (1ms to 1s, default 10ms) is as if Redis had not answered.
+	WaitReplicas int             `yaml:"waitReplicas"`
+	WaitTimeout  config.Duration `yaml:"waitTimeout"`
 }
 
 // TLSConfig names PEM files: the authorities to trust instead of the system's,
@@ -55,6 +63,7 @@ func (c *Config) SetDefaults() {
 	c.Mode = "single"
 	c.KeyPrefix = "weir"
 	c.PoolSize = 64
+	c.WaitTimeout = config.Duration(DefaultWaitTimeout)
 }
 
 // Validate reports every mistake.
@@ -75,6 +84,12 @@ func (c *Config) Validate() error {
 	}
 	if c.PoolSize < 1 || c.PoolSize > 10_000 {
 		errs = append(errs, fmt.Errorf("poolSize: %d is outside 1 to 10000", c.PoolSize))
+	}
+	if c.WaitReplicas < 0 || c.WaitReplicas > maxWaitReplicas {
+		errs = append(errs, fmt.Errorf("waitReplicas: %d is outside 0 to %d", c.WaitReplicas, maxWaitReplicas))
+	}
+	if timeout := c.WaitTimeout.Std(); c.WaitReplicas > 0 && (timeout < time.Millisecond || timeout > time.Second) {
+		errs = append(errs, fmt.Errorf("waitTimeout: %s is outside 1ms to 1s", timeout))
 	}
 	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		errs = append(errs, errors.New("tls: certFile and keyFile come together"))

@@ -12,6 +12,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -62,6 +63,11 @@ type Options struct {
 	// DefaultClusterGroups for a cluster and 1 otherwise. All replicas must agree;
 	// another number starts all counters afresh.
 	Groups int
+	// WaitReplicas is how many replicas of a server must have what a call charged
+	// before it is answered; fewer within WaitTimeout (0 is DefaultWaitTimeout) is an
+	// error, and the charges stay. 0 waits for none.
+	WaitReplicas int
+	WaitTimeout  time.Duration
 	// Clock replaces the server's clock, for tests only.
 	Clock func() time.Time
 	// Local replaces this process's clock, by which nothing is decided, for tests
@@ -79,7 +85,14 @@ type Store struct {
 	clock    func() time.Time
 	local    func() time.Time
 	lanes    lanes
+	wait     []any // the command WAIT; nil for none
 }
+
+const (
+	// DefaultWaitTimeout is Options.WaitTimeout's.
+	DefaultWaitTimeout = 10 * time.Millisecond
+	maxWaitReplicas    = 5
+)
 
 // New makes a store. It does not connect.
 func New(client goredis.UniversalClient, options Options) (*Store, error) {
@@ -91,6 +104,10 @@ func New(client goredis.UniversalClient, options Options) (*Store, error) {
 	}
 	source := clockScript + algorithmsScript + takeScript
 	store := &Store{client: client, source: source, digest: goredis.NewScript(source).Hash(), clock: options.Clock, local: options.Local}
+	if options.WaitReplicas > 0 {
+		timeout := cmp.Or(options.WaitTimeout, DefaultWaitTimeout)
+		store.wait = []any{"wait", options.WaitReplicas, max(1, timeout.Milliseconds())}
+	}
 	store.cluster, _ = client.(*goredis.ClusterClient)
 	switch groups := options.Groups; {
 	case groups == 1, groups == 0 && store.cluster == nil:
