@@ -57,7 +57,9 @@ func TestStatusAndCredentialsShapes(t *testing.T) {
 	var credentials map[string]string
 	require.NoError(t, json.Unmarshal([]byte(s.Weir("credentials", "-o", "json")), &credentials))
 	require.ElementsMatch(t, []string{"apiKey", "token", "issuer"}, keys(credentials))
-	require.Contains(t, s.Weir("doctor"), "envoy: ")
+	examined := s.Weir("doctor")
+	require.Contains(t, examined, "envoy: ")
+	require.Contains(t, examined, "nothing in it undoes what extauthz does")
 }
 
 func keys[V any](m map[string]V) []string {

@@ -55,7 +55,7 @@ type Patient struct {
 func Examine(ctx context.Context, p Patient) []Finding {
 	var findings []Finding
 	for _, check := range []func(context.Context, Patient) []Finding{
-		checkEnvoy, checkBinaries, checkPorts, checkFileLimit, checkCertificates, checkDisk, checkPostgres, checkRedis, checkProcesses, checkPolicy,
+		checkEnvoy, checkBinaries, checkPorts, checkFileLimit, checkCertificates, checkDisk, checkPostgres, checkRedis, checkProcesses, checkPolicy, checkOwnEnvoy,
 	} {
 		findings = append(findings, check(ctx, p)...)
 	}

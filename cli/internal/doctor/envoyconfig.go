@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -12,6 +13,8 @@ import (
 	"weir.dev/cli/internal/envoylint"
 	"weir.dev/policy"
 )
+
+const envoyConfiguration = "envoy configuration"
 
 // configTimeout bounds asking an Envoy for its configuration.
 const configTimeout = 10 * time.Second
@@ -27,7 +30,6 @@ func ExamineEnvoy(ctx context.Context, source string) ([]Finding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", source, err)
 	}
-	const check = "envoy configuration"
 	findings := make([]Finding, 0, len(found)+1)
 	for _, f := range found {
 		level := Warning
@@ -35,14 +37,34 @@ func ExamineEnvoy(ctx context.Context, source string) ([]Finding, error) {
 			level = Error
 		}
 		findings = append(findings, Finding{
-			Check: check, Level: level, Code: string(f.Code), Fix: policy.Explanations()[f.Code],
+			Check: envoyConfiguration, Level: level, Code: string(f.Code), Fix: policy.Explanations()[f.Code],
 			Message: fmt.Sprintf("%s: %s [%s]", f.Where, f.Message, f.Code),
 		})
 	}
 	if len(findings) == 0 {
-		findings = one(check, OK, "", "%s: nothing in it undoes what extauthz does", source)
+		findings = one(envoyConfiguration, OK, "", "%s: nothing in it undoes what extauthz does", source)
 	}
 	return findings, nil
+}
+
+// checkOwnEnvoy looks at the configuration of the Envoy that runs, as at another's.
+func checkOwnEnvoy(ctx context.Context, p Patient) []Finding {
+	for i := range p.Record.Components {
+		component := &p.Record.Components[i]
+		if !p.Running || component.Name != "envoy" || component.Probe == "" {
+			continue
+		}
+		admin, err := url.Parse(component.Probe)
+		if err != nil {
+			return nil
+		}
+		found, err := ExamineEnvoy(ctx, admin.Scheme+"://"+admin.Host)
+		if err != nil {
+			return one(envoyConfiguration, Warning, "look at weir logs envoy", "%v", err)
+		}
+		return found
+	}
+	return nil
 }
 
 func envoyConfig(ctx context.Context, source string) ([]byte, error) {
