@@ -88,11 +88,13 @@ type Settings struct {
 	MemcacheServers string `env:"MEMCACHE_HOST_PORT"`
 	MemcacheIdle    int    `env:"MEMCACHE_MAX_IDLE_CONNS" default:"2"`
 	MemcacheSRV     string `env:"MEMCACHE_SRV"`
-	MemcacheTLS     bool   `env:"MEMCACHE_TLS" default:"false"`
-	MemcacheTLSCert string `env:"MEMCACHE_TLS_CLIENT_CERT"`
-	MemcacheTLSKey  string `env:"MEMCACHE_TLS_CLIENT_KEY"`
-	MemcacheTLSCA   string `env:"MEMCACHE_TLS_CACERT"`
-	MemcacheTLSAny  bool   `env:"MEMCACHE_TLS_SKIP_HOSTNAME_VERIFICATION" default:"false"`
+	// MemcacheSRVRefresh is how often the record is looked up again; 0 is never.
+	MemcacheSRVRefresh time.Duration `env:"MEMCACHE_SRV_REFRESH" default:"0"`
+	MemcacheTLS        bool          `env:"MEMCACHE_TLS" default:"false"`
+	MemcacheTLSCert    string        `env:"MEMCACHE_TLS_CLIENT_CERT"`
+	MemcacheTLSKey     string        `env:"MEMCACHE_TLS_CLIENT_KEY"`
+	MemcacheTLSCA      string        `env:"MEMCACHE_TLS_CACERT"`
+	MemcacheTLSAny     bool          `env:"MEMCACHE_TLS_SKIP_HOSTNAME_VERIFICATION" default:"false"`
 
 	// LocalCacheBytes is how much remembers limits that are used up; 0 is none.
 	LocalCacheBytes int `env:"LOCAL_CACHE_SIZE_IN_BYTES" default:"0"`
@@ -104,6 +106,11 @@ type Settings struct {
 	StatsdEvery   time.Duration `env:"STATS_FLUSH_INTERVAL" default:"10s"`
 	StatsdTags    string        `env:"EXTRA_TAGS"`
 	NoStats       bool          `env:"DISABLE_STATS" default:"false"`
+	// UseDogStatsd sends tags as DogStatsD has them, by UDP.
+	UseDogStatsd  bool   `env:"USE_DOG_STATSD" default:"false"`
+	DogMogrifiers string `env:"USE_DOG_STATSD_MOGRIFIERS"`
+	// Mogrifiers are those of DogMogrifiers, in order.
+	Mogrifiers []Mogrifier
 
 	GlobalShadow bool `env:"SHADOW_MODE" default:"false"`
 	GlobalQuota  bool `env:"QUOTA_MODE" default:"false"`
@@ -135,8 +142,6 @@ func without() map[string]string {
 		"REDIS_STARTUP_MAX_ELAPSED_TIME":                "the start does not wait for Redis",
 		"PROMETHEUS_MAPPER_YAML":                        "metrics have their labels from the start; there is no mapping",
 		"PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS":      "times are in seconds",
-		"USE_DOG_STATSD":                                "tags are not taken out of names; USE_STATSD sends them as they are",
-		"USE_DOG_STATSD_MOGRIFIERS":                     "tags are not taken out of names; USE_STATSD sends them as they are",
 		"TRACING_ENABLED":                               "traces are configured by the OTEL_ variables",
 		"CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL": "XDS_CLIENT_BACKOFF_INITIAL_INTERVAL and _MAX_INTERVAL say when it is tried again",
 		"XDS_CLIENT_BACKOFF_RANDOM_FACTOR":              "pauses double, less up to a fifth at random",
@@ -171,6 +176,11 @@ func Read(lookup func(string) (string, bool)) (*Settings, error) {
 		}
 	}
 	slices.Sort(s.Ignored)
+	if s.UseDogStatsd {
+		var err error
+		s.Mogrifiers, err = mogrifiers(s.DogMogrifiers, lookup)
+		errs = append(errs, err)
+	}
 	return s, errors.Join(append(errs, s.validate()...)...)
 }
 
@@ -235,8 +245,11 @@ func (s *Settings) validate() []error {
 		add(xds && err != nil, "%s: %v", name, err)
 	}
 	add(!slices.Contains([]string{"redis", "memcache", "memory"}, s.Backend), "BACKEND_TYPE: %q is not supported; use redis, memcache, or memory for a single replica", s.Backend)
-	add(s.Backend == "memcache" && s.MemcacheServers == "", "MEMCACHE_HOST_PORT: is required by BACKEND_TYPE=memcache: HOST:PORT[,HOST:PORT ...]")
-	add(s.MemcacheSRV != "", "MEMCACHE_SRV: is not supported; list the servers in MEMCACHE_HOST_PORT")
+	add(s.Backend == "memcache" && (s.MemcacheServers == "") == (s.MemcacheSRV == ""), "MEMCACHE_HOST_PORT: either this, HOST:PORT[,HOST:PORT ...], or MEMCACHE_SRV is required by BACKEND_TYPE=memcache")
+	_, _, _, named := SRV(s.MemcacheSRV)
+	add(s.MemcacheSRV != "" && !named, "MEMCACHE_SRV: %q is not _SERVICE._PROTOCOL.DOMAIN", s.MemcacheSRV)
+	add(s.MemcacheSRVRefresh < 0 || s.MemcacheSRVRefresh > 0 && s.MemcacheSRVRefresh < time.Second, "MEMCACHE_SRV_REFRESH: %s is not 0 or 1s and more", s.MemcacheSRVRefresh)
+	add(s.UseDogStatsd && s.UseStatsd, "USE_DOG_STATSD: stands beside USE_STATSD, whose default is true; set one of them to false")
 	add(s.MemcacheIdle < 1 || s.MemcacheIdle > 10_000, "MEMCACHE_MAX_IDLE_CONNS: %d is outside 1 to 10000", s.MemcacheIdle)
 	add((s.MemcacheTLSCert == "") != (s.MemcacheTLSKey == ""), "MEMCACHE_TLS_CLIENT_CERT: comes together with MEMCACHE_TLS_CLIENT_KEY")
 	add(s.LocalCacheBytes < 0 || s.LocalCacheBytes > 1<<30, "LOCAL_CACHE_SIZE_IN_BYTES: %d is outside 0 to 1 GiB", s.LocalCacheBytes)

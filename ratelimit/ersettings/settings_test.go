@@ -1,6 +1,7 @@
 package ersettings_test
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -58,4 +59,32 @@ func TestMistakes(t *testing.T) {
 	require.NotContains(t, err.Error(), "hunter2")
 	_, err = read(map[string]string{"REDIS_TYPE": "SENTINEL", "REDIS_URL": "a:1"})
 	require.ErrorContains(t, err, "REDIS_URL: for SENTINEL is MASTER-NAME,")
+}
+
+func TestMogrifiersAndRecords(t *testing.T) {
+	set := map[string]string{
+		"USE_DOG_STATSD": "true", "USE_STATSD": "false", "USE_DOG_STATSD_MOGRIFIERS": "HITS, DOMAIN",
+		"DOG_STATSD_MOGRIFIER_HITS_PATTERN": `^a\.(.*)$`, "DOG_STATSD_MOGRIFIER_HITS_NAME": "a", "DOG_STATSD_MOGRIFIER_HITS_TAGS": "domain:$1,x:y:z",
+		"DOG_STATSD_MOGRIFIER_DOMAIN_PATTERN": "b", "DOG_STATSD_MOGRIFIER_DOMAIN_NAME": "c",
+		"BACKEND_TYPE": "memcache", "MEMCACHE_SRV": "_memcache._tcp.cache.example", "MEMCACHE_SRV_REFRESH": "30s",
+	}
+	s, err := read(set)
+	require.NoError(t, err)
+	require.Len(t, s.Mogrifiers, 2)
+	require.Equal(t, [][2]string{{"domain", "$1"}, {"x", "y:z"}}, s.Mogrifiers[0].Tags)
+	require.Equal(t, "c", s.Mogrifiers[1].Name)
+	require.Empty(t, s.Ignored)
+	for name, wrong := range map[string]string{
+		"DOG_STATSD_MOGRIFIER_HITS_PATTERN": "(", "DOG_STATSD_MOGRIFIER_DOMAIN_NAME": "", "DOG_STATSD_MOGRIFIER_HITS_TAGS": "domain",
+		"MEMCACHE_SRV": "cache.example", "MEMCACHE_SRV_REFRESH": "1ms", "USE_DOG_STATSD": "maybe",
+	} {
+		changed := maps.Clone(set)
+		changed[name] = wrong
+		_, err := read(changed)
+		require.ErrorContains(t, err, name)
+	}
+	set["USE_STATSD"], set["MEMCACHE_HOST_PORT"] = "true", "a:1"
+	_, err = read(set)
+	require.ErrorContains(t, err, "USE_DOG_STATSD: stands beside USE_STATSD")
+	require.ErrorContains(t, err, "MEMCACHE_HOST_PORT: either this")
 }
