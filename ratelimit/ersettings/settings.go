@@ -84,6 +84,16 @@ type Settings struct {
 	RedisTLSAnyHost   bool          `env:"REDIS_TLS_SKIP_HOSTNAME_VERIFICATION" default:"false"`
 	RedisTimeout      time.Duration `env:"REDIS_TIMEOUT" default:"10s"`
 
+	// Limits per second are kept in a Redis of their own.
+	PerSecond           bool          `env:"REDIS_PERSECOND" default:"false"`
+	PerSecondSocketType string        `env:"REDIS_PERSECOND_SOCKET_TYPE" default:"unix"`
+	PerSecondType       string        `env:"REDIS_PERSECOND_TYPE" default:"SINGLE"`
+	PerSecondURL        string        `env:"REDIS_PERSECOND_URL" default:"/var/run/nutcracker/ratelimitpersecond.sock"`
+	PerSecondPoolSize   int           `env:"REDIS_PERSECOND_POOL_SIZE" default:"10"`
+	PerSecondAuth       string        `env:"REDIS_PERSECOND_AUTH"`
+	PerSecondTLS        bool          `env:"REDIS_PERSECOND_TLS" default:"false"`
+	PerSecondTimeout    time.Duration `env:"REDIS_PERSECOND_TIMEOUT" default:"10s"`
+
 	// Of BACKEND_TYPE=memcache.
 	MemcacheServers string `env:"MEMCACHE_HOST_PORT"`
 	MemcacheIdle    int    `env:"MEMCACHE_MAX_IDLE_CONNS" default:"2"`
@@ -124,14 +134,12 @@ type Settings struct {
 func without() map[string]string {
 	const (
 		script    = "requests that come together share a script call by themselves; there is no pipeline to tune"
-		oneRedis  = "all limits of a request are decided at one instant, in one Redis"
 		onCreate  = "a counter expires with its window"
 		neverPaid = "a refused request is never charged"
 	)
 	return map[string]string{
 		"REDIS_PIPELINE_WINDOW": script, "REDIS_PIPELINE_LIMIT": script, "REDIS_CLUSTER_PIPELINE_PARALLELISM": script,
-		"REDIS_PERSECOND": oneRedis, "REDIS_PERSECOND_URL": oneRedis, "REDIS_PERSECOND_TYPE": oneRedis, "REDIS_PERSECOND_SOCKET_TYPE": oneRedis,
-		"REDIS_PERSECOND_POOL_SIZE": oneRedis, "REDIS_PERSECOND_AUTH": oneRedis, "REDIS_PERSECOND_TLS": oneRedis,
+		"REDIS_PERSECOND_PIPELINE_WINDOW": script, "REDIS_PERSECOND_PIPELINE_LIMIT": script,
 		"EXPIRATION_JITTER_MAX_SECONDS":                 onCreate,
 		"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT":       neverPaid,
 		"RUNTIME_WATCH_ROOT":                            "both the link and the files are watched",
@@ -261,12 +269,11 @@ func (s *Settings) validate() []error {
 	add(s.NearLimitRatio < 0 || s.NearLimitRatio > 1, "NEAR_LIMIT_RATIO: %v is outside 0 to 1", s.NearLimitRatio)
 	add(s.GRPCServerUseTLS && (s.GRPCServerTLSCert == "" || s.GRPCServerTLSKey == ""), "GRPC_SERVER_USE_TLS: needs GRPC_SERVER_TLS_CERT and GRPC_SERVER_TLS_KEY")
 	add(s.GRPCClientTLSSAN != "" && s.GRPCClientTLSCA == "", "GRPC_CLIENT_TLS_SAN: needs GRPC_CLIENT_TLS_CACERT, or no client certificate is asked for")
-	add(s.RedisTimeout <= 0, "REDIS_TIMEOUT: %s is not positive", s.RedisTimeout)
-	add(s.RedisPoolSize < 1 || s.RedisPoolSize > 10_000, "REDIS_POOL_SIZE: %d is outside 1 to 10000", s.RedisPoolSize)
+	s.validateRedis("REDIS_", add)
+	if s.PerSecond {
+		s.ForSeconds().validateRedis("REDIS_PERSECOND_", add)
+	}
 	add((s.RedisTLSCert == "") != (s.RedisTLSKey == ""), "REDIS_TLS_CLIENT_CERT: comes together with REDIS_TLS_CLIENT_KEY")
-	add(!slices.Contains([]string{"single", "cluster", "sentinel"}, strings.ToLower(s.RedisType)), "REDIS_TYPE: %q is not SINGLE, CLUSTER or SENTINEL", s.RedisType)
-	add(s.RedisSocketType != "unix" && s.RedisSocketType != "tcp", "REDIS_SOCKET_TYPE: %q is not unix or tcp", s.RedisSocketType)
-	add(strings.EqualFold(s.RedisType, "sentinel") && !strings.Contains(s.RedisURL, ","), "REDIS_URL: for SENTINEL is MASTER-NAME,HOST:PORT[,HOST:PORT ...]")
 	add(!slices.Contains([]string{"debug", "info", "warn", "warning", "error"}, strings.ToLower(s.LogLevel)), "LOG_LEVEL: %q is not DEBUG, INFO, WARN or ERROR", s.LogLevel)
 	_, _, err = net.SplitHostPort(s.PrometheusAddr)
 	add(s.UsePrometheus && err != nil, "PROMETHEUS_ADDR: %q is not host:port", s.PrometheusAddr)

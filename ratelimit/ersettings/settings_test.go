@@ -31,7 +31,7 @@ func TestDefaults(t *testing.T) {
 func TestValues(t *testing.T) {
 	s, err := read(map[string]string{
 		"PORT": "0", "REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": "redis:6379", "REDIS_TYPE": "cluster", "REDIS_TIMEOUT": "150ms", "SHADOW_MODE": "1",
-		"NEAR_LIMIT_RATIO": "0.5", "REDIS_PERSECOND": "true", "USE_STATSD": "false", "LOG_LEVEL": "debug", "MERGE_DOMAIN_CONFIG": "",
+		"NEAR_LIMIT_RATIO": "0.5", "REDIS_PIPELINE_LIMIT": "7", "USE_STATSD": "false", "LOG_LEVEL": "debug", "MERGE_DOMAIN_CONFIG": "",
 	})
 	require.NoError(t, err)
 	require.Zero(t, s.Port)
@@ -39,7 +39,7 @@ func TestValues(t *testing.T) {
 	require.False(t, s.MergeDomains)
 	require.Equal(t, 150*time.Millisecond, s.RedisTimeout)
 	require.Len(t, s.Ignored, 1)
-	require.Contains(t, s.Ignored[0], "REDIS_PERSECOND: all limits of a request are decided at one instant")
+	require.Contains(t, s.Ignored[0], "REDIS_PIPELINE_LIMIT: requests that come together share a script call")
 }
 
 func TestMistakes(t *testing.T) {
@@ -87,4 +87,20 @@ func TestMogrifiersAndRecords(t *testing.T) {
 	_, err = read(set)
 	require.ErrorContains(t, err, "USE_DOG_STATSD: stands beside USE_STATSD")
 	require.ErrorContains(t, err, "MEMCACHE_HOST_PORT: either this")
+}
+
+func TestRedisForSeconds(t *testing.T) {
+	s, err := read(map[string]string{
+		"REDIS_URL": "a:1", "REDIS_SOCKET_TYPE": "tcp", "REDIS_AUTH": "one",
+		"REDIS_PERSECOND": "true", "REDIS_PERSECOND_URL": "b:2,c:3", "REDIS_PERSECOND_SOCKET_TYPE": "tcp", "REDIS_PERSECOND_TYPE": "cluster", "REDIS_PERSECOND_AUTH": "two",
+	})
+	require.NoError(t, err)
+	other := s.ForSeconds()
+	require.Equal(t, []string{"b:2,c:3", "cluster", "two"}, []string{other.RedisURL, other.RedisType, other.RedisAuth})
+	require.Equal(t, "a:1", s.RedisURL)
+	_, err = read(map[string]string{"REDIS_PERSECOND": "true", "REDIS_PERSECOND_TYPE": "ring", "REDIS_PERSECOND_POOL_SIZE": "0"})
+	require.ErrorContains(t, err, "REDIS_PERSECOND_TYPE: ")
+	require.ErrorContains(t, err, "REDIS_PERSECOND_POOL_SIZE: ")
+	_, err = read(map[string]string{"REDIS_PERSECOND_TYPE": "ring"})
+	require.NoError(t, err, "it is not used")
 }

@@ -20,6 +20,7 @@ import (
 	"weir.dev/ratelimit/store/guard"
 	"weir.dev/ratelimit/store/memcached"
 	"weir.dev/ratelimit/store/memory"
+	"weir.dev/ratelimit/store/persecond"
 	"weir.dev/ratelimit/store/redis"
 	"weir.dev/ratelimit/store/refusals"
 )
@@ -60,10 +61,24 @@ func (s *server) openBackend() (ratelimit.Store, error) {
 		s.logger.Info("counters are kept in memcached", "servers", s.settings.MemcacheServers+s.settings.MemcacheSRV)
 		return guard.New(store, guard.Options{Timeout: timeout, Observer: observer}), nil
 	}
-	config, err := redisConfig(s.settings)
+	others, err := s.openRedis(s.settings, observer)
+	if err != nil || !s.settings.PerSecond {
+		return others, err
+	}
+	seconds, err := s.openRedis(s.settings.ForSeconds(), observer)
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return persecond.New(seconds, others), nil
+}
+
+// openRedis opens one Redis, which is closed and asked for with those before.
+func (s *server) openRedis(settings *ersettings.Settings, observer guard.Observer) (ratelimit.Store, error) {
+	config, err := redisConfig(settings)
 	if err != nil {
 		return nil, err
 	}
+	timeout := min(settings.RedisTimeout, maxStoreTimeout)
 	client, err := config.NewClient(timeout)
 	if err != nil {
 		return nil, err
@@ -72,7 +87,14 @@ func (s *server) openBackend() (ratelimit.Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	s.close, s.ping = client.Close, store.Ping
+	closeBefore, pingBefore := s.close, s.ping
+	s.close = func() error { return errors.Join(client.Close(), closeBefore()) }
+	s.ping = func(ctx context.Context) error {
+		if err := store.Ping(ctx); err != nil || pingBefore == nil {
+			return err
+		}
+		return pingBefore(ctx)
+	}
 	s.logger.Info("counters are kept in Redis", "redis", config.Address())
 	return guard.New(store, guard.Options{Timeout: timeout, Observer: observer}), nil
 }
