@@ -70,6 +70,12 @@ func TestDecisionsAreRecordedExplainedAndCompared(t *testing.T) {
 		return strings.Contains(listed, `would refuse 1, by rule "trial"`) && strings.Contains(listed, `would refuse 1, by rule "nobody"`) &&
 			strings.Contains(listed, "default/open-next") && strings.Contains(listed, "CREDENTIALS_MISSING")
 	})
+	problems := s.Weir("problems")
+	for _, flip := range []string{`would refuse 1 of `, `by rule "trial"`, `by rule "nobody"`, " since 2", "weir explain --decision ID", "0 errors"} {
+		require.Contains(t, problems, flip)
+	}
+	require.NotContains(t, s.Weir("problems", "--errors"), "in the shadow")
+	require.NotContains(t, s.Weir("problems", s.Policy), "in the shadow", "a folder decides nothing")
 
 	export := s.Weir("audit", "export")
 	require.Equal(t, 5, strings.Count(export, `"id":"d-`), "what is not audited is not there\n%s", export)

@@ -64,8 +64,11 @@ type proxied struct {
 	own   lockedLog
 	// zone is where Envoy is.
 	zone string
-	// maxConnections of clients; 0 for the default.
+	// maxConnections of clients and maxHeap of Envoy; 0 for the default.
 	maxConnections int64
+	maxHeap        uint64
+	// rewrite changes the bootstrap, unless it is nil.
+	rewrite func([]byte) []byte
 	// access is the access log.
 	access lockedLog
 	// stateOfTheWorld has Envoy use that variant of the protocol.
@@ -107,9 +110,12 @@ func (p *proxied) written(dir string) (path string, server *rpcserver.Server) {
 	raw, err := bootstrap.JSON(bootstrap.Config{
 		NodeID: "envoy-1", AdminAddress: "127.0.0.1:0", ControlPlaneAddress: server.Address(),
 		ControlPlanePeer: certs.PeerID("controlplane"), CertDir: filepath.Join(dir, "ingress"), Zone: p.zone,
-		StateOfTheWorld: p.stateOfTheWorld, MaxConnections: p.maxConnections,
+		StateOfTheWorld: p.stateOfTheWorld, MaxConnections: p.maxConnections, MaxHeapBytes: p.maxHeap,
 	})
 	require.NoError(p.t, err)
+	if p.rewrite != nil {
+		raw = p.rewrite(raw)
+	}
 	path = filepath.Join(dir, "bootstrap.json")
 	require.NoError(p.t, os.WriteFile(path, raw, 0o600))
 	return path, server

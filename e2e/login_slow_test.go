@@ -3,6 +3,13 @@
 package e2e
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,7 +50,7 @@ apiVersion: v1
 kind: Secret
 metadata: {name: shop-login}
 stringData:
-  clientSecret: a-secret-of-the-shop/with+odd:characters
+  clientSecret: "CLIENT_SECRET"
   keys: "SESSION_KEYS"
 ---
 apiVersion: weir.dev/v1alpha1
@@ -58,6 +65,7 @@ spec:
       login:
         issuer: ISSUER
         clientID: shop
+        clientAuthentication: CLIENT_AUTHENTICATION
         clientSecretRef: {name: shop-login, key: clientSecret}
         scopes: [profile, offline_access]
         claims: {tenant: tenant}
@@ -80,23 +88,42 @@ func browserModules(t *testing.T) (dir, chromium string) {
 // TestSlowLogin: people log in with a real browser at a certified provider.
 func TestSlowLogin(t *testing.T) {
 	modules, chromium := browserModules(t)
-	for _, store := range []string{"Cookie", "Redis"} {
-		t.Run(store, func(t *testing.T) {
+	for _, way := range []struct{ store, proof string }{{"Cookie", "Basic"}, {"Redis", "Basic"}, {"Cookie", "PrivateKeyJWT"}} {
+		t.Run(way.store+" "+way.proof, func(t *testing.T) {
 			var env []string
-			if store == "Redis" {
+			if way.store == "Redis" {
 				env = append(env, "WEIR_REDIS_URL="+startRedis(t))
 			}
 			backend := newEcho(t)
 			s := harness.Start(t, harness.Files{"echo.yaml": backend.backendYAML() + openYAML("open")}, env...)
 			template := filepath.Join(t.TempDir(), "login.yaml")
 			policy := filepath.Join(s.Policy, "login.yaml")
-			require.NoError(t, os.WriteFile(template, []byte(strings.ReplaceAll(loginYAML, "STORE", store)), 0o600))
+			secret, public := loginSecret(t, way.proof)
+			text := strings.NewReplacer("STORE", way.store, "CLIENT_AUTHENTICATION", way.proof, "CLIENT_SECRET", secret).Replace(loginYAML)
+			require.NoError(t, os.WriteFile(template, []byte(text), 0o600))
 			command := exec.CommandContext(t.Context(), "node", "--test", "--test-reporter=spec", "--test-concurrency=1", filepath.Join(modules, "login.test.mjs"))
 			command.Env = append(os.Environ(), "APP_URL="+strings.Replace(s.URL, "127.0.0.1", "localhost", 1), "POLICY="+policy, "TEMPLATE="+template,
-				"CHROMIUM="+chromium, "API_KEY="+s.APIKey, "NODE_NO_WARNINGS=1")
+				"CHROMIUM="+chromium, "API_KEY="+s.APIKey, "CLIENT_JWKS="+public, "NODE_NO_WARNINGS=1")
 			out, err := command.CombinedOutput()
 			require.NoError(t, err, string(out))
 			t.Log(string(out))
 		})
 	}
+}
+
+// loginSecret is what the shop proves itself with, for a text in double quotes,
+// and the key set that the provider is given where it signs.
+func loginSecret(t *testing.T, proof string) (secret, keySet string) {
+	if proof != "PrivateKeyJWT" {
+		return "a-secret-of-the-shop/with+odd:characters", ""
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	point, err := key.PublicKey.Bytes()
+	require.NoError(t, err)
+	text := base64.RawURLEncoding.EncodeToString
+	keySet = fmt.Sprintf(`{"keys": [{"kty": "EC", "crv": "P-256", "use": "sig", "x": %q, "y": %q}]}`, text(point[1:33]), text(point[33:]))
+	return strings.ReplaceAll(string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})), "\n", `\n`), keySet
 }

@@ -92,6 +92,13 @@ func startTrafficWith(t *testing.T, change func(*proxied)) *traffic {
 // apply rolls out rules of one route, and other documents.
 func (x *traffic) apply(rules string, documents ...string) {
 	x.t.Helper()
+	x.rollout(rules, documents...)
+	x.get(8080, "/none")
+}
+
+// rollout is apply without a first request.
+func (x *traffic) rollout(rules string, documents ...string) {
+	x.t.Helper()
 	policy := `apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: edge}
@@ -120,7 +127,6 @@ metadata: {name: both}
 spec: {endpoints: [{address: 127.0.0.1, port: %d}, {address: 127.0.0.1, port: %d}]}
 `, x.a.port(), x.b.port(), x.a.port(), x.b.port()) + strings.Join(documents, "")
 	x.requireAccepted(x.compileText(policy))
-	x.get(8080, "/none")
 }
 
 // rule is one rule with a name, which is its path too.

@@ -33,6 +33,10 @@ type RecordedDecision struct {
 	Time   time.Time
 	// Missing is what rules may read and the record does not have.
 	Missing []string
+	// Digest is of the rules that decided, and Outcomes are what each of them came
+	// to, by name.
+	Digest   string
+	Outcomes map[string]string
 }
 
 // Decision lists what would differ of a recorded decision; nothing when the caller
@@ -141,44 +145,68 @@ func (r *Replay) recordedWays(d *RecordedDecision) []*rulesv1.Authenticator {
 
 // evaluate goes through the rules as extauthz does.
 func (r *Replay) evaluate(d *RecordedDecision, rules *authRoute, caller *authzexpr.Identity) (outcome replayedOutcome, unknown string) {
-	input := recordedInput(d, caller)
-	hasAllow, nearly := false, ""
+	input, roles := recordedInput(d, rules, caller)
+	unchanged := r.unchangedRules(d, rules)
+	hasAllow, nearly := false, replayedOutcome{}
 	for _, rule := range rules.GetRules() {
-		allows, lacks := rule.GetEffect() == rulesv1.AuthorizationRule_EFFECT_ALLOW, false
+		allows := rule.GetEffect() == rulesv1.AuthorizationRule_EFFECT_ALLOW
 		hasAllow = hasAllow || allows
-		holds, unknown, failed := r.holds(d, rule, input)
-		switch {
-		case unknown != "":
+		verdict, lacking := recordedVerdict(unchanged[rule.GetName()])
+		if verdict == verdictUnknown {
+			verdict, lacking, unknown = r.judge(d, rule, input, roles)
+		}
+		switch verdict {
+		case verdictUnknown:
 			return outcome, unknown
-		case failed:
+		case verdictError:
 			return replayedOutcome{rule: rule.GetName(), reason: "RULE_ERROR"}, ""
-		case !holds:
-			continue
-		}
-		if needs := rule.GetRequirements(); needs != nil {
-			if lacks, unknown = lacksRecorded(needs, rule.GetName(), caller); unknown != "" {
-				return outcome, unknown
+		case verdictPasses:
+		case verdictLacks:
+			outcome := replayedOutcome{rule: rule.GetName(), reason: lacking}
+			if !allows {
+				return outcome, ""
 			}
-		}
-		switch {
-		case lacks && rule.GetEffect() == rulesv1.AuthorizationRule_EFFECT_REQUIRE:
-			return replayedOutcome{rule: rule.GetName(), reason: "INSUFFICIENT_SCOPE"}, ""
-		case lacks && nearly == "":
-			nearly = rule.GetName()
-		case !lacks && allows:
-			return replayedOutcome{allowed: true, rule: rule.GetName()}, ""
-		case !lacks && rule.GetEffect() == rulesv1.AuthorizationRule_EFFECT_DENY:
+			if nearly.rule == "" {
+				nearly = outcome
+			}
+		case verdictDecides:
+			if allows {
+				return replayedOutcome{allowed: true, rule: rule.GetName()}, ""
+			}
 			return replayedOutcome{rule: rule.GetName(), reason: "PERMISSION_DENIED"}, ""
 		}
 	}
-	if nearly != "" {
-		return replayedOutcome{rule: nearly, reason: "INSUFFICIENT_SCOPE"}, ""
+	if nearly.rule != "" {
+		return nearly, ""
 	}
 	return replayedOutcome{allowed: !hasAllow, reason: "PERMISSION_DENIED"}, ""
 }
 
+// judge is what a rule says of the recorded input.
+func (r *Replay) judge(d *RecordedDecision, rule *rulesv1.AuthorizationRule, input *authzexpr.Input, roles recordedRoles) (verdict ruleVerdict, lacking, unknown string) {
+	holds, unknown, failed := r.holds(d, rule, input, roles)
+	switch {
+	case unknown != "":
+		return verdictUnknown, "", unknown
+	case failed:
+		return verdictError, "", ""
+	case !holds:
+		return verdictPasses, "", ""
+	}
+	lacking, unknown = lacksRecorded(rule, d, &input.Identity, roles)
+	switch {
+	case unknown != "":
+		return verdictUnknown, "", unknown
+	case lacking != "":
+		return verdictLacks, lacking, ""
+	case rule.GetEffect() == rulesv1.AuthorizationRule_EFFECT_REQUIRE:
+		return verdictPasses, "", ""
+	}
+	return verdictDecides, "", ""
+}
+
 // holds evaluates a rule's expression, compiled once.
-func (r *Replay) holds(d *RecordedDecision, rule *rulesv1.AuthorizationRule, input *authzexpr.Input) (holds bool, unknown string, failed bool) {
+func (r *Replay) holds(d *RecordedDecision, rule *rulesv1.AuthorizationRule, input *authzexpr.Input, roles recordedRoles) (holds bool, unknown string, failed bool) {
 	text := rule.GetExpression()
 	if text == "" {
 		return true, "", false
@@ -187,7 +215,7 @@ func (r *Replay) holds(d *RecordedDecision, rule *rulesv1.AuthorizationRule, inp
 	if err != nil {
 		return false, fmt.Sprintf("rule %q: %v", rule.GetName(), err), false
 	}
-	if lacking := notRecorded(program.References(), d); lacking != "" {
+	if lacking := notRecorded(program.References(), d, roles); lacking != "" {
 		return false, fmt.Sprintf("rule %q reads %s, which is not recorded", rule.GetName(), lacking), false
 	}
 	holds, err = program.Eval(context.Background(), input)
@@ -209,29 +237,19 @@ func (r *Replay) program(text string) (*authzexpr.Program, error) {
 	return program, err
 }
 
-// lacksRecorded reports whether the caller lacks scopes that a rule requires; of
-// other requirements a record does not tell.
-func lacksRecorded(needs *rulesv1.Requirements, rule string, caller *authzexpr.Identity) (lacks bool, unknown string) {
-	scopes := needs.GetScopes()
-	has := func(scope string) bool { return slices.Contains(caller.Scopes, scope) }
-	if slices.ContainsFunc(scopes.GetAllOf(), func(scope string) bool { return !has(scope) }) || len(scopes.GetAnyOf()) > 0 && !slices.ContainsFunc(scopes.GetAnyOf(), has) {
-		return true, ""
-	}
-	if needs.GetRoles() != nil || needs.GetAuthentication() != nil || needs.GetRelationship() != nil {
-		return false, fmt.Sprintf("whether the caller meets all that rule %q requires is not recorded", rule)
-	}
-	return false, ""
-}
-
 // notRecorded is the first of what an expression reads that the record lacks.
-func notRecorded(reads []string, d *RecordedDecision) string {
+func notRecorded(reads []string, d *RecordedDecision, roles recordedRoles) string {
 	for _, read := range reads {
 		known := read
 		switch read {
 		case "request.raw_query":
 			known = "request.query"
-		case "request", "identity", "source", "identity.roles", "identity.certificate", "request.body", "request.size",
-			"source.port", "source.principal", "route", "route.hostnames":
+		case "identity.roles":
+			if roles.unknown != "" {
+				return "the roles of " + roles.unknown
+			}
+		case "request", "identity", "source", "identity.certificate", "request.body", "request.size",
+			"source.port", "source.principal", "route":
 			return read
 		}
 		if slices.Contains(d.Missing, known) || read == "metadata" || strings.HasPrefix(read, "metadata.") {
@@ -241,18 +259,20 @@ func notRecorded(reads []string, d *RecordedDecision) string {
 	return ""
 }
 
-func recordedInput(d *RecordedDecision, caller *authzexpr.Identity) *authzexpr.Input {
+func recordedInput(d *RecordedDecision, rules *authRoute, caller *authzexpr.Identity) (*authzexpr.Input, recordedRoles) {
 	kind, rest, _ := strings.Cut(d.Route, "/")
 	namespace, rest, _ := strings.Cut(rest, "/")
 	name, _, _ := strings.Cut(rest, "/")
 	input := &authzexpr.Input{
 		Request: d.Request, Identity: *caller, Time: d.Time,
-		Route:  authzexpr.Route{ID: d.Route, Kind: kind, Namespace: namespace, Name: name},
+		Route:  authzexpr.Route{ID: d.Route, Kind: kind, Namespace: namespace, Name: name, Hostnames: rules.GetSettings().GetHostnames()},
 		Source: authzexpr.Source{Address: d.Source},
 	}
 	input.Identity.Authenticator = d.Authenticator
+	roles := rolesOf(d, caller, rules.GetSettings().GetRoleClaims())
+	input.Identity.Roles = roles.list
 	if caller.Consumer != "" {
 		input.Consumer = authzexpr.Consumer{Name: caller.Consumer, Tenant: caller.Tenant, Tier: caller.Tier}
 	}
-	return input
+	return input, roles
 }

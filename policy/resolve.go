@@ -74,6 +74,7 @@ func Resolve(input Input) (*Plan, Problems) {
 	plan.Secrets = r.usedSecrets(plan.Ports, plan.Backends)
 	r.policyOutcomes()
 	r.tlsPolicyStatuses()
+	r.policyTargets()
 	slices.SortFunc(plan.AuthRoutes, func(a, b *authRoute) int { return cmp.Compare(a.GetRouteId(), b.GetRouteId()) })
 	plan.Digest = digestPlan(plan)
 	plan.Statuses = r.sortedStatuses()

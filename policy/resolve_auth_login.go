@@ -86,8 +86,12 @@ func (r *resolver) login(from wonPiece, login *v1alpha1.Login) (*rulesv1.LoginAu
 	if login.Session.Store == v1alpha1.SessionRedis {
 		message.Session.Store = rulesv1.LoginSession_STORE_REDIS
 	}
-	if login.ClientAuthentication == v1alpha1.ClientPost {
+	switch login.ClientAuthentication {
+	case v1alpha1.ClientPost:
 		message.ClientAuthentication = rulesv1.LoginAuthenticator_CLIENT_AUTHENTICATION_POST
+	case v1alpha1.ClientPrivateKeyJWT:
+		message.ClientAuthentication = rulesv1.LoginAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
+		message.AssertionAudience = login.AssertionAudience
 	}
 	fail := func(code Code, field string, err error) error {
 		r.reportOnce(from.from.object.problem(code, field, err.Error()+"; nobody can log in until it is mended"))
@@ -98,6 +102,11 @@ func (r *resolver) login(from wonPiece, login *v1alpha1.Login) (*rulesv1.LoginAu
 		secret, err := r.secretValue(namespace, *ref)
 		if err != nil {
 			return nil, fail(CodeRefNotFound, field+".clientSecretRef", err)
+		}
+		if login.ClientAuthentication == v1alpha1.ClientPrivateKeyJWT {
+			if err := checkClientKey(secret); err != nil {
+				return nil, fail(CodeClientKey, field+".clientSecretRef", fmt.Errorf("Secret %s/%s, key %q, %w", namespace, ref.Name, ref.Key, err)) //nolint:staticcheck // a kind's name
+			}
 		}
 		message.ClientSecret = string(bytes.TrimRight(secret, "\r\n"))
 	}

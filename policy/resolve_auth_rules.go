@@ -142,6 +142,9 @@ func (r *resolver) metadataSource(object *Object, value *v1alpha1.MetadataSource
 		CacheDuration: durationpb.New(durationOr(value.CacheDuration, 0)),
 		MaxBytes:      uint32(deref(value.MaxBytes, 64<<10)), //nolint:gosec // validated
 	}
+	if value.Protocol == v1alpha1.MetadataGRPC {
+		source.Protocol, source.Parameters = rulesv1.MetadataSource_PROTOCOL_GRPC, value.Parameters
+	}
 	if len(value.Headers) > 0 || value.TokenRef != nil {
 		source.Headers = map[string]string{}
 	}

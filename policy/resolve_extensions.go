@@ -25,6 +25,8 @@ type Extension struct {
 	ID, Slot string
 	// Backend is the server's; empty when it did not resolve.
 	Backend string
+	// When are the requests that it sees; none stands for all.
+	When []Match `json:",omitempty"`
 	// Request and Response are what is sent of each direction.
 	Request, Response ExtensionPhase
 	// Timeout of each answer.
@@ -85,7 +87,7 @@ func (r *resolver) extension(won wonPiece, spec *v1alpha1.Extension) Extension {
 	extension := Extension{
 		ID: ref.Namespace + "/" + ref.Name + "/" + spec.Name, Slot: slotOf(won),
 		Backend: r.extensionBackend(won, spec),
-		Request: phaseOf(spec.Process.Request), Response: phaseOf(spec.Process.Response),
+		When:    extensionMatches(spec.When), Request: phaseOf(spec.Process.Request), Response: phaseOf(spec.Process.Response),
 		Timeout: durationOr(spec.MessageTimeout, defaultExtensionTimeout), FailOpen: spec.FailureMode == v1alpha1.FailureModeOpen,
 		ModeOverride:      spec.AllowModeOverride,
 		RequestAttributes: spec.RequestAttributes, ResponseAttributes: spec.ResponseAttributes, Origin: won.origin,
@@ -176,6 +178,7 @@ func (c *checker) extensionSettings(at string, settings *v1alpha1.ExtensionSetti
 		if extension.BackendRef.Namespace != "" {
 			c.namespace(field+".backendRef.namespace", extension.BackendRef.Namespace)
 		}
+		c.extensionMatches(field+".when", extension.When)
 		c.extensionPhase(field+".process.request", extension.Process.Request)
 		c.extensionPhase(field+".process.response", extension.Process.Response)
 		if request, response := phaseOf(extension.Process.Request), phaseOf(extension.Process.Response); request == (ExtensionPhase{}) && response == (ExtensionPhase{}) {

@@ -16,8 +16,12 @@ func (c *checker) login(field string, login *v1alpha1.Login) {
 	c.text(field+".clientID", login.ClientID, true, 512)
 	c.secretKeyRef(field+".clientSecretRef", login.ClientSecretRef)
 	oneOf(c, field+".clientAuthentication", login.ClientAuthentication, true, v1alpha1.ClientBasic, v1alpha1.ClientPost, v1alpha1.ClientPrivateKeyJWT)
-	if login.ClientAuthentication == v1alpha1.ClientPrivateKeyJWT {
-		c.fail(CodeUnsupported, field+".clientAuthentication", "PrivateKeyJWT is not implemented for logins; write Basic or Post")
+	c.text(field+".assertionAudience", login.AssertionAudience, false, 2048)
+	switch signs := login.ClientAuthentication == v1alpha1.ClientPrivateKeyJWT; {
+	case signs && login.ClientSecretRef == nil:
+		c.required(field + ".clientSecretRef")
+	case !signs && login.AssertionAudience != "":
+		c.fail(CodeInvalid, field+".assertionAudience", "goes with clientAuthentication PrivateKeyJWT")
 	}
 	c.count(field+".scopes", len(login.Scopes), 0, 16)
 	for i, scope := range login.Scopes {

@@ -210,6 +210,8 @@ var (
 
 func (c *checker) metadataSource(field string, source *v1alpha1.MetadataSource) {
 	c.endpoint(field+".url", source.URL, false)
+	oneOf(c, field+".protocol", source.Protocol, true, v1alpha1.MetadataHTTP, v1alpha1.MetadataGRPC)
+	c.metadataProtocol(field, source)
 	read := []string(nil)
 	if source.Path != "" {
 		read = append(read, c.template(field+".path", source.Path, 1024)...)
@@ -222,6 +224,11 @@ func (c *checker) metadataSource(field string, source *v1alpha1.MetadataSource) 
 		text := source.Query[name]
 		c.text(field+".query", name, true, 128)
 		read = append(read, c.template(fmt.Sprintf("%s.query[%q]", field, name), text, 1024)...)
+	}
+	c.count(field+".parameters", len(source.Parameters), 0, 16)
+	for _, name := range slices.Sorted(maps.Keys(source.Parameters)) {
+		c.text(field+".parameters", name, true, 128)
+		read = append(read, c.template(fmt.Sprintf("%s.parameters[%q]", field, name), source.Parameters[name], 1024)...)
 	}
 	c.count(field+".headers", len(source.Headers), 0, 16)
 	for _, name := range slices.Sorted(maps.Keys(source.Headers)) {
@@ -244,6 +251,31 @@ func (c *checker) metadataSource(field string, source *v1alpha1.MetadataSource) 
 	c.between(field+".maxBytes", source.MaxBytes, 1, 1<<20)
 	if len(source.Default) > 4096 || source.Default != "" && !json.Valid([]byte(source.Default)) {
 		c.fail(CodeInvalid, field+".default", "is not a JSON text of at most 4096 bytes")
+	}
+}
+
+// metadataProtocol refuses what a source's protocol has no place for: it would
+// be left out of the question.
+func (c *checker) metadataProtocol(field string, source *v1alpha1.MetadataSource) {
+	if source.Protocol != v1alpha1.MetadataGRPC {
+		if len(source.Parameters) > 0 {
+			c.fail(CodeInvalid, field+".parameters", "go with protocol: GRPC; over HTTP write path and query")
+		}
+		return
+	}
+	if parsed, err := url.Parse(source.URL); err == nil && strings.Trim(parsed.Path, "/") != "" {
+		c.fail(CodeInvalid, field+".url", "%q has a path, which a GRPC source has not: it is asked at weir.metadata.v1.MetadataService/Lookup", source.URL)
+	}
+	if source.Path != "" {
+		c.fail(CodeInvalid, field+".path", "goes with protocol: HTTP; over GRPC write parameters")
+	}
+	if len(source.Query) > 0 {
+		c.fail(CodeInvalid, field+".query", "goes with protocol: HTTP; over GRPC write parameters")
+	}
+	for name := range source.Headers {
+		if lower := strings.ToLower(name); strings.HasPrefix(lower, "grpc-") || strings.HasSuffix(lower, "-bin") || slices.Contains([]string{"te", "content-type", "user-agent"}, lower) {
+			c.fail(CodeInvalid, fmt.Sprintf("%s.headers[%q]", field, name), "%q is gRPC's own, or of binary metadata; choose another header", name)
+		}
 	}
 }
 

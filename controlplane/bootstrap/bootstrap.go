@@ -17,8 +17,6 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
-	downstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -33,10 +31,6 @@ import (
 )
 
 const clusterControlPlane = "weir/controlplane"
-
-// maxDownstreamConnections bounds the clients of one Envoy by default; without a
-// bound it runs out of file descriptors first.
-const maxDownstreamConnections = 20_000
 
 // Config of one Envoy.
 type Config struct {
@@ -59,6 +53,11 @@ type Config struct {
 	// MaxConnections of clients that Envoy takes; further ones are closed. Default
 	// 20000.
 	MaxConnections int64
+	// MaxHeapBytes is the size of Envoy's heap that its overload manager guards, see
+	// overload. Default: three quarters of what the machine, or the control group
+	// of the process that makes the configuration, has; 2 GiB where that is not
+	// known.
+	MaxHeapBytes uint64
 	// Zone is where this Envoy is, for TrafficPolicies that prefer endpoints of the
 	// proxy's own zone; empty means that none is preferred.
 	Zone string
@@ -141,12 +140,7 @@ func JSON(config Config) ([]byte, error) {
 				},
 			}},
 		},
-		OverloadManager: &overloadv3.OverloadManager{ResourceMonitors: []*overloadv3.ResourceMonitor{{
-			Name: "envoy.resource_monitors.global_downstream_max_connections",
-			ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: pack(&downstreamv3.DownstreamConnectionsConfig{
-				MaxActiveDownstreamConnections: cmp.Or(config.MaxConnections, maxDownstreamConnections),
-			})},
-		}}},
+		OverloadManager: overload(&config, pack),
 	}
 	inZone(bootstrap, config.Zone, admin)
 	if err := errors.Join(packErrs...); err != nil {

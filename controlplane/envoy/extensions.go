@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -46,7 +47,7 @@ func (c *compiler) extensionFilters(chain *policy.Chain) []*hcmv3.HttpFilter {
 	for _, name := range slices.SortedFunc(maps.Keys(found), func(a, b string) int {
 		return cmp.Or(cmp.Compare(found[a].Slot, found[b].Slot), cmp.Compare(a, b))
 	}) {
-		filter := httpFilter(name, externalProcessor(found[name]))
+		filter := httpFilter(name, when(found[name], externalProcessor(found[name])))
 		filter.Disabled = true
 		filters = append(filters, filter)
 	}
@@ -56,7 +57,8 @@ func (c *compiler) extensionFilters(chain *policy.Chain) []*hcmv3.HttpFilter {
 // extensionFilter is the name of an extension's filter. The start of the slot, its
 // level, tells apart the same extension where it is attached on several.
 func extensionFilter(extension *policy.Extension) string {
-	return filterExtension + extension.Slot[:len("0.0")] + "/" + extension.ID
+	level, _, _ := strings.Cut(extension.Slot, "/")
+	return filterExtension + level + "/" + extension.ID
 }
 
 func externalProcessor(extension *policy.Extension) *extprocv3.ExternalProcessor {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"github.com/stretchr/testify/require"
@@ -28,13 +29,19 @@ func TestExtensionFilters(t *testing.T) {
 		}
 		names = append(names, name)
 		require.True(t, filter.GetDisabled())
+		config := filter.GetTypedConfig()
+		if strings.HasSuffix(name, "/scan") { // Which sees some requests only.
+			var matched matchingv3.ExtensionWithMatcher
+			require.NoError(t, config.UnmarshalTo(&matched))
+			config = matched.GetExtensionConfig().GetTypedConfig()
+		}
 		var processor extprocv3.ExternalProcessor
-		require.NoError(t, filter.GetTypedConfig().UnmarshalTo(&processor))
+		require.NoError(t, config.UnmarshalTo(&processor))
 		require.Equal(t, strings.HasSuffix(name, "/audit"), processor.GetFailureModeAllow())
 		require.Equal(t, "(?i)x-weir-.*", processor.GetMutationRules().GetDisallowExpression().GetRegex())
 		require.Equal(t, strings.HasSuffix(name, "/second"), processor.GetAllowModeOverride())
 	}
 	require.Equal(t, []string{
-		"0.0/default/everywhere/audit", "1.0/default/rule/second", "1.0/default/rule/first",
+		"0.0/default/everywhere/audit", "1.0/default/rule/second", "1.0/default/rule/first", "1.0/default/some/scan", "1.0/default/some/all",
 	}, names, "what has no backend has no filter")
 }

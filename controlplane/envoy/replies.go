@@ -53,6 +53,7 @@ func replies() []reply {
 	return []reply{
 		{when: `response.code_details == "ext_authz_error"`, status: 503, kind: codes.Unavailable, reason: "AUTHORIZATION_UNAVAILABLE", detail: "the request could not be authorized; try again", headers: map[string]string{"retry-after": "1"}},
 		{when: `response.code_details.startsWith("ext_proc_error")`, status: 503, kind: codes.Unavailable, reason: "EXTENSION_UNAVAILABLE", detail: "a step of the request's processing did not answer; try again", headers: map[string]string{"retry-after": "1"}, replaces: true},
+		{when: `response.code_details == "overload"`, status: 503, kind: codes.Unavailable, reason: "OVERLOADED", detail: "the edge is short of memory; try again", headers: map[string]string{"retry-after": "1"}},
 		{when: `response.code_details == "rate_limiter_error"`, status: 503, kind: codes.Unavailable, reason: "RATE_LIMIT_UNAVAILABLE", detail: "the request could not be counted; try again", headers: map[string]string{"retry-after": "1"}},
 		{when: `response.code_details == "request_rate_limited"`, status: 429, kind: codes.ResourceExhausted, reason: "RATE_LIMITED", detail: "too many requests; wait as long as Retry-After says", members: map[string]string{
 			// Named as in draft-ietf-httpapi-ratelimit-headers-10 section 6.1.

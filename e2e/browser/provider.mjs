@@ -10,23 +10,29 @@ const server = http.createServer();
 await new Promise((listening) => server.listen(Number(process.env.PORT ?? 0), '127.0.0.1', listening));
 const issuer = `http://127.0.0.1:${server.address().port}`;
 
+// How the client proves itself: by a secret, or by a key of which the provider has
+// the public part.
+const proof = process.env.CLIENT_JWKS
+  ? { jwks: JSON.parse(process.env.CLIENT_JWKS), token_endpoint_auth_method: 'private_key_jwt', token_endpoint_auth_signing_alg: 'ES256' }
+  : { client_secret: 'a-secret-of-the-shop/with+odd:characters', token_endpoint_auth_method: 'client_secret_basic' };
+
 const provider = new Provider(issuer, {
   clients: [{
     client_id: 'shop',
-    client_secret: 'a-secret-of-the-shop/with+odd:characters',
+    ...proof,
     grant_types: ['authorization_code', 'refresh_token'],
     response_types: ['code'],
     redirect_uris: [`${app}/oauth2/callback`],
     post_logout_redirect_uris: [`${app}/open/bye`],
     backchannel_logout_uri: `${app}/oauth2/backchannel-logout`,
     backchannel_logout_session_required: true,
-    token_endpoint_auth_method: 'client_secret_basic',
   }],
   cookies: { keys: ['only for tests'] },
   pkce: { required: () => true },
   claims: { openid: ['sub', 'tenant'], profile: ['name'] },
   conformIdTokenClaims: false,
   scopes: ['openid', 'profile', 'offline_access'],
+  clientAuthMethods: ['client_secret_basic', 'private_key_jwt'],
   features: {
     backchannelLogout: { enabled: true },
     devInteractions: { enabled: true },

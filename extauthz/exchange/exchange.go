@@ -12,18 +12,18 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/extauthz"
 	"weir.dev/extauthz/assertion"
 	"weir.dev/extauthz/internal/answers"
+	"weir.dev/extauthz/internal/clientauth"
 	"weir.dev/extauthz/internal/httpask"
-	"weir.dev/extauthz/jose"
 )
 
 const (
 	defaultTimeout = 2 * time.Second
-	maxTimeout     = 10 * time.Second
 	maxAnswerBytes = 64 << 10
 	maxTokenBytes  = 16 << 10
 	// maxKept bounds how long a token is kept, and early is how long before it
@@ -55,6 +55,7 @@ func New(config *tls.Config, cacheBytes uint64, events answers.Events) (*Exchang
 type exchange struct {
 	exchanger *Exchanger
 	source    *rulesv1.TokenExchange
+	client    *clientauth.Client
 	identity  string
 	terms     answers.Terms
 }
@@ -64,22 +65,20 @@ func (e *Exchanger) Exchange(source *rulesv1.TokenExchange) (assertion.Exchange,
 	if err := httpask.CheckURL(source.GetTokenEndpoint()); err != nil {
 		return nil, fmt.Errorf("token_endpoint: %w", err)
 	}
-	if source.GetClientId() == "" || source.GetClientSecret() == "" {
-		return nil, errors.New("client_id: and client_secret are required")
+	client, err := clientauth.New(clientauth.Basic, source.GetClientId(), source.GetClientSecret(), time.Now)
+	if err != nil {
+		return nil, err
 	}
-	timeout := source.GetTimeout().AsDuration()
-	if timeout == 0 {
-		timeout = defaultTimeout
-	}
-	if timeout < 0 || timeout > maxTimeout {
-		return nil, fmt.Errorf("timeout: %s is outside 0s to %s", timeout, maxTimeout)
+	terms, err := answers.NewTerms(source.GetTimeout(), defaultTimeout, durationpb.New(maxKept))
+	if err != nil {
+		return nil, err
 	}
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(source)
 	if err != nil {
 		return nil, errors.New("token_endpoint: the exchange cannot be encoded")
 	}
 	sum := sha256.Sum256(raw)
-	return &exchange{exchanger: e, source: source, identity: string(sum[:]), terms: answers.Terms{Timeout: timeout, TTL: maxKept}}, nil
+	return &exchange{exchanger: e, source: source, client: client, identity: string(sum[:]), terms: terms}, nil
 }
 
 // Token implements assertion.Exchange. A caller without a token, such as one with
@@ -134,24 +133,20 @@ func (e *exchange) ask(ctx context.Context, now time.Time, subject string) (answ
 		}
 	}
 	var none answers.Answer[string]
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, e.source.GetTokenEndpoint(), strings.NewReader(form.Encode()))
+	request, err := httpask.NewPost(ctx, e.source.GetTokenEndpoint(), httpask.TypeForm, []byte(form.Encode()))
 	if err != nil {
-		return none, errors.New("the endpoint's address cannot be used")
+		return none, err
 	}
-	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	request.Header.Set("Accept", "application/json")
-	// RFC 6749 section 2.3.1: both are form-encoded first.
-	request.SetBasicAuth(url.QueryEscape(e.source.GetClientId()), url.QueryEscape(e.source.GetClientSecret()))
+	if err := e.client.Sign(form, request.Header, ""); err != nil {
+		return none, err
+	}
 	answer, err := httpask.Do(e.exchanger.client, request, maxAnswerBytes)
 	if err != nil {
 		return none, err
 	}
-	if answer.Type != "application/json" {
-		return none, fmt.Errorf("%s: answered %d with content type %q", request.URL.Host, answer.Status, answer.Type)
-	}
-	said, err := jose.ParseObject(answer.Body)
+	said, err := answer.Object(request.URL.Host)
 	if err != nil {
-		return none, fmt.Errorf("%s: its answer %w", request.URL.Host, err)
+		return none, err
 	}
 	return read(now, request.URL.Host, answer.Status, said)
 }

@@ -144,7 +144,8 @@ func TestExchangesThatDoNotCompile(t *testing.T) {
 	require.NoError(t, err)
 	for says, source := range map[string]*rulesv1.TokenExchange{
 		"token_endpoint: is not https": {TokenEndpoint: "http://example.com", ClientId: "a", ClientSecret: "b"},
-		"client_id: and client_secret": {TokenEndpoint: "https://example.com"},
+		"client_id: is required":       {TokenEndpoint: "https://example.com"},
+		"client_secret: is required":   {TokenEndpoint: "https://example.com", ClientId: "a"},
 		"timeout: 1m0s is outside":     {TokenEndpoint: "https://example.com", ClientId: "a", ClientSecret: "b", Timeout: durationpb.New(time.Minute)},
 	} {
 		_, err := exchanger.Exchange(source)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -23,18 +24,15 @@ const maxAnswerBytes = 64 << 10
 // the endpoint did not answer as it has to.
 func (p *provider) ask(ctx context.Context, now time.Time, token string) (proofs.Answer, error) {
 	form := url.Values{"token": {token}, "token_type_hint": {"access_token"}}
-	header := http.Header{
-		"Content-Type": {"application/x-www-form-urlencoded"},
-		"Accept":       {"application/json"},
+	header := http.Header{}
+	if err := p.client.Sign(form, header, p.audience); err != nil {
+		return proofs.Answer{}, err
 	}
-	if err := p.client.sign(form, header); err != nil {
-		return proofs.Answer{}, errors.New("the client assertion cannot be signed")
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.uri, strings.NewReader(form.Encode()))
+	request, err := httpask.NewPost(ctx, p.uri, httpask.TypeForm, []byte(form.Encode()))
 	if err != nil {
-		return proofs.Answer{}, errors.New("the endpoint's address cannot be used")
+		return proofs.Answer{}, err
 	}
-	request.Header = header
+	maps.Copy(request.Header, header)
 	answer, err := httpask.Do(p.http, request, maxAnswerBytes)
 	if err != nil {
 		return proofs.Answer{}, err

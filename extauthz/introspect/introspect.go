@@ -1,6 +1,7 @@
 package introspect
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"weir.dev/extauthz"
 	"weir.dev/extauthz/bearer"
 	"weir.dev/extauthz/internal/claims"
+	"weir.dev/extauthz/internal/clientauth"
 	"weir.dev/extauthz/internal/httpask"
 	"weir.dev/extauthz/internal/proofs"
 	"weir.dev/extauthz/jose"
@@ -107,7 +109,8 @@ type provider struct {
 	issuer    string
 	audiences []string
 	claims    claims.Mapping
-	client    client
+	client    *clientauth.Client
+	audience  string
 	http      *http.Client
 	asker     *proofs.Asker
 }
@@ -136,6 +139,7 @@ func newProvider(settings *rulesv1.IntrospectionAuthenticator, digest [sha256.Si
 		errs = append(errs, fmt.Errorf("cache.%w", err))
 	}
 	terms.TTL = min(terms.TTL, options.MaxTTL)
+	made.audience = cmp.Or(settings.GetAssertionAudience(), made.uri)
 	if made.client, err = newClient(settings, options.Clock); err != nil {
 		errs = append(errs, err)
 	}
@@ -144,6 +148,21 @@ func newProvider(settings *rulesv1.IntrospectionAuthenticator, digest [sha256.Si
 	}
 	made.asker = proofs.NewAsker(terms, options.Cache, options.Events)
 	return made, nil
+}
+
+func newClient(settings *rulesv1.IntrospectionAuthenticator, clock func() time.Time) (*clientauth.Client, error) {
+	var how clientauth.How
+	switch settings.GetClientAuthentication() {
+	case rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_UNSPECIFIED, rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_BASIC:
+		how = clientauth.Basic
+	case rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_POST:
+		how = clientauth.Post
+	case rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT:
+		how = clientauth.PrivateKeyJWT
+	default:
+		return nil, fmt.Errorf("client_authentication: %s is not known", settings.GetClientAuthentication())
+	}
+	return clientauth.New(how, settings.GetClientId(), settings.GetClientSecret(), clock)
 }
 
 // mine reports whether a token is for this endpoint to judge, where other methods

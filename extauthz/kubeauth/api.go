@@ -74,12 +74,10 @@ func (a *api) review(ctx context.Context, review any) (httpask.Answer, error) {
 	if err != nil {
 		return httpask.Answer{}, errors.New("the review cannot be written")
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, a.server.Address+reviewPath, bytes.NewReader(body))
+	request, err := httpask.NewPost(ctx, a.server.Address+reviewPath, httpask.TypeJSON, body)
 	if err != nil {
-		return httpask.Answer{}, errors.New("the API server's address cannot be used")
+		return httpask.Answer{}, err
 	}
-	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Accept", "application/json")
 	request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(credential)))
 	return httpask.Do(client, request, maxReviewBytes)
 }

@@ -21,6 +21,7 @@ import (
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/extauthz"
 	"weir.dev/extauthz/internal/claims"
+	"weir.dev/extauthz/internal/clientauth"
 )
 
 // Bounds of what one process remembers of all logins together.
@@ -146,7 +147,9 @@ func (b *Builder) login(rules *rulesv1.LoginAuthenticator) (*Login, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	l.provider = b.provider(rules, l.timeout)
+	if l.provider, err = b.provider(rules, l.timeout); err != nil {
+		return nil, fmt.Errorf("login.%w", err)
+	}
 	if b.options.Redis != nil {
 		l.shared = b.options.Redis
 	} else if l.redis {
@@ -157,10 +160,19 @@ func (b *Builder) login(rules *rulesv1.LoginAuthenticator) (*Login, error) {
 	return l, err
 }
 
-func (b *Builder) provider(rules *rulesv1.LoginAuthenticator, timeout time.Duration) *provider {
-	style := oauth2.AuthStyleInHeader
-	if rules.GetClientSecret() == "" || rules.GetClientAuthentication() == rulesv1.LoginAuthenticator_CLIENT_AUTHENTICATION_POST {
-		style = oauth2.AuthStyleInParams
+func (b *Builder) provider(rules *rulesv1.LoginAuthenticator, timeout time.Duration) (*provider, error) {
+	how, style, secret := clientauth.Basic, oauth2.AuthStyleInHeader, rules.GetClientSecret()
+	switch {
+	case rules.GetClientAuthentication() == rulesv1.LoginAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT:
+		how, style, secret = clientauth.PrivateKeyJWT, oauth2.AuthStyleInParams, "" // a key is never sent
+	case secret == "":
+		how, style = clientauth.None, oauth2.AuthStyleInParams
+	case rules.GetClientAuthentication() == rulesv1.LoginAuthenticator_CLIENT_AUTHENTICATION_POST:
+		how, style = clientauth.Post, oauth2.AuthStyleInParams
+	}
+	prover, err := clientauth.New(how, rules.GetClientId(), rules.GetClientSecret(), b.options.Clock)
+	if err != nil {
+		return nil, err
 	}
 	scopes := []string{"openid"}
 	for _, scope := range rules.GetScopes() {
@@ -169,11 +181,12 @@ func (b *Builder) provider(rules *rulesv1.LoginAuthenticator, timeout time.Durat
 		}
 	}
 	return &provider{
-		issuer: rules.GetIssuer(), client: b.options.Client, algorithms: slices.Clone(rules.GetAlgorithms()), timeout: timeout, clock: b.options.Clock,
+		issuer: rules.GetIssuer(), client: b.options.Client, prover: prover, signs: how == clientauth.PrivateKeyJWT, audience: rules.GetAssertionAudience(),
+		algorithms: slices.Clone(rules.GetAlgorithms()), timeout: timeout, clock: b.options.Clock,
 		config: oauth2.Config{
-			ClientID: rules.GetClientId(), ClientSecret: rules.GetClientSecret(), Scopes: scopes, Endpoint: oauth2.Endpoint{AuthStyle: style},
+			ClientID: rules.GetClientId(), ClientSecret: secret, Scopes: scopes, Endpoint: oauth2.Endpoint{AuthStyle: style},
 		},
-	}
+	}, nil
 }
 
 // session reads how sessions are kept.

@@ -1,12 +1,14 @@
 package login
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -16,6 +18,10 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	jose "github.com/go-jose/go-jose/v4"
 	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+
+	"weir.dev/extauthz/internal/clientauth"
+	"weir.dev/extauthz/internal/httpask"
 )
 
 // Timing of a provider's description.
@@ -28,9 +34,14 @@ const (
 
 // provider is one issuer as one client sees it. Safe for concurrent use.
 type provider struct {
-	issuer     string
-	client     *http.Client
-	config     oauth2.Config // without endpoint and redirect
+	issuer string
+	client *http.Client
+	config oauth2.Config // without endpoint and redirect
+	// prover proves the client where package oauth2 does not: with an assertion,
+	// if it signs, for an audience, which is the token endpoint where empty.
+	prover     *clientauth.Client
+	signs      bool
+	audience   string
 	algorithms []string
 	timeout    time.Duration
 	clock      func() time.Time
@@ -172,7 +183,17 @@ func (p *provider) at(d *described, redirect string) *oauth2.Config {
 func (p *provider) exchange(ctx context.Context, d *described, redirect, code, verifier string) (*oauth2.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	tokens, err := p.at(d, redirect).Exchange(oidc.ClientContext(ctx, p.client), code, oauth2.VerifierOption(verifier))
+	options := []oauth2.AuthCodeOption{oauth2.VerifierOption(verifier)}
+	if p.signs {
+		form := url.Values{}
+		if err := p.prove(d, form, nil); err != nil {
+			return nil, unavailable(err)
+		}
+		for name := range form {
+			options = append(options, oauth2.SetAuthURLParam(name, form.Get(name)))
+		}
+	}
+	tokens, err := p.at(d, redirect).Exchange(oidc.ClientContext(ctx, p.client), code, options...)
 	return tokens, tokenError(err)
 }
 
@@ -180,8 +201,31 @@ func (p *provider) exchange(ctx context.Context, d *described, redirect, code, v
 func (p *provider) renew(ctx context.Context, d *described, refresh string) (*oauth2.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
+	if p.signs {
+		return p.renewSigned(ctx, d, refresh)
+	}
 	tokens, err := p.at(d, "").TokenSource(oidc.ClientContext(ctx, p.client), &oauth2.Token{RefreshToken: refresh}).Token()
 	return tokens, tokenError(err)
+}
+
+// renewSigned is renew with an assertion, for which oauth2.Config.TokenSource has
+// no place.
+func (p *provider) renewSigned(ctx context.Context, d *described, refresh string) (*oauth2.Token, error) {
+	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}}
+	if err := p.prove(d, form, nil); err != nil {
+		return nil, unavailable(err)
+	}
+	form.Del("client_id") // the library adds it
+	config := clientcredentials.Config{
+		ClientID: p.config.ClientID, TokenURL: d.endpoint.TokenURL, EndpointParams: form, AuthStyle: oauth2.AuthStyleInParams,
+	}
+	tokens, err := config.Token(oidc.ClientContext(ctx, p.client))
+	return tokens, tokenError(err)
+}
+
+// prove adds the client's proof to a request to one of the provider's endpoints.
+func (p *provider) prove(d *described, form url.Values, header http.Header) error {
+	return p.prover.Sign(form, header, cmp.Or(p.audience, d.endpoint.TokenURL))
 }
 
 // tokenError keeps what a token endpoint's error says and drops what it quotes:
@@ -281,20 +325,15 @@ func (p *provider) revoke(ctx context.Context, d *described, refresh string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.timeout)
 	defer cancel()
 	form := url.Values{"token": {refresh}, "token_type_hint": {"refresh_token"}}
-	if p.config.Endpoint.AuthStyle == oauth2.AuthStyleInParams {
-		form.Set("client_id", p.config.ClientID)
-		if p.config.ClientSecret != "" {
-			form.Set("client_secret", p.config.ClientSecret)
-		}
+	header := http.Header{}
+	if p.prove(d, form, header) != nil {
+		return
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, d.revoke, strings.NewReader(form.Encode()))
+	request, err := httpask.NewPost(ctx, d.revoke, httpask.TypeForm, []byte(form.Encode()))
 	if err != nil {
 		return
 	}
-	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	if p.config.Endpoint.AuthStyle == oauth2.AuthStyleInHeader {
-		request.SetBasicAuth(url.QueryEscape(p.config.ClientID), url.QueryEscape(p.config.ClientSecret))
-	}
+	maps.Copy(request.Header, header)
 	if response, err := p.client.Do(request); err == nil {
 		_, _ = io.Copy(io.Discard, response.Body)
 		_ = response.Body.Close()

@@ -42,6 +42,15 @@ type op struct {
 	renewals  atomic.Int32
 	keyReads  atomic.Int32
 	revoked   atomic.Int32
+	// client reports whether a request is proven to be the client's; unproven
+	// counts revocations that are not.
+	client   func(r *http.Request) bool
+	unproven atomic.Int32
+}
+
+func basicClient(r *http.Request) bool {
+	id, secret, ok := r.BasicAuth()
+	return ok && id == "weir-app" && secret == "s3cret"
 }
 
 type grant struct {
@@ -55,7 +64,7 @@ var ring, foreignRing = sync.OnceValue(newRing), sync.OnceValue(newRing) //nolin
 func newRing() authtest.Ring { return authtest.NewRing(&testing.T{}) }
 
 func newOP(t *testing.T, now func() time.Time) *op {
-	p := &op{t: t, ring: ring(), now: now, codes: map[string]grant{}, refresh: map[string]*grant{}, lives: 300}
+	p := &op{t: t, ring: ring(), now: now, client: basicClient, codes: map[string]grant{}, refresh: map[string]*grant{}, lives: 300}
 	p.server = httptest.NewServer(p)
 	t.Cleanup(p.server.Close)
 	return p
@@ -86,6 +95,12 @@ func (p *op) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/me":
 		say(200, map[string]any{"sub": strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer at-"), "department": "dams"})
 	case "/revoke":
+		_ = r.ParseForm()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.client(r) {
+			p.unproven.Add(1)
+		}
 		p.revoked.Add(1)
 	default:
 		http.NotFound(w, r)
@@ -97,12 +112,12 @@ func (p *op) token(r *http.Request, say func(int, any)) {
 		<-hold
 	}
 	_ = r.ParseForm()
-	if id, secret, ok := r.BasicAuth(); !ok || id != "weir-app" || secret != "s3cret" {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.client(r) {
 		say(401, map[string]any{"error": "invalid_client"})
 		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	var g grant
 	switch r.Form.Get("grant_type") {
 	case "authorization_code":

@@ -8,38 +8,33 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/extauthz"
 	"weir.dev/extauthz/internal/answers"
 	"weir.dev/extauthz/internal/httpask"
-	"weir.dev/extauthz/internal/jsonvalue"
 	"weir.dev/kit/authzexpr"
 )
 
 // Bounds of a source.
 const (
 	defaultTimeout = time.Second
-	maxTimeout     = 10 * time.Second
 	defaultBytes   = 64 << 10
 	maxBytes       = 1 << 20
-	maxCache       = time.Hour
 	maxTemplates   = 32
 )
 
 // Sources makes fetchers that share connections and a cache. Safe for concurrent
 // use.
 type Sources struct {
-	client *http.Client
-	cache  *answers.Cache[*structpb.Value]
+	client      *http.Client
+	connections connections
+	cache       *answers.Cache[*structpb.Value]
 }
 
 // New makes Sources; cacheBytes bounds what is kept, config may be nil for the
@@ -49,23 +44,35 @@ func New(config *tls.Config, cacheBytes uint64, events answers.Events) (*Sources
 	if err != nil {
 		return nil, err
 	}
-	return &Sources{client: httpask.NewClient(config), cache: cache}, nil
+	return &Sources{client: httpask.NewClient(config), connections: connections{config: config}, cache: cache}, nil
+}
+
+// question is what one request makes of a source's templates.
+type question struct {
+	// about is what is asked apart from the header: an address, or parameters.
+	about  string
+	header map[string]string
+	ask    func(ctx context.Context) (answers.Answer[*structpb.Value], error)
+}
+
+// protocol puts questions. Safe for concurrent use.
+type protocol interface {
+	// question has an error where the request does not say what is needed.
+	question(ctx context.Context, input *authzexpr.Input, header map[string]string) (question, error)
 }
 
 // fetcher asks one source.
 type fetcher struct {
 	sources    *Sources
+	protocol   protocol
 	identity   string
-	base       *url.URL
-	path       *authzexpr.Template
-	query      []named
 	headers    []named
 	terms      answers.Terms
-	most       int64
 	otherwise  *structpb.Value
 	references []string
 }
 
+// named is a template of a parameter or a header.
 type named struct {
 	name     string
 	template *authzexpr.Template
@@ -73,38 +80,37 @@ type named struct {
 
 // Fetcher is extauthz.Extensions.Metadata.
 func (s *Sources) Fetcher(environment *authzexpr.Environment, source *rulesv1.MetadataSource) (extauthz.Fetcher, error) {
-	f := &fetcher{sources: s, otherwise: source.GetDefaultValue(), most: int64(source.GetMaxBytes())}
-	if err := httpask.CheckURL(source.GetUrl()); err != nil {
+	f := &fetcher{sources: s, otherwise: source.GetDefaultValue()}
+	most := int64(source.GetMaxBytes())
+	if most == 0 {
+		most = defaultBytes
+	}
+	if most > maxBytes {
+		return nil, fmt.Errorf("max_bytes: %d is more than %d", most, maxBytes)
+	}
+	base, err := httpask.CheckBase(source.GetUrl())
+	if err != nil {
 		return nil, fmt.Errorf("url: %w", err)
 	}
-	base, err := url.Parse(source.GetUrl())
-	if err != nil || base.RawQuery != "" {
-		return nil, errors.New("url: has a query, or cannot be read")
+	if f.terms, err = answers.NewTerms(source.GetTimeout(), defaultTimeout, source.GetCacheDuration()); err != nil {
+		return nil, err
 	}
-	f.base = base
-	if f.most == 0 {
-		f.most = defaultBytes
-	}
-	if f.most > maxBytes {
-		return nil, fmt.Errorf("max_bytes: %d is more than %d", f.most, maxBytes)
-	}
-	if f.terms.Timeout, err = duration(source.GetTimeout(), defaultTimeout, maxTimeout); err != nil {
-		return nil, fmt.Errorf("timeout: %w", err)
-	}
-	if f.terms.TTL, err = duration(source.GetCacheDuration(), 0, maxCache); err != nil {
-		return nil, fmt.Errorf("cache_duration: %w", err)
-	}
-	if len(source.GetQuery())+len(source.GetHeaders()) > maxTemplates {
-		return nil, fmt.Errorf("query: with headers there are more than %d", maxTemplates)
-	}
-	if f.path, err = f.template(environment, source.GetPath()); err != nil {
-		return nil, fmt.Errorf("path: %w", err)
-	}
-	if f.query, err = f.named(environment, source.GetQuery()); err != nil {
-		return nil, fmt.Errorf("query[%w", err)
+	if len(source.GetQuery())+len(source.GetHeaders())+len(source.GetParameters()) > maxTemplates {
+		return nil, fmt.Errorf("query: with headers and parameters there are more than %d", maxTemplates)
 	}
 	if f.headers, err = f.named(environment, source.GetHeaders()); err != nil {
 		return nil, fmt.Errorf("headers[%w", err)
+	}
+	switch source.GetProtocol() {
+	case rulesv1.MetadataSource_PROTOCOL_UNSPECIFIED, rulesv1.MetadataSource_PROTOCOL_HTTP:
+		f.protocol, err = s.overHTTP(f, environment, source, base, most)
+	case rulesv1.MetadataSource_PROTOCOL_GRPC:
+		f.protocol, err = s.overGRPC(f, environment, source, base, most)
+	default:
+		err = fmt.Errorf("protocol: %s is not known", source.GetProtocol())
+	}
+	if err != nil {
+		return nil, err
 	}
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(source)
 	if err != nil {
@@ -113,17 +119,6 @@ func (s *Sources) Fetcher(environment *authzexpr.Environment, source *rulesv1.Me
 	sum := sha256.Sum256(raw)
 	f.identity = string(sum[:])
 	return f, nil
-}
-
-func duration(value *durationpb.Duration, usual, most time.Duration) (time.Duration, error) {
-	switch d := value.AsDuration(); {
-	case d == 0:
-		return usual, nil
-	case d < 0 || d > most:
-		return 0, fmt.Errorf("%s is outside 0s to %s", d, most)
-	default:
-		return d, nil
-	}
 }
 
 func (f *fetcher) template(environment *authzexpr.Environment, text string) (*authzexpr.Template, error) {
@@ -153,88 +148,36 @@ func (f *fetcher) References() []string { return f.references }
 // Fetch implements extauthz.Fetcher. What the request does not say, so that the
 // question cannot be put, is an error even where there is a default.
 func (f *fetcher) Fetch(ctx context.Context, now time.Time, input *authzexpr.Input) (*structpb.Value, error) {
-	target, header, err := f.question(ctx, input)
-	if err != nil {
-		return nil, err
-	}
-	key := sha256.New()
-	for _, part := range []string{f.identity, target} {
-		fmt.Fprintf(key, "%d:%s", len(part), part)
-	}
-	for _, name := range slices.Sorted(maps.Keys(header)) {
-		fmt.Fprintf(key, "%d:%s%d:%s", len(name), name, len(header.Get(name)), header.Get(name))
-	}
-	value, err := f.sources.cache.Ask(ctx, now, string(key.Sum(nil)), f.terms, func(ctx context.Context) (answers.Answer[*structpb.Value], error) {
-		return f.ask(ctx, target, header)
-	})
-	if err != nil && f.otherwise != nil {
-		return f.otherwise, nil
-	}
-	return value, err
-}
-
-func (f *fetcher) question(ctx context.Context, input *authzexpr.Input) (target string, header http.Header, err error) {
-	path, err := f.path.Expand(ctx, input, segment)
-	if err != nil {
-		return "", nil, fmt.Errorf("path: %w", err)
-	}
-	query := url.Values{}
-	for _, parameter := range f.query {
-		value, err := parameter.template.Expand(ctx, input, nil)
-		if err != nil {
-			return "", nil, fmt.Errorf("query %q: %w", parameter.name, err)
-		}
-		query.Set(parameter.name, value)
-	}
-	header = http.Header{"Accept": {"application/json"}}
+	header := make(map[string]string, len(f.headers))
 	for _, field := range f.headers {
 		value, err := field.template.Expand(ctx, input, nil)
 		if err == nil && !extauthz.ValidHeaderValue(value) {
 			err = errors.New("is not printable ASCII")
 		}
 		if err != nil {
-			return "", nil, fmt.Errorf("header %q: %w", field.name, err)
+			return nil, fmt.Errorf("header %q: %w", field.name, err)
 		}
-		header.Set(field.name, value)
+		header[field.name] = value
 	}
-	target = strings.TrimSuffix(f.base.String(), "/") + path
-	if len(query) > 0 {
-		target += "?" + query.Encode()
+	asked, err := f.protocol.question(ctx, input, header)
+	if err != nil {
+		return nil, err
 	}
-	// Whatever the values are, the server asked is the policy's.
-	if parsed, err := url.Parse(target); err != nil || parsed.Host != f.base.Host || parsed.Scheme != f.base.Scheme || parsed.User != nil {
-		return "", nil, errors.New("path: does not make an address of the source")
+	value, err := f.sources.cache.Ask(ctx, now, f.key(&asked), f.terms, asked.ask)
+	if err != nil && f.otherwise != nil {
+		return f.otherwise, nil
 	}
-	return target, header, nil
+	return value, err
 }
 
-// segment makes one segment of a path out of a value.
-func segment(value string) (string, error) {
-	if value == "." || value == ".." {
-		return "", errors.New("is a dot segment")
+// key tells questions apart; lengths keep parts from running into each other.
+func (f *fetcher) key(asked *question) string {
+	key := sha256.New()
+	for _, part := range []string{f.identity, asked.about} {
+		fmt.Fprintf(key, "%d:%s", len(part), part)
 	}
-	return url.PathEscape(value), nil
-}
-
-func (f *fetcher) ask(ctx context.Context, target string, header http.Header) (answers.Answer[*structpb.Value], error) {
-	var none answers.Answer[*structpb.Value]
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
-	if err != nil {
-		return none, errors.New("the address cannot be used")
+	for _, name := range slices.Sorted(maps.Keys(asked.header)) {
+		fmt.Fprintf(key, "%d:%s%d:%s", len(name), name, len(asked.header[name]), asked.header[name])
 	}
-	request.Header = header
-	answer, err := httpask.Do(f.sources.client, request, f.most)
-	switch {
-	case err != nil:
-		return none, err
-	case answer.Status != http.StatusOK:
-		return none, fmt.Errorf("%s: answered %d", f.base.Host, answer.Status)
-	case answer.Type != "application/json" && !strings.HasSuffix(answer.Type, "+json"):
-		return none, fmt.Errorf("%s: answered with content type %q", f.base.Host, answer.Type)
-	}
-	value, err := jsonvalue.Parse(answer.Body)
-	if err != nil {
-		return none, fmt.Errorf("%s: its answer %w", f.base.Host, err)
-	}
-	return answers.Answer[*structpb.Value]{Value: value, Size: 2 * len(answer.Body)}, nil
+	return string(key.Sum(nil))
 }

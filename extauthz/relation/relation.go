@@ -1,30 +1,23 @@
 package relation
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
-
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/extauthz"
 	"weir.dev/extauthz/internal/answers"
 	"weir.dev/extauthz/internal/httpask"
-	"weir.dev/extauthz/jose"
 )
 
 const (
 	defaultTimeout = time.Second
-	maxTimeout     = 10 * time.Second
-	maxCache       = time.Hour
 	maxAnswerBytes = 16 << 10
 )
 
@@ -54,12 +47,9 @@ type checker struct {
 
 // Checker is extauthz.Extensions.Relationships.
 func (s *Stores) Checker(store *rulesv1.RelationshipStore) (extauthz.Relationships, error) {
-	if err := httpask.CheckURL(store.GetUrl()); err != nil {
+	base, err := httpask.CheckBase(store.GetUrl())
+	if err != nil {
 		return nil, fmt.Errorf("url: %w", err)
-	}
-	base, err := url.Parse(store.GetUrl())
-	if err != nil || base.RawQuery != "" {
-		return nil, errors.New("url: has a query, or cannot be read")
 	}
 	if store.GetStoreId() == "" || strings.ContainsAny(store.GetStoreId(), "/?#%. ") {
 		return nil, fmt.Errorf("store_id: %q is not the id of a store", store.GetStoreId())
@@ -71,24 +61,10 @@ func (s *Stores) Checker(store *rulesv1.RelationshipStore) (extauthz.Relationshi
 		stores: s, model: store.GetModelId(), token: store.GetToken(), host: base.Host,
 		endpoint: strings.TrimSuffix(base.String(), "/") + "/stores/" + store.GetStoreId() + "/check",
 	}
-	if c.terms.Timeout, err = duration(store.GetTimeout(), defaultTimeout, maxTimeout); err != nil {
-		return nil, fmt.Errorf("timeout: %w", err)
-	}
-	if c.terms.TTL, err = duration(store.GetCacheDuration(), 0, maxCache); err != nil {
-		return nil, fmt.Errorf("cache_duration: %w", err)
+	if c.terms, err = answers.NewTerms(store.GetTimeout(), defaultTimeout, store.GetCacheDuration()); err != nil {
+		return nil, err
 	}
 	return c, nil
-}
-
-func duration(value *durationpb.Duration, usual, most time.Duration) (time.Duration, error) {
-	switch d := value.AsDuration(); {
-	case d == 0:
-		return usual, nil
-	case d < 0 || d > most:
-		return 0, fmt.Errorf("%s is outside 0s to %s", d, most)
-	default:
-		return d, nil
-	}
 }
 
 // question is the body of a check (OpenFGA's API, "Check").
@@ -118,12 +94,10 @@ func (c *checker) Check(ctx context.Context, now time.Time, user, relation, obje
 }
 
 func (c *checker) ask(ctx context.Context, body []byte) (bool, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint, bytes.NewReader(body))
+	request, err := httpask.NewPost(ctx, c.endpoint, httpask.TypeJSON, body)
 	if err != nil {
-		return false, errors.New("the store's address cannot be used")
+		return false, err
 	}
-	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Accept", "application/json")
 	if c.token != "" {
 		request.Header.Set("Authorization", "Bearer "+c.token)
 	}
@@ -131,12 +105,12 @@ func (c *checker) ask(ctx context.Context, body []byte) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if answer.Status != http.StatusOK || answer.Type != "application/json" {
+	if answer.Status != http.StatusOK {
 		return false, fmt.Errorf("%s: answered %d with content type %q", c.host, answer.Status, answer.Type)
 	}
-	said, err := jose.ParseObject(answer.Body)
+	said, err := answer.Object(c.host)
 	if err != nil {
-		return false, fmt.Errorf("%s: its answer %w", c.host, err)
+		return false, err
 	}
 	allowed, ok := said["allowed"].(bool)
 	if !ok {

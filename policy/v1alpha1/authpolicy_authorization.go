@@ -66,12 +66,14 @@ type AuthenticationRequirement struct {
 type RelationshipRequirement struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:Pattern=`^[^:#@\s{}]+:.`
 	User string `json:"user"`
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	Relation string `json:"relation"`
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:Pattern=`^[^:#@\s{}]+:.`
 	Object string `json:"object"`
 }
 
@@ -100,31 +102,45 @@ type AuthorizationInputs struct {
 	Body *RuleBody `json:"body,omitempty"`
 }
 
-// MetadataSource is a server that answers GET in JSON. What the server is, and
-// the path that it is asked at, are the policy's: values of a request become
-// single, escaped segments and parameters.
+// MetadataSource is a server that knows more about a request: over HTTP it answers
+// GET in JSON, over gRPC it is a weir.metadata.v1.MetadataService. What the server
+// is, and the path that it is asked at, are the policy's: values of a request
+// become single, escaped segments and parameters.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.protocol) && self.protocol == 'GRPC' ? !has(self.path) && !has(self.query) : !has(self.parameters)",message="path and query go with HTTP, parameters with GRPC"
 type MetadataSource struct {
 	// Name is what rules call it: metadata.NAME.
 	//
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z][a-zA-Z0-9_]*$`
 	Name string `json:"name"`
+	// Protocol is HTTP (default) or GRPC.
+	Protocol MetadataProtocol `json:"protocol,omitempty"`
 	// URL is https, without query; http is accepted for loopback addresses only.
+	// With GRPC it has no path.
 	//
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:Pattern=`^https?://[^/?#@]+(/[^?#]*)?$`
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && (url(self).getScheme() == 'https' || url(self).getHostname() in ['localhost', '[::1]', '::1'] || url(self).getHostname().startsWith('127.'))",message="is https; http is for loopback addresses only"
 	URL string `json:"url"`
 	// Path is a template that is added to the URL's, such as
 	// "/tenants/{identity.tenant}/plan".
 	//
 	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:Pattern=`^/`
 	Path string `json:"path,omitempty"`
 	// Query are templates by parameter; at most 16.
 	//
 	// +kubebuilder:validation:MaxProperties=16
 	Query map[string]string `json:"query,omitempty"`
-	// Headers are templates by header, such as X-Tenant: "{identity.tenant}"; at
+	// Parameters are templates of what a GRPC server is asked about, by name; at
 	// most 16.
+	//
+	// +kubebuilder:validation:MaxProperties=16
+	Parameters map[string]string `json:"parameters,omitempty"`
+	// Headers are templates by header, such as X-Tenant: "{identity.tenant}"; at
+	// most 16. With GRPC they are the call's metadata.
 	//
 	// +kubebuilder:validation:MaxProperties=16
 	Headers map[string]string `json:"headers,omitempty"`
@@ -151,12 +167,25 @@ type MetadataSource struct {
 	Default string `json:"default,omitempty"`
 }
 
+// MetadataProtocol is how a source of metadata is asked.
+//
+// +kubebuilder:validation:Enum=HTTP;GRPC
+type MetadataProtocol string
+
+// Protocols of metadata sources.
+const (
+	MetadataHTTP MetadataProtocol = "HTTP"
+	MetadataGRPC MetadataProtocol = "GRPC"
+)
+
 // RelationshipStore is a server of OpenFGA's HTTP API.
 type RelationshipStore struct {
 	// URL is https; http is accepted for loopback addresses only.
 	//
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:Pattern=`^https?://[^/?#@]+(/[^?#]*)?$`
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && (url(self).getScheme() == 'https' || url(self).getHostname() in ['localhost', '[::1]', '::1'] || url(self).getHostname().startsWith('127.'))",message="is https; http is for loopback addresses only"
 	URL string `json:"url"`
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_-]{1,64}$`
 	StoreID string `json:"storeId"`
@@ -240,6 +269,7 @@ type ClaimHeader struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9!#$%&'*+.^\x60|~-]+$`
+	// +kubebuilder:validation:XValidation:rule="!self.lowerAscii().startsWith('x-weir-')",message="x-weir- is the edge's own"
 	Header string `json:"header"`
 }
 
@@ -278,6 +308,8 @@ type TokenExchange struct {
 	//
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:Pattern=`^https?://[^/?#@]+([/?][^#]*)?$`
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && (url(self).getScheme() == 'https' || url(self).getHostname() in ['localhost', '[::1]', '::1'] || url(self).getHostname().startsWith('127.'))",message="is https; http is for loopback addresses only"
 	TokenEndpoint string `json:"tokenEndpoint"`
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
@@ -291,6 +323,7 @@ type TokenExchange struct {
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=256
+	// +kubebuilder:validation:items:Pattern=`^[!#-\[\]-~]+$`
 	// +listType=atomic
 	Scopes []string `json:"scopes,omitempty"`
 	// Timeout of an exchange. Default 2s, 10ms to 10s.

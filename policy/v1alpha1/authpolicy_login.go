@@ -8,6 +8,8 @@ import (
 // cookies. Browsers without a session are sent to the provider; programs are
 // answered with 401. The paths of the login are answered by Weir itself on every
 // host where it protects something.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.clientAuthentication) && self.clientAuthentication == 'PrivateKeyJWT' ? has(self.clientSecretRef) : !has(self.assertionAudience)",message="PrivateKeyJWT needs clientSecretRef, and assertionAudience goes with it alone"
 type Login struct {
 	// Issuer is the provider: its discovery document at
 	// ISSUER/.well-known/openid-configuration says the rest. https; http is
@@ -26,11 +28,16 @@ type Login struct {
 	// ClientSecretRef is what Weir proves itself with at the provider. Without it
 	// the client is a public one.
 	ClientSecretRef *SecretKeyRef `json:"clientSecretRef,omitempty"`
-	// ClientAuthentication is Basic (default: the Authorization header) or Post
-	// (the form). PrivateKeyJWT is not implemented for logins.
-	//
-	// +kubebuilder:validation:XValidation:rule="self != 'PrivateKeyJWT'",message="is Basic or Post"
+	// ClientAuthentication is Basic (default: the Authorization header), Post (the
+	// form) or PrivateKeyJWT, for which clientSecretRef is a private key in PEM
+	// (RSA, ECDSA or Ed25519).
 	ClientAuthentication ClientAuthentication `json:"clientAuthentication,omitempty"`
+	// AssertionAudience is "aud" of what PrivateKeyJWT signs. Default: the
+	// provider's token endpoint; some want their issuer.
+	//
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`
+	AssertionAudience string `json:"assertionAudience,omitempty"`
 	// Scopes asked for beside "openid", such as profile, email and
 	// offline_access. At most 16.
 	//

@@ -99,7 +99,7 @@ type CertificateSource struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=64
-	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="is not a range such as 10.0.0.0/8"
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self) && cidr(self).prefixLength() > 0",message="is not a range such as 10.0.0.0/8; everybody is none"
 	TrustedCIDRs []string `json:"trustedCIDRs,omitempty"`
 	// Elements that X-Forwarded-Client-Cert has to have, 1 (default) to 16; the
 	// first is the client's. More come where a hop appends (AppendForward) instead

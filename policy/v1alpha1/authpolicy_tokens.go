@@ -95,6 +95,7 @@ type Introspection struct {
 	// AssertionAudience is "aud" of what PrivateKeyJWT signs. Default: the URI.
 	//
 	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`
 	AssertionAudience string `json:"assertionAudience,omitempty"`
 	// Claims names what of the answer becomes the identity.
 	Claims ClaimMapping `json:"claims,omitempty"`

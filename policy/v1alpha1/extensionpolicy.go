@@ -99,6 +99,13 @@ type Extension struct {
 	// BackendRef is a Backend of protocol GRPC; one in another namespace needs a
 	// ReferenceGrant there.
 	BackendRef ExtensionBackendRef `json:"backendRef"`
+	// When says which requests the extension sees, with their responses: those for
+	// which one of the entries holds. Without entries it sees all. At most 8.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	When []ExtensionMatch `json:"when,omitempty"`
 	// Process says what is sent. The default is the headers of both directions.
 	//
 	// +optional
@@ -139,6 +146,71 @@ type Extension struct {
 	// +kubebuilder:validation:items:MaxLength=64
 	// +kubebuilder:validation:items:Pattern=`^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$`
 	ResponseAttributes []string `json:"responseAttributes,omitempty"`
+}
+
+// ExtensionMatch compares a request, as the client sent it, as the matches of an
+// HTTPRoute do; all that is set must hold.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.path) || has(self.method) || has(self.headers) || has(self.queryParams)",message="set path, method, headers or queryParams"
+type ExtensionMatch struct {
+	// Path without the query.
+	//
+	// +optional
+	Path *ExtensionPathMatch `json:"path,omitempty"`
+	// Method, such as POST.
+	//
+	// +optional
+	// +kubebuilder:validation:Enum=GET;HEAD;POST;PUT;DELETE;CONNECT;OPTIONS;TRACE;PATCH
+	Method string `json:"method,omitempty"`
+	// Headers of which all must be there; at most 16.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Headers []ExtensionValueMatch `json:"headers,omitempty"`
+	// QueryParams of which all must be there, their first values compared as they are
+	// sent; at most 16.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	QueryParams []ExtensionValueMatch `json:"queryParams,omitempty"`
+}
+
+// ExtensionPathMatch compares a path.
+type ExtensionPathMatch struct {
+	// Type is PathPrefix (default), which compares whole segments, Exact or
+	// RegularExpression (RE2, of the whole path).
+	//
+	// +optional
+	// +kubebuilder:validation:Enum=Exact;PathPrefix;RegularExpression
+	Type gatewayv1.PathMatchType `json:"type,omitempty"`
+	// Value to compare with.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Value string `json:"value"`
+}
+
+// ExtensionValueMatch compares a header or query parameter.
+type ExtensionValueMatch struct {
+	// Name, of headers in any case.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	Name string `json:"name"`
+	// Type is Exact (default) or RegularExpression (RE2, of the whole value).
+	//
+	// +optional
+	// +kubebuilder:validation:Enum=Exact;RegularExpression
+	Type string `json:"type,omitempty"`
+	// Value to compare with.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	Value string `json:"value"`
 }
 
 // ExtensionBackendRef names a Backend.

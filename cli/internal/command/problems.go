@@ -19,13 +19,17 @@ type problemReport struct {
 	Problems policy.Problems `json:"problems"`
 	// Codes are the explanations of those that occur.
 	Codes map[policy.Code]string `json:"codes,omitempty"`
+	// Shadow is what policies and rules in the shadow would have decided otherwise;
+	// of the policy that runs only.
+	Shadow []shadowFlip `json:"shadow,omitempty"`
 }
 
 func (a *App) problemsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "problems [CODE | PATH...]", Short: "List what is wrong with the policy, or explain a code",
 		Long: "List the problems of the policy that runs, those of rolling it out included, or of policy folders and files,\n" +
-			"each with how to mend it. With a code such as WEIR3004, explain that one; the reference lists all of them.\n" +
+			"each with how to mend it; and how many requests policies and rules in the shadow would have decided\n" +
+			"otherwise, and since when. With a code such as WEIR3004, explain that one; the reference lists all of them.\n" +
 			"Exits with 1 when there are errors.",
 		Example: "  weir problems\n  weir problems WEIR3004\n  weir problems ./policies",
 		Args:    arguments(0, 100),
@@ -47,7 +51,11 @@ func (a *App) problemsCommand() *cobra.Command {
 		if *errorsOnly {
 			problems = problems.Errors()
 		}
-		return a.showProblems(problems, *format)
+		var flips []shadowFlip
+		if len(args) == 0 && !*errorsOnly {
+			flips = a.flips(c.Context())
+		}
+		return a.showProblems(problems, flips, *format)
 	}
 	return c
 }
@@ -80,8 +88,8 @@ func (a *App) explainCode(code policy.Code, format string) error {
 	return write(a.Stdout, format, report, func(w io.Writer) { fmt.Fprintf(w, "%s: %s\n", code, text) })
 }
 
-func (a *App) showProblems(problems policy.Problems, format string) error {
-	report := problemReport{Problems: problems, Codes: map[policy.Code]string{}}
+func (a *App) showProblems(problems policy.Problems, flips []shadowFlip, format string) error {
+	report := problemReport{Problems: problems, Codes: map[policy.Code]string{}, Shadow: flips}
 	if report.Problems == nil {
 		report.Problems = policy.Problems{}
 	}
@@ -98,6 +106,7 @@ func (a *App) showProblems(problems policy.Problems, format string) error {
 		for _, code := range slices.Sorted(maps.Keys(report.Codes)) {
 			fmt.Fprintf(w, "%s: %s\n", code, report.Codes[code])
 		}
+		printFlips(w, report.Shadow)
 		count := len(report.Problems.Errors())
 		fmt.Fprintf(w, "%s, %s\n", plural(count, "error"), plural(len(report.Problems)-count, "notice"))
 	})

@@ -341,7 +341,10 @@ func recordedDecision(d *decisionv1.Decision) *policy.RecordedDecision {
 		Request: authzexpr.Request{
 			Method: request.GetMethod(), Path: request.GetPath(), RawQuery: request.GetQuery(), Host: request.GetHost(), Protocol: request.GetProtocol(), Headers: headers,
 		},
-		Source: request.GetSource(), Time: d.GetTime().AsTime(), Missing: d.GetMissing(),
+		Source: request.GetSource(), Time: d.GetTime().AsTime(), Missing: d.GetMissing(), Digest: d.GetDigest(), Outcomes: map[string]string{},
+	}
+	for _, step := range d.GetRules() {
+		recorded.Outcomes[step.GetName()] = step.GetOutcome()
 	}
 	if caller := d.GetCaller(); caller != nil {
 		recorded.Caller = &authzexpr.Identity{

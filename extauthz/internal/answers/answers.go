@@ -10,6 +10,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/singleflight"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // Terms are how one question is asked.
@@ -17,6 +18,28 @@ type Terms struct {
 	// Timeout bounds one question; TTL is how long its answer is kept, 0 for not
 	// at all.
 	Timeout, TTL time.Duration
+}
+
+// Bounds of terms.
+const (
+	maxTimeout = 10 * time.Second
+	maxTTL     = time.Hour
+)
+
+// NewTerms reads a policy's terms: zero or unset means the usual timeout, and
+// that nothing is kept. Errors begin with the field at fault.
+func NewTerms(timeout *durationpb.Duration, usual time.Duration, kept *durationpb.Duration) (Terms, error) {
+	terms := Terms{Timeout: timeout.AsDuration(), TTL: kept.AsDuration()}
+	if terms.Timeout == 0 {
+		terms.Timeout = usual
+	}
+	if terms.Timeout < 0 || terms.Timeout > maxTimeout {
+		return Terms{}, fmt.Errorf("timeout: %s is outside 0s to %s", terms.Timeout, maxTimeout)
+	}
+	if terms.TTL < 0 || terms.TTL > maxTTL {
+		return Terms{}, fmt.Errorf("cache_duration: %s is outside 0s to %s", terms.TTL, maxTTL)
+	}
+	return terms, nil
 }
 
 // Answer is what came back.

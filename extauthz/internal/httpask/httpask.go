@@ -4,6 +4,7 @@
 package httpask
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -15,6 +16,8 @@ import (
 	"net/netip"
 	"net/url"
 	"time"
+
+	"weir.dev/extauthz/jose"
 )
 
 // NewClient makes a client with a pool of its own; roots may be nil for the
@@ -63,6 +66,36 @@ func Do(client *http.Client, request *http.Request, limit int64) (Answer, error)
 	return answer, nil
 }
 
+// Object reads an answer that is a JSON object; jose.ParseObject says how. Errors
+// name the host, and quote nothing of the answer.
+func (a Answer) Object(host string) (map[string]any, error) {
+	if a.Type != "application/json" {
+		return nil, fmt.Errorf("%s: answered %d with content type %q", host, a.Status, a.Type)
+	}
+	object, err := jose.ParseObject(a.Body)
+	if err != nil {
+		return nil, fmt.Errorf("%s: its answer %w", host, err)
+	}
+	return object, nil
+}
+
+// NewPost is a request with a body that wants JSON back.
+func NewPost(ctx context.Context, address, contentType string, body []byte) (*http.Request, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
+	if err != nil {
+		return nil, errors.New("the address of the server cannot be used")
+	}
+	request.Header.Set("Content-Type", contentType)
+	request.Header.Set("Accept", "application/json")
+	return request, nil
+}
+
+// Content types of questions.
+const (
+	TypeForm = "application/x-www-form-urlencoded"
+	TypeJSON = "application/json"
+)
+
 // plain leaves out the URL, whose query may hold what is asked about.
 func plain(request *http.Request, err error) error {
 	var wrapped *url.Error
@@ -73,6 +106,19 @@ func plain(request *http.Request, err error) error {
 		err = errors.New("no answer in time")
 	}
 	return fmt.Errorf("%s: %w", request.URL.Host, err)
+}
+
+// CheckBase is CheckURL for a base that a path is added to: it has no query. It
+// returns the base parsed.
+func CheckBase(text string) (*url.URL, error) {
+	if err := CheckURL(text); err != nil {
+		return nil, err
+	}
+	base, err := url.Parse(text)
+	if err != nil || base.RawQuery != "" || base.ForceQuery {
+		return nil, errors.New("has a query, or cannot be read")
+	}
+	return base, nil
 }
 
 // CheckURL accepts an absolute https URL without user information and fragment,

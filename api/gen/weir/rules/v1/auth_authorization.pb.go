@@ -23,6 +23,57 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Protocol is how it is asked.
+type MetadataSource_Protocol int32
+
+const (
+	// Means PROTOCOL_HTTP.
+	MetadataSource_PROTOCOL_UNSPECIFIED MetadataSource_Protocol = 0
+	MetadataSource_PROTOCOL_HTTP        MetadataSource_Protocol = 1
+	MetadataSource_PROTOCOL_GRPC        MetadataSource_Protocol = 2
+)
+
+// Enum value maps for MetadataSource_Protocol.
+var (
+	MetadataSource_Protocol_name = map[int32]string{
+		0: "PROTOCOL_UNSPECIFIED",
+		1: "PROTOCOL_HTTP",
+		2: "PROTOCOL_GRPC",
+	}
+	MetadataSource_Protocol_value = map[string]int32{
+		"PROTOCOL_UNSPECIFIED": 0,
+		"PROTOCOL_HTTP":        1,
+		"PROTOCOL_GRPC":        2,
+	}
+)
+
+func (x MetadataSource_Protocol) Enum() *MetadataSource_Protocol {
+	p := new(MetadataSource_Protocol)
+	*p = x
+	return p
+}
+
+func (x MetadataSource_Protocol) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MetadataSource_Protocol) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_rules_v1_auth_authorization_proto_enumTypes[0].Descriptor()
+}
+
+func (MetadataSource_Protocol) Type() protoreflect.EnumType {
+	return &file_weir_rules_v1_auth_authorization_proto_enumTypes[0]
+}
+
+func (x MetadataSource_Protocol) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MetadataSource_Protocol.Descriptor instead.
+func (MetadataSource_Protocol) EnumDescriptor() ([]byte, []int) {
+	return file_weir_rules_v1_auth_authorization_proto_rawDescGZIP(), []int{6, 0}
+}
+
 // Requirements are what a caller has to have; all that are set.
 type Requirements struct {
 	state          protoimpl.MessageState     `protogen:"open.v1"`
@@ -429,13 +480,14 @@ func (x *RelationshipStore) GetCacheDuration() *durationpb.Duration {
 	return nil
 }
 
-// MetadataSource is an HTTP server that is asked before rules that read
-// metadata.NAME, and answers in JSON.
+// MetadataSource is a server that is asked before rules that read metadata.NAME:
+// over HTTP it answers GET in JSON, over gRPC it is a
+// weir.metadata.v1.MetadataService.
 type MetadataSource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What expressions call it.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Scheme, host and base path; nothing of a request gets into it.
+	// Scheme, host and base path (none for gRPC); nothing of a request gets into it.
 	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
 	// Template of what is appended to the path; each value is one escaped segment.
 	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
@@ -450,7 +502,11 @@ type MetadataSource struct {
 	// How long an answer is kept. Zero means that none is.
 	CacheDuration *durationpb.Duration `protobuf:"bytes,8,opt,name=cache_duration,json=cacheDuration,proto3" json:"cache_duration,omitempty"`
 	// What stands for an answer when there is none; unset refuses the request.
-	DefaultValue  *structpb.Value `protobuf:"bytes,9,opt,name=default_value,json=defaultValue,proto3" json:"default_value,omitempty"`
+	DefaultValue *structpb.Value         `protobuf:"bytes,9,opt,name=default_value,json=defaultValue,proto3" json:"default_value,omitempty"`
+	Protocol     MetadataSource_Protocol `protobuf:"varint,10,opt,name=protocol,proto3,enum=weir.rules.v1.MetadataSource_Protocol" json:"protocol,omitempty"`
+	// Templates of the parameters of a question over gRPC, by name; those over HTTP
+	// have path and query.
+	Parameters    map[string]string `protobuf:"bytes,11,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -544,6 +600,20 @@ func (x *MetadataSource) GetCacheDuration() *durationpb.Duration {
 func (x *MetadataSource) GetDefaultValue() *structpb.Value {
 	if x != nil {
 		return x.DefaultValue
+	}
+	return nil
+}
+
+func (x *MetadataSource) GetProtocol() MetadataSource_Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return MetadataSource_PROTOCOL_UNSPECIFIED
+}
+
+func (x *MetadataSource) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
 	}
 	return nil
 }
@@ -930,7 +1000,7 @@ const file_weir_rules_v1_auth_authorization_proto_rawDesc = "" +
 	"\bmodel_id\x18\x03 \x01(\tR\amodelId\x12\x19\n" +
 	"\x05token\x18\x04 \x01(\tB\x03\x80\x01\x01R\x05token\x123\n" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12@\n" +
-	"\x0ecache_duration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\rcacheDuration\"\x9c\x04\n" +
+	"\x0ecache_duration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\rcacheDuration\"\xba\x06\n" +
 	"\x0eMetadataSource\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x12\n" +
@@ -940,14 +1010,26 @@ const file_weir_rules_v1_auth_authorization_proto_rawDesc = "" +
 	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1b\n" +
 	"\tmax_bytes\x18\a \x01(\rR\bmaxBytes\x12@\n" +
 	"\x0ecache_duration\x18\b \x01(\v2\x19.google.protobuf.DurationR\rcacheDuration\x12;\n" +
-	"\rdefault_value\x18\t \x01(\v2\x16.google.protobuf.ValueR\fdefaultValue\x1a8\n" +
+	"\rdefault_value\x18\t \x01(\v2\x16.google.protobuf.ValueR\fdefaultValue\x12B\n" +
+	"\bprotocol\x18\n" +
+	" \x01(\x0e2&.weir.rules.v1.MetadataSource.ProtocolR\bprotocol\x12M\n" +
+	"\n" +
+	"parameters\x18\v \x03(\v2-.weir.rules.v1.MetadataSource.ParametersEntryR\n" +
+	"parameters\x1a8\n" +
 	"\n" +
 	"QueryEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"O\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"J\n" +
+	"\bProtocol\x12\x18\n" +
+	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rPROTOCOL_HTTP\x10\x01\x12\x11\n" +
+	"\rPROTOCOL_GRPC\x10\x02\"O\n" +
 	"\tBodyInput\x12\x1b\n" +
 	"\tmax_bytes\x18\x01 \x01(\rR\bmaxBytes\x12%\n" +
 	"\x0edescriptor_set\x18\x02 \x01(\fR\rdescriptorSet\"\xe8\x01\n" +
@@ -985,49 +1067,54 @@ func file_weir_rules_v1_auth_authorization_proto_rawDescGZIP() []byte {
 	return file_weir_rules_v1_auth_authorization_proto_rawDescData
 }
 
-var file_weir_rules_v1_auth_authorization_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_weir_rules_v1_auth_authorization_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_weir_rules_v1_auth_authorization_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_weir_rules_v1_auth_authorization_proto_goTypes = []any{
-	(*Requirements)(nil),              // 0: weir.rules.v1.Requirements
-	(*TextRequirement)(nil),           // 1: weir.rules.v1.TextRequirement
-	(*AuthenticationRequirement)(nil), // 2: weir.rules.v1.AuthenticationRequirement
-	(*RelationshipRequirement)(nil),   // 3: weir.rules.v1.RelationshipRequirement
-	(*AuthorizationSettings)(nil),     // 4: weir.rules.v1.AuthorizationSettings
-	(*RelationshipStore)(nil),         // 5: weir.rules.v1.RelationshipStore
-	(*MetadataSource)(nil),            // 6: weir.rules.v1.MetadataSource
-	(*BodyInput)(nil),                 // 7: weir.rules.v1.BodyInput
-	(*Upstream)(nil),                  // 8: weir.rules.v1.Upstream
-	(*ClaimHeader)(nil),               // 9: weir.rules.v1.ClaimHeader
-	(*Assertion)(nil),                 // 10: weir.rules.v1.Assertion
-	(*TokenExchange)(nil),             // 11: weir.rules.v1.TokenExchange
-	nil,                               // 12: weir.rules.v1.MetadataSource.QueryEntry
-	nil,                               // 13: weir.rules.v1.MetadataSource.HeadersEntry
-	(*durationpb.Duration)(nil),       // 14: google.protobuf.Duration
-	(*structpb.Value)(nil),            // 15: google.protobuf.Value
+	(MetadataSource_Protocol)(0),      // 0: weir.rules.v1.MetadataSource.Protocol
+	(*Requirements)(nil),              // 1: weir.rules.v1.Requirements
+	(*TextRequirement)(nil),           // 2: weir.rules.v1.TextRequirement
+	(*AuthenticationRequirement)(nil), // 3: weir.rules.v1.AuthenticationRequirement
+	(*RelationshipRequirement)(nil),   // 4: weir.rules.v1.RelationshipRequirement
+	(*AuthorizationSettings)(nil),     // 5: weir.rules.v1.AuthorizationSettings
+	(*RelationshipStore)(nil),         // 6: weir.rules.v1.RelationshipStore
+	(*MetadataSource)(nil),            // 7: weir.rules.v1.MetadataSource
+	(*BodyInput)(nil),                 // 8: weir.rules.v1.BodyInput
+	(*Upstream)(nil),                  // 9: weir.rules.v1.Upstream
+	(*ClaimHeader)(nil),               // 10: weir.rules.v1.ClaimHeader
+	(*Assertion)(nil),                 // 11: weir.rules.v1.Assertion
+	(*TokenExchange)(nil),             // 12: weir.rules.v1.TokenExchange
+	nil,                               // 13: weir.rules.v1.MetadataSource.QueryEntry
+	nil,                               // 14: weir.rules.v1.MetadataSource.HeadersEntry
+	nil,                               // 15: weir.rules.v1.MetadataSource.ParametersEntry
+	(*durationpb.Duration)(nil),       // 16: google.protobuf.Duration
+	(*structpb.Value)(nil),            // 17: google.protobuf.Value
 }
 var file_weir_rules_v1_auth_authorization_proto_depIdxs = []int32{
-	1,  // 0: weir.rules.v1.Requirements.scopes:type_name -> weir.rules.v1.TextRequirement
-	1,  // 1: weir.rules.v1.Requirements.roles:type_name -> weir.rules.v1.TextRequirement
-	2,  // 2: weir.rules.v1.Requirements.authentication:type_name -> weir.rules.v1.AuthenticationRequirement
-	3,  // 3: weir.rules.v1.Requirements.relationship:type_name -> weir.rules.v1.RelationshipRequirement
-	14, // 4: weir.rules.v1.AuthenticationRequirement.max_age:type_name -> google.protobuf.Duration
-	5,  // 5: weir.rules.v1.AuthorizationSettings.relationships:type_name -> weir.rules.v1.RelationshipStore
-	14, // 6: weir.rules.v1.RelationshipStore.timeout:type_name -> google.protobuf.Duration
-	14, // 7: weir.rules.v1.RelationshipStore.cache_duration:type_name -> google.protobuf.Duration
-	12, // 8: weir.rules.v1.MetadataSource.query:type_name -> weir.rules.v1.MetadataSource.QueryEntry
-	13, // 9: weir.rules.v1.MetadataSource.headers:type_name -> weir.rules.v1.MetadataSource.HeadersEntry
-	14, // 10: weir.rules.v1.MetadataSource.timeout:type_name -> google.protobuf.Duration
-	14, // 11: weir.rules.v1.MetadataSource.cache_duration:type_name -> google.protobuf.Duration
-	15, // 12: weir.rules.v1.MetadataSource.default_value:type_name -> google.protobuf.Value
-	9,  // 13: weir.rules.v1.Upstream.claim_headers:type_name -> weir.rules.v1.ClaimHeader
-	10, // 14: weir.rules.v1.Upstream.assertion:type_name -> weir.rules.v1.Assertion
-	11, // 15: weir.rules.v1.Upstream.exchange:type_name -> weir.rules.v1.TokenExchange
-	14, // 16: weir.rules.v1.Assertion.lifetime:type_name -> google.protobuf.Duration
-	14, // 17: weir.rules.v1.TokenExchange.timeout:type_name -> google.protobuf.Duration
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	2,  // 0: weir.rules.v1.Requirements.scopes:type_name -> weir.rules.v1.TextRequirement
+	2,  // 1: weir.rules.v1.Requirements.roles:type_name -> weir.rules.v1.TextRequirement
+	3,  // 2: weir.rules.v1.Requirements.authentication:type_name -> weir.rules.v1.AuthenticationRequirement
+	4,  // 3: weir.rules.v1.Requirements.relationship:type_name -> weir.rules.v1.RelationshipRequirement
+	16, // 4: weir.rules.v1.AuthenticationRequirement.max_age:type_name -> google.protobuf.Duration
+	6,  // 5: weir.rules.v1.AuthorizationSettings.relationships:type_name -> weir.rules.v1.RelationshipStore
+	16, // 6: weir.rules.v1.RelationshipStore.timeout:type_name -> google.protobuf.Duration
+	16, // 7: weir.rules.v1.RelationshipStore.cache_duration:type_name -> google.protobuf.Duration
+	13, // 8: weir.rules.v1.MetadataSource.query:type_name -> weir.rules.v1.MetadataSource.QueryEntry
+	14, // 9: weir.rules.v1.MetadataSource.headers:type_name -> weir.rules.v1.MetadataSource.HeadersEntry
+	16, // 10: weir.rules.v1.MetadataSource.timeout:type_name -> google.protobuf.Duration
+	16, // 11: weir.rules.v1.MetadataSource.cache_duration:type_name -> google.protobuf.Duration
+	17, // 12: weir.rules.v1.MetadataSource.default_value:type_name -> google.protobuf.Value
+	0,  // 13: weir.rules.v1.MetadataSource.protocol:type_name -> weir.rules.v1.MetadataSource.Protocol
+	15, // 14: weir.rules.v1.MetadataSource.parameters:type_name -> weir.rules.v1.MetadataSource.ParametersEntry
+	10, // 15: weir.rules.v1.Upstream.claim_headers:type_name -> weir.rules.v1.ClaimHeader
+	11, // 16: weir.rules.v1.Upstream.assertion:type_name -> weir.rules.v1.Assertion
+	12, // 17: weir.rules.v1.Upstream.exchange:type_name -> weir.rules.v1.TokenExchange
+	16, // 18: weir.rules.v1.Assertion.lifetime:type_name -> google.protobuf.Duration
+	16, // 19: weir.rules.v1.TokenExchange.timeout:type_name -> google.protobuf.Duration
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_authorization_proto_init() }
@@ -1040,13 +1127,14 @@ func file_weir_rules_v1_auth_authorization_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_auth_authorization_proto_rawDesc), len(file_weir_rules_v1_auth_authorization_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   14,
+			NumEnums:      1,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_weir_rules_v1_auth_authorization_proto_goTypes,
 		DependencyIndexes: file_weir_rules_v1_auth_authorization_proto_depIdxs,
+		EnumInfos:         file_weir_rules_v1_auth_authorization_proto_enumTypes,
 		MessageInfos:      file_weir_rules_v1_auth_authorization_proto_msgTypes,
 	}.Build()
 	File_weir_rules_v1_auth_authorization_proto = out.File

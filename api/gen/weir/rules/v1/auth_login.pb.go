@@ -30,6 +30,9 @@ const (
 	LoginAuthenticator_CLIENT_AUTHENTICATION_UNSPECIFIED LoginAuthenticator_ClientAuthentication = 0
 	LoginAuthenticator_CLIENT_AUTHENTICATION_BASIC       LoginAuthenticator_ClientAuthentication = 1
 	LoginAuthenticator_CLIENT_AUTHENTICATION_POST        LoginAuthenticator_ClientAuthentication = 2
+	// private_key_jwt (RFC 7523 section 2.2): client_secret is a private key in
+	// PEM.
+	LoginAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT LoginAuthenticator_ClientAuthentication = 3
 )
 
 // Enum value maps for LoginAuthenticator_ClientAuthentication.
@@ -38,11 +41,13 @@ var (
 		0: "CLIENT_AUTHENTICATION_UNSPECIFIED",
 		1: "CLIENT_AUTHENTICATION_BASIC",
 		2: "CLIENT_AUTHENTICATION_POST",
+		3: "CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT",
 	}
 	LoginAuthenticator_ClientAuthentication_value = map[string]int32{
-		"CLIENT_AUTHENTICATION_UNSPECIFIED": 0,
-		"CLIENT_AUTHENTICATION_BASIC":       1,
-		"CLIENT_AUTHENTICATION_POST":        2,
+		"CLIENT_AUTHENTICATION_UNSPECIFIED":     0,
+		"CLIENT_AUTHENTICATION_BASIC":           1,
+		"CLIENT_AUTHENTICATION_POST":            2,
+		"CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT": 3,
 	}
 )
 
@@ -159,9 +164,11 @@ type LoginAuthenticator struct {
 	Timeout *durationpb.Duration `protobuf:"bytes,14,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Port in https URLs of this service, as browsers know it; 0 and 443 name none.
 	// On loopback addresses it is the one that the client connected to.
-	Port          uint32 `protobuf:"varint,15,opt,name=port,proto3" json:"port,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Port uint32 `protobuf:"varint,15,opt,name=port,proto3" json:"port,omitempty"`
+	// "aud" of a private_key_jwt assertion. Empty means the token endpoint.
+	AssertionAudience string `protobuf:"bytes,16,opt,name=assertion_audience,json=assertionAudience,proto3" json:"assertion_audience,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *LoginAuthenticator) Reset() {
@@ -297,6 +304,13 @@ func (x *LoginAuthenticator) GetPort() uint32 {
 		return x.Port
 	}
 	return 0
+}
+
+func (x *LoginAuthenticator) GetAssertionAudience() string {
+	if x != nil {
+		return x.AssertionAudience
+	}
+	return ""
 }
 
 // LoginPaths are what is answered in place of the service. Each is an absolute
@@ -478,7 +492,7 @@ var File_weir_rules_v1_auth_login_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_login_proto_rawDesc = "" +
 	"\n" +
-	"\x1eweir/rules/v1/auth_login.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xb8\a\n" +
+	"\x1eweir/rules/v1/auth_login.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\x93\b\n" +
 	"\x12LoginAuthenticator\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12(\n" +
@@ -497,14 +511,16 @@ const file_weir_rules_v1_auth_login_proto_rawDesc = "" +
 	"\rtrusted_hosts\x18\f \x03(\tR\ftrustedHosts\x120\n" +
 	"\x14forward_access_token\x18\r \x01(\bR\x12forwardAccessToken\x123\n" +
 	"\atimeout\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x12\n" +
-	"\x04port\x18\x0f \x01(\rR\x04port\x1aJ\n" +
+	"\x04port\x18\x0f \x01(\rR\x04port\x12-\n" +
+	"\x12assertion_audience\x18\x10 \x01(\tR\x11assertionAudience\x1aJ\n" +
 	"\x1cAuthorizationParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"~\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa9\x01\n" +
 	"\x14ClientAuthentication\x12%\n" +
 	"!CLIENT_AUTHENTICATION_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bCLIENT_AUTHENTICATION_BASIC\x10\x01\x12\x1e\n" +
-	"\x1aCLIENT_AUTHENTICATION_POST\x10\x02\"\xa8\x01\n" +
+	"\x1aCLIENT_AUTHENTICATION_POST\x10\x02\x12)\n" +
+	"%CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT\x10\x03\"\xa8\x01\n" +
 	"\n" +
 	"LoginPaths\x12\x1a\n" +
 	"\bcallback\x18\x01 \x01(\tR\bcallback\x12\x14\n" +
