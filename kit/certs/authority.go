@@ -44,7 +44,8 @@ const (
 // PeerID is the SPIFFE id of a component, such as "extauthz".
 func PeerID(component string) string { return "spiffe://" + TrustDomain + "/" + component }
 
-// Authority signs component certificates. Its key stays on disk, mode 0600.
+// Authority signs component certificates. Where it is kept in files, its key is
+// of mode 0600.
 type Authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -59,34 +60,56 @@ func OpenAuthority(dir string, now time.Time) (*Authority, error) {
 	certPEM, certErr := os.ReadFile(certPath)
 	keyPEM, keyErr := os.ReadFile(keyPath)
 	if errors.Is(certErr, os.ErrNotExist) && errors.Is(keyErr, os.ErrNotExist) {
-		return newAuthority(dir, certPath, keyPath, now)
+		return createAuthority(dir, certPath, keyPath, now)
 	}
 	if err := errors.Join(certErr, keyErr); err != nil {
 		return nil, fmt.Errorf("certificate authority in %s is incomplete (remove the folder to make a new one): %w", dir, err)
 	}
+	return parseAuthority(certPath, certPEM, keyPath, keyPEM)
+}
+
+// parseAuthority reads an authority whose parts are called by these names in
+// errors.
+func parseAuthority(certName string, certPEM []byte, keyName string, keyPEM []byte) (*Authority, error) {
 	cert, err := parseCertificate(certPEM)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", certPath, err)
+		return nil, fmt.Errorf("%s: %w", certName, err)
 	}
 	block, _ := pem.Decode(keyPEM)
 	if block == nil {
-		return nil, fmt.Errorf("%s: holds no PEM block", keyPath)
+		return nil, fmt.Errorf("%s: holds no PEM block", keyName)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", keyPath, err)
+		return nil, fmt.Errorf("%s: %w", keyName, err)
 	}
 	key, ok := parsed.(*ecdsa.PrivateKey)
 	if !ok || !key.PublicKey.Equal(cert.PublicKey) {
-		return nil, fmt.Errorf("%s does not belong to %s", keyPath, certPath)
+		return nil, fmt.Errorf("%s does not belong to %s", keyName, certName)
 	}
 	return &Authority{cert: cert, key: key, pem: certPEM}, nil
 }
 
-func newAuthority(dir, certPath, keyPath string, now time.Time) (*Authority, error) {
+func createAuthority(dir, certPath, keyPath string, now time.Time) (*Authority, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	authority, err := NewAuthority(now)
+	if err != nil {
+		return nil, err
+	}
+	keyPEM, err := authority.keyPEM()
+	if err != nil {
+		return nil, err
+	}
+	if err := atomicfile.Write(keyPath, keyPEM, 0o600); err != nil {
+		return nil, err
+	}
+	return authority, atomicfile.Write(certPath, authority.pem, 0o644)
+}
+
+// NewAuthority makes an authority that is kept nowhere yet.
+func NewAuthority(now time.Time) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -114,15 +137,10 @@ func newAuthority(dir, certPath, keyPath string, now time.Time) (*Authority, err
 	if err != nil {
 		return nil, err
 	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	if err := writeKey(keyPath, key); err != nil {
-		return nil, err
-	}
-	if err := atomicfile.Write(certPath, certPEM, 0o644); err != nil {
-		return nil, err
-	}
-	return &Authority{cert: cert, key: key, pem: certPEM}, nil
+	return &Authority{cert: cert, key: key, pem: pemOf(typeCertificate, der)}, nil
 }
+
+func (a *Authority) keyPEM() ([]byte, error) { return pemOfKey(a.key) }
 
 // NotAfter is when the authority itself expires.
 func (a *Authority) NotAfter() time.Time { return a.cert.NotAfter }
@@ -135,19 +153,34 @@ func (a *Authority) Issue(component, dir string, now time.Time) (Files, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return files, err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	certPEM, keyPEM, err := a.issue(component, now, CertificateLifetime)
 	if err != nil {
 		return files, err
 	}
+	if err := atomicfile.Write(files.KeyFile, keyPEM, 0o600); err != nil {
+		return files, err
+	}
+	if err := atomicfile.Write(files.CertFile, certPEM, 0o644); err != nil {
+		return files, err
+	}
+	return files, atomicfile.Write(files.CAFile, a.pem, 0o644)
+}
+
+// issue makes a certificate and its key, both PEM.
+func (a *Authority) issue(component string, now time.Time, lifetime time.Duration) (certPEM, keyPEM []byte, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
 	serial, err := newSerial()
 	if err != nil {
-		return files, err
+		return nil, nil, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: component},
 		NotBefore:    now.Add(-clockSkew),
-		NotAfter:     now.Add(CertificateLifetime),
+		NotAfter:     now.Add(lifetime),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		URIs:         []*url.URL{{Scheme: "spiffe", Host: TrustDomain, Path: "/" + component}},
@@ -156,15 +189,10 @@ func (a *Authority) Issue(component, dir string, now time.Time) (Files, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	if err != nil {
-		return files, err
+		return nil, nil, err
 	}
-	if err := writeKey(files.KeyFile, key); err != nil {
-		return files, err
-	}
-	if err := atomicfile.Write(files.CertFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
-		return files, err
-	}
-	return files, atomicfile.Write(files.CAFile, a.pem, 0o644)
+	keyPEM, err = pemOfKey(key)
+	return pemOf(typeCertificate, der), keyPEM, err
 }
 
 // Ensure issues a certificate unless dir holds one of this authority that is
@@ -182,17 +210,23 @@ func newSerial() (*big.Int, error) {
 	return rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 }
 
-func writeKey(path string, key *ecdsa.PrivateKey) error {
+const typeCertificate = "CERTIFICATE"
+
+func pemOf(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+func pemOfKey(key *ecdsa.PrivateKey) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return atomicfile.Write(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+	return pemOf("PRIVATE KEY", der), nil
 }
 
 func parseCertificate(raw []byte) (*x509.Certificate, error) {
 	block, _ := pem.Decode(raw)
-	if block == nil || block.Type != "CERTIFICATE" {
+	if block == nil || block.Type != typeCertificate {
 		return nil, errors.New("holds no PEM certificate")
 	}
 	return x509.ParseCertificate(block.Bytes)

@@ -102,6 +102,7 @@ func Execute(ctx context.Context, name string, args []string, cfg Configured, ru
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	path := flags.String("config", "", "YAML configuration `file`; defaults apply without one")
+	check := flags.Bool("check", false, "read the configuration, say what is wrong with it, and exit")
 	version := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -120,6 +121,10 @@ func Execute(ctx context.Context, name string, args []string, cfg Configured, ru
 	if err := config.Load(*path, cfg); err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", name, err)
 		return 1
+	}
+	if *check {
+		fmt.Fprintf(stderr, "%s: the configuration is good\n", name)
+		return 0
 	}
 	logger := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: cfg.Base().Log.Level, ReplaceAttr: readable})).With("component", name)
 	if err := execute(ctx, name, cfg.Base(), run, logger); err != nil && !errors.Is(err, context.Canceled) {

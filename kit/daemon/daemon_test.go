@@ -94,6 +94,8 @@ func TestExitCodesAndMessages(t *testing.T) {
 		"all mistakes (1)": {args: []string{"--config", writeConfig(t, "admin: {listen: nowhere}\nword: ''\n")}, code: 1, want: `admin.listen: "nowhere" is not host:port`},
 		"all mistakes (2)": {args: []string{"--config", writeConfig(t, "admin: {listen: nowhere}\nword: ''\n")}, code: 1, want: "word: must not be empty"},
 		"port taken":       {args: []string{"--config", writeConfig(t, "admin: {listen: '"+busy.Addr().String()+"'}\n")}, code: 1, want: "admin server cannot listen on " + busy.Addr().String()},
+		"good":             {args: []string{"--check", "--config", writeConfig(t, "word: x\n")}, code: 0, want: "testd: the configuration is good"},
+		"not good":         {args: []string{"--check", "--config", writeConfig(t, "wrod: x\n")}, code: 1, want: "line 1"},
 		"orderly":          {code: 0, want: `"msg":"stopped"`},
 		"cancelled":        {run: func(context.Context, *daemon.Runtime) error { return context.Canceled }, code: 0, want: `"msg":"stopped"`},
 		"failed":           {run: func(context.Context, *daemon.Runtime) error { return errors.New("the well is dry") }, code: 1, want: "the well is dry"},

@@ -34,6 +34,6 @@ type envoyBootstrap struct{}
 func (envoyBootstrap) JSON(c stack.BootstrapConfig) ([]byte, error) {
 	return bootstrap.JSON(bootstrap.Config{
 		NodeID: c.NodeID, AdminAddress: c.AdminAddress, CertDir: c.CertDir, Zone: c.Zone,
-		ControlPlaneAddress: c.ControlPlaneAddress, ControlPlanePeer: c.ControlPlanePeer,
+		ControlPlaneAddress: c.ControlPlaneAddress, ControlPlanePeer: c.ControlPlanePeer, PublicTrustFile: c.PublicTrustFile,
 	})
 }

@@ -120,7 +120,7 @@ func (a *App) root() *cobra.Command {
 		a.upCommand(), a.downCommand(), a.statusCommand(), a.doctorCommand(), a.logsCommand(),
 		a.credentialsCommand(), a.callCommand(), a.keysCommand(), a.limitsCommand(), a.versionCommand(),
 		a.validateCommand(), a.translateCommand(), a.planCommand(), a.diffCommand(), a.explainCommand(), a.replayCommand(),
-		a.applyCommand(), a.getCommand(), a.describeCommand(), a.problemsCommand(), a.auditCommand(),
+		a.applyCommand(), a.getCommand(), a.describeCommand(), a.problemsCommand(), a.auditCommand(), a.certsCommand(), a.envoyCommand(),
 	)
 	return root
 }

@@ -28,6 +28,9 @@ type BootstrapConfig struct {
 	CertDir string
 	// Zone is where the ingress says it is; empty is nowhere.
 	Zone string
+	// PublicTrustFile holds the authorities of public servers; empty is where this
+	// system keeps them.
+	PublicTrustFile string
 }
 
 // Bootstrap makes Envoy's bootstrap configuration.

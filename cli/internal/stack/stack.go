@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"weir.dev/cli/development"
+	"weir.dev/cli/internal/envoyagent"
 	"weir.dev/cli/internal/logs"
 	"weir.dev/cli/process"
 	"weir.dev/cli/state"
@@ -292,7 +293,11 @@ func (r *run) envoySpec() supervisor.Spec {
 			}
 			return dial(ctx, ingress)
 		},
-		Drain:  func(ctx context.Context) error { return drainEnvoy(ctx, admin) },
+		Drain: func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, envoyDrain)
+			defer cancel()
+			return envoyagent.Drain(ctx, admin)
+		},
 		Output: r.output(Envoy),
 	}
 }

@@ -78,39 +78,6 @@ func TestOTLPAddress(t *testing.T) {
 	}
 }
 
-func TestActiveRequests(t *testing.T) {
-	for name, tc := range map[string]struct {
-		stats string
-		want  int
-		err   bool
-	}{
-		"sum without admin": {stats: `{"stats":[{"name":"http.a.downstream_rq_active","value":2},{"name":"http.b.downstream_rq_active","value":3},{"name":"http.admin.downstream_rq_active","value":1},{"name":"http.a.other","value":9}]}`, want: 5},
-		"none":              {stats: `{"stats":[]}`},
-		"nonsense":          {stats: `x`, err: true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got, err := activeRequests([]byte(tc.stats))
-			require.Equal(t, tc.err, err != nil)
-			require.Equal(t, tc.want, got)
-		})
-	}
-}
-
-func TestDrainWaitsForRequests(t *testing.T) {
-	active := []string{`3`, `1`, `0`}
-	var calls []string
-	admin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		calls = append(calls, r.Method+" "+r.URL.Path)
-		if r.URL.Path == "/stats" {
-			_, _ = w.Write([]byte(`{"stats":[{"name":"http.x.downstream_rq_active","value":` + active[0] + `}]}`))
-			active = active[1:]
-		}
-	}))
-	defer admin.Close()
-	require.NoError(t, drainEnvoy(context.Background(), admin.Listener.Addr().String()))
-	require.Equal(t, []string{"POST /drain_listeners", "GET /stats", "GET /stats", "GET /stats"}, calls)
-}
-
 func TestProbe(t *testing.T) {
 	admin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/readyz" {

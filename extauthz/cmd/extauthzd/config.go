@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 
 	"weir.dev/kit/certs"
@@ -39,7 +41,8 @@ type controlPlaneSetting struct {
 	Address string `yaml:"address"`
 	// Peer is the SPIFFE id that the control plane must prove.
 	Peer string `yaml:"peer"`
-	// NodeID names this process in the control plane's status.
+	// NodeID names this process in the control plane's status. Default: $POD_NAME,
+	// else "extauthzd".
 	NodeID string `yaml:"nodeId"`
 }
 
@@ -58,7 +61,7 @@ func (s *settings) SetDefaults() {
 	s.Config.SetDefaults()
 	s.Server.SetDefaults()
 	s.Server.AllowedPeers = []string{certs.PeerID("ingress")}
-	s.ControlPlane = controlPlaneSetting{Peer: certs.PeerID("controlplane"), NodeID: "extauthzd"}
+	s.ControlPlane = controlPlaneSetting{Peer: certs.PeerID("controlplane"), NodeID: cmp.Or(os.Getenv("POD_NAME"), "extauthzd")}
 	s.Proofs.setDefaults()
 	s.Keys.setDefaults()
 	s.Limits.setDefaults()

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"weir.dev/kit/certs"
@@ -36,7 +38,7 @@ type ControlPlaneConfig struct {
 	Address string `yaml:"address"`
 	// Peer is the SPIFFE id that it must have.
 	Peer string `yaml:"peer"`
-	// NodeID names this replica in its status.
+	// NodeID names this replica in its status. Default: $POD_NAME, else "ratelimit".
 	NodeID string `yaml:"nodeId"`
 }
 
@@ -72,7 +74,7 @@ func (c *Config) SetDefaults() {
 	c.Config.SetDefaults()
 	c.Server.SetDefaults()
 	c.Server.AllowedPeers = []string{certs.PeerID("ingress")}
-	c.ControlPlane = ControlPlaneConfig{Peer: certs.PeerID("controlplane"), NodeID: "ratelimit"}
+	c.ControlPlane = ControlPlaneConfig{Peer: certs.PeerID("controlplane"), NodeID: cmp.Or(os.Getenv("POD_NAME"), "ratelimit")}
 	c.Domain = "weir"
 	c.Store.Memory.MaxKeys = 1_000_000
 	c.Store.Redis.SetDefaults()
