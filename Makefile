@@ -11,6 +11,8 @@ DIR ?= examples/quickstart
 TESTFLAGS ?=
 
 export GOFLAGS ?= -buildvcs=false
+# Static binaries: an image holds one of them and nothing else.
+export CGO_ENABLED ?= 0
 
 .PHONY: help
 help: ## List the targets
@@ -60,6 +62,15 @@ bench: ## Run the benchmarks; table on the terminal, picture in docs/bench/
 bench-gateways: ## Changed routes beside Envoy Gateway (built once, about ten minutes), and at 5,000 routes
 	@scripts/bench-gateways.sh
 
+.PHONY: images
+images: build ## Make the container images as an OCI layout, with what is in them (out/images)
+	@go run ./e2e/cmd/images -o out/images
+
+.PHONY: cluster
+cluster: build ## Boot a Kubernetes node without Docker (root on Linux; 15 minutes to build, once)
+	@scripts/prerequisites.sh node
+	@go run ./e2e/cmd/cluster up
+
 .PHONY: clean
-clean: ## Remove bin/
-	@rm -rf bin
+clean: ## Remove bin/ and out/
+	@rm -rf bin out

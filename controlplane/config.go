@@ -98,6 +98,9 @@ func (c *Config) Validate() error {
 	}
 	errs = append(errs, c.Ingress.validate()...)
 	errs = append(errs, c.validateFleets()...)
+	if c.Sources.Kubernetes.Provision.Enabled && !slices.ContainsFunc(c.Fleets, func(f FleetConfig) bool { return f.PerGateway }) {
+		errs = append(errs, errors.New("sources.kubernetes.provision.enabled: needs an entry of fleets with perGateway: true, whose proxies are run"))
+	}
 	return errors.Join(errs...)
 }
 

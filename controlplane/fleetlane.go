@@ -19,6 +19,8 @@ type fleetLane struct {
 	options  envoy.Options
 	incoming chan *generation
 	state    laneState
+	// stop ends the lane, when its Gateway is gone.
+	stop context.CancelFunc
 	// compiled is used by the lane's goroutine alone.
 	compiled envoy.Cache
 	// inForce is the digest of the plan that was acknowledged last.

@@ -24,6 +24,11 @@ type FleetConfig struct {
 	Gateways []string `yaml:"gateways"`
 	// GatewayLabels are labels that a Gateway needs all of to be served.
 	GatewayLabels map[string]string `yaml:"gatewayLabels"`
+	// PerGateway gives each Gateway that no other fleet names a fleet of its own,
+	// called gateway/NAMESPACE/NAME, whose proxies have the SPIFFE id
+	// spiffe://weir/gateway/NAMESPACE/NAME. Such a configuration has no Name, no
+	// Gateways and no Peers.
+	PerGateway bool `yaml:"perGateway"`
 	// Peers are the SPIFFE ids of the proxies.
 	Peers []string `yaml:"peers"`
 	// Ingress is where the listeners bind, if elsewhere than ingress says.
@@ -37,6 +42,18 @@ const rulesGroup = "weir/rules"
 const noFleet = "weir/none"
 
 const maxFleets = 100
+
+// gatewayFleets is how the names of fleets begin that are of one Gateway each.
+const gatewayFleets = "gateway/"
+
+// maxGateways bounds the fleets of one Gateway each: every one compiles the Plan
+// for itself.
+const maxGateways = 1000
+
+// gatewayFleet is the fleet of one Gateway alone.
+func gatewayFleet(gateway policy.ObjectRef) string {
+	return gatewayFleets + gateway.Namespace + "/" + gateway.Name
+}
 
 func (f *FleetConfig) rest() bool { return len(f.Gateways)+len(f.GatewayLabels) == 0 }
 
@@ -61,9 +78,12 @@ func fleetOf(fleets []FleetConfig, objects []*policy.Object) func(policy.ObjectR
 		return nil
 	}
 	assigned := map[policy.ObjectRef]string{}
-	rest := noFleet
+	rest, each := noFleet, false
 	for i := range fleets {
-		if fleets[i].rest() {
+		switch {
+		case fleets[i].PerGateway:
+			each = true
+		case fleets[i].rest():
 			rest = fleets[i].Name
 		}
 	}
@@ -76,6 +96,9 @@ func fleetOf(fleets []FleetConfig, objects []*policy.Object) func(policy.ObjectR
 				assigned[object.Ref] = fleets[i].Name
 				break
 			}
+		}
+		if _, ok := assigned[object.Ref]; !ok && each {
+			assigned[object.Ref] = gatewayFleet(object.Ref)
 		}
 	}
 	return func(gateway policy.ObjectRef) string {
@@ -119,7 +142,10 @@ func (c *Config) validateFleets() []error {
 	for i := range c.Fleets {
 		fleet := &c.Fleets[i]
 		at := fmt.Sprintf("fleets[%d]", i)
-		if !fleetName.MatchString(fleet.Name) {
+		if fleet.PerGateway && (fleet.Name != "" || !fleet.rest() || len(fleet.Peers) > 0) {
+			errs = append(errs, fmt.Errorf("%s.perGateway: the fleets of one Gateway each have names and SPIFFE ids of their own: remove name, gateways, gatewayLabels and peers", at))
+		}
+		if !fleet.PerGateway && !fleetName.MatchString(fleet.Name) {
 			errs = append(errs, fmt.Errorf("%s.name: %q is not a DNS label", at, fleet.Name))
 		}
 		if names[fleet.Name] {
@@ -132,7 +158,7 @@ func (c *Config) validateFleets() []error {
 			}
 			rest = at
 		}
-		if len(fleet.Peers) == 0 {
+		if len(fleet.Peers) == 0 && !fleet.PerGateway {
 			errs = append(errs, fmt.Errorf("%s.peers: name the SPIFFE id of its proxies", at))
 		}
 		for _, peer := range fleet.Peers {
@@ -168,6 +194,9 @@ func (c *Config) peers() []string {
 	add(c.AdminAPI.Peers)
 	for _, fleet := range c.fleets() {
 		add(fleet.Peers)
+		if fleet.PerGateway {
+			add([]string{certs.PeerID(gatewayFleets + "*")})
+		}
 	}
 	return peers
 }
@@ -182,10 +211,15 @@ func Access(fleets []FleetConfig, extAuthz, rateLimit string) ads.Access {
 	}
 	for _, fleet := range fleets {
 		for _, peer := range fleet.Peers {
-			access[peer] = ads.Grant{Group: fleet.Name, Types: []string{envoy.TypeListener, envoy.TypeScope, envoy.TypeRoute, envoy.TypeCluster, envoy.TypeEndpoint, envoy.TypeSecret}}
+			access[peer] = fleetGrant(fleet.Name)
 		}
 	}
 	return access
+}
+
+// fleetGrant is what the proxies of a fleet may subscribe to.
+func fleetGrant(fleet string) ads.Grant {
+	return ads.Grant{Group: fleet, Types: []string{envoy.TypeListener, envoy.TypeScope, envoy.TypeRoute, envoy.TypeCluster, envoy.TypeEndpoint, envoy.TypeSecret}}
 }
 
 // fleetOptions are the compiler's for one fleet.

@@ -24,7 +24,9 @@ type Loop struct {
 	Fleets []FleetConfig
 	// Published is Input.Published of package policy.
 	Published []string
-	Logger    *slog.Logger
+	// Provisioned is Input.Provisioned.
+	Provisioned bool
+	Logger      *slog.Logger
 	// RetryEvery is how often what was rejected is tried again; 0 means 15 s.
 	RetryEvery time.Duration
 
@@ -35,6 +37,8 @@ type Loop struct {
 	newest   *generation
 	lanes    []*fleetLane
 	rules    *rulesLane
+	// spawn runs a lane; only Run's goroutine uses it.
+	spawn func(*fleetLane)
 	// said is set when a lane has something new for watchers.
 	said chan struct{}
 	// rulesReady is replaced whenever the rules lane is done with a generation.
@@ -78,8 +82,13 @@ func (l *Loop) Run(ctx context.Context, updates <-chan folder.Update) error {
 	if l.rules != nil {
 		wait.Go(func() { l.rules.run(ctx) })
 	}
+	l.spawn = func(lane *fleetLane) {
+		laneCtx, stop := context.WithCancel(ctx)
+		lane.stop = stop
+		wait.Go(func() { lane.run(laneCtx) })
+	}
 	for _, lane := range l.lanes {
-		wait.Go(func() { lane.run(ctx) })
+		l.spawn(lane)
 	}
 	wait.Go(func() { l.publish(ctx) })
 	for {
@@ -126,7 +135,7 @@ func (l *Loop) retryEvery() time.Duration { return cmp.Or(l.RetryEvery, retryEve
 func (l *Loop) apply(update folder.Update) {
 	started := time.Now()
 	input := update.Input
-	input.FleetOf, input.Published = fleetOf(l.Fleets, input.Objects), l.Published
+	input.FleetOf, input.Published, input.Provisioned = fleetOf(l.Fleets, input.Objects), l.Published, l.Provisioned
 	plan, problems := l.resolver.Resolve(input)
 	if found := slices.Concat(update.Problems, fleetless(input.FleetOf, input.Objects)); len(found) > 0 {
 		problems = slices.Concat(found, problems)
@@ -136,6 +145,7 @@ func (l *Loop) apply(update folder.Update) {
 	l.tell(problems)
 	next := &generation{input: input, plan: plan, problems: problems, started: started}
 	next.rules, next.rulesErr = l.compiled.CompileRules(plan)
+	l.followGateways(input, plan)
 	l.mu.Lock()
 	if l.newest != nil {
 		next.number = l.newest.number + 1

@@ -56,7 +56,7 @@ func newRig(t testing.TB, fleets ...controlplane.FleetConfig) *rig {
 	config.TLS, err = authority.Issue("controlplane", t.TempDir(), time.Now())
 	require.NoError(t, err)
 	access := controlplane.Access(fleets, certs.PeerID("extauthz"), certs.PeerID("ratelimit"))
-	config.AllowedPeers = slices.Collect(maps.Keys(access))
+	config.AllowedPeers = append(slices.Collect(maps.Keys(access)), certs.PeerID("gateway/*"))
 	server, err := rpcserver.New(config, rpcserver.Options{Name: "test", Logger: slog.New(slog.DiscardHandler), Quiet: true})
 	require.NoError(t, err)
 	adsServer := ads.NewServer(access, slog.New(slog.DiscardHandler), nil)

@@ -8,6 +8,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
 	"weir.dev/controlplane/ads"
+	"weir.dev/controlplane/kube"
 	"weir.dev/kit/certs"
 	"weir.dev/kit/daemon"
 	"weir.dev/kit/rpcserver"
@@ -36,7 +37,7 @@ func Run(ctx context.Context, cfg *Config, runtime *daemon.Runtime) error {
 	}
 	adsServer := ads.NewServer(Access(cfg.fleets(), certs.PeerID("extauthz"), certs.PeerID("ratelimit")), runtime.Logger, runtime.Registry)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server.GRPC(), adsServer)
-	loop := &Loop{Server: adsServer, Options: cfg.options(), Fleets: cfg.fleets(), Published: cfg.published(), Logger: runtime.Logger}
+	loop := &Loop{Server: adsServer, Options: cfg.options(), Fleets: cfg.fleets(), Published: cfg.published(), Provisioned: cfg.Sources.Kubernetes.Provision.Enabled, Logger: runtime.Logger}
 	runtime.Admin.HandleFunc("GET /status", loop.ServeStatus)
 	runtime.SetReady("plan", errors.New("the policy has not been read yet"))
 	ended := make(chan error, 3)
@@ -73,6 +74,14 @@ func Run(ctx context.Context, cfg *Config, runtime *daemon.Runtime) error {
 		case <-time.After(stopSources):
 		}
 	}()
+	if writer != nil && cfg.Sources.Kubernetes.Provision.Enabled {
+		provisioner := kube.NewProvisioner(cfg.Sources.Kubernetes.Provision, writer)
+		go func() {
+			if err := loop.provision(ctx, provisioner); err != nil && ctx.Err() == nil {
+				runtime.Logger.ErrorContext(ctx, "proxies are not run for Gateways", "error", err)
+			}
+		}()
+	}
 	if writer != nil {
 		go func() {
 			if err := loop.tellKubernetes(ctx, writer); err != nil && ctx.Err() == nil {

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"slices"
 
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
 	"weir.dev/controlplane/folder"
 	"weir.dev/controlplane/kube"
 	"weir.dev/controlplane/source"
@@ -33,6 +35,9 @@ func (c *SourcesConfig) validate() []error {
 	var errs []error
 	if len(c.Folders) == 0 && !c.Kubernetes.Enabled {
 		errs = append(errs, errors.New("sources.folders: name at least one folder of policy, or set sources.kubernetes.enabled"))
+	}
+	if c.Kubernetes.Provision.Enabled && !c.Kubernetes.Enabled {
+		errs = append(errs, errors.New("sources.kubernetes.provision.enabled: needs sources.kubernetes.enabled"))
 	}
 	if err := c.Kubernetes.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("sources.kubernetes: %w", err))
@@ -79,6 +84,33 @@ func (c *SourcesConfig) open(parser *policy.Parser, stateFile string, logger *sl
 func (l *Loop) tellKubernetes(ctx context.Context, writer *kube.Writer) error {
 	l.Watch(func(outcome Outcome) { writer.Observe(kubeOutcome(outcome)) })
 	return writer.Run(ctx)
+}
+
+// provision has proxies run for the Gateways that have fleets of their own, until
+// ctx ends.
+func (l *Loop) provision(ctx context.Context, provisioner *kube.Provisioner) error {
+	l.Watch(func(outcome Outcome) {
+		gateways := map[policy.ObjectRef]kube.Placed{}
+		ports := map[string][]int32{}
+		for i := range outcome.Plan.Ports {
+			port := &outcome.Plan.Ports[i]
+			ports[port.Fleet] = append(ports[port.Fleet], port.Number)
+		}
+		for _, object := range outcome.Input.Objects {
+			gateway, ok := object.Value.(*gatewayv1.Gateway)
+			if !ok {
+				continue
+			}
+			// A fleet of its own it has if it is of a class of Weir's.
+			fleet := gatewayFleet(object.Ref)
+			if _, served := outcome.Fleets[fleet]; served {
+				slices.Sort(ports[fleet])
+				gateways[object.Ref] = kube.Placed{Gateway: gateway, Ports: slices.Compact(ports[fleet])}
+			}
+		}
+		provisioner.Observe(gateways)
+	})
+	return provisioner.Run(ctx)
 }
 
 func kubeOutcome(outcome Outcome) kube.Outcome {

@@ -67,7 +67,7 @@ func TestEdgeGuards(t *testing.T) {
 	p := startEnvoy(t)
 	base := gatewayYAML("{name: http, protocol: HTTP, port: 8080}", "{name: loose, protocol: HTTP, port: 8081}") +
 		hostsYAML("HTTPRoute", "any", "{name: edge}", "www.example") + backendYAML(echoServer(t).Listener.Addr()) +
-		policyYAML("EdgePolicy", "loose", "kind: Gateway, name: edge, sectionName: loose", `  paths: {normalize: false, mergeSlashes: false, escapedSlashes: Keep}
+		policyYAML("EdgePolicy", "loose", "kind: Gateway, name: edge, sectionName: loose", `  paths: {normalize: false, mergeSlashes: false, escapedSlashes: Keep, parameters: Keep}
   headers: {maxKiB: 90, maxCount: 300, underscores: Allow}
   requestID: {accept: true, return: false}
   timeouts: {requestHeaders: 100ms}
@@ -94,6 +94,10 @@ func TestEdgeGuards(t *testing.T) {
 		"dots":              {request: request("/a/../b//c"), strict: 200, loose: 200, header: "Body", isHere: "/b/c", isThere: "/a/../b//c"},
 		"escaped slash":     {request: request("/a%2fb"), strict: 400, loose: 200},
 		"escaped backslash": {request: request("/a%5Cb"), strict: 400, loose: 200},
+		"parameter":         {request: request("/admin;a=b"), strict: 400, loose: 200},
+		"empty parameter":   {request: request("/admin;/x"), strict: 400, loose: 200},
+		"in the query":      {request: request("/a?b;c=d"), strict: 200, loose: 200},
+		"escaped semicolon": {request: request("/a%3bb"), strict: 200, loose: 200},
 		"underscore":        {request: request("/", "X_Weir_Consumer: me"), strict: 400, loose: 200},
 		"many headers":      {request: request("/", many...), strict: 431, loose: 200},
 		"large headers":     {request: request("/", "X-Large: "+strings.Repeat("x", 70<<10)), strict: 431, loose: 200},

@@ -105,11 +105,15 @@ func TestExplainChoosesAsEnvoyDoes(t *testing.T) {
 	p.options.ExtAuthzAddress, p.options.RateLimitAddress = "", "" // there are none to ask
 	address := fmt.Sprintf("127.0.0.1:%d", p.ports[8080])
 	for name, change := range map[string]func(*policy.Edge){
-		"by default":          nil,
-		"slashes unescaped":   func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesForward },
-		"slashes redirected":  func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesRedirect },
-		"slashes kept":        func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesKeep },
-		"paths as they are":   func(e *policy.Edge) { e.NormalizePath, e.MergeSlashes = false, false },
+		"by default":         nil,
+		"slashes unescaped":  func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesForward },
+		"slashes redirected": func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesRedirect },
+		"slashes kept":       func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesKeep },
+		"paths as they are":  func(e *policy.Edge) { e.NormalizePath, e.MergeSlashes = false, false },
+		"parameters kept":    func(e *policy.Edge) { e.PathParameters = v1alpha1.PathParametersKeep },
+		"nothing touched": func(e *policy.Edge) {
+			e.NormalizePath, e.MergeSlashes, e.PathParameters = false, false, v1alpha1.PathParametersKeep
+		},
 		"slashes not merged":  func(e *policy.Edge) { e.MergeSlashes = false },
 		"underscores allowed": func(e *policy.Edge) { e.Underscores = v1alpha1.UnderscoresAllow },
 		"underscores dropped": func(e *policy.Edge) { e.Underscores = v1alpha1.UnderscoresDrop },
@@ -143,6 +147,7 @@ func TestShardsAnswerAsOneConfigurationDoes(t *testing.T) {
 		"slashes redirected": func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesRedirect },
 		"slashes kept":       func(e *policy.Edge) { e.EscapedSlashes = v1alpha1.EscapedSlashesKeep },
 		"paths as they are":  func(e *policy.Edge) { e.NormalizePath, e.MergeSlashes = false, false },
+		"parameters kept":    func(e *policy.Edge) { e.PathParameters = v1alpha1.PathParametersKeep },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p.t = t

@@ -21,7 +21,7 @@ func CanonicalPath(path string) (canonical, query, refusal string) {
 }
 
 // canonicalPath does as Envoy does with normalize_path, merge_slashes and
-// path_with_escaped_slashes_action. answer is set when the edge answers instead.
+// path_with_escaped_slashes_action, and with parameters refused. answer is set when the edge answers instead.
 func canonicalPath(path string, edge *Edge) (canonical, query string, answer *EdgeAnswer) {
 	canonical, query, _ = strings.Cut(path, "?")
 	bad := func(reason string) (string, string, *EdgeAnswer) {
@@ -56,6 +56,9 @@ func canonicalPath(path string, edge *Edge) (canonical, query string, answer *Ed
 	}
 	if edge.MergeSlashes {
 		canonical = mergeSlashes(canonical)
+	}
+	if edge.PathParameters != v1alpha1.PathParametersKeep && strings.Contains(canonical, ";") {
+		return bad("the path has a parameter (;), which the rules take for a part of the segment and services may cut off")
 	}
 	return canonical, query, nil
 }

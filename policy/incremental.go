@@ -146,7 +146,7 @@ func (r *Resolver) patch(plan *Plan, problems Problems, change routeChange) (*Pl
 		if object != nil {
 			objects = append(slices.Clone(beside), object)
 		}
-		return Resolve(Input{Objects: objects, FleetOf: r.input.FleetOf, Published: r.input.Published})
+		return Resolve(Input{Objects: objects, FleetOf: r.input.FleetOf, Published: r.input.Published, Provisioned: r.input.Provisioned})
 	}
 	oldPlan, oldProblems := alone(change.before)
 	newPlan, newProblems := alone(change.after)

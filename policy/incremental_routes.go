@@ -20,7 +20,7 @@ func (c routeChange) object() *Object { return cmp.Or(c.after, c.before) }
 func (r *Resolver) changedRoutes(input Input) ([]routeChange, bool) {
 	old := r.input.Objects
 	if r.plan == nil || r.opaque || len(r.byRef) != len(old) || len(input.Closings)+len(r.input.Closings) > 0 ||
-		(input.FleetOf == nil) != (r.input.FleetOf == nil) || !slices.Equal(input.Published, r.input.Published) {
+		(input.FleetOf == nil) != (r.input.FleetOf == nil) || !slices.Equal(input.Published, r.input.Published) || input.Provisioned != r.input.Provisioned {
 		return nil, false
 	}
 	var changed []routeChange

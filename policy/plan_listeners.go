@@ -127,6 +127,7 @@ type Security struct {
 type Edge struct {
 	NormalizePath, MergeSlashes bool
 	EscapedSlashes              v1alpha1.EscapedSlashes
+	PathParameters              v1alpha1.PathParameters
 
 	MaxHeaderKiB, MaxHeaders uint32
 	Underscores              v1alpha1.Underscores
@@ -161,7 +162,7 @@ type Edge struct {
 // DefaultEdge is what no policy changed.
 func DefaultEdge() Edge {
 	return Edge{
-		NormalizePath: true, MergeSlashes: true, EscapedSlashes: v1alpha1.EscapedSlashesReject,
+		NormalizePath: true, MergeSlashes: true, EscapedSlashes: v1alpha1.EscapedSlashesReject, PathParameters: v1alpha1.PathParametersReject,
 		MaxHeaderKiB: 60, MaxHeaders: 100, Underscores: v1alpha1.UnderscoresReject,
 		ReturnRequestID: true,
 		BufferKiB:       1024,

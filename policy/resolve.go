@@ -32,6 +32,9 @@ type Input struct {
 	// at which clients reach the proxies, where that is not where the proxies bind.
 	// None has listeners bind to what Gateways ask for.
 	Published []string
+	// Provisioned says that each Gateway is given proxies and an address of its own,
+	// as its spec.infrastructure and spec.addresses ask: nothing binds to these.
+	Provisioned bool
 }
 
 // Resolve attaches routes to listeners and policies to routes, settles
@@ -52,6 +55,7 @@ func Resolve(input Input) (*Plan, Problems) {
 		reported:    map[Problem]bool{},
 		fleetOf:     input.FleetOf,
 		published:   input.Published,
+		provisioned: input.Provisioned,
 		statuses:    map[ObjectRef]*ObjectStatus{},
 		gateways:    map[ObjectRef]bool{},
 		unusables:   map[ObjectRef]unusable{},
@@ -106,6 +110,8 @@ type resolver struct {
 	grants     map[grantKey]bool
 	fleetOf    func(ObjectRef) string
 	published  []string
+	// provisioned is Input's.
+	provisioned bool
 	statuses   map[ObjectRef]*ObjectStatus
 	// gateways of Weir's classes; allListeners are theirs, in order of precedence.
 	gateways     map[ObjectRef]bool

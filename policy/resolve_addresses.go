@@ -64,7 +64,8 @@ func canonicalAddress(text string) string {
 
 // addressing follows spec.addresses of a Gateway (GatewaySpec.addresses). Without
 // published addresses listeners bind to those named; with them, an address is what
-// leads to the proxies from outside, and binding stays the target's affair.
+// leads to the proxies from outside, and binding stays the target's affair. Where
+// proxies are provisioned, it is what they are to be given.
 func (r *resolver) addressing(gateway *Object, spec *gatewayv1.GatewaySpec) addressing {
 	out := addressing{accepted: true}
 	status := r.status(gateway)
@@ -79,6 +80,8 @@ func (r *resolver) addressing(gateway *Object, spec *gatewayv1.GatewaySpec) addr
 		case kind != gatewayv1.IPAddressType && !known:
 			out.accepted = false
 			fail(fmt.Sprintf("addresses of type %s are not supported here: write IP addresses", string(kind)))
+		case r.provisioned && value != "":
+			status.Addresses = appendNew(status.Addresses, value)
 		case value == "":
 			out.bind = append(out.bind, "")
 			for _, published := range r.published {
@@ -94,7 +97,7 @@ func (r *resolver) addressing(gateway *Object, spec *gatewayv1.GatewaySpec) addr
 		}
 	}
 	slices.Sort(out.bind)
-	if slices.Equal(out.bind, []string{""}) || len(r.published) > 0 {
+	if slices.Equal(out.bind, []string{""}) || len(r.published) > 0 || r.provisioned {
 		out.bind = nil
 	}
 	switch {

@@ -109,6 +109,7 @@ func applyEdge(edge *Edge, spec *v1alpha1.EdgeSettings) {
 		put(&edge.NormalizePath, paths.Normalize)
 		put(&edge.MergeSlashes, paths.MergeSlashes)
 		putText(&edge.EscapedSlashes, paths.EscapedSlashes)
+		putText(&edge.PathParameters, paths.Parameters)
 	}
 	if headers := spec.Headers; headers != nil {
 		put(&edge.MaxHeaderKiB, headers.MaxKiB)

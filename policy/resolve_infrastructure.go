@@ -73,6 +73,9 @@ func (r *resolver) infrastructures() []Infrastructure {
 			made.Parameters = &ObjectRef{Kind: "ConfigMap", Namespace: gateway.object.Ref.Namespace, Name: ref.Name}
 		}
 		all = append(all, made)
+		if r.provisioned {
+			continue
+		}
 		r.report(gateway.object.notice(CodeNotProvisioned, "spec.infrastructure",
 			"nothing is made for this Gateway: the proxies that serve it are started by whoever runs them, and do not get these labels, annotations and parameters"))
 	}

@@ -213,6 +213,7 @@ func (c *checker) edgeSettings(at string, spec *v1alpha1.EdgeSettings, _ bool) {
 	if paths := spec.Paths; paths != nil {
 		oneOf(c, at+".paths.escapedSlashes", paths.EscapedSlashes, true, v1alpha1.EscapedSlashesReject, v1alpha1.EscapedSlashesRedirect,
 			v1alpha1.EscapedSlashesForward, v1alpha1.EscapedSlashesKeep)
+		oneOf(c, at+".paths.parameters", paths.Parameters, true, v1alpha1.PathParametersReject, v1alpha1.PathParametersKeep)
 	}
 	if headers := spec.Headers; headers != nil {
 		c.within(at+".headers.maxKiB", headers.MaxKiB, 1, 96)

@@ -45,7 +45,7 @@ func (s *Server) propose(state *State, documents []*adminv1.Document, prune []st
 		}
 		remove[ref] = true
 	}
-	p.input = policy.Input{Closings: state.Input.Closings, FleetOf: state.Input.FleetOf, Published: state.Input.Published}
+	p.input = policy.Input{Closings: state.Input.Closings, FleetOf: state.Input.FleetOf, Published: state.Input.Published, Provisioned: state.Input.Provisioned}
 	for _, object := range state.Input.Objects {
 		switch {
 		case place[object.Ref] != nil || remove[object.Ref]:

@@ -26,7 +26,8 @@ type Group struct {
 	// drain is how long the scopes stay that a proxy brought along.
 	drain time.Duration
 	// closed ends every stream; first is called with the first target.
-	closed <-chan struct{}
+	closed chan struct{}
+	once   sync.Once
 	first  func()
 	// atOnce is set by tests: what they claim of the order of a rollout must fail
 	// then.
@@ -54,12 +55,15 @@ type Rejection struct {
 	Kept map[string]bool `json:"kept,omitempty"`
 }
 
-func newGroup(name string, logger *slog.Logger, metrics *metrics, closed <-chan struct{}, first func()) *Group {
+func newGroup(name string, logger *slog.Logger, metrics *metrics, first func()) *Group {
 	return &Group{
-		name: name, logger: logger, metrics: metrics, stepTimeout: stepTimeout, linger: linger, drain: envoy.RetireAfter, closed: closed, first: first,
+		name: name, logger: logger, metrics: metrics, stepTimeout: stepTimeout, linger: linger, drain: envoy.RetireAfter, closed: make(chan struct{}), first: first,
 		target: envoy.Set{}, changed: make(chan struct{}), sessions: map[*session]struct{}{}, unused: map[string]map[string]time.Time{},
 	}
 }
+
+// close ends every stream, of now and later.
+func (g *Group) close() { g.once.Do(func() { close(g.closed) }) }
 
 func (g *Group) join(session *session) {
 	g.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -32,25 +33,27 @@ type Grant struct {
 // Server routes each client to its Group. Safe for concurrent use.
 type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
+	logger  *slog.Logger
+	metrics *metrics
+	// serving is closed when every group of the start has something to serve.
+	serving chan struct{}
+
+	mu     sync.Mutex
 	access Access
 	groups map[string]*Group
-	closed chan struct{}
-	once   sync.Once
-	// serving is closed when every group has something to serve.
-	serving chan struct{}
+	closed bool
 }
 
 // NewServer makes a server with a Group for each that access names. They have
 // nothing to serve yet: clients wait until their group's first rollout begins,
 // so that a restart never takes anything away.
 func NewServer(access Access, logger *slog.Logger, registry prometheus.Registerer) *Server {
-	s := &Server{access: access, groups: map[string]*Group{}, closed: make(chan struct{}), serving: make(chan struct{})}
-	metrics := newMetrics(registry)
+	s := &Server{logger: logger, metrics: newMetrics(registry), access: maps.Clone(access), groups: map[string]*Group{}, serving: make(chan struct{})}
 	var missing sync.WaitGroup
 	for _, grant := range access {
 		if s.groups[grant.Group] == nil {
 			missing.Add(1)
-			s.groups[grant.Group] = newGroup(grant.Group, logger, metrics, s.closed, missing.Done)
+			s.groups[grant.Group] = newGroup(grant.Group, logger, s.metrics, missing.Done)
 		}
 	}
 	go func() {
@@ -60,20 +63,69 @@ func NewServer(access Access, logger *slog.Logger, registry prometheus.Registere
 	return s
 }
 
-// Group is the named one, nil if access names none such.
-func (s *Server) Group(name string) *Group { return s.groups[name] }
+// Group is the named one, nil if no peer's grant names one such.
+func (s *Server) Group(name string) *Group {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.groups[name]
+}
+
+// Admit lets a peer subscribe from now on, and returns the Group of its grant,
+// which is made if there is none. As at a start, clients wait until the first
+// rollout of a new Group begins.
+func (s *Server) Admit(peer string, grant Grant) *Group {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.access == nil {
+		s.access = Access{}
+	}
+	s.access[peer] = grant
+	group := s.groups[grant.Group]
+	if group == nil {
+		group = newGroup(grant.Group, s.logger, s.metrics, func() {})
+		s.groups[grant.Group] = group
+		if s.closed {
+			group.close()
+		}
+	}
+	return group
+}
+
+// Dismiss takes back what Admit gave: the peers of the group are refused from now
+// on, and their streams end.
+func (s *Server) Dismiss(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	group := s.groups[name]
+	if group == nil {
+		return
+	}
+	maps.DeleteFunc(s.access, func(_ string, grant Grant) bool { return grant.Group == name })
+	delete(s.groups, name)
+	group.close()
+}
 
 // Serving is closed once there is something to serve to everyone.
 func (s *Server) Serving() <-chan struct{} { return s.serving }
 
 // Close ends every stream, so that a server which drains need not wait for
 // subscriptions, which never end by themselves. It may be called again.
-func (s *Server) Close() { s.once.Do(func() { close(s.closed) }) }
+func (s *Server) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, group := range s.groups {
+		group.close()
+	}
+}
 
 // Clients lists the connected subscribers of all groups by node id.
 func (s *Server) Clients() []Client {
+	s.mu.Lock()
+	groups := slices.Collect(maps.Values(s.groups))
+	s.mu.Unlock()
 	var clients []Client
-	for _, group := range s.groups {
+	for _, group := range groups {
 		clients = append(clients, group.Clients()...)
 	}
 	slices.SortFunc(clients, compareClients)
@@ -100,11 +152,13 @@ func (s *Server) serve(ctx context.Context, stream transport) error {
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
 	grant, ok := s.access[peerID]
+	group := s.groups[grant.Group]
+	s.mu.Unlock()
 	if !ok {
 		return fault.New(codes.PermissionDenied, "PEER_NOT_ALLOWED", "%s may not subscribe to configuration", peerID)
 	}
-	group := s.groups[grant.Group]
 	session := &session{group: group, peer: peerID, allowed: grant.Types, types: map[string]*subscription{}}
 	_, session.whole = stream.(*stateTransport)
 	group.join(session)

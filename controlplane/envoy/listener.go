@@ -79,6 +79,7 @@ func (c *compiler) httpFilters(port *policy.Port, chain *policy.Chain) []*hcmv3.
 			},
 		}}),
 	}
+	filters = append(filters, refuseParameters(chain)...)
 	if hasSecurity(chain) {
 		filters = append(filters, httpFilter(filterSecurity, &headermutationv3.HeaderMutation{
 			Mutations: &headermutationv3.Mutations{ResponseMutations: securityMutations(chain.Security)},

@@ -60,6 +60,7 @@ func replies() []reply {
 			"violated-policies": "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:violated)%",
 		}},
 		{when: `response.code_details == "rate_limited_by_quota"`, status: 429, kind: codes.ResourceExhausted, reason: "RATE_LIMITED", detail: "too many requests; wait as long as Retry-After says", headers: map[string]string{"retry-after": quotaRetryAfter}},
+		{when: `response.code_details == "` + parametersRefused + `"`, status: 400, kind: codes.InvalidArgument, reason: "PATH_NOT_CANONICAL", detail: "the path has a parameter (;), which is not accepted here", replaces: true},
 		{when: `response.code_details == "route_not_found"`, status: 404, kind: codes.Unimplemented, reason: "ROUTE_NOT_FOUND", detail: "nothing is served at this host and path"},
 		{when: `response.code == 421`, status: 421, kind: codes.FailedPrecondition, reason: "MISDIRECTED_REQUEST", detail: "this connection is for other host names; open one for this name"},
 		{when: `response.code_details == "direct_response" && response.code == 503`, status: 503, kind: codes.Unavailable, reason: "POLICY_BROKEN", detail: "the policy of this route is being mended; try again later"},
@@ -138,6 +139,7 @@ func (r reply) grpcMapper() *hcmv3.ResponseMapper {
 				celFilter(r.when),
 			}},
 		}},
+		StatusCode: r.replaced(), // of gRPC-web, which may not be taken for gRPC yet
 		BodyFormatOverride: &corev3.SubstitutionFormatString{
 			Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
 				Specifier: &corev3.DataSource_InlineString{InlineString: r.detail},

@@ -28,6 +28,8 @@ type Config struct {
 	// there are none, it says where its listeners bind.
 	Addresses      []string             `yaml:"addresses"`
 	LeaderElection LeaderElectionConfig `yaml:"leaderElection"`
+	// Provision runs the proxies of each Gateway in the cluster.
+	Provision ProvisionConfig `yaml:"provision"`
 }
 
 // LeaderElectionConfig says how the replica that writes status is found.
@@ -52,6 +54,8 @@ func (c *Config) SetDefaults() {
 	}
 	c.LeaderElection.Name = "weir-status"
 	c.LeaderElection.Lease = 15 * time.Second
+	c.Provision.SetDefaults()
+	c.Provision.Namespace = c.LeaderElection.Namespace
 }
 
 // Validate reports every mistake.
@@ -85,6 +89,9 @@ func (c *Config) Validate() error {
 	}
 	if c.LeaderElection.Lease < time.Second || c.LeaderElection.Lease > time.Hour {
 		errs = append(errs, fmt.Errorf("leaderElection.lease: %s is outside of 1s to 1h", c.LeaderElection.Lease))
+	}
+	if err := c.Provision.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("provision: %w", err))
 	}
 	return errors.Join(errs...)
 }

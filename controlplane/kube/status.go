@@ -71,7 +71,9 @@ type statusView struct {
 type composer struct {
 	verdict   *verdict
 	addresses []gatewayv1.GatewayStatusAddress
-	now       time.Time
+	// placed says that there has to be an address for the Gateway to be programmed.
+	placed bool
+	now    time.Time
 	// generation that the conditions are about.
 	generation int64
 	// later is set when the object is to be looked at again once settled.
@@ -235,6 +237,26 @@ func (c *composer) parentsOf(value *unstructured.Unstructured) []policy.ParentSt
 	return parents
 }
 
+// unreached has a Gateway not be programmed while nobody can reach it, at all or
+// where it wants to be.
+func unreached(conditions []policy.Condition, has []gatewayv1.GatewayStatusAddress, wanted []string) {
+	reason, message := gatewayv1.GatewayReasonAddressNotAssigned, "its Service has no address yet"
+	if len(has) > 0 {
+		missing := slices.DeleteFunc(slices.Clone(wanted), func(value string) bool {
+			return slices.ContainsFunc(has, func(a gatewayv1.GatewayStatusAddress) bool { return a.Value == value })
+		})
+		if len(missing) == 0 {
+			return
+		}
+		reason, message = gatewayv1.GatewayReasonAddressNotUsable, "its Service was not given "+strings.Join(missing, ", ")
+	}
+	for i := range conditions {
+		if c := &conditions[i]; c.Type == conditionProgrammed && c.Status == metav1.ConditionTrue {
+			c.Status, c.Reason, c.Message = metav1.ConditionFalse, string(reason), message
+		}
+	}
+}
+
 // object writes the conditions of the object itself, and the listeners of a Gateway
 // or ListenerSet.
 func (c *composer) object(view *statusView, status *policy.ObjectStatus) {
@@ -245,10 +267,13 @@ func (c *composer) object(view *statusView, status *policy.ObjectStatus) {
 	}
 	progress := c.verdict.progressOf(status.Object, c.verdict.fleetsOf(status), c.now)
 	conditions = c.programmed(conditions, view.Conditions, conditionProgrammed, progress)
+	if c.placed {
+		unreached(conditions, c.addresses, status.Addresses)
+	}
 	view.Conditions = c.merge(view.Conditions, conditions)
 	if status.Object.Kind == kindGateway {
 		view.Addresses, view.Attached = c.addresses, status.AttachedListenerSets
-		if len(status.Addresses) > 0 {
+		if len(status.Addresses) > 0 && !c.placed {
 			view.Addresses = addressesOf(status.Addresses)
 		}
 	}

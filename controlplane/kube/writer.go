@@ -40,6 +40,8 @@ type Writer struct {
 	logger    *slog.Logger
 	client    client.Client
 	addresses []gatewayv1.GatewayStatusAddress
+	// placed knows the addresses of each Gateway that proxies are run for.
+	placed func(policy.ObjectRef) (addresses []gatewayv1.GatewayStatusAddress, ok bool)
 	// leader is set while this replica writes.
 	leader atomic.Bool
 	term   sync.Mutex
@@ -192,6 +194,11 @@ func (w *Writer) write(ctx context.Context, ref policy.ObjectRef) error {
 	for try := 0; ; try++ {
 		w.mu.Lock()
 		c := composer{verdict: w.verdict, addresses: w.addresses, now: time.Now()}
+		if w.placed != nil && ref.Kind == kindGateway {
+			if addresses, ok := w.placed(ref); ok {
+				c.addresses, c.placed = addresses, true
+			}
+		}
 		w.mu.Unlock()
 		changed, err := c.compose(object)
 		if c.later {

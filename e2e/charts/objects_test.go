@@ -23,46 +23,47 @@ import (
 	podsecurity "k8s.io/pod-security-admission/policy"
 
 	"weir.dev/e2e/internal/harness"
+	"weir.dev/e2e/internal/helmchart"
 	"weir.dev/policy"
 )
 
 // decode reads an object of Kubernetes' own kinds, and refuses what its type
 // does not know.
-func decode(o object) (runtime.Object, error) {
+func decode(o helmchart.Object) (runtime.Object, error) {
 	codecs := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict)
-	decoded, _, err := codecs.UniversalDeserializer().Decode(o.raw, nil, nil)
+	decoded, _, err := codecs.UniversalDeserializer().Decode(o.Raw, nil, nil)
 	return decoded, err
 }
 
 // foreign are kinds of others' definitions.
-func foreign(o object) bool { return o.GroupVersionKind().Group == "monitoring.coreos.com" }
+func foreign(o helmchart.Object) bool { return o.GroupVersionKind().Group == "monitoring.coreos.com" }
 
 // ours are kinds that Weir's own parser knows.
-func ours(o object) bool {
+func ours(o helmchart.Object) bool {
 	return slices.Contains([]string{"weir.dev", "gateway.networking.k8s.io"}, o.GroupVersionKind().Group)
 }
 
 func TestEveryObjectIsOne(t *testing.T) {
 	parser, err := policy.NewParser()
 	require.NoError(t, err)
-	for name, files := range deliveries() {
+	for name, files := range helmchart.Deliveries() {
 		t.Run(name, func(t *testing.T) {
 			seen := map[string]bool{}
 			for _, o := range rendered(t, files...) {
-				id := o.GetNamespace() + " " + o.id()
+				id := o.GetNamespace() + " " + o.ID()
 				require.False(t, seen[id], "%s is there twice", id)
 				seen[id] = true
 				if cluster := slices.Contains([]string{"ClusterRole", "ClusterRoleBinding", "GatewayClass"}, o.GetKind()); !cluster {
-					require.NotEmpty(t, o.GetNamespace(), o.id())
+					require.NotEmpty(t, o.GetNamespace(), o.ID())
 				}
-				require.Equal(t, "weir", o.GetLabels()["app.kubernetes.io/part-of"], o.id())
+				require.Equal(t, "weir", o.GetLabels()["app.kubernetes.io/part-of"], o.ID())
 				switch {
 				case foreign(o):
 				case ours(o):
-					require.Empty(t, parser.ParseObject(o.id(), o.raw).Problems.Errors(), o.id())
+					require.Empty(t, parser.ParseObject(o.ID(), o.Raw).Problems.Errors(), o.ID())
 				default:
 					_, err := decode(o)
-					require.NoError(t, err, o.id())
+					require.NoError(t, err, o.ID())
 				}
 			}
 		})
@@ -72,13 +73,13 @@ func TestEveryObjectIsOne(t *testing.T) {
 // The check above must be able to fail.
 func TestUnknownFieldsAreRefused(t *testing.T) {
 	o := find(t, rendered(t, "dev"), "Deployment/weir-extauthz")
-	o.raw = bytes.Replace(o.raw, []byte(`"minReadySeconds"`), []byte(`"minReadySecond"`), 1)
+	o.Raw = bytes.Replace(o.Raw, []byte(`"minReadySeconds"`), []byte(`"minReadySecond"`), 1)
 	_, err := decode(o)
 	require.ErrorContains(t, err, "unknown field \"spec.minReadySecond\"")
 }
 
 // podOf is the pod that an object makes, if it makes any.
-func podOf(t *testing.T, o object) *corev1.PodTemplateSpec {
+func podOf(t *testing.T, o helmchart.Object) *corev1.PodTemplateSpec {
 	t.Helper()
 	if foreign(o) || ours(o) {
 		return nil
@@ -128,13 +129,13 @@ func faults(t *testing.T, pod *corev1.PodTemplateSpec) []string {
 }
 
 func TestPodsAreRestricted(t *testing.T) {
-	for name, files := range deliveries() {
+	for name, files := range helmchart.Deliveries() {
 		t.Run(name, func(t *testing.T) {
 			pods := 0
 			for _, o := range rendered(t, files...) {
 				if pod := podOf(t, o); pod != nil {
 					pods++
-					require.Empty(t, faults(t, pod), o.id())
+					require.Empty(t, faults(t, pod), o.ID())
 				}
 			}
 			require.GreaterOrEqual(t, pods, 6)
@@ -154,7 +155,7 @@ func TestTokensAreMountedWhereTheyAreUsed(t *testing.T) {
 			continue
 		}
 		uses := strings.Contains(o.GetName(), "controlplane") || strings.Contains(o.GetName(), "certificates")
-		require.Equal(t, uses, *pod.Spec.AutomountServiceAccountToken, o.id())
+		require.Equal(t, uses, *pod.Spec.AutomountServiceAccountToken, o.ID())
 	}
 }
 
@@ -169,12 +170,12 @@ func TestServersAreLookedAfter(t *testing.T) {
 		}
 		servers++
 		first := pod.Spec.Containers[0]
-		require.NotNil(t, first.ReadinessProbe, o.id())
-		require.NotNil(t, first.LivenessProbe, o.id())
-		require.NotNil(t, first.StartupProbe, o.id())
-		require.NotNil(t, first.Lifecycle.PreStop, o.id())
-		require.Len(t, pod.Spec.TopologySpreadConstraints, 2, o.id())
-		require.NotNil(t, pod.Spec.Affinity.PodAntiAffinity, o.id())
+		require.NotNil(t, first.ReadinessProbe, o.ID())
+		require.NotNil(t, first.LivenessProbe, o.ID())
+		require.NotNil(t, first.StartupProbe, o.ID())
+		require.NotNil(t, first.Lifecycle.PreStop, o.ID())
+		require.Len(t, pod.Spec.TopologySpreadConstraints, 2, o.ID())
+		require.NotNil(t, pod.Spec.Affinity.PodAntiAffinity, o.ID())
 		find(t, objects, "PodDisruptionBudget/"+o.GetName())
 		find(t, objects, "HorizontalPodAutoscaler/"+o.GetName())
 		find(t, objects, "NetworkPolicy/"+o.GetName())
@@ -182,7 +183,7 @@ func TestServersAreLookedAfter(t *testing.T) {
 		if decoded, err := decode(o); o.GetKind() == "Deployment" {
 			require.NoError(t, err)
 			rolling := decoded.(*appsv1.Deployment).Spec.Strategy.RollingUpdate
-			require.Zero(t, rolling.MaxUnavailable.IntValue(), o.id())
+			require.Zero(t, rolling.MaxUnavailable.IntValue(), o.ID())
 			require.Nil(t, decoded.(*appsv1.Deployment).Spec.Replicas, "the autoscaler's matter")
 		}
 	}
@@ -194,7 +195,7 @@ func TestServersAreLookedAfter(t *testing.T) {
 
 // Every configuration is read by the daemon that it is for.
 func TestDaemonsTakeTheirConfigurations(t *testing.T) {
-	for name, files := range deliveries() {
+	for name, files := range helmchart.Deliveries() {
 		t.Run(name, func(t *testing.T) {
 			checked := 0
 			for _, o := range rendered(t, files...) {
@@ -202,7 +203,7 @@ func TestDaemonsTakeTheirConfigurations(t *testing.T) {
 					continue
 				}
 				var content struct{ Data map[string]string }
-				require.NoError(t, json.Unmarshal(o.raw, &content))
+				require.NoError(t, json.Unmarshal(o.Raw, &content))
 				for file, text := range content.Data {
 					if daemon, ok := strings.CutSuffix(file, "d.yaml"); ok {
 						checked++
@@ -224,14 +225,14 @@ func check(t *testing.T, daemon, config string) (output string, err error) {
 	path := filepath.Join(t.TempDir(), "config.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
 	command := exec.CommandContext(t.Context(), harness.Bin(t, daemon), "--check", "--config", path)
-	command.Env = []string{"WEIR_POSTGRES_URL=postgres://u:p@h/d", "POD_NAME=pod-0", "POD_NAMESPACE=" + namespace}
+	command.Env = []string{"WEIR_POSTGRES_URL=postgres://u:p@h/d", "POD_NAME=pod-0", "POD_NAMESPACE=" + helmchart.Namespace}
 	raw, err := command.CombinedOutput()
 	return string(raw), err
 }
 
 // The rules are those of charts/rbac.yaml, whatever of them is granted where.
 func TestRolesAreThoseOfTheFile(t *testing.T) {
-	grants := func(objects []object, kinds ...string) map[string]bool {
+	grants := func(objects []helmchart.Object, kinds ...string) map[string]bool {
 		found := map[string]bool{}
 		for _, o := range objects {
 			if !slices.Contains(kinds, o.GetKind()) || !strings.HasSuffix(o.GetName(), "controlplane") {
@@ -240,7 +241,7 @@ func TestRolesAreThoseOfTheFile(t *testing.T) {
 			var role struct {
 				Rules []struct{ APIGroups, Resources, Verbs []string }
 			}
-			require.NoError(t, json.Unmarshal(o.raw, &role))
+			require.NoError(t, json.Unmarshal(o.Raw, &role))
 			for _, rule := range role.Rules {
 				for _, resource := range rule.Resources {
 					for _, verb := range rule.Verbs {
@@ -259,6 +260,43 @@ func TestRolesAreThoseOfTheFile(t *testing.T) {
 	require.NotContains(t, wide, "[] secrets get", "in named namespaces no Secret of others can be read")
 	for grant := range wide {
 		require.Regexp(t, `gatewayclasses|namespaces|customresourcedefinitions`, grant)
+	}
+}
+
+// The job of the chart makes what weir certs makes by itself, and may keep just that.
+func TestCertificatesAreOfEveryPart(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, exec.CommandContext(t.Context(), harness.Bin(t, "weir"), "certs", "--dir", dir).Run())
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	var made, given []string
+	for _, entry := range entries {
+		switch name := entry.Name(); {
+		case name == "authority":
+			made = append(made, "weir-authority")
+		case entry.IsDir():
+			made = append(made, "weir-"+name+"-tls")
+		}
+	}
+	objects := rendered(t, "prod")
+	for _, name := range []string{"Role/weir-certificates", "Role/weir-certificates-hook"} {
+		var role struct {
+			Rules []struct{ Resources, Verbs, ResourceNames []string }
+		}
+		require.NoError(t, json.Unmarshal(find(t, objects, name).Raw, &role))
+		require.Len(t, role.Rules, 1)
+		require.Equal(t, []string{"secrets"}, role.Rules[0].Resources)
+		require.ElementsMatch(t, made, role.Rules[0].ResourceNames)
+	}
+	job := podOf(t, find(t, objects, "Job/weir-certificates-hook"))
+	for _, arg := range job.Spec.Containers[0].Args {
+		if part, ok := strings.CutPrefix(arg, "--part="); ok {
+			given = append(given, "weir-"+part+"-tls")
+		}
+	}
+	require.ElementsMatch(t, made, append(given, "weir-authority"))
+	for _, o := range rendered(t, "prod", "client-cloud") {
+		require.NotContains(t, o.GetName(), "certificates", "somebody else makes them")
 	}
 }
 
@@ -282,7 +320,7 @@ func TestDashboardsShowMetricsThatThereAre(t *testing.T) {
 			continue
 		}
 		var content struct{ Data map[string]string }
-		require.NoError(t, json.Unmarshal(o.raw, &content))
+		require.NoError(t, json.Unmarshal(o.Raw, &content))
 		for name, text := range content.Data {
 			require.True(t, json.Valid([]byte(text)), name)
 			for _, found := range metric.FindAllString(text, -1) {

@@ -18,6 +18,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
+
+	"weir.dev/e2e/cluster/pki"
 )
 
 // Bounds of starting and stopping.
@@ -34,31 +36,31 @@ const (
 // but what it returns is.
 type Cluster struct {
 	dir       string
-	binaries  Binaries
-	authority *authority
+	tools     string
+	authority *pki.Authority
 	etcd      *process
 	etcdURL   string
 	api       *process
 	port      int
 }
 
-// Start runs etcd and kube-apiserver with their state and logs in dir, which the
-// caller removes after Stop. It returns when the API is ready.
-func Start(ctx context.Context, binaries Binaries, dir string) (*Cluster, error) {
-	ca, err := newAuthority()
+// Start runs etcd and kube-apiserver from the folder tools, as build.Tools makes
+// it, with their state and logs in dir, which the caller removes after Stop. It returns when the API is ready.
+func Start(ctx context.Context, tools, dir string) (*Cluster, error) {
+	ca, err := pki.New()
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{dir: dir, binaries: binaries, authority: ca}
-	server, err := ca.issue("kube-apiserver", nil, net.IPv4(127, 0, 0, 1))
+	c := &Cluster{dir: dir, tools: tools, authority: ca}
+	server, err := ca.Issue("kube-apiserver", nil, "127.0.0.1")
 	if err != nil {
 		return nil, err
 	}
-	accounts, err := ca.issue("service-accounts", nil)
+	accounts, err := ca.Issue("service-accounts", nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(server.write(dir, "server"), accounts.write(dir, "accounts"), os.WriteFile(filepath.Join(dir, "ca.crt"), ca.pem, 0o600)); err != nil {
+	if err := errors.Join(server.Write(dir, "server"), accounts.Write(dir, "accounts"), os.WriteFile(filepath.Join(dir, "ca.crt"), ca.PEM, 0o600)); err != nil {
 		return nil, err
 	}
 	if err := retry(func() error { return c.startEtcd(ctx) }); err != nil {
@@ -98,7 +100,7 @@ func (c *Cluster) startEtcd(ctx context.Context) error {
 	c.etcdURL = fmt.Sprintf("http://127.0.0.1:%d", clients)
 	peerURL := fmt.Sprintf("http://127.0.0.1:%d", peers)
 	// The data of a test may be lost: no fsync makes it several times faster.
-	c.etcd, err = run(filepath.Join(c.dir, "etcd.log"), c.binaries.Etcd, "--data-dir", filepath.Join(c.dir, "etcd-"+strconv.Itoa(clients)),
+	c.etcd, err = run(filepath.Join(c.dir, "etcd.log"), filepath.Join(c.tools, "etcd"), "--data-dir", filepath.Join(c.dir, "etcd-"+strconv.Itoa(clients)),
 		"--unsafe-no-fsync", "--listen-client-urls", c.etcdURL, "--advertise-client-urls", c.etcdURL,
 		"--listen-peer-urls", peerURL, "--initial-advertise-peer-urls", peerURL, "--initial-cluster", "default="+peerURL, "--log-level", "warn")
 	if err != nil {
@@ -115,7 +117,7 @@ func (c *Cluster) startEtcd(ctx context.Context) error {
 func (c *Cluster) StartAPI(ctx context.Context) error {
 	in := func(name string) string { return filepath.Join(c.dir, name) }
 	var err error
-	c.api, err = run(in("apiserver.log"), c.binaries.APIServer, "--etcd-servers", c.etcdURL,
+	c.api, err = run(in("apiserver.log"), filepath.Join(c.tools, "kube-apiserver"), "--etcd-servers", c.etcdURL,
 		"--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--secure-port", strconv.Itoa(c.port),
 		"--tls-cert-file", in("server.crt"), "--tls-private-key-file", in("server.key"), "--client-ca-file", in("ca.crt"),
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", in("accounts.crt"),
@@ -148,13 +150,13 @@ func (c *Cluster) Stop() error { return errors.Join(c.api.kill(), c.etcd.stop())
 // Config reaches the API as a user with groups; "system:masters" may do
 // everything.
 func (c *Cluster) Config(user string, groups ...string) (*rest.Config, error) {
-	issued, err := c.authority.issue(user, groups)
+	issued, err := c.authority.Issue(user, groups)
 	if err != nil {
 		return nil, err
 	}
 	return &rest.Config{
 		Host:            fmt.Sprintf("https://127.0.0.1:%d", c.port),
-		TLSClientConfig: rest.TLSClientConfig{CAData: c.authority.pem, CertData: issued.cert, KeyData: issued.key},
+		TLSClientConfig: rest.TLSClientConfig{CAData: c.authority.PEM, CertData: issued.Cert, KeyData: issued.Key},
 		QPS:             -1,
 	}, nil
 }

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"weir.dev/e2e/cluster"
+	"weir.dev/e2e/cluster/build"
 	"weir.dev/e2e/internal/harness"
 )
 
@@ -33,12 +34,12 @@ func kubernetes(t *testing.T) *cluster.Cluster {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 80*time.Minute)
 	defer cancel()
-	binaries, err := cluster.Build(ctx, filepath.Join(harness.Root(t), "e2e", "cluster", "components"), os.Stderr)
+	tools, err := build.Tools(ctx, filepath.Join(harness.Root(t), "e2e", "cluster", "components"), os.Stderr, build.API)
 	require.NoError(t, err)
 	dir, err := os.MkdirTemp("", "weir-cluster-")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	c, err := cluster.Start(ctx, binaries, dir)
+	c, err := cluster.Start(ctx, tools, dir)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Stop()) })
 	return c

@@ -16,7 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"weir.dev/e2e/cluster"
+	"weir.dev/e2e/cluster/build"
 	"weir.dev/e2e/internal/harness"
 	"weir.dev/policy/policytest"
 )
@@ -31,9 +31,9 @@ func newKubectl(t *testing.T, kubeconfig string) *kubectl {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Minute)
 	defer cancel()
-	binary, err := cluster.BuildKubectl(ctx, filepath.Join(harness.Root(t), "e2e", "cluster", "components"), os.Stderr)
+	tools, err := build.Tools(ctx, filepath.Join(harness.Root(t), "e2e", "cluster", "components"), os.Stderr, build.API)
 	require.NoError(t, err)
-	return &kubectl{t: t, binary: binary, kubeconfig: kubeconfig}
+	return &kubectl{t: t, binary: filepath.Join(tools, "kubectl"), kubeconfig: kubeconfig}
 }
 
 // try runs a command; input is what it reads.

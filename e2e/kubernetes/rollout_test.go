@@ -35,14 +35,30 @@ import (
 type plane struct {
 	t         *testing.T
 	authority *certs.Authority
-	config    string
-	address   string
-	stop      func()
+	// authorityDir keeps the authority.
+	authorityDir string
+	config       string
+	address      string
+	stop         func()
+}
+
+// configure changes the configuration before run.
+func (p *plane) configure(change func(config map[string]any)) {
+	p.t.Helper()
+	raw, err := os.ReadFile(p.config)
+	require.NoError(p.t, err)
+	var config map[string]any
+	require.NoError(p.t, json.Unmarshal(raw, &config))
+	change(config)
+	raw, err = json.Marshal(config)
+	require.NoError(p.t, err)
+	require.NoError(p.t, os.WriteFile(p.config, raw, 0o600))
 }
 
 func newPlane(t *testing.T, kubeconfig string, folders ...string) *plane {
 	t.Helper()
-	authority, err := certs.OpenAuthority(t.TempDir(), time.Now())
+	authorityDir := t.TempDir()
+	authority, err := certs.OpenAuthority(authorityDir, time.Now())
 	require.NoError(t, err)
 	files, err := authority.Issue("controlplane", t.TempDir(), time.Now())
 	require.NoError(t, err)
@@ -56,7 +72,7 @@ func newPlane(t *testing.T, kubeconfig string, folders ...string) *plane {
 		"server": map[string]any{"tls": map[string]any{"certFile": files.CertFile, "keyFile": files.KeyFile, "caFile": files.CAFile}},
 	})
 	require.NoError(t, err)
-	p := &plane{t: t, authority: authority, config: filepath.Join(t.TempDir(), "c.yaml")}
+	p := &plane{t: t, authority: authority, authorityDir: authorityDir, config: filepath.Join(t.TempDir(), "c.yaml")}
 	require.NoError(t, os.WriteFile(p.config, raw, 0o600))
 	return p
 }
@@ -109,6 +125,12 @@ func (p *plane) proxy(typeURLs []string, refuse string) (names func() string) {
 	p.t.Helper()
 	files, err := p.authority.Issue("ingress", p.t.TempDir(), time.Now())
 	require.NoError(p.t, err)
+	return p.proxyWith(files, typeURLs, refuse)
+}
+
+// proxyWith is proxy with a certificate of the caller's.
+func (p *plane) proxyWith(files certs.Files, typeURLs []string, refuse string) (names func() string) {
+	p.t.Helper()
 	tls, err := files.ClientConfig(certs.PeerID("controlplane"))
 	require.NoError(p.t, err)
 	client := adsclient.New(adsclient.Config{Address: p.address, TLS: tls, NodeID: "envoy-1"})

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -220,7 +221,14 @@ func (p *provider) renewSigned(ctx context.Context, d *described, refresh string
 		ClientID: p.config.ClientID, TokenURL: d.endpoint.TokenURL, EndpointParams: form, AuthStyle: oauth2.AuthStyleInParams,
 	}
 	tokens, err := config.Token(oidc.ClientContext(ctx, p.client))
-	return tokens, tokenError(err)
+	if err != nil {
+		return nil, tokenError(err)
+	}
+	// This grant's tokens lack what oauth2.Config fills in.
+	if seconds, ok := tokens.Extra("expires_in").(float64); ok && seconds > 0 && seconds < math.MaxInt32 {
+		tokens.ExpiresIn = int64(seconds)
+	}
+	return tokens, nil
 }
 
 // prove adds the client's proof to a request to one of the provider's endpoints.

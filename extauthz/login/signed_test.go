@@ -53,13 +53,15 @@ func TestLoginByPrivateKeyJWT(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			both(t, func(t *testing.T, w *world) {
 				signing(t, w, audience)
+				w.op.lives = 60
 				b := w.browser()
 				b.login("/", "alice")
-				w.clock.pass(6 * time.Minute)
+				w.clock.pass(2 * time.Minute)
 				require.True(t, b.visit("/").Allowed)
 				require.EqualValues(t, 1, w.op.renewals.Load(), "refreshed by the key, too")
-				w.clock.pass(6 * time.Minute)
-				require.True(t, b.visit("/").Allowed, "an assertion is made for each request")
+				w.clock.pass(2 * time.Minute)
+				require.True(t, b.visit("/").Allowed)
+				require.EqualValues(t, 2, w.op.renewals.Load(), "and again, with another assertion, when that token is over")
 				b.do(w.replica, "POST", "/oauth2/logout", "", "accept", "text/html", "sec-fetch-site", "same-origin")
 				require.EqualValues(t, 1, w.op.revoked.Load())
 				require.Zero(t, w.op.unproven.Load(), "the revocation is proven as well")

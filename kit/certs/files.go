@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -77,7 +78,8 @@ func (f Files) check(authority *Authority, component string) (time.Time, error) 
 
 // ServerConfig is a TLS configuration that requires a client certificate of
 // the trusted authorities whose SPIFFE id is one of allowedPeers (full ids, see
-// PeerID; none means nobody). Renewed files are picked up at the next handshake.
+// PeerID; one that ends in /* stands for every id below; none means nobody).
+// Renewed files are picked up at the next handshake.
 func (f Files) ServerConfig(allowedPeers []string) (*tls.Config, error) {
 	source := &reloader{files: f}
 	if _, err := source.load(); err != nil {
@@ -154,11 +156,31 @@ func verifyPeer(state tls.ConnectionState, allowed []string) error {
 	}
 	ids := peerIDs(state.PeerCertificates[0])
 	for _, id := range ids {
-		if slices.Contains(allowed, id) {
+		if slices.ContainsFunc(allowed, func(pattern string) bool { return Matches(pattern, id) }) {
 			return nil
 		}
 	}
 	return fmt.Errorf("the peer is %q, and only %q may connect", ids, allowed)
+}
+
+// Matches tells whether a SPIFFE id is the one that pattern says or, where that
+// ends in /*, one below it. The path of an id has no empty and no dot segments
+// (SPIFFE-ID, section 2.2); one that does matches nothing.
+func Matches(pattern, id string) bool {
+	parent, below := strings.CutSuffix(pattern, "*")
+	if !below || !strings.HasSuffix(parent, "/") {
+		return pattern == id
+	}
+	rest, ok := strings.CutPrefix(id, parent)
+	if !ok || strings.ContainsAny(rest, "%?#*") {
+		return false
+	}
+	for segment := range strings.SplitSeq(rest, "/") {
+		if segment == "" || segment == "." || segment == ".." {
+			return false
+		}
+	}
+	return true
 }
 
 func peerIDs(cert *x509.Certificate) []string {

@@ -111,7 +111,25 @@ type EdgePaths struct {
 	//
 	// +optional
 	EscapedSlashes EscapedSlashes `json:"escapedSlashes,omitempty"`
+	// Parameters is about ";" in a path, such as /admin;a=b: Reject (default, 400)
+	// or Keep. Routes and rules take what follows it for a part of the segment, and
+	// services that cut it off (servlet containers do) would serve /admin to those
+	// whom the rules for /admin never saw. Keep is for services that don't.
+	//
+	// +optional
+	Parameters PathParameters `json:"parameters,omitempty"`
 }
+
+// PathParameters is what becomes of paths with parameters (RFC 3986 section 3.3).
+//
+// +kubebuilder:validation:Enum=Reject;Keep
+type PathParameters string
+
+// Ways with path parameters.
+const (
+	PathParametersReject PathParameters = "Reject"
+	PathParametersKeep   PathParameters = "Keep"
+)
 
 // EscapedSlashes is what becomes of %2F and %5C.
 //

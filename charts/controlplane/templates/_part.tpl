@@ -12,6 +12,7 @@
 {{- end }}
 
 {{- define "controlplane.base" -}}
+{{- $dot := . }}
 {{- $ := .root }}
 {{- $ports := dict }}
 {{- range $.Values.global.gatewayPorts }}
@@ -26,6 +27,29 @@ sources:
     namespaces: {{ $.Values.namespaces | toJson }}
     addresses: {{ $.Values.gatewayAddresses | default (list (printf "%s-ingress.%s.svc.cluster.local" $.Release.Name $.Release.Namespace)) | toJson }}
     leaderElection: {namespace: {{ $.Release.Namespace }}, name: {{ $.Release.Name }}-controlplane-status}
+{{- with $.Values.provision }}
+{{- if .enabled }}
+{{- if $.Values.global.certificates.existingSecrets }}{{ fail "controlplane.provision.enabled: the proxies' certificates are signed by Weir's own authority; leave global.certificates.existingSecrets empty" }}{{ end }}
+    provision:
+      enabled: true
+      namespace: {{ $.Release.Namespace }}
+      image: {{ .image | quote }}
+      agentImage: {{ include "weir.image" (dict "root" $ "binary" "weir") | quote }}
+      replicas: {{ .replicas }}
+      serviceType: {{ .serviceType }}
+      authoritySecret: {{ include "weir.secretPrefix" $dot.part }}-authority
+      controlPlane: {{ include "weir.name" $dot.part }}.{{ $.Release.Namespace }}.svc:18000
+      cpu: {{ .cpu | quote }}
+      memory: {{ .memory | quote }}
+fleets:
+  - name: ingress
+    gatewayLabels: {weir.dev/ingress: shared}
+    peers: [spiffe://weir.local/ingress]
+  # The pods of one Gateway are alone in their network: ports are bound as they are.
+  - perGateway: true
+    ingress: {address: {{ $.Values.listenAddress | quote }}}
+{{- end }}
+{{- end }}
 stateFile: /var/lib/weir/keep
 ingress:
   address: {{ $.Values.listenAddress | quote }}

@@ -16,7 +16,6 @@
 {{- define "extauthz.base" -}}
 {{- $ := .root }}
 {{- include "weir.daemonConfig" . }}
-  allowedPeers: [spiffe://weir.local/ingress]
 controlPlane: {address: {{ include "weir.address" (dict "root" $ "component" "controlplane" "address" $.Values.controlPlane.address "port" 18000) | quote }}}
 {{- if $.Values.keys.enabled }}
 keys:

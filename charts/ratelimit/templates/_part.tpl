@@ -15,7 +15,6 @@
 {{- $ := .root }}
 {{- $redis := $.Values.redis }}
 {{- include "weir.daemonConfig" . }}
-  allowedPeers: [spiffe://weir.local/ingress]
 controlPlane: {address: {{ include "weir.address" (dict "root" $ "component" "controlplane" "address" $.Values.controlPlane.address "port" 18000) | quote }}}
 {{- if eq $.Values.store "redis" }}
 store:

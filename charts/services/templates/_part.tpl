@@ -6,7 +6,7 @@
 
 {{- define "services.base" -}}
 {{- include "weir.daemonConfig" . }}
-  allowedPeers: [spiffe://weir.local/ingress]
+  allowedPeers: [spiffe://weir.local/ingress, "spiffe://weir.local/gateway/*"]
 {{- if eq .component "user" }}
   reservedPeers:
     weir.keys.v1.ApiKeyFeedService: [spiffe://weir.local/extauthz]

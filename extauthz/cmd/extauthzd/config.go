@@ -60,7 +60,7 @@ type tokenSettings struct {
 func (s *settings) SetDefaults() {
 	s.Config.SetDefaults()
 	s.Server.SetDefaults()
-	s.Server.AllowedPeers = []string{certs.PeerID("ingress")}
+	s.Server.AllowedPeers = []string{certs.PeerID("ingress"), certs.PeerID("gateway/*")}
 	s.ControlPlane = controlPlaneSetting{Peer: certs.PeerID("controlplane"), NodeID: cmp.Or(os.Getenv("POD_NAME"), "extauthzd")}
 	s.Proofs.setDefaults()
 	s.Keys.setDefaults()

@@ -73,7 +73,7 @@ type MemoryConfig struct {
 func (c *Config) SetDefaults() {
 	c.Config.SetDefaults()
 	c.Server.SetDefaults()
-	c.Server.AllowedPeers = []string{certs.PeerID("ingress")}
+	c.Server.AllowedPeers = []string{certs.PeerID("ingress"), certs.PeerID("gateway/*")}
 	c.ControlPlane = ControlPlaneConfig{Peer: certs.PeerID("controlplane"), NodeID: cmp.Or(os.Getenv("POD_NAME"), "ratelimit")}
 	c.Domain = "weir"
 	c.Store.Memory.MaxKeys = 1_000_000

@@ -1,0 +1,68 @@
+package node
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/yaml"
+)
+
+func newTestNode(t *testing.T) *Node {
+	t.Helper()
+	return &Node{Options: Options{Dir: filepath.Join(t.TempDir(), "state"), Run: filepath.Join(t.TempDir(), "run"), Progress: t.Output()}, tools: "/tools"}
+}
+
+func TestConfigurationNamesTheStateOfThisNode(t *testing.T) {
+	n := newTestNode(t)
+	require.NoError(t, n.configure())
+	for _, place := range places() {
+		content, err := os.ReadFile(n.in(place))
+		require.NoError(t, err)
+		require.NotContains(t, string(content), "{{")
+	}
+	kubelet, err := os.ReadFile(n.in("kubelet.yaml"))
+	require.NoError(t, err)
+	var parsed map[string]any
+	require.NoError(t, yaml.UnmarshalStrict(kubelet, &parsed))
+	require.Equal(t, "unix://"+n.Run+"/containerd.sock", parsed["containerRuntimeEndpoint"])
+}
+
+func TestCertificatesAndKubeconfigs(t *testing.T) {
+	n := newTestNode(t)
+	require.NoError(t, n.certificates())
+	config, err := clientcmd.LoadFromFile(n.Kubeconfig())
+	require.NoError(t, err)
+	require.Equal(t, "https://"+Address+":6443", config.Clusters["weir"].Server)
+	require.NoError(t, filepath.WalkDir(n.in("pki"), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		require.Zero(t, info.Mode().Perm()&0o077, "%s is for its owner alone", path)
+		return err
+	}))
+}
+
+// What runs in a namespace that is not the node's is left alone.
+func TestOnlyProcessesOfTheNodeAreKilled(t *testing.T) {
+	n := newTestNode(t)
+	dir := filepath.Join(n.Run, "io.containerd.grpc.v1.cri", "netns")
+	require.NoError(t, os.MkdirAll(dir, 0o700))
+	sleeper := exec.CommandContext(t.Context(), "sleep", "60")
+	require.NoError(t, sleeper.Start())
+	t.Cleanup(func() { _ = sleeper.Process.Kill(); _ = sleeper.Wait() })
+	require.False(t, slices.Contains(n.members(), sleeper.Process.Pid))
+
+	// Seen as a pod's: it is in the namespace that a file of the node stands for.
+	require.NoError(t, os.Symlink("/proc/self/ns/net", filepath.Join(dir, "cni-1")))
+	require.True(t, slices.Contains(n.members(), sleeper.Process.Pid), "the control: this namespace is the node's now")
+	require.False(t, slices.Contains(n.members(), os.Getpid()), "never the caller itself")
+	require.NoError(t, syscall.Unlink(filepath.Join(dir, "cni-1")))
+}
