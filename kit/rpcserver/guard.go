@@ -35,6 +35,7 @@ var errDraining = errors.New("the server drains")
 type guard struct {
 	logger    *slog.Logger
 	quiet     bool
+	anonymous bool
 	admission *admission
 	// assertions is nil where only identity headers are read.
 	assertions *assertion.Verifier
@@ -153,6 +154,9 @@ func panicked(cause any) error {
 }
 
 func (g *guard) withCaller(ctx context.Context, method string) (_ context.Context, requestID string, err error) {
+	if g.anonymous && g.assertions == nil {
+		return ctx, "", nil
+	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	if values := md.Get(identity.HeaderRequestID); len(values) > 0 {
 		requestID = values[0]
@@ -194,6 +198,9 @@ func (g *guard) finish(ctx context.Context, method, requestID string, started ti
 			g.logger.InfoContext(ctx, "call", "method", method, "request_id", requestID, "code", codes.OK.String(), "duration", time.Since(started))
 		}
 		return nil
+	}
+	if values := metadata.ValueFromIncomingContext(ctx, identity.HeaderRequestID); requestID == "" && len(values) > 0 {
+		requestID = values[0]
 	}
 	coded := fault.From(err)
 	level := slog.LevelInfo

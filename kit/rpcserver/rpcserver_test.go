@@ -323,6 +323,21 @@ func TestCallsAreLoggedAndCounted(t *testing.T) {
 	}
 }
 
+// A server that proxies ask on their own behalf has no caller in its context,
+// whatever they send, and still names the request that failed.
+func TestAnonymousServers(t *testing.T) {
+	for _, anonymous := range []bool{true, false} {
+		f := start(t, func(ctx context.Context, _ string) (string, error) {
+			caller, _ := identity.FromContext(ctx)
+			require.Equal(t, anonymous, caller.Tenant == "")
+			return "", fault.New(codes.NotFound, "NOT_THERE", "nothing")
+		}, func(_ *rpcserver.Config, o *rpcserver.Options) { o.Anonymous = anonymous })
+		err := call(f.connect(t, "ingress"), unaryMethod, "x", identity.HeaderTenant, "demo", identity.HeaderRequestID, "r-3").err
+		require.Equal(t, codes.NotFound, status.Code(err))
+		require.Contains(t, f.log.String(), `"request_id":"r-3"`)
+	}
+}
+
 func await[T any](t *testing.T, c <-chan T) T {
 	t.Helper()
 	select {

@@ -84,15 +84,27 @@ type Settings struct {
 	RedisTLSAnyHost   bool          `env:"REDIS_TLS_SKIP_HOSTNAME_VERIFICATION" default:"false"`
 	RedisTimeout      time.Duration `env:"REDIS_TIMEOUT" default:"10s"`
 
+	// Limits per second are kept in a Redis of their own.
+	PerSecond           bool          `env:"REDIS_PERSECOND" default:"false"`
+	PerSecondSocketType string        `env:"REDIS_PERSECOND_SOCKET_TYPE" default:"unix"`
+	PerSecondType       string        `env:"REDIS_PERSECOND_TYPE" default:"SINGLE"`
+	PerSecondURL        string        `env:"REDIS_PERSECOND_URL" default:"/var/run/nutcracker/ratelimitpersecond.sock"`
+	PerSecondPoolSize   int           `env:"REDIS_PERSECOND_POOL_SIZE" default:"10"`
+	PerSecondAuth       string        `env:"REDIS_PERSECOND_AUTH"`
+	PerSecondTLS        bool          `env:"REDIS_PERSECOND_TLS" default:"false"`
+	PerSecondTimeout    time.Duration `env:"REDIS_PERSECOND_TIMEOUT" default:"10s"`
+
 	// Of BACKEND_TYPE=memcache.
 	MemcacheServers string `env:"MEMCACHE_HOST_PORT"`
 	MemcacheIdle    int    `env:"MEMCACHE_MAX_IDLE_CONNS" default:"2"`
 	MemcacheSRV     string `env:"MEMCACHE_SRV"`
-	MemcacheTLS     bool   `env:"MEMCACHE_TLS" default:"false"`
-	MemcacheTLSCert string `env:"MEMCACHE_TLS_CLIENT_CERT"`
-	MemcacheTLSKey  string `env:"MEMCACHE_TLS_CLIENT_KEY"`
-	MemcacheTLSCA   string `env:"MEMCACHE_TLS_CACERT"`
-	MemcacheTLSAny  bool   `env:"MEMCACHE_TLS_SKIP_HOSTNAME_VERIFICATION" default:"false"`
+	// MemcacheSRVRefresh is how often the record is looked up again; 0 is never.
+	MemcacheSRVRefresh time.Duration `env:"MEMCACHE_SRV_REFRESH" default:"0"`
+	MemcacheTLS        bool          `env:"MEMCACHE_TLS" default:"false"`
+	MemcacheTLSCert    string        `env:"MEMCACHE_TLS_CLIENT_CERT"`
+	MemcacheTLSKey     string        `env:"MEMCACHE_TLS_CLIENT_KEY"`
+	MemcacheTLSCA      string        `env:"MEMCACHE_TLS_CACERT"`
+	MemcacheTLSAny     bool          `env:"MEMCACHE_TLS_SKIP_HOSTNAME_VERIFICATION" default:"false"`
 
 	// LocalCacheBytes is how much remembers limits that are used up; 0 is none.
 	LocalCacheBytes int `env:"LOCAL_CACHE_SIZE_IN_BYTES" default:"0"`
@@ -104,6 +116,11 @@ type Settings struct {
 	StatsdEvery   time.Duration `env:"STATS_FLUSH_INTERVAL" default:"10s"`
 	StatsdTags    string        `env:"EXTRA_TAGS"`
 	NoStats       bool          `env:"DISABLE_STATS" default:"false"`
+	// UseDogStatsd sends tags as DogStatsD has them, by UDP.
+	UseDogStatsd  bool   `env:"USE_DOG_STATSD" default:"false"`
+	DogMogrifiers string `env:"USE_DOG_STATSD_MOGRIFIERS"`
+	// Mogrifiers are those of DogMogrifiers, in order.
+	Mogrifiers []Mogrifier
 
 	GlobalShadow bool `env:"SHADOW_MODE" default:"false"`
 	GlobalQuota  bool `env:"QUOTA_MODE" default:"false"`
@@ -117,14 +134,12 @@ type Settings struct {
 func without() map[string]string {
 	const (
 		script    = "requests that come together share a script call by themselves; there is no pipeline to tune"
-		oneRedis  = "all limits of a request are decided at one instant, in one Redis"
 		onCreate  = "a counter expires with its window"
 		neverPaid = "a refused request is never charged"
 	)
 	return map[string]string{
 		"REDIS_PIPELINE_WINDOW": script, "REDIS_PIPELINE_LIMIT": script, "REDIS_CLUSTER_PIPELINE_PARALLELISM": script,
-		"REDIS_PERSECOND": oneRedis, "REDIS_PERSECOND_URL": oneRedis, "REDIS_PERSECOND_TYPE": oneRedis, "REDIS_PERSECOND_SOCKET_TYPE": oneRedis,
-		"REDIS_PERSECOND_POOL_SIZE": oneRedis, "REDIS_PERSECOND_AUTH": oneRedis, "REDIS_PERSECOND_TLS": oneRedis,
+		"REDIS_PERSECOND_PIPELINE_WINDOW": script, "REDIS_PERSECOND_PIPELINE_LIMIT": script,
 		"EXPIRATION_JITTER_MAX_SECONDS":                 onCreate,
 		"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT":       neverPaid,
 		"RUNTIME_WATCH_ROOT":                            "both the link and the files are watched",
@@ -135,8 +150,6 @@ func without() map[string]string {
 		"REDIS_STARTUP_MAX_ELAPSED_TIME":                "the start does not wait for Redis",
 		"PROMETHEUS_MAPPER_YAML":                        "metrics have their labels from the start; there is no mapping",
 		"PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS":      "times are in seconds",
-		"USE_DOG_STATSD":                                "tags are not taken out of names; USE_STATSD sends them as they are",
-		"USE_DOG_STATSD_MOGRIFIERS":                     "tags are not taken out of names; USE_STATSD sends them as they are",
 		"TRACING_ENABLED":                               "traces are configured by the OTEL_ variables",
 		"CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL": "XDS_CLIENT_BACKOFF_INITIAL_INTERVAL and _MAX_INTERVAL say when it is tried again",
 		"XDS_CLIENT_BACKOFF_RANDOM_FACTOR":              "pauses double, less up to a fifth at random",
@@ -171,6 +184,11 @@ func Read(lookup func(string) (string, bool)) (*Settings, error) {
 		}
 	}
 	slices.Sort(s.Ignored)
+	if s.UseDogStatsd {
+		var err error
+		s.Mogrifiers, err = mogrifiers(s.DogMogrifiers, lookup)
+		errs = append(errs, err)
+	}
 	return s, errors.Join(append(errs, s.validate()...)...)
 }
 
@@ -235,8 +253,11 @@ func (s *Settings) validate() []error {
 		add(xds && err != nil, "%s: %v", name, err)
 	}
 	add(!slices.Contains([]string{"redis", "memcache", "memory"}, s.Backend), "BACKEND_TYPE: %q is not supported; use redis, memcache, or memory for a single replica", s.Backend)
-	add(s.Backend == "memcache" && s.MemcacheServers == "", "MEMCACHE_HOST_PORT: is required by BACKEND_TYPE=memcache: HOST:PORT[,HOST:PORT ...]")
-	add(s.MemcacheSRV != "", "MEMCACHE_SRV: is not supported; list the servers in MEMCACHE_HOST_PORT")
+	add(s.Backend == "memcache" && (s.MemcacheServers == "") == (s.MemcacheSRV == ""), "MEMCACHE_HOST_PORT: either this, HOST:PORT[,HOST:PORT ...], or MEMCACHE_SRV is required by BACKEND_TYPE=memcache")
+	_, _, _, named := SRV(s.MemcacheSRV)
+	add(s.MemcacheSRV != "" && !named, "MEMCACHE_SRV: %q is not _SERVICE._PROTOCOL.DOMAIN", s.MemcacheSRV)
+	add(s.MemcacheSRVRefresh < 0 || s.MemcacheSRVRefresh > 0 && s.MemcacheSRVRefresh < time.Second, "MEMCACHE_SRV_REFRESH: %s is not 0 or 1s and more", s.MemcacheSRVRefresh)
+	add(s.UseDogStatsd && s.UseStatsd, "USE_DOG_STATSD: stands beside USE_STATSD, whose default is true; set one of them to false")
 	add(s.MemcacheIdle < 1 || s.MemcacheIdle > 10_000, "MEMCACHE_MAX_IDLE_CONNS: %d is outside 1 to 10000", s.MemcacheIdle)
 	add((s.MemcacheTLSCert == "") != (s.MemcacheTLSKey == ""), "MEMCACHE_TLS_CLIENT_CERT: comes together with MEMCACHE_TLS_CLIENT_KEY")
 	add(s.LocalCacheBytes < 0 || s.LocalCacheBytes > 1<<30, "LOCAL_CACHE_SIZE_IN_BYTES: %d is outside 0 to 1 GiB", s.LocalCacheBytes)
@@ -248,12 +269,11 @@ func (s *Settings) validate() []error {
 	add(s.NearLimitRatio < 0 || s.NearLimitRatio > 1, "NEAR_LIMIT_RATIO: %v is outside 0 to 1", s.NearLimitRatio)
 	add(s.GRPCServerUseTLS && (s.GRPCServerTLSCert == "" || s.GRPCServerTLSKey == ""), "GRPC_SERVER_USE_TLS: needs GRPC_SERVER_TLS_CERT and GRPC_SERVER_TLS_KEY")
 	add(s.GRPCClientTLSSAN != "" && s.GRPCClientTLSCA == "", "GRPC_CLIENT_TLS_SAN: needs GRPC_CLIENT_TLS_CACERT, or no client certificate is asked for")
-	add(s.RedisTimeout <= 0, "REDIS_TIMEOUT: %s is not positive", s.RedisTimeout)
-	add(s.RedisPoolSize < 1 || s.RedisPoolSize > 10_000, "REDIS_POOL_SIZE: %d is outside 1 to 10000", s.RedisPoolSize)
+	s.validateRedis("REDIS_", add)
+	if s.PerSecond {
+		s.ForSeconds().validateRedis("REDIS_PERSECOND_", add)
+	}
 	add((s.RedisTLSCert == "") != (s.RedisTLSKey == ""), "REDIS_TLS_CLIENT_CERT: comes together with REDIS_TLS_CLIENT_KEY")
-	add(!slices.Contains([]string{"single", "cluster", "sentinel"}, strings.ToLower(s.RedisType)), "REDIS_TYPE: %q is not SINGLE, CLUSTER or SENTINEL", s.RedisType)
-	add(s.RedisSocketType != "unix" && s.RedisSocketType != "tcp", "REDIS_SOCKET_TYPE: %q is not unix or tcp", s.RedisSocketType)
-	add(strings.EqualFold(s.RedisType, "sentinel") && !strings.Contains(s.RedisURL, ","), "REDIS_URL: for SENTINEL is MASTER-NAME,HOST:PORT[,HOST:PORT ...]")
 	add(!slices.Contains([]string{"debug", "info", "warn", "warning", "error"}, strings.ToLower(s.LogLevel)), "LOG_LEVEL: %q is not DEBUG, INFO, WARN or ERROR", s.LogLevel)
 	_, _, err = net.SplitHostPort(s.PrometheusAddr)
 	add(s.UsePrometheus && err != nil, "PROMETHEUS_ADDR: %q is not host:port", s.PrometheusAddr)

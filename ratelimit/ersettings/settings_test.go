@@ -1,6 +1,7 @@
 package ersettings_test
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -30,7 +31,7 @@ func TestDefaults(t *testing.T) {
 func TestValues(t *testing.T) {
 	s, err := read(map[string]string{
 		"PORT": "0", "REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": "redis:6379", "REDIS_TYPE": "cluster", "REDIS_TIMEOUT": "150ms", "SHADOW_MODE": "1",
-		"NEAR_LIMIT_RATIO": "0.5", "REDIS_PERSECOND": "true", "USE_STATSD": "false", "LOG_LEVEL": "debug", "MERGE_DOMAIN_CONFIG": "",
+		"NEAR_LIMIT_RATIO": "0.5", "REDIS_PIPELINE_LIMIT": "7", "USE_STATSD": "false", "LOG_LEVEL": "debug", "MERGE_DOMAIN_CONFIG": "",
 	})
 	require.NoError(t, err)
 	require.Zero(t, s.Port)
@@ -38,7 +39,7 @@ func TestValues(t *testing.T) {
 	require.False(t, s.MergeDomains)
 	require.Equal(t, 150*time.Millisecond, s.RedisTimeout)
 	require.Len(t, s.Ignored, 1)
-	require.Contains(t, s.Ignored[0], "REDIS_PERSECOND: all limits of a request are decided at one instant")
+	require.Contains(t, s.Ignored[0], "REDIS_PIPELINE_LIMIT: requests that come together share a script call")
 }
 
 func TestMistakes(t *testing.T) {
@@ -58,4 +59,48 @@ func TestMistakes(t *testing.T) {
 	require.NotContains(t, err.Error(), "hunter2")
 	_, err = read(map[string]string{"REDIS_TYPE": "SENTINEL", "REDIS_URL": "a:1"})
 	require.ErrorContains(t, err, "REDIS_URL: for SENTINEL is MASTER-NAME,")
+}
+
+func TestMogrifiersAndRecords(t *testing.T) {
+	set := map[string]string{
+		"USE_DOG_STATSD": "true", "USE_STATSD": "false", "USE_DOG_STATSD_MOGRIFIERS": "HITS, DOMAIN",
+		"DOG_STATSD_MOGRIFIER_HITS_PATTERN": `^a\.(.*)$`, "DOG_STATSD_MOGRIFIER_HITS_NAME": "a", "DOG_STATSD_MOGRIFIER_HITS_TAGS": "domain:$1,x:y:z",
+		"DOG_STATSD_MOGRIFIER_DOMAIN_PATTERN": "b", "DOG_STATSD_MOGRIFIER_DOMAIN_NAME": "c",
+		"BACKEND_TYPE": "memcache", "MEMCACHE_SRV": "_memcache._tcp.cache.example", "MEMCACHE_SRV_REFRESH": "30s",
+	}
+	s, err := read(set)
+	require.NoError(t, err)
+	require.Len(t, s.Mogrifiers, 2)
+	require.Equal(t, [][2]string{{"domain", "$1"}, {"x", "y:z"}}, s.Mogrifiers[0].Tags)
+	require.Equal(t, "c", s.Mogrifiers[1].Name)
+	require.Empty(t, s.Ignored)
+	for name, wrong := range map[string]string{
+		"DOG_STATSD_MOGRIFIER_HITS_PATTERN": "(", "DOG_STATSD_MOGRIFIER_DOMAIN_NAME": "", "DOG_STATSD_MOGRIFIER_HITS_TAGS": "domain",
+		"MEMCACHE_SRV": "cache.example", "MEMCACHE_SRV_REFRESH": "1ms", "USE_DOG_STATSD": "maybe",
+	} {
+		changed := maps.Clone(set)
+		changed[name] = wrong
+		_, err := read(changed)
+		require.ErrorContains(t, err, name)
+	}
+	set["USE_STATSD"], set["MEMCACHE_HOST_PORT"] = "true", "a:1"
+	_, err = read(set)
+	require.ErrorContains(t, err, "USE_DOG_STATSD: stands beside USE_STATSD")
+	require.ErrorContains(t, err, "MEMCACHE_HOST_PORT: either this")
+}
+
+func TestRedisForSeconds(t *testing.T) {
+	s, err := read(map[string]string{
+		"REDIS_URL": "a:1", "REDIS_SOCKET_TYPE": "tcp", "REDIS_AUTH": "one",
+		"REDIS_PERSECOND": "true", "REDIS_PERSECOND_URL": "b:2,c:3", "REDIS_PERSECOND_SOCKET_TYPE": "tcp", "REDIS_PERSECOND_TYPE": "cluster", "REDIS_PERSECOND_AUTH": "two",
+	})
+	require.NoError(t, err)
+	other := s.ForSeconds()
+	require.Equal(t, []string{"b:2,c:3", "cluster", "two"}, []string{other.RedisURL, other.RedisType, other.RedisAuth})
+	require.Equal(t, "a:1", s.RedisURL)
+	_, err = read(map[string]string{"REDIS_PERSECOND": "true", "REDIS_PERSECOND_TYPE": "ring", "REDIS_PERSECOND_POOL_SIZE": "0"})
+	require.ErrorContains(t, err, "REDIS_PERSECOND_TYPE: ")
+	require.ErrorContains(t, err, "REDIS_PERSECOND_POOL_SIZE: ")
+	_, err = read(map[string]string{"REDIS_PERSECOND_TYPE": "ring"})
+	require.NoError(t, err, "it is not used")
 }

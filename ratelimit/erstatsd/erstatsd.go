@@ -36,12 +36,17 @@ type Options struct {
 	// Tags are added to each name, as gostats writes them.
 	Tags   map[string]string
 	Logger *slog.Logger
+	// Dog writes tags as DogStatsD has them, after "|#", and takes more of them out
+	// of names by Mogrifiers: the first that matches a name renames it.
+	Dog        bool
+	Mogrifiers []Mogrifier
 }
 
 // Sink is an erservice.Observer. Safe for concurrent use.
 type Sink struct {
 	options Options
 	suffix  string
+	tags    []string
 
 	mu     sync.Mutex
 	counts map[string]uint64
@@ -52,6 +57,10 @@ type Sink struct {
 func New(options Options) *Sink {
 	s := &Sink{options: options, counts: map[string]uint64{}}
 	for _, name := range slices.Sorted(maps.Keys(options.Tags)) {
+		if options.Dog {
+			s.tags = append(s.tags, tag(name, options.Tags[name]))
+			continue
+		}
 		s.suffix += ".__" + clean(name) + "=" + clean(options.Tags[name])
 	}
 	return s
@@ -160,7 +169,7 @@ func (s *Sink) send(ctx context.Context, counts map[string]uint64) error {
 	}
 	var packet bytes.Buffer
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
-		line := name + s.suffix + ":" + strconv.FormatUint(counts[name], 10) + "|c\n"
+		line := s.line(name, counts[name])
 		if packet.Len() > 0 && packet.Len()+len(line) > maxDatagram {
 			if _, err := conn.Write(packet.Bytes()); err != nil {
 				return err
@@ -171,6 +180,18 @@ func (s *Sink) send(ctx context.Context, counts map[string]uint64) error {
 	}
 	_, err = conn.Write(packet.Bytes())
 	return err
+}
+
+func (s *Sink) line(name string, count uint64) string {
+	value := ":" + strconv.FormatUint(count, 10) + "|c"
+	if !s.options.Dog {
+		return name + s.suffix + value + "\n"
+	}
+	name, tags := mogrify(s.options.Mogrifiers, name)
+	if tags = append(slices.Clone(s.tags), tags...); len(tags) > 0 {
+		value += "|#" + strings.Join(tags, ",")
+	}
+	return name + value + "\n"
 }
 
 // clean replaces what would end a name or a line.

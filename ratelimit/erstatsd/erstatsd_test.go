@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,43 @@ func TestNamesAndCounts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// As DogStatsD has them, by the mogrifiers of envoyproxy/ratelimit's README.
+func TestDogStatsD(t *testing.T) {
+	received := make(chan string, 16)
+	sink := erstatsd.New(erstatsd.Options{
+		Network: "udp", Address: listen(t, "udp", received), Every: time.Hour, Tags: map[string]string{"zone": "a,b", "app": "x"},
+		Logger: slog.New(slog.DiscardHandler), Dog: true,
+		Mogrifiers: []erstatsd.Mogrifier{
+			{
+				Pattern: regexp.MustCompile(`^ratelimit\.service\.rate_limit\.domain_not_found\.(.*)$`), Name: "ratelimit.service.domain_not_found",
+				Tags: []erstatsd.Tag{{Name: "domain", Value: "$1"}, {Name: "odd", Value: "$7"}},
+			},
+			{
+				Pattern: regexp.MustCompile(`^ratelimit\.service\.rate_limit\.([^.]+)\.(.*)\.([^.]+)$`), Name: "ratelimit.service.rate_limit.$3",
+				Tags: []erstatsd.Tag{{Name: "domain", Value: "$1"}, {Name: "descriptor", Value: "$2"}},
+			},
+		},
+	})
+	sink.Limited("shop.user_x,y", 3, erservice.Outcome{})
+	sink.UnknownDomain("no.where")
+	sink.Loaded(true)
+	sink.Flush(t.Context())
+	text := ""
+	for strings.Count(text, "\n") < 4 {
+		select {
+		case more := <-received:
+			text += more
+		case <-time.After(10 * time.Second):
+			require.FailNow(t, "too little came", text)
+		}
+	}
+	require.Equal(t, `ratelimit.service.config_load_success:1|c|#app:x,zone:a_b
+ratelimit.service.domain_not_found:1|c|#app:x,zone:a_b,domain:no_where,odd:$7
+ratelimit.service.rate_limit.total_hits:3|c|#app:x,zone:a_b,domain:shop,descriptor:user_x_y
+ratelimit.service.rate_limit.within_limit:3|c|#app:x,zone:a_b,domain:shop,descriptor:user_x_y
+`, text)
 }
 
 func listen(t *testing.T, network string, received chan<- string) string {

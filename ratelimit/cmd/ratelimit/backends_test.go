@@ -9,8 +9,12 @@ import (
 	"testing"
 	"time"
 
+	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	goredis "github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
+
+	"weir.dev/ratelimit/internal/redistest"
 )
 
 // The program on a real memcached, with refusals remembered, metrics to StatsD.
@@ -67,4 +71,40 @@ func TestMemcachedLocalCacheAndStatsd(t *testing.T) {
 			require.FailNow(t, "too few metrics came", "%v", sums)
 		}
 	}
+}
+
+// Limits per second are in the Redis for them, all others in the other one.
+func TestRedisForLimitsPerSecond(t *testing.T) {
+	others, seconds := redistest.Start(t), redistest.Start(t)
+	_, set := configure(t, map[string]string{"shop.yaml": `domain: shop
+descriptors:
+  - {key: user, rate_limit: {unit: year, requests_per_unit: 2}}
+  - {key: burst, rate_limit: {unit: second, requests_per_unit: 1000}}
+`})
+	set["BACKEND_TYPE"], set["REDIS_SOCKET_TYPE"], set["REDIS_URL"] = "redis", "unix", strings.TrimPrefix(others.URL(), "unix://")
+	set["REDIS_PERSECOND"], set["REDIS_PERSECOND_URL"] = "true", strings.TrimPrefix(seconds.URL(), "unix://")
+	p := start(t, set)
+	ask := func() rlsv3.RateLimitResponse_Code {
+		response, err := rlsv3.NewRateLimitServiceClient(p.conn).ShouldRateLimit(t.Context(), &rlsv3.RateLimitRequest{Domain: "shop", Descriptors: []*commonv3.RateLimitDescriptor{
+			{Entries: []*commonv3.RateLimitDescriptor_Entry{{Key: "user", Value: "x"}}}, {Entries: []*commonv3.RateLimitDescriptor_Entry{{Key: "burst", Value: "x"}}},
+		}})
+		require.NoError(t, err)
+		return response.GetOverallCode()
+	}
+	keys := func(server *redistest.Server) string {
+		options, err := goredis.ParseURL(server.URL())
+		require.NoError(t, err)
+		client := goredis.NewClient(options)
+		defer func() { _ = client.Close() }()
+		all, err := client.Keys(t.Context(), "*").Result()
+		require.NoError(t, err)
+		return strings.Join(all, " ")
+	}
+	require.Equal(t, rlsv3.RateLimitResponse_OK, ask())
+	require.Len(t, strings.Fields(keys(others)), 1)
+	require.Contains(t, keys(others), "user")
+	require.Equal(t, rlsv3.RateLimitResponse_OK, ask())
+	require.Equal(t, rlsv3.RateLimitResponse_OVER_LIMIT, ask())
+	require.NotContains(t, keys(others), "burst")
+	require.NotContains(t, keys(seconds), "user")
 }

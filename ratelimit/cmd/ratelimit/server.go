@@ -61,7 +61,9 @@ type server struct {
 	health   *health.Server
 	ping     func(context.Context) error
 	close    func() error
-	config   atomic.Pointer[erconfig.Config]
+	// background is what the store does beside; nil for nothing.
+	background func(context.Context)
+	config     atomic.Pointer[erconfig.Config]
 
 	mu    sync.Mutex
 	store error // why the store does not answer
@@ -91,19 +93,36 @@ func newServer(settings *ersettings.Settings, logger *slog.Logger) (*server, err
 		options.Headers = &erservice.Headers{Limit: settings.HeaderLimit, Remaining: settings.HeaderRemaining, Reset: settings.HeaderReset}
 	}
 	observer := erservice.Observer(s.metrics)
-	if settings.UseStatsd && !settings.UsePrometheus && !settings.NoStats {
-		tags, err := ersettings.Pairs(settings.StatsdTags)
-		if err != nil {
+	if (settings.UseStatsd || settings.UseDogStatsd) && !settings.UsePrometheus && !settings.NoStats {
+		if s.statsd, err = newStatsd(settings, logger); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
-		s.statsd = erstatsd.New(erstatsd.Options{
-			Network: settings.StatsdNetwork, Address: net.JoinHostPort(settings.StatsdHost, strconv.Itoa(int(settings.StatsdPort))),
-			Every: settings.StatsdEvery, Tags: tags, Logger: logger,
-		})
 		observer = erstatsd.Both{First: s.metrics, Second: s.statsd}
 	}
 	s.service = erservice.New(store, observer, options)
 	return s, nil
+}
+
+func newStatsd(settings *ersettings.Settings, logger *slog.Logger) (*erstatsd.Sink, error) {
+	tags, err := ersettings.Pairs(settings.StatsdTags)
+	if err != nil {
+		return nil, err
+	}
+	options := erstatsd.Options{
+		Network: settings.StatsdNetwork, Address: net.JoinHostPort(settings.StatsdHost, strconv.Itoa(int(settings.StatsdPort))),
+		Every: settings.StatsdEvery, Tags: tags, Logger: logger, Dog: settings.UseDogStatsd,
+	}
+	if options.Dog { // Its agents listen to datagrams.
+		options.Network = "udp"
+	}
+	for _, from := range settings.Mogrifiers {
+		mogrifier := erstatsd.Mogrifier{Pattern: from.Pattern, Name: from.Name}
+		for _, tag := range from.Tags {
+			mogrifier.Tags = append(mogrifier.Tags, erstatsd.Tag{Name: tag[0], Value: tag[1]})
+		}
+		options.Mogrifiers = append(options.Mogrifiers, mogrifier)
+	}
+	return erstatsd.New(options), nil
 }
 
 // healthy reports why requests could not be decided.
@@ -206,6 +225,9 @@ func (s *server) run(ctx context.Context, listening func(addresses)) (err error)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go configurations(ctx)
+	if s.background != nil {
+		go s.background(ctx)
+	}
 	if s.statsd != nil {
 		go s.statsd.Run(ctx)
 	}

@@ -20,6 +20,7 @@ import (
 	"weir.dev/ratelimit/store/guard"
 	"weir.dev/ratelimit/store/memcached"
 	"weir.dev/ratelimit/store/memory"
+	"weir.dev/ratelimit/store/persecond"
 	"weir.dev/ratelimit/store/redis"
 	"weir.dev/ratelimit/store/refusals"
 )
@@ -44,7 +45,11 @@ func (s *server) openBackend() (ratelimit.Store, error) {
 	}
 	timeout := min(s.settings.RedisTimeout, maxStoreTimeout)
 	if s.settings.Backend == "memcache" {
-		client, err := memcacheClient(s.settings, timeout)
+		servers, err := s.memcacheServers()
+		if err != nil {
+			return nil, err
+		}
+		client, err := memcacheClient(s.settings, servers, timeout)
 		if err != nil {
 			return nil, err
 		}
@@ -53,13 +58,27 @@ func (s *server) openBackend() (ratelimit.Store, error) {
 			return nil, errors.Join(err, client.Close())
 		}
 		s.close, s.ping = client.Close, store.Ping
-		s.logger.Info("counters are kept in memcached", "servers", s.settings.MemcacheServers)
+		s.logger.Info("counters are kept in memcached", "servers", s.settings.MemcacheServers+s.settings.MemcacheSRV)
 		return guard.New(store, guard.Options{Timeout: timeout, Observer: observer}), nil
 	}
-	config, err := redisConfig(s.settings)
+	others, err := s.openRedis(s.settings, observer)
+	if err != nil || !s.settings.PerSecond {
+		return others, err
+	}
+	seconds, err := s.openRedis(s.settings.ForSeconds(), observer)
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return persecond.New(seconds, others), nil
+}
+
+// openRedis opens one Redis, which is closed and asked for with those before.
+func (s *server) openRedis(settings *ersettings.Settings, observer guard.Observer) (ratelimit.Store, error) {
+	config, err := redisConfig(settings)
 	if err != nil {
 		return nil, err
 	}
+	timeout := min(settings.RedisTimeout, maxStoreTimeout)
 	client, err := config.NewClient(timeout)
 	if err != nil {
 		return nil, err
@@ -68,7 +87,14 @@ func (s *server) openBackend() (ratelimit.Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	s.close, s.ping = client.Close, store.Ping
+	closeBefore, pingBefore := s.close, s.ping
+	s.close = func() error { return errors.Join(client.Close(), closeBefore()) }
+	s.ping = func(ctx context.Context) error {
+		if err := store.Ping(ctx); err != nil || pingBefore == nil {
+			return err
+		}
+		return pingBefore(ctx)
+	}
 	s.logger.Info("counters are kept in Redis", "redis", config.Address())
 	return guard.New(store, guard.Options{Timeout: timeout, Observer: observer}), nil
 }
@@ -81,15 +107,31 @@ func keyPrefix(settings *ersettings.Settings, otherwise string) string {
 	return otherwise
 }
 
-func memcacheClient(settings *ersettings.Settings, timeout time.Duration) (*memcache.Client, error) {
-	servers := strings.Split(settings.MemcacheServers, ",")
-	for i := range servers {
-		servers[i] = strings.TrimSpace(servers[i])
-		if _, _, err := net.SplitHostPort(servers[i]); err != nil && !strings.HasPrefix(servers[i], "/") {
+// memcacheServers are those that are listed, or that an SRV record has.
+func (s *server) memcacheServers() (*memcache.ServerList, error) {
+	servers := new(memcache.ServerList)
+	if s.settings.MemcacheSRV != "" {
+		record := &srvRecord{name: s.settings.MemcacheSRV, servers: servers, resolver: net.DefaultResolver}
+		if err := record.look(context.Background()); err != nil {
+			return nil, fmt.Errorf("MEMCACHE_SRV: %w", err)
+		}
+		if every := s.settings.MemcacheSRVRefresh; every > 0 {
+			s.background = func(ctx context.Context) { record.follow(ctx, every, s.logger) }
+		}
+		return servers, nil
+	}
+	list := strings.Split(s.settings.MemcacheServers, ",")
+	for i := range list {
+		list[i] = strings.TrimSpace(list[i])
+		if _, _, err := net.SplitHostPort(list[i]); err != nil && !strings.HasPrefix(list[i], "/") {
 			return nil, errors.New("MEMCACHE_HOST_PORT: each address must be host:port")
 		}
 	}
-	client := memcache.New(servers...)
+	return servers, servers.SetServers(list...)
+}
+
+func memcacheClient(settings *ersettings.Settings, servers *memcache.ServerList, timeout time.Duration) (*memcache.Client, error) {
+	client := memcache.NewFromSelector(servers)
 	client.Timeout, client.MaxIdleConns = timeout, settings.MemcacheIdle
 	if !settings.MemcacheTLS {
 		return client, nil

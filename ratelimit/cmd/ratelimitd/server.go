@@ -81,7 +81,7 @@ func newServer(cfg *Config, runtime *daemon.Runtime) (*server, error) {
 		cfg.Server.ReservedPeers = map[string][]string{limitService: {certs.PeerID("controlplane")}}
 	}
 	s.rpc, err = rpcserver.New(cfg.Server, rpcserver.Options{
-		Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Quiet: true, Reserved: []string{limitService},
+		Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Quiet: true, Anonymous: true, Reserved: []string{limitService},
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.close())

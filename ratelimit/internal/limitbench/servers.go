@@ -253,7 +253,7 @@ func child(mode, url string, rules int) error {
 	var config rpcserver.Config
 	config.SetDefaults()
 	config.Listen, config.Plaintext = address, true
-	server, err := rpcserver.New(config, rpcserver.Options{Name: "bench", Logger: logger, Registry: registry, Quiet: true})
+	server, err := rpcserver.New(config, rpcserver.Options{Name: "bench", Logger: logger, Registry: registry, Quiet: true, Anonymous: true})
 	if err != nil {
 		return err
 	}
@@ -297,7 +297,7 @@ func ownRules(count int, leased bool) []*ratelimit.Rule {
 }
 
 func ownRequest(i, rules int) *rlsv3.RateLimitRequest {
-	pair := i % (rules / 2)
+	pair := rules / 4 // The same counters, however many rules there are.
 	request := peerRequest(i)
 	for j, d := range request.GetDescriptors() {
 		limit := descriptor(envoyrls.LimitKey, fmt.Sprintf("bench/policy-%d/limit-%d", pair, j))

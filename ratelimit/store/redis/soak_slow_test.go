@@ -19,6 +19,9 @@ import (
 	"weir.dev/ratelimit/store/redis"
 )
 
+// soak is how long it is asked.
+const soak = 2 * time.Minute
+
 // TestSlowSoak asks for ever new keys, some of them leased, while Redis hangs and
 // dies now and then, and looks whether memory and goroutines come back to where
 // they were.
@@ -65,10 +68,12 @@ func TestSlowSoak(t *testing.T) {
 		round(n)
 	}
 	heapBefore, goroutinesBefore := settled()
-	for n := range 20 {
-		round(n)
+	rounds := 0
+	for end := time.Now().Add(soak); time.Now().Before(end); rounds++ {
+		round(4 + rounds)
 	}
 	heapAfter, goroutinesAfter := settled()
+	t.Logf("%d requests", rounds*32*1000)
 	t.Logf("heap %d KiB, then %d; goroutines %d, then %d", heapBefore>>10, heapAfter>>10, goroutinesBefore, goroutinesAfter)
 	require.LessOrEqual(t, heapAfter, heapBefore+4<<20)
 	require.LessOrEqual(t, goroutinesAfter, goroutinesBefore+10)
