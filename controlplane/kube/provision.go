@@ -236,7 +236,7 @@ func (p *Provisioner) authority(ctx context.Context) (*certs.Mesh, error) {
 	}
 	mesh, err := certs.ParseMesh(secret.Data)
 	if err != nil {
-		return nil, fmt.Errorf("Secret %s/%s: %w", p.config.Namespace, p.config.AuthoritySecret, err)
+		return nil, fmt.Errorf("the Secret %s/%s: %w", p.config.Namespace, p.config.AuthoritySecret, err)
 	}
 	return mesh, nil
 }

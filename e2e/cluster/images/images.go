@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"cmp"
 	"compress/gzip"
+	"context"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -218,7 +220,9 @@ func authorities() []File {
 // paths that they have on this machine; place is where the binary goes.
 func Dynamic(binary, place string) ([]File, error) {
 	files := []File{{Path: place, Source: binary, Mode: 0o755}}
-	output, err := exec.Command("ldd", binary).CombinedOutput()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	output, err := exec.CommandContext(ctx, "ldd", binary).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("ldd %s: %w: %s", binary, err, output)
 	}

@@ -105,7 +105,9 @@ func proxyImage(tools, source, envoy string) (images.Image, error) {
 	image.Files = []images.File{
 		{Path: "/usr/local/bin/pilot-agent", Source: filepath.Join(tools, "pilot-agent"), Mode: 0o755},
 		bootstrapTemplate(source),
-		{Path: "/etc/istio/proxy", Mode: writable}, {Path: "/var/lib/istio/data", Mode: writable}, {Path: "/tmp", Mode: writable | fs.ModeSticky},
+		{Path: "/etc/istio/proxy", Mode: writable},
+		{Path: "/var/lib/istio/data", Mode: writable},
+		{Path: "/tmp", Mode: writable | fs.ModeSticky},
 		{Path: "/etc/passwd", Content: []byte("root:x:0:0::/:/\nistio-proxy:x:1337:1337::/:/\n")},
 		{Path: "/etc/group", Content: []byte("root:x:0:\nistio-proxy:x:1337:\n")},
 	}

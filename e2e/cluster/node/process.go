@@ -15,14 +15,14 @@ import (
 // start runs one of the tools in the cluster's network. It lives on when this
 // process ends; down finds it by its network namespace.
 func (n *Node) start(tool string, arguments ...string) error {
-	log, err := os.OpenFile(n.log(tool), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	output, err := os.OpenFile(n.log(tool), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer output.Close()
 	// nsenter execs, so that the process is the tool itself.
 	command := n.Command(context.Background(), n.Tool(tool), arguments...)
-	command.Stdout, command.Stderr, command.Dir = log, log, n.Dir
+	command.Stdout, command.Stderr, command.Dir = output, output, n.Dir
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := command.Start(); err != nil {
 		return err

@@ -54,7 +54,8 @@ func run(ctx context.Context, arguments []string) error {
 		return err
 	}
 	if flags.NArg() == 0 {
-		return errors.New("say what to do:\n" + usage)
+		flags.Usage()
+		return errors.New("say what to do")
 	}
 	c, err := open(ctx, *provider, *sources)
 	if err != nil {
@@ -102,7 +103,7 @@ func do(ctx context.Context, c cluster.Provider, command string, arguments []str
 		child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
 		return child.Run()
 	}
-	return fmt.Errorf("%q with %d arguments is no command:\n%s", command, len(arguments), usage)
+	return fmt.Errorf("%q with %d arguments is no command; --help lists them", command, len(arguments))
 }
 
 func load(ctx context.Context, c cluster.Provider, pattern string, binaries []string) error {
