@@ -74,7 +74,7 @@ func (f *FleetConfig) serves(gateway *policy.Object) bool {
 // configuration that names it, else the one that takes the rest. nil stands for
 // one fleet.
 func fleetOf(fleets []FleetConfig, objects []*policy.Object) func(policy.ObjectRef) string {
-	if len(fleets) == 0 || len(fleets) == 1 && fleets[0].rest() && fleets[0].Name == "" {
+	if len(fleets) == 0 || len(fleets) == 1 && fleets[0].rest() && fleets[0].Name == "" && !fleets[0].PerGateway {
 		return nil
 	}
 	assigned := map[policy.ObjectRef]string{}

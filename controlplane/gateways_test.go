@@ -54,6 +54,14 @@ func TestEachGatewayHasAFleet(t *testing.T) {
 	r.outcome("again", func(o controlplane.Outcome) bool { return o.Fleets[innerFleet].Programmed && late.serves("back-b") })
 }
 
+// They may be all that there is.
+func TestNothingButFleetsOfOneGatewayEach(t *testing.T) {
+	r := newRig(t, controlplane.FleetConfig{PerGateway: true})
+	edge := r.proxy(edgeFleet, "envoy-1", "")
+	r.apply(gatewayOf("edge", 8080), testRoute("a", "/a", "answer-a")+testBackend("a", "127.0.0.1"))
+	r.outcome("served", func(o controlplane.Outcome) bool { return o.Fleets[edgeFleet].Programmed && edge.serves("answer-a") })
+}
+
 func nodes(r *rig) []string {
 	var names []string
 	for _, client := range r.loop.Status().Clients {
