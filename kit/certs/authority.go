@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"weir.dev/kit/atomicfile"
@@ -184,8 +185,11 @@ func (a *Authority) issue(component string, now time.Time, lifetime time.Duratio
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		URIs:         []*url.URL{{Scheme: "spiffe", Host: TrustDomain, Path: "/" + component}},
-		DNSNames:     []string{"localhost", component},
+		DNSNames:     []string{"localhost"},
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+	}
+	if !strings.Contains(component, "/") { // Else it is no host's name.
+		template.DNSNames = append(template.DNSNames, component)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	if err != nil {

@@ -280,3 +280,26 @@ func TestIssuedCertificatesNameTheComponent(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, cert.NotAfter.Equal(expiry))
 }
+
+func TestPatternsOfPeers(t *testing.T) {
+	for _, c := range []struct {
+		pattern, id string
+		want        bool
+	}{
+		{"spiffe://d/a", "spiffe://d/a", true},
+		{"spiffe://d/a", "spiffe://d/a/b", false},
+		{"spiffe://d/a/*", "spiffe://d/a/b", true},
+		{"spiffe://d/a/*", "spiffe://d/a/b/c", true},
+		{"spiffe://d/a/*", "spiffe://d/a", false},
+		{"spiffe://d/a/*", "spiffe://d/a/", false},
+		{"spiffe://d/a/*", "spiffe://d/ab/c", false},
+		{"spiffe://d/a/*", "spiffe://e/a/b", false},
+		{"spiffe://d/a/*", "spiffe://d/a/../x", false},
+		{"spiffe://d/a/*", "spiffe://d/a//x", false},
+		{"spiffe://d/a/*", "spiffe://d/a/%2e%2e/x", false},
+		{"spiffe://d/a*", "spiffe://d/ab", false},
+		{"*", "spiffe://d/a", false},
+	} {
+		require.Equal(t, c.want, certs.Matches(c.pattern, c.id), "%s %s", c.pattern, c.id)
+	}
+}

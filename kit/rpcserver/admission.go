@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 
+	"weir.dev/kit/certs"
 	"weir.dev/kit/fault"
 )
 
@@ -63,7 +64,7 @@ func (a *admission) check(ctx context.Context, fullMethod string) error {
 		may = a.allowed
 	}
 	for _, id := range callers(ctx) {
-		if slices.Contains(may, id) {
+		if slices.ContainsFunc(may, func(pattern string) bool { return certs.Matches(pattern, id) }) {
 			return nil
 		}
 	}

@@ -22,7 +22,8 @@ type Config struct {
 	Listen string `yaml:"listen"`
 	// TLS is this server's certificate and the authorities it trusts.
 	TLS certs.Files `yaml:"tls"`
-	// AllowedPeers are the SPIFFE ids that may connect.
+	// AllowedPeers are the SPIFFE ids that may connect; one that ends in /* stands for
+	// every id below.
 	AllowedPeers []string `yaml:"allowedPeers"`
 	// Plaintext serves whoever connects, without TLS: for a server whose only
 	// way in is a proxy on the same machine, or in the same pod, that does that.

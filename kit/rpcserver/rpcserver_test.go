@@ -200,6 +200,19 @@ func TestOnlyNamedPeersGetIn(t *testing.T) {
 	require.Equal(t, codes.Unavailable, status.Code(call(dial(t, f.server.Address(), credentials.NewTLS(config)), unaryMethod, "x").err))
 }
 
+// One entry may stand for many peers, also where other services are reserved.
+func TestPeersBelowAnId(t *testing.T) {
+	for _, reserved := range [][]string{nil, {"test.Other"}} {
+		f := start(t, echo, func(cfg *rpcserver.Config, options *rpcserver.Options) {
+			cfg.AllowedPeers, options.Reserved = []string{certs.PeerID("gateway/*")}, reserved
+		})
+		require.Equal(t, "hello", call(f.connect(t, "gateway/shop/edge"), unaryMethod, "hello").text)
+		for _, other := range []string{"gateway", "ingress", "gatewayed/x"} {
+			require.Equal(t, codes.Unavailable, status.Code(call(f.connect(t, other), unaryMethod, "hello").err), other)
+		}
+	}
+}
+
 func TestHealth(t *testing.T) {
 	f := start(t, echo, nil)
 	client := healthpb.NewHealthClient(f.connect(t, "ingress"))
