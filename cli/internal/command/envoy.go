@@ -37,6 +37,9 @@ func (a *App) envoyBootstrapCommand() *cobra.Command {
 			"certificates, which weir certs makes. Everything else comes from the control plane.",
 		Example: "  weir envoy bootstrap --node-id ingress-1 --control-plane controlplane.weir-system.svc:18000 --cert-dir /etc/weir/certs",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if config.NodeID == "" || config.ControlPlaneAddress == "" || config.CertDir == "" {
+				return usageError{errors.New("say --node-id, --control-plane and --cert-dir: without them Envoy could not start, or would not be known")}
+			}
 			content, err := a.Bootstrap.JSON(config)
 			if err != nil {
 				return usageError{err}
