@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,6 +28,22 @@ func setting(t *testing.T, name string, otherwise int64) int64 {
 	return value
 }
 
+// local stands addresses of this machine for those of a plan, which it does not
+// have: each for one.
+func local(wanted []string, known map[string]string) []string {
+	own := slices.Clone(wanted)
+	for i, address := range own {
+		if address == "" { // Where listeners bind by default.
+			continue
+		}
+		if known[address] == "" {
+			known[address] = "127.0.1." + strconv.Itoa(1+len(known)%250)
+		}
+		own[i] = known[address]
+	}
+	return own
+}
+
 // Whatever the parser takes, the real Envoy takes: random policies, one after the
 // other, to one Envoy. WEIR_PLANS=2000 WEIR_SEED=7 make a longer run or another.
 func TestSlowEnvoyAcceptsRandomPlans(t *testing.T) {
@@ -34,13 +51,15 @@ func TestSlowEnvoyAcceptsRandomPlans(t *testing.T) {
 	t.Logf("WEIR_SEED=%d WEIR_PLANS=%d", seed, count)
 	plans := newRandomPlans(t, seed)
 	p := startEnvoy(t)
-	bound := map[int32]int32{}
+	bound, addresses := map[int32]int32{}, map[string]string{}
 	routes, backends, rejected := 0, 0, 0
 	started := time.Now()
 	for i := range int(count) {
 		input, text := plans.next()
 		plan, _ := policy.Resolve(input)
-		for _, port := range plan.Ports {
+		for i := range plan.Ports {
+			port := &plan.Ports[i]
+			port.Addresses = local(port.Addresses, addresses)
 			if bound[port.Number] == 0 {
 				bound[port.Number] = freePort(t)
 			}
