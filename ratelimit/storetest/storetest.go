@@ -134,6 +134,7 @@ func likeTheModel(t *testing.T, newStore New) {
 		trial := &trial{
 			store: newStore(t, clock.Now), plain: model{}, receipts: map[ratelimit.Key][]ratelimit.Receipt{},
 			limits: rapid.SliceOfN(rapid.Custom(drawLimit), 1, 4).Draw(rt, "limits"), name: fmt.Sprintf("model %d", run),
+			kept: map[ratelimit.Key]kept{},
 		}
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
 			clock.Advance(time.Duration(rapid.Int64Range(0, 3_000_000).Draw(rt, "advance")) * time.Microsecond)
@@ -152,10 +153,38 @@ type trial struct {
 	limits   []ratelimit.Limit
 	name     string
 	receipts map[ratelimit.Key][]ratelimit.Receipt
+	// latest is the greatest time so far, kept what was last kept for each key.
+	latest ratelimit.Time
+	kept   map[ratelimit.Key]kept
+	// renewed counts the keys each limit had before this one.
+	renewed [4]int
+}
+
+// kept says until when a counter matters under the limit it was charged for.
+type kept struct {
+	limit ratelimit.Limit
+	until ratelimit.Time
+}
+
+// key of the limit at i. A store may have dropped a counter that was over, or
+// not. That shows when the clock is or was set back or the limit is another:
+// such a counter is not asked for again.
+func (tr *trial) key(i int, now ratelimit.Time) ratelimit.Key {
+	key := ratelimit.Key(fmt.Sprintf("%s %d %d", tr.name, i, tr.renewed[i]))
+	last, known := tr.kept[key]
+	if !known || last.until > max(tr.latest, now) {
+		return key
+	}
+	if now >= tr.latest && last.limit == tr.limits[i] && tr.plain[key].Back == 0 {
+		return key
+	}
+	tr.renewed[i]++
+	return tr.key(i, now)
 }
 
 func (tr *trial) step(t *rapid.T, now ratelimit.Time) {
 	var charges []ratelimit.Charge
+	defer func() { tr.latest = max(tr.latest, now) }()
 	for i := range tr.limits {
 		if !rapid.Bool().Draw(t, "charged") {
 			continue
@@ -163,17 +192,21 @@ func (tr *trial) step(t *rapid.T, now ratelimit.Time) {
 		if rapid.IntRange(0, 9).Draw(t, "changed") == 0 {
 			tr.limits[i] = changed(t, tr.limits[i])
 		}
-		charges = append(charges, tr.charge(t, ratelimit.Key(fmt.Sprintf("%s %d", tr.name, i)), tr.limits[i]))
+		charges = append(charges, tr.charge(t, tr.key(i, now), tr.limits[i]))
 	}
 	if len(charges) == 0 {
 		return
 	}
+	before := maps.Clone(tr.plain)
 	want, got := tr.plain.take(now, charges), take(t, tr.store, charges...)
 	require.Equal(t, want.Now, got.Now)
 	require.Equal(t, want.Admitted, got.Admitted)
 	for i := range charges {
 		charge := &charges[i]
 		state := tr.plain[charge.Key]
+		if charge.Applies(want.Results[i].Allowed, want.Admitted) && state != before[charge.Key] {
+			tr.kept[charge.Key] = kept{charge.Limit, state.Expiry(charge.Limit)}
+		}
 		require.Equal(t, want.Results[i].Allowed, got.Results[i].Allowed, "charge %d", i)
 		require.Equal(t, ratelimit.Describe(want.Now, charge.Limit, state),
 			ratelimit.Describe(got.Now, charge.Limit, got.Results[i].State), "what is left of charge %d", i)

@@ -35,6 +35,12 @@ type window struct {
 	limit ratelimit.Limit
 }
 
+// counts says whether the window is known to be used up at now. Before the time
+// it was used up at, that is on a clock set back, it may be another window.
+func (w *window) counts(now time.Time) bool {
+	return !now.Before(w.at) && now.Before(w.until)
+}
+
 // New wraps next and remembers at most about size bytes. clock is time.Now if
 // nil.
 func New(next ratelimit.Store, size int, clock func() time.Time) *Store {
@@ -67,7 +73,7 @@ func (s *Store) recall(charges []ratelimit.Charge) (ratelimit.Outcome, bool) {
 	outcome := ratelimit.Outcome{Admitted: true, Results: make([]ratelimit.Result, len(charges))}
 	for i := range charges {
 		known, found := s.used[charges[i].Key]
-		if !found || charges[i].Force || charges[i].Refund || charges[i].Limit != known.limit || !now.Before(known.until) {
+		if !found || charges[i].Force || charges[i].Refund || charges[i].Limit != known.limit || !known.counts(now) {
 			return ratelimit.Outcome{}, false
 		}
 		outcome.Results[i].State = known.state
@@ -78,24 +84,30 @@ func (s *Store) recall(charges []ratelimit.Charge) (ratelimit.Outcome, bool) {
 	return outcome, true
 }
 
+// remember keeps which windows the store says are used up, and forgets those it
+// says are not.
 func (s *Store) remember(charges []ratelimit.Charge, outcome ratelimit.Outcome) {
 	now := s.clock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i := range charges {
-		limit, result := charges[i].Limit, outcome.Results[i]
-		if result.Allowed || limit.Algorithm != ratelimit.FixedWindow || limit.Calendar != ratelimit.NoCalendar || result.State.Count < limit.Capacity() {
+		limit, state := charges[i].Limit, outcome.Results[i].State
+		ends := state.At + limit.Window.Microseconds()
+		if outcome.Results[i].Allowed || !endsAtOnce(limit) || state.Count < limit.Capacity() || state.At == 0 || state.At > outcome.Now || ends <= outcome.Now {
+			delete(s.used, charges[i].Key)
 			continue
 		}
-		ends := result.State.At + limit.Window.Microseconds()
-		if result.State.At == 0 || ends <= outcome.Now {
-			continue
-		}
-		s.mu.Lock()
 		s.makeRoom(now)
 		s.used[charges[i].Key] = window{
-			state: result.State, now: outcome.Now, at: now, limit: limit, until: now.Add(time.Duration(ends-outcome.Now) * time.Microsecond),
+			state: state, now: outcome.Now, at: now, limit: limit, until: now.Add(time.Duration(ends-outcome.Now) * time.Microsecond),
 		}
-		s.mu.Unlock()
 	}
+}
+
+// endsAtOnce says whether what is used up of limit stays so to a moment that is
+// known beforehand.
+func endsAtOnce(limit ratelimit.Limit) bool {
+	return limit.Algorithm == ratelimit.FixedWindow && limit.Calendar == ratelimit.NoCalendar
 }
 
 // makeRoom drops what is over, and else anything; some are looked at.
@@ -108,7 +120,7 @@ func (s *Store) makeRoom(now time.Time) {
 	var any ratelimit.Key
 	for key, known := range s.used {
 		any = key
-		if looked++; !now.Before(known.until) || looked == looks {
+		if looked++; !known.counts(now) || looked == looks {
 			break
 		}
 	}

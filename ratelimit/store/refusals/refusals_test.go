@@ -86,3 +86,27 @@ func TestWhatIsUsedUpIsRefusedWithoutAsking(t *testing.T) {
 	}
 	require.Greater(t, next.calls, asked+80)
 }
+
+// What was used up at a time is not known to be used up before it.
+func TestAClockSetBackIsAskedAgain(t *testing.T) {
+	clock := storetest.NewClock()
+	inner, err := memory.New(memory.Options{MaxKeys: memory.MinKeys, Clock: clock.Now})
+	require.NoError(t, err)
+	store := refusals.New(inner, 160*10, clock.Now)
+	limit := ratelimit.Limit{Algorithm: ratelimit.FixedWindow, Requests: 1, Window: time.Second}
+	take := func(cost uint64, look bool) ratelimit.Outcome {
+		outcome, err := store.Take(t.Context(), []ratelimit.Charge{{Key: ratelimit.NewKey("a", limit, nil), Limit: limit, Cost: cost, Look: look}})
+		require.NoError(t, err)
+		return outcome
+	}
+	require.True(t, take(1, false).Admitted)
+	require.False(t, take(1, false).Admitted)
+	require.True(t, take(1, true).Remembered)
+	clock.Advance(-2 * time.Second)
+	require.False(t, take(2, true).Admitted, "refused for its cost, in a window of which nothing is used")
+	require.True(t, take(1, true).Admitted, "the window before the one that was used up")
+	require.True(t, take(1, false).Admitted)
+	require.False(t, take(1, false).Admitted)
+	clock.Advance(2 * time.Second)
+	require.True(t, take(1, false).Admitted, "the store counts a window at a time; what it says last holds")
+}
