@@ -45,7 +45,9 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 80*time.Minute)
 	defer cancel()
-	n, err := node.New(ctx, node.Options{Sources: filepath.Join(harness.Root(t), "e2e", "cluster", "components"), Progress: os.Stderr})
+	slot, err := node.SlotFromEnvironment()
+	require.NoError(t, err)
+	n, err := node.New(ctx, node.Options{Slot: slot, Sources: filepath.Join(harness.Root(t), "e2e", "cluster", "components"), Progress: os.Stderr})
 	require.NoError(t, err)
 	require.NoError(t, n.Down(ctx)) // Whatever an earlier run left.
 	require.NoError(t, n.Up(ctx))

@@ -33,7 +33,7 @@ func places() map[string]string {
 
 // configure writes the configuration of what runs on the node.
 func (n *Node) configure() error {
-	values := struct{ Dir, Run, Tools, Node, Pods string }{n.Dir, n.Run, n.tools, Address, pods}
+	values := struct{ Dir, Run, Tools, Node, Pods, Cgroup string }{n.Dir, n.Run, n.tools, n.Address(), n.pods(), n.cgroup()}
 	for name, place := range places() {
 		parsed, err := template.ParseFS(files, path.Join("files", name))
 		if err != nil {
@@ -79,9 +79,9 @@ func (n *Node) certificates() error {
 		hosts  []string
 	}{
 		"apiserver": {by: ca, user: "kube-apiserver", hosts: []string{
-			"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "127.0.0.1", Address, apiIP,
+			"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "127.0.0.1", n.Address(), n.apiIP(),
 		}},
-		"kubelet":     {by: ca, user: "system:node:" + name, groups: []string{"system:nodes"}, hosts: []string{name, Address}},
+		"kubelet":     {by: ca, user: "system:node:" + name, groups: []string{"system:nodes"}, hosts: []string{name, n.Address()}},
 		"front":       {by: front, user: "front-proxy"},
 		"admin":       {by: ca, user: "admin", groups: []string{"system:masters"}},
 		"controllers": {by: ca, user: "system:kube-controller-manager"},
@@ -96,18 +96,18 @@ func (n *Node) certificates() error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(issued.Write(dir, file), kubeconfig(filepath.Join(dir, file+".conf"), ca, issued)); err != nil {
+		if err := errors.Join(issued.Write(dir, file), n.kubeconfig(filepath.Join(dir, file+".conf"), ca, issued)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func kubeconfig(path string, ca *pki.Authority, user pki.Pair) error {
+func (n *Node) kubeconfig(path string, ca *pki.Authority, user pki.Pair) error {
 	return clientcmd.WriteToFile(api.Config{
 		CurrentContext: "weir",
 		Contexts:       map[string]*api.Context{"weir": {Cluster: "weir", AuthInfo: "weir"}},
-		Clusters:       map[string]*api.Cluster{"weir": {Server: "https://" + Address + ":6443", CertificateAuthorityData: ca.PEM}},
+		Clusters:       map[string]*api.Cluster{"weir": {Server: "https://" + n.Address() + ":6443", CertificateAuthorityData: ca.PEM}},
 		AuthInfos:      map[string]*api.AuthInfo{"weir": {ClientCertificateData: user.Cert, ClientKeyData: user.Key}},
 	}, path)
 }

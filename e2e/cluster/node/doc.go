@@ -3,12 +3,12 @@
 // kubelet and all the rest compiled by package build, and Istio on demand.
 //
 // It needs Linux, root, and Debian's packages runc, iptables, nftables and
-// conntrack. There is one such node on a machine: Up finds what an earlier one
-// left behind, whole or in pieces, and Down removes all of it. What it starts
-// outlives the process that started it.
+// conntrack. Up finds what an earlier node of the same slot left behind, whole or
+// in pieces, and Down removes all of it. What it starts outlives the process that
+// started it. Up to four nodes run side by side, each in a slot of its own.
 //
 // Addresses are of the range that RFC 2544 reserves for benchmarks
-// (198.18.0.0/15), which nothing routes: pods in 198.18.0.0/16, services in
-// 198.19.0.0/17, the node at 198.19.255.1. The machine itself reaches all of them
+// (198.18.0.0/15), which nothing routes: pods in 198.18.0.0/18, services in
+// 198.19.0.0/19, the node at 198.19.255.1; the next slots have the next ranges. The machine itself reaches all of them
 // over a pair of veth devices.
 package node

@@ -15,31 +15,24 @@ import (
 	"weir.dev/e2e/cluster/build"
 )
 
-// Addresses of the cluster.
-const (
-	Address  = "198.19.255.1" // The node's.
-	outside  = "198.19.255.2" // This machine's end of the pair.
-	services = "198.19.0.0/17"
-	pods     = "198.18.0.0/16"
-	all      = "198.18.0.0/15"
-	apiIP    = "198.19.0.1" // The first of services: the API's.
-)
+// name is the node's, in its cluster.
+const name = "node1"
 
-// Names of what is made on this machine.
-const (
-	namespace = "weir-cluster"
-	device    = "weir-cluster0"
-	name      = "node1"
-)
+// MaxSlot is the last of the slots.
+const MaxSlot = 3
 
 // Options say where things are.
 type Options struct {
 	// Sources is the folder components beside package cluster.
 	Sources string
-	// Dir holds the state of the node; empty means cluster/state in Weir's cache.
+	// Slot tells nodes on one machine apart, 0 to MaxSlot: each has names, addresses
+	// and state of its own.
+	Slot int
+	// Dir holds the state of the node; empty means cluster/state in Weir's cache, or
+	// cluster/state-1 and so on.
 	Dir string
 	// Run holds sockets, whose paths have to be short; empty means
-	// /run/weir-cluster.
+	// /run/weir-cluster, or /run/weir-cluster-1 and so on.
 	Run string
 	// Progress is where it is said what is being done; nil means nowhere.
 	Progress io.Writer
@@ -58,15 +51,18 @@ func New(ctx context.Context, options Options) (*Node, error) {
 	if options.Progress == nil {
 		options.Progress = io.Discard
 	}
+	if options.Slot < 0 || options.Slot > MaxSlot {
+		return nil, fmt.Errorf("slot %d of a node is outside 0 to %d", options.Slot, MaxSlot)
+	}
 	if options.Run == "" {
-		options.Run = "/run/weir-cluster"
+		options.Run = "/run/" + options.namespace()
 	}
 	if options.Dir == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
 			return nil, fmt.Errorf("no cache folder: %w", err)
 		}
-		options.Dir = filepath.Join(cache, "weir", "cluster", "state")
+		options.Dir = filepath.Join(cache, "weir", "cluster", "state"+options.suffix())
 	}
 	if err := possible(); err != nil {
 		return nil, err
@@ -118,7 +114,7 @@ func (n *Node) Tool(name string) string { return filepath.Join(n.tools, name) }
 // PATH and KUBECONFIG set. It is nsenter and not ip netns: that one hides the
 // control groups.
 func (n *Node) Command(ctx context.Context, program string, arguments ...string) *exec.Cmd {
-	command := exec.CommandContext(ctx, "nsenter", append([]string{"--net=/var/run/netns/" + namespace, "--", program}, arguments...)...)
+	command := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + n.netns(), "--", program}, arguments...)...)
 	command.Env = append(os.Environ(), "PATH="+n.tools+":"+os.Getenv("PATH"), "KUBECONFIG="+n.Kubeconfig())
 	return command
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,7 +40,7 @@ func TestCertificatesAndKubeconfigs(t *testing.T) {
 	require.NoError(t, n.certificates())
 	config, err := clientcmd.LoadFromFile(n.Kubeconfig())
 	require.NoError(t, err)
-	require.Equal(t, "https://"+Address+":6443", config.Clusters["weir"].Server)
+	require.Equal(t, "https://"+n.Address()+":6443", config.Clusters["weir"].Server)
 	require.NoError(t, filepath.WalkDir(n.in("pki"), func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
@@ -65,4 +66,24 @@ func TestOnlyProcessesOfTheNodeAreKilled(t *testing.T) {
 	require.True(t, slices.Contains(n.members(), sleeper.Process.Pid), "the control: this namespace is the node's now")
 	require.False(t, slices.Contains(n.members(), os.Getpid()), "never the caller itself")
 	require.NoError(t, syscall.Unlink(filepath.Join(dir, "cni-1")))
+}
+
+func TestSlotsShareNothing(t *testing.T) {
+	seen := map[string]int{}
+	for slot := range MaxSlot + 1 {
+		o := Options{Slot: slot}
+		for _, name := range []string{o.namespace(), o.device(), o.cgroup(), o.Address(), o.outside(), o.apiIP(), o.services(), o.pods()} {
+			require.NotContains(t, seen, name)
+			seen[name] = slot
+		}
+		services, pods := netip.MustParsePrefix(o.services()), netip.MustParsePrefix(o.pods())
+		require.Equal(t, services, services.Masked())
+		require.Equal(t, pods, pods.Masked())
+		require.True(t, services.Contains(netip.MustParseAddr(o.apiIP())))
+	}
+	_, err := New(t.Context(), Options{Slot: MaxSlot + 1})
+	require.ErrorContains(t, err, "slot 4")
+	t.Setenv(SlotVariable, "x")
+	_, err = SlotFromEnvironment()
+	require.ErrorContains(t, err, SlotVariable)
 }

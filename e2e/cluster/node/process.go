@@ -66,7 +66,7 @@ func (n *Node) tail(tool string) string {
 func (n *Node) members() []int {
 	ours := map[identity]bool{}
 	files, _ := filepath.Glob(filepath.Join(n.Run, "*", "netns", "*"))
-	for _, path := range append(files, "/var/run/netns/"+namespace) {
+	for _, path := range append(files, n.netns()) {
 		if id, ok := identityOf(path); ok {
 			ours[id] = true
 		}
@@ -129,13 +129,13 @@ func (n *Node) Down(ctx context.Context) error {
 	if err := n.unmount(); err != nil {
 		return err
 	}
-	if _, ok := identityOf("/var/run/netns/" + namespace); ok {
-		if err := run(ctx, "ip", "netns", "delete", namespace); err != nil {
+	if _, ok := identityOf(n.netns()); ok {
+		if err := run(ctx, "ip", "netns", "delete", n.namespace()); err != nil {
 			return err
 		}
 	}
 	// It went with the namespace, unless the node fell in between.
-	_ = exec.CommandContext(ctx, "ip", "link", "delete", device).Run()
+	_ = exec.CommandContext(ctx, "ip", "link", "delete", n.device()).Run()
 	if err := os.RemoveAll(n.Run); err != nil {
 		return err
 	}

@@ -55,6 +55,7 @@ func (n *Node) boot(ctx context.Context) error {
 		{"its network", n.network},
 		{"its certificates", func(context.Context) error { return n.certificates() }},
 		{"its configuration", func(context.Context) error { return n.configure() }},
+		{"its control group", func(context.Context) error { return n.makeCgroup() }},
 		{"the control plane", n.controlPlane},
 		{"containerd", n.containers},
 		{"the node's agents", n.agents},
@@ -69,18 +70,19 @@ func (n *Node) boot(ctx context.Context) error {
 // network makes the namespace, and a veth pair that gives the node its address:
 // some kernels have no dummy devices.
 func (n *Node) network(ctx context.Context) error {
-	inside := []string{"nsenter", "--net=/var/run/netns/" + namespace, "--"}
+	inside := []string{"nsenter", "--net=" + n.netns(), "--"}
 	for _, command := range [][]string{
-		{"ip", "netns", "add", namespace},
-		{"ip", "link", "add", device, "type", "veth", "peer", "name", "node0", "netns", namespace},
-		{"ip", "address", "add", outside + "/24", "dev", device},
-		{"ip", "link", "set", device, "up"},
+		{"ip", "netns", "add", n.namespace()},
+		{"ip", "link", "add", n.device(), "type", "veth", "peer", "name", "node0", "netns", n.namespace()},
+		{"ip", "address", "add", n.outside() + "/24", "dev", n.device()},
+		{"ip", "link", "set", n.device(), "up"},
 		append(inside, "ip", "link", "set", "lo", "up"),
-		append(inside, "ip", "address", "add", Address+"/24", "dev", "node0"),
+		append(inside, "ip", "address", "add", n.Address()+"/24", "dev", "node0"),
 		append(inside, "ip", "link", "set", "node0", "up"),
 		append(inside, "ip", "route", "add", "default", "dev", "node0"),
 		append(inside, "sysctl", "-qw", "net.ipv4.ip_forward=1"),
-		{"ip", "route", "replace", all, "via", Address, "dev", device},
+		{"ip", "route", "replace", n.pods(), "via", n.Address(), "dev", n.device()},
+		{"ip", "route", "replace", n.services(), "via", n.Address(), "dev", n.device()},
 		// The kubelet's mounts are seen by containerd's containers.
 		{"mount", "--make-rshared", "/"},
 	} {
@@ -107,10 +109,10 @@ func (n *Node) controlPlane(ctx context.Context) error {
 	if err := n.start("etcd", "--data-dir", n.in("etcd"), "--unsafe-no-fsync", "--log-level", "warn"); err != nil {
 		return err
 	}
-	err := n.start("kube-apiserver", "--etcd-servers=http://127.0.0.1:2379", "--secure-port=6443", "--advertise-address="+Address,
+	err := n.start("kube-apiserver", "--etcd-servers=http://127.0.0.1:2379", "--secure-port=6443", "--advertise-address="+n.Address(),
 		"--tls-cert-file="+p("apiserver.crt"), "--tls-private-key-file="+p("apiserver.key"), "--client-ca-file="+p("ca.crt"),
 		"--service-account-key-file="+p("accounts.crt"), "--service-account-signing-key-file="+p("accounts.key"),
-		"--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-cluster-ip-range="+services,
+		"--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-cluster-ip-range="+n.services(),
 		"--authorization-mode=Node,RBAC", "--allow-privileged", "--kubelet-preferred-address-types=InternalIP",
 		"--kubelet-client-certificate="+p("admin.crt"), "--kubelet-client-key="+p("admin.key"), "--kubelet-certificate-authority="+p("ca.crt"),
 		"--requestheader-client-ca-file="+p("front-ca.crt"), "--requestheader-allowed-names=front-proxy",
@@ -152,12 +154,12 @@ func (n *Node) agents(ctx context.Context) error {
 	p := func(file string) string { return n.in("pki", file) }
 	for _, command := range [][]string{
 		{
-			"kubelet", "--config=" + n.in("kubelet.yaml"), "--kubeconfig=" + p("kubelet.conf"), "--hostname-override=" + name, "--node-ip=" + Address,
+			"kubelet", "--config=" + n.in("kubelet.yaml"), "--kubeconfig=" + p("kubelet.conf"), "--hostname-override=" + name, "--node-ip=" + n.Address(),
 			"--root-dir=" + n.in("kubelet"), "--cert-dir=" + n.in("pki"), "--tls-cert-file=" + p("kubelet.crt"), "--tls-private-key-file=" + p("kubelet.key"),
 		},
 		{
 			// The limits of conntrack can't be written in a namespace.
-			"kube-proxy", "--kubeconfig=" + p("proxy.conf"), "--hostname-override=" + name, "--proxy-mode=nftables", "--cluster-cidr=" + pods,
+			"kube-proxy", "--kubeconfig=" + p("proxy.conf"), "--hostname-override=" + name, "--proxy-mode=nftables", "--cluster-cidr=" + n.pods(),
 			"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s",
 		},
 		{"coredns", "-conf", n.in("Corefile")},

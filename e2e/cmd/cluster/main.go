@@ -27,6 +27,7 @@ const usage = `cluster [--provider node|kind] COMMAND
   kubeconfig                print the path of a kubeconfig
   down                      remove it
 
+Nodes run side by side in slots: WEIR_NODE_SLOT=1 to 3 is another one than 0.
 The node without Docker needs Linux, root, and runc, iptables, nftables and conntrack.
 `
 
@@ -74,7 +75,11 @@ func open(ctx context.Context, provider, sources string) (cluster.Provider, erro
 		if _, err := os.Stat(path); err != nil {
 			return nil, fmt.Errorf("run this at the root of the repository, or say --components: %w", err)
 		}
-		return node.New(ctx, node.Options{Sources: path, Progress: os.Stderr})
+		slot, err := node.SlotFromEnvironment()
+		if err != nil {
+			return nil, err
+		}
+		return node.New(ctx, node.Options{Sources: path, Slot: slot, Progress: os.Stderr})
 	case "kind":
 		cache, err := os.UserCacheDir()
 		if err != nil {
