@@ -223,4 +223,3 @@ func chainLimited(chain *policy.Chain) bool {
 	}
 	return false
 }
-

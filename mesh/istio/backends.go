@@ -9,9 +9,9 @@ import (
 	"strings"
 	"time"
 
-	networking "istio.io/api/networking/v1alpha3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+	networking "istio.io/api/networking/v1alpha3"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"weir.dev/policy"
@@ -39,7 +39,14 @@ func (d destination) destination() *networking.Destination {
 
 func (d destination) cluster() string { return clusterName(d.host, d.port, d.subset) }
 
-func (c *compiler) refused(id string) bool { return c.destinations[id].refused }
+// to finds a backend. One that a problem told of already is not told of again.
+func (c *compiler) to(id string, from policy.Origin) (destination, bool) {
+	found, ok := c.destinations[id]
+	if !ok {
+		c.refuse(from, "backend %q is not made", id)
+	}
+	return found, ok && !found.refused
+}
 
 // compileBackends makes the hosts of Backends, and how each is connected to.
 func (c *compiler) compileBackends() {
@@ -49,6 +56,7 @@ func (c *compiler) compileBackends() {
 		backend := &c.in.Plan.Backends[i]
 		to, ok := c.locate(backend)
 		if !ok {
+			c.destinations[backend.ID] = destination{refused: true}
 			continue
 		}
 		c.destinations[backend.ID] = to
@@ -127,7 +135,6 @@ func (c *compiler) rule(host string, backends []*policy.Backend) {
 		made, ok := c.trafficPolicy(backend)
 		if !ok {
 			c.destinations[backend.ID] = destination{refused: true}
-			delete(c.destinations, backend.ID)
 			continue
 		}
 		if made == nil {
@@ -254,11 +261,12 @@ func (c *compiler) balancing(backend *policy.Backend, settings *v1alpha1.LoadBal
 	} else {
 		hash.HashAlgorithm = &networking.LoadBalancerSettings_ConsistentHashLB_RingHash_{RingHash: &networking.LoadBalancerSettings_ConsistentHashLB_RingHash{}}
 	}
-	if len(settings.HashBy) != 1 {
-		c.refuse(backend.Origin, "%d entries of hashBy; Istio hashes by one", len(settings.HashBy))
+	hashBy := c.hashBy[backend.ID]
+	if len(hashBy) != 1 {
+		c.refuse(backend.Origin, "%d entries of hashBy, over all routes to it; Istio hashes by one", len(hashBy))
 		return made
 	}
-	switch by := settings.HashBy[0]; by.Type {
+	switch by := hashBy[0]; by.Type {
 	case v1alpha1.HashByHeader:
 		hash.HashKey = &networking.LoadBalancerSettings_ConsistentHashLB_HttpHeaderName{HttpHeaderName: by.Name}
 	case v1alpha1.HashByCookie:

@@ -3,12 +3,14 @@ package istio
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"weir.dev/policy"
+	"weir.dev/policy/v1alpha1"
 )
 
 // Service is where one of Weir's servers is reached in the mesh.
@@ -61,13 +63,14 @@ type Input struct {
 }
 
 // Compile makes the resources of a Plan, sorted by kind and name. What cannot be
-// made is a problem of code WEIR6001 or WEIR6002 and is left out; callers refuse
-// to apply a result that has such problems.
+// made is a problem of code WEIR6001 and is left out; callers refuse to apply a
+// result that has such problems.
 func Compile(in Input, options Options) ([]Object, policy.Problems) {
 	c := &compiler{
 		in: in, options: options,
 		backends: map[string]*policy.Backend{}, destinations: map[string]destination{},
 		lifted: map[string]*routev3.Route{}, managers: map[string]*listenerv3.Listener{},
+		ports: map[int32]bool{}, hashBy: map[string][]v1alpha1.HashBy{},
 	}
 	c.index()
 	c.compileBackends()
@@ -82,7 +85,8 @@ func Compile(in Input, options Options) ([]Object, policy.Problems) {
 	}
 	slices.SortFunc(c.objects, func(a, b Object) int { return a.compare(&b) })
 	c.problems.Sort()
-	return c.objects, c.problems
+	// A route is told of for each of its hosts.
+	return c.objects, slices.Compact(c.problems)
 }
 
 type compiler struct {
@@ -99,11 +103,20 @@ type compiler struct {
 	// table is what extauthz chooses by.
 	table authTable
 	ports map[int32]bool
+	// hashBy is what the routes to a backend hash by.
+	hashBy map[string][]v1alpha1.HashBy
+	// incomplete is set while a route lacks something that a problem told of.
+	incomplete bool
 }
 
 func (c *compiler) index() {
 	for i := range c.in.Plan.Backends {
 		c.backends[c.in.Plan.Backends[i].ID] = &c.in.Plan.Backends[i]
+	}
+	for _, port := range c.in.Plan.Ports {
+		for i := range port.Chains {
+			c.hashes(&port.Chains[i])
+		}
 	}
 	for _, listener := range c.in.Listeners {
 		c.managers[listener.GetName()] = listener
@@ -119,17 +132,30 @@ func (c *compiler) index() {
 	}
 }
 
+// hashes collects what routes hash by, which Istio says of the host they go to.
+func (c *compiler) hashes(chain *policy.Chain) {
+	for i := range chain.Hosts {
+		for j := range chain.Hosts[i].Routes {
+			route := &chain.Hosts[i].Routes[j]
+			if route.Traffic == nil {
+				continue
+			}
+			for _, backend := range route.Backends {
+				for _, by := range route.Traffic.HashBy {
+					same := func(other v1alpha1.HashBy) bool { return reflect.DeepEqual(by, other) }
+					if !slices.ContainsFunc(c.hashBy[backend.Backend], same) {
+						c.hashBy[backend.Backend] = append(c.hashBy[backend.Backend], by)
+					}
+				}
+			}
+		}
+	}
+}
+
 func (c *compiler) refuse(at policy.Origin, format string, arguments ...any) {
 	c.problems = append(c.problems, policy.Problem{
 		Origin: at, Code: policy.CodeIstioUnsupported, Severity: policy.SeverityError,
 		Message: "unsupported on istio: " + fmt.Sprintf(format, arguments...),
-	})
-}
-
-func (c *compiler) notice(at policy.Origin, format string, arguments ...any) {
-	c.problems = append(c.problems, policy.Problem{
-		Origin: at, Code: policy.CodeIstioDiffers, Severity: policy.SeverityNotice,
-		Message: "on istio: " + fmt.Sprintf(format, arguments...),
 	})
 }
 

@@ -27,9 +27,6 @@ func (c *compiler) port(port *policy.Port) {
 		c.refuse(at, "port %d is wanted twice, and one gateway serves all; use another port", port.Number)
 		return
 	}
-	if c.ports == nil {
-		c.ports = map[int32]bool{}
-	}
 	c.ports[port.Number] = true
 	for i := range port.Chains {
 		c.chain(port, &port.Chains[i])

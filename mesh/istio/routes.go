@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	networking "istio.io/api/networking/v1alpha3"
 	"google.golang.org/protobuf/types/known/durationpb"
+	networking "istio.io/api/networking/v1alpha3"
 
 	"weir.dev/policy"
 	"weir.dev/policy/v1alpha1"
@@ -22,6 +22,7 @@ const defaultTimeout = 15 * time.Second
 // All have the route's name, by which EnvoyFilters find them.
 func (c *compiler) route(route *policy.Route) ([]*networking.HTTPRoute, bool) {
 	before := len(c.problems.Errors())
+	c.incomplete = false
 	c.routeLimits(route)
 	made := &networking.HTTPRoute{Name: route.ID, Match: matches(&route.Match, route.GRPC)}
 	made.Headers = headers(route.RequestHeaders, route.ResponseHeaders)
@@ -40,7 +41,7 @@ func (c *compiler) route(route *policy.Route) ([]*networking.HTTPRoute, bool) {
 		c.forward(route, made)
 	}
 	entries = append(entries, preflight(route, entries[0])...)
-	return entries, len(c.problems.Errors()) == before
+	return entries, len(c.problems.Errors()) == before && !c.incomplete
 }
 
 // routeLimits refuses what neither a VirtualService nor an EnvoyFilter says.
@@ -67,8 +68,8 @@ func (c *compiler) routeLimits(route *policy.Route) {
 	}
 	if len(route.Extensions) > 0 {
 		for i := range route.Extensions {
-			if _, ok := c.destinations[route.Extensions[i].Backend]; !ok {
-				c.refuse(route.Extensions[i].Origin, "the extension's server is not a Backend that can be reached")
+			if route.Extensions[i].Backend != "" {
+				c.to(route.Extensions[i].Backend, route.Extensions[i].Origin)
 			}
 		}
 	}
@@ -184,11 +185,9 @@ func headers(request, response policy.HeaderChange) *networking.Headers {
 func (c *compiler) forward(route *policy.Route, made *networking.HTTPRoute) {
 	for i := range route.Backends {
 		backend := &route.Backends[i]
-		to, ok := c.destinations[backend.Backend]
+		to, ok := c.to(backend.Backend, route.Origin)
 		if !ok {
-			if !c.refused(backend.Backend) {
-				c.refuse(route.Origin, "backend %q is not made", backend.Backend)
-			}
+			c.incomplete = true
 			continue
 		}
 		share := &networking.HTTPRouteDestination{
@@ -206,9 +205,9 @@ func (c *compiler) forward(route *policy.Route, made *networking.HTTPRoute) {
 		made.Route = append(made.Route, share)
 	}
 	for _, mirror := range route.Mirrors {
-		to, ok := c.destinations[mirror.Backend]
+		to, ok := c.to(mirror.Backend, route.Origin)
 		if !ok {
-			c.refuse(route.Origin, "mirror %q is not made", mirror.Backend)
+			c.incomplete = true
 			continue
 		}
 		made.Mirrors = append(made.Mirrors, &networking.HTTPMirrorPolicy{
