@@ -56,6 +56,7 @@ type patches struct {
 	port       *policy.Port
 	list       []*networking.EnvoyFilter_EnvoyConfigObjectPatch
 	assertions []Assertion
+	switches   *switches
 }
 
 // filters makes the EnvoyFilters of a port.
@@ -69,11 +70,11 @@ func (c *compiler) filters(port *policy.Port, chain *policy.Chain) {
 	connection.connection(manager)
 	connection.add("connection", chain.Listeners)
 
-	inserted := &patches{c: c, port: port}
+	inserted := &patches{c: c, port: port, switches: &switches{}}
 	inserted.httpFilters(manager, chain)
 	inserted.add("filters", chain.Listeners)
 
-	routes := &patches{c: c, port: port}
+	routes := &patches{c: c, port: port, switches: inserted.switches}
 	var origins []policy.Origin
 	seen := map[string]bool{}
 	for i := range chain.Hosts {
@@ -205,9 +206,7 @@ func (p *patches) httpFilters(from *hcmv3.HttpConnectionManager, chain *policy.C
 	}
 	all, limited := from.GetHttpFilters(), chainLimited(chain)
 	for i := at - 1; i >= 0; i-- { // Each is put before those before it.
-		filter := proto.CloneOf(all[i])
-		filter.Name = renamed(filter.GetName())
-		p.patch(networking.EnvoyFilter_HTTP_FILTER, p.listener(""), networking.EnvoyFilter_Patch_INSERT_FIRST, filter, filter.GetName())
+		p.insert(all[i], p.listener(""), networking.EnvoyFilter_Patch_INSERT_FIRST)
 	}
 	p.extAuthz(all[at])
 	for _, from := range all[at+1:] {
@@ -217,12 +216,21 @@ func (p *patches) httpFilters(from *hcmv3.HttpConnectionManager, chain *policy.C
 		if strings.HasPrefix(from.GetName(), rateLimitName) && !limited {
 			continue
 		}
-		filter := proto.CloneOf(from)
-		filter.Name = renamed(filter.GetName())
-		p.patch(networking.EnvoyFilter_HTTP_FILTER, p.listener(routerName), networking.EnvoyFilter_Patch_INSERT_BEFORE, filter, filter.GetName())
+		p.insert(from, p.listener(routerName), networking.EnvoyFilter_Patch_INSERT_BEFORE)
 	}
 	router := proto.CloneOf(all[len(all)-1])
 	p.patch(networking.EnvoyFilter_HTTP_FILTER, p.listener(routerName), networking.EnvoyFilter_Patch_MERGE, router, routerName)
+}
+
+// insert puts a filter of Weir's target into the chain.
+func (p *patches) insert(from *hcmv3.HttpFilter, match *networking.EnvoyFilter_EnvoyConfigObjectMatch, operation networking.EnvoyFilter_Patch_Operation) {
+	filter := proto.CloneOf(from)
+	filter.Name = renamed(filter.GetName())
+	if err := p.switches.chain(filter); err != nil {
+		p.c.refuse(portOrigin(p.port), "%s cannot be written: %v", filter.GetName(), err)
+		return
+	}
+	p.patch(networking.EnvoyFilter_HTTP_FILTER, match, operation, filter, filter.GetName())
 }
 
 // extAuthz adds to Istio's filter what its provider has no words for.
@@ -266,12 +274,12 @@ func (p *patches) route(route *policy.Route) bool {
 		p.c.refuse(route.Origin, "nothing is known of how route %s is to be served", route.ID)
 		return false
 	}
-	value := &routev3.Route{TypedPerFilterConfig: map[string]*anypb.Any{}}
-	for name, config := range lifted.GetTypedPerFilterConfig() {
-		if name != extAuthzName {
-			value.TypedPerFilterConfig[renamed(name)] = config
-		}
+	configs, err := p.switches.route(lifted.GetTypedPerFilterConfig())
+	if err != nil {
+		p.c.refuse(route.Origin, "%v", err)
+		return false
 	}
+	value := &routev3.Route{TypedPerFilterConfig: configs}
 	if action := lifted.GetRoute(); action != nil && (len(action.GetRateLimits()) > 0 || action.GetIdleTimeout() != nil) {
 		value.Action = &routev3.Route_Route{Route: &routev3.RouteAction{RateLimits: action.GetRateLimits(), IdleTimeout: action.GetIdleTimeout()}}
 	}

@@ -55,7 +55,7 @@ func (a *App) translateCommand() *cobra.Command {
 	c.Flags().BoolVar(&o.alone, "alone", false, "leave out what weir up adds")
 	o.format = c.Flags().StringP("output", "o", formatYAML, "`format` of the output: yaml or json")
 	c.Flags().BoolVar(&o.secrets, "secrets", false, "show what Secrets hold, of --target istio")
-	o.istioOptions.flags(c)
+	o.flags(c)
 	c.RunE = func(_ *cobra.Command, paths []string) error { return a.translate(paths, o) }
 	return c
 }
