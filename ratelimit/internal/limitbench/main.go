@@ -42,6 +42,13 @@ func run(serve, redis string, rules, calls int, only, out string) error {
 	if err != nil {
 		return err
 	}
+	for _, roundTrip := range roundTrips() {
+		part, err := measureCluster(dir, roundTrip, calls/4, only)
+		if err != nil {
+			return err
+		}
+		table += part
+	}
 	if _, err := io.WriteString(os.Stdout, table); err != nil || out == "" {
 		return err
 	}
@@ -60,6 +67,7 @@ type kind struct {
 const (
 	nothing    = "a gRPC server that does nothing"
 	envoyproxy = "envoyproxy/ratelimit"
+	dropIn     = "`ratelimit` in its place"
 )
 
 func kinds() []kind {
@@ -69,7 +77,7 @@ func kinds() []kind {
 	return []kind{
 		{nothing, self("noop", 2, false)},
 		{envoyproxy, startPeer},
-		{"`ratelimit` in its place", startDropIn},
+		{dropIn, startDropIn},
 		{"`ratelimitd`, exact on Redis", self("redis", 2, true)},
 		{"`ratelimitd`, exact on Redis, 10,000 rules", self("redis", 10_000, true)},
 		{"`ratelimitd`, leased from Redis (10 users)", self("leased", 2, true)},
@@ -82,25 +90,32 @@ func kinds() []kind {
 // is so for all of them.
 const rounds = 8
 
-func measureAll(dir string, calls int, only string) (string, error) {
+func measureAll(dir string, calls int, only string) (page string, err error) {
+	calls /= rounds
+	err = measure(dir, kinds(), calls, only, func(subjects []*subject) { page = table(subjects, calls*rounds) })
+	return page, err
+}
+
+// measure starts the kinds, measures them in turns and tells done of them, before
+// they are stopped.
+func measure(dir string, kinds []kind, calls int, only string, done func([]*subject)) error {
 	var subjects []*subject
 	defer func() {
 		for _, s := range subjects {
 			s.stop()
 		}
 	}()
-	calls /= rounds
-	for i, k := range kinds() {
+	for i, k := range kinds {
 		if !strings.Contains(k.name, only) {
 			continue
 		}
 		where := filepath.Join(dir, fmt.Sprint(i))
-		if err := os.Mkdir(where, 0o700); err != nil {
-			return "", err
+		if err := os.MkdirAll(where, 0o700); err != nil {
+			return err
 		}
 		s, err := k.subject(where, calls)
 		if err != nil {
-			return "", fmt.Errorf("%s: %w", k.name, err)
+			return fmt.Errorf("%s: %w", k.name, err)
 		}
 		subjects = append(subjects, s)
 	}
@@ -108,11 +123,12 @@ func measureAll(dir string, calls int, only string) (string, error) {
 		for _, s := range subjects {
 			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, rounds, s.name)
 			if err := s.round(calls); err != nil {
-				return "", fmt.Errorf("%s: %w", s.name, err)
+				return fmt.Errorf("%s: %w", s.name, err)
 			}
 		}
 	}
-	return table(subjects, calls*rounds), nil
+	done(subjects)
+	return nil
 }
 
 func table(subjects []*subject, calls int) string {

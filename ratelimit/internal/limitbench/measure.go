@@ -84,12 +84,12 @@ func (s *subject) stop() {
 
 // round measures it once more; the others have their turns in between.
 func (s *subject) round(calls int) error {
-	serverBefore, redisBefore := cpu(s.server.pid), cpu(s.server.redisPID)
+	serverBefore, redisBefore := cpu(s.server.pid), cpu(s.server.redisPIDs...)
 	if err := s.load(calls); err != nil {
 		return err
 	}
 	s.serverSpent += cpu(s.server.pid) - serverBefore
-	s.redisSpent += cpu(s.server.redisPID) - redisBefore
+	s.redisSpent += cpu(s.server.redisPIDs...) - redisBefore
 	took, err := s.latency()
 	s.took = append(s.took, took...)
 	return err
@@ -161,17 +161,20 @@ func (c *client) latency() ([]time.Duration, error) {
 	return took, nil
 }
 
-// cpu is a process's user and system time in seconds.
-func cpu(pid int) float64 {
-	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, rest, _ := strings.Cut(string(raw), ") ")
-	fields := strings.Fields(rest)
-	if pid == 0 || len(fields) < 13 {
-		return 0
+// cpu is the user and system time of processes, in seconds.
+func cpu(pids ...int) (seconds float64) {
+	for _, pid := range pids {
+		raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		_, rest, _ := strings.Cut(string(raw), ") ")
+		fields := strings.Fields(rest)
+		if len(fields) < 13 {
+			continue
+		}
+		user, _ := strconv.ParseFloat(fields[11], 64)
+		system, _ := strconv.ParseFloat(fields[12], 64)
+		seconds += (user + system) / ticks
 	}
-	user, _ := strconv.ParseFloat(fields[11], 64)
-	system, _ := strconv.ParseFloat(fields[12], 64)
-	return (user + system) / ticks
+	return seconds
 }
 
 // peerRequest names what is counted, as envoyproxy/ratelimit is told.
