@@ -43,11 +43,11 @@ service: {type: ClusterIP, ports: [{name: http, port: 8080, targetPort: 8080}]}
 // backends are the services of the quickstart as they run beside Istio.
 const backends = `apiVersion: weir.dev/v1alpha1
 kind: Backend
-metadata: {name: %s}
+metadata: {name: %[1]s}
 spec:
   protocol: GRPC
-  endpoints: [{address: weir-%[1]s.weir-system.svc.cluster.local, port: %d}]
-  transcoding: {descriptorSetRef: {name: %[1]s-descriptors, key: descriptors.binpb}, services: [%s]}
+  endpoints: [{address: weir-%[1]s.weir-system.svc.cluster.local, port: %[2]d}]
+  transcoding: {descriptorSetRef: {name: %[1]s-descriptors, key: descriptors.binpb}, services: [%[3]s]}
 ---
 `
 
