@@ -55,7 +55,7 @@ type StoreConfig struct {
 	Memory MemoryConfig `yaml:"memory"`
 	Redis  redis.Config `yaml:"redis"`
 	// Timeout bounds one call to Redis, connecting included. The default of
-	// 25ms is half of the 50ms that Envoy is configured to wait for us, so that
+	// 25ms is a quarter of the 100ms that Envoy is configured to wait for us, so that
 	// the rule's failure mode answers and not Envoy's.
 	Timeout config.Duration `yaml:"timeout"`
 	// MaxInFlight is how many calls may wait for Redis at once, 1 to 100,000.
