@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -379,7 +380,7 @@ func (r *resolver) resolveService(ref ObjectRef, port int32, grpc bool) *backend
 	state := &backendState{object: object, backend: &Backend{ID: name, Origin: object.Origin(fmt.Sprintf("spec.ports[%d]", i))}}
 	state.appProtocol(spec.AppProtocol, grpc)
 	r.policyTLS(state, spec.Name, false)
-	if state.backend.TLS == nil && spec.AppProtocol != nil && *spec.AppProtocol == "https" {
+	if state.backend.TLS == nil && spec.AppProtocol != nil && strings.EqualFold(*spec.AppProtocol, "https") {
 		state.broken = "its appProtocol is https, and no BackendTLSPolicy says how to trust it"
 	}
 	state.backend.Endpoints = r.serviceEndpoints(ref, spec.Name)
@@ -399,7 +400,8 @@ func (s *backendState) appProtocol(name *string, grpc bool) {
 	case name == nil:
 		return
 	}
-	switch *name {
+	// IANA's names of services are told apart without regard to case (RFC 6335, 5.1).
+	switch strings.ToLower(*name) {
 	case "kubernetes.io/h2c", "h2c", "http2":
 		s.backend.Protocol = v1alpha1.ProtocolHTTP2
 	case "grpc", "kubernetes.io/grpc":
