@@ -55,6 +55,8 @@ type backendState struct {
 	// noREST and noGRPC say why requests of a kind of route cannot be sent there,
 	// broken why none can.
 	noREST, noGRPC, broken string
+	// webSocket is set where the port says that it speaks that.
+	webSocket bool
 	// policy is the BackendTLSPolicy in effect, losers are those that lost to it.
 	policy *tlsPolicyState
 	losers []*tlsPolicyState
@@ -174,11 +176,13 @@ func (r *resolver) backends(route *Route, rule *ruleSource, l *listener, traffic
 		connection, spare = traffic.connection, traffic.spare
 	}
 	fallback := r.fallbackFor(rule, traffic)
+	route.WebSocket = len(rule.backends.weighted) > 0
 	for _, state := range rule.blocked {
 		r.use(state, l)
 	}
 	for _, share := range rule.backends.weighted {
 		backend := share.WeightedBackend
+		route.WebSocket = route.WebSocket && share.state != nil && share.state.webSocket
 		if share.state != nil {
 			r.use(share.state, l)
 			backend.Backend = r.dressed(share.state, r.fitting(share.state, connection, spare), l)
@@ -407,6 +411,7 @@ func (s *backendState) appProtocol(name *string, grpc bool) {
 	case "grpc", "kubernetes.io/grpc":
 		s.backend.Protocol = v1alpha1.ProtocolGRPC
 	case "http", "https", "kubernetes.io/ws", "kubernetes.io/wss":
+		s.webSocket = strings.HasPrefix(strings.ToLower(*name), "kubernetes.io/ws")
 		s.noGRPC = fmt.Sprintf("the appProtocol of its port is %q", *name)
 	default:
 		s.broken = fmt.Sprintf("the appProtocol of its port, %q, is none that can be routed to", *name)

@@ -1,6 +1,7 @@
 package conformance_test
 
 import (
+	"flag"
 	"os"
 	"path/filepath"
 	"testing"
@@ -10,6 +11,8 @@ import (
 	"weir.dev/e2e/internal/conformance"
 	"weir.dev/e2e/internal/harness"
 )
+
+var update = flag.Bool("update", false, "write docs/conformance/README.md")
 
 const some = `
 gatewayAPIChannel: experimental
@@ -54,6 +57,19 @@ func TestCheck(t *testing.T) {
 	require.ErrorContains(t, err, "no profiles")
 }
 
+func TestFailed(t *testing.T) {
+	require.Equal(t, []string{"Second"}, conformance.Failed(`
+    --- PASS: TestConformance/First (0.10s)
+    --- FAIL: TestConformance/Second (0.10s)
+        --- FAIL: TestConformance/Second/part (0.10s)
+--- FAIL: TestConformance (0.20s)
+`))
+	report, err := conformance.ParseReport([]byte(some))
+	require.NoError(t, err)
+	known := conformance.Exceptions{Tests: map[string]string{"First": "why"}, Features: map[string]string{"B": "why"}}
+	require.ErrorContains(t, report.Check(&known, "Second"), "test Second failed")
+}
+
 // The page that is committed says what the committed report does.
 func TestPage(t *testing.T) {
 	root := harness.Root(t)
@@ -64,7 +80,11 @@ func TestPage(t *testing.T) {
 	known, err := conformance.ReadExceptions(filepath.Join(root, "e2e", "node", "testdata", "conformance", "exceptions.yaml"))
 	require.NoError(t, err)
 	require.NoError(t, report.Check(known))
-	page, err := os.ReadFile(filepath.Join(root, "docs", "conformance", "README.md"))
+	path := filepath.Join(root, "docs", "conformance", "README.md")
+	if *update {
+		require.NoError(t, os.WriteFile(path, []byte(report.Markdown(known)), 0o644)) //nolint:gosec // public
+	}
+	page, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.Equal(t, report.Markdown(known), string(page))
 }
