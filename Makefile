@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-MODULES := api kit policy extauthz ratelimit controlplane services cli e2e bench
+MODULES := api kit policy extauthz ratelimit controlplane mesh services cli e2e bench
 BINARIES := ./cli/cmd/weir ./controlplane/cmd/controlplaned ./extauthz/cmd/extauthzd ./ratelimit/cmd/ratelimitd ./ratelimit/cmd/ratelimit ./services/cmd/userd ./services/cmd/datad
 # Modules with tests that run without the rest of Weir.
 UNIT := $(filter-out e2e bench,$(MODULES))

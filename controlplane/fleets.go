@@ -204,10 +204,9 @@ func (c *Config) peers() []string {
 // Access is who may subscribe to what: proxies to what their fleet serves, Weir's
 // own servers to their rules.
 func Access(fleets []FleetConfig, extAuthz, rateLimit string) ads.Access {
-	const rules = "type.googleapis.com/weir.rules.v1."
 	access := ads.Access{
-		extAuthz:  {Group: rulesGroup, Types: []string{rules + "AuthRoute", rules + "Consumer"}},
-		rateLimit: {Group: rulesGroup, Types: []string{rules + "RateLimitRule"}},
+		extAuthz:  {Group: rulesGroup, Types: []string{envoy.TypeAuthRoute, envoy.TypeConsumer}},
+		rateLimit: {Group: rulesGroup, Types: []string{envoy.TypeRateLimit}},
 	}
 	for _, fleet := range fleets {
 		for _, peer := range fleet.Peers {

@@ -75,8 +75,6 @@ func (r *rulesLane) failure() error {
 	return r.state.err
 }
 
-const typeConsumer = "type.googleapis.com/weir.rules.v1.Consumer"
-
 // target is the newest rules, and those of before that routes in force still
 // refer to. Consumers are the newest: a revoked key is revoked.
 func (r *rulesLane) target(newest envoy.Set) envoy.Set {
@@ -86,7 +84,7 @@ func (r *rulesLane) target(newest envoy.Set) envoy.Set {
 	for _, lane := range r.loop.lanes {
 		for _, held := range lane.state.holds {
 			for typeURL, resources := range held {
-				if typeURL != typeConsumer {
+				if typeURL != envoy.TypeConsumer {
 					target[typeURL] = retain(target[typeURL], resources)
 				}
 			}

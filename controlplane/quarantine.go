@@ -76,7 +76,7 @@ func quarantinedRules(gen *generation, err error) []Quarantine {
 
 // ruleOrigin finds what a rule is made from.
 func ruleOrigin(gen *generation, typeURL, name string) policy.Origin {
-	if typeURL == typeConsumer {
+	if typeURL == envoy.TypeConsumer {
 		namespace, rest, _ := strings.Cut(name, "/")
 		return objectOrigin(gen.input.Objects, policy.ObjectRef{Kind: "Consumer", Namespace: namespace, Name: rest})
 	}

@@ -138,6 +138,7 @@ replace (
 	weir.dev/controlplane => ../controlplane
 	weir.dev/extauthz => ../extauthz
 	weir.dev/kit => ../kit
+	weir.dev/mesh => ../mesh
 	weir.dev/policy => ../policy
 	weir.dev/ratelimit => ../ratelimit
 	weir.dev/services => ../services

@@ -22,7 +22,8 @@ func allowed() map[string][]string {
 		"ratelimit":    {"api", "kit"},
 		"controlplane": {"api", "kit", "policy"},
 		"services":     {"api", "kit"},
-		"cli":          {"api", "kit", "policy", "extauthz", "ratelimit", "controlplane", "services"},
+		"mesh":         {"api", "kit", "policy"},
+		"cli":          {"api", "kit", "policy", "extauthz", "ratelimit", "controlplane", "mesh", "services"},
 	}
 }
 

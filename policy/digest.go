@@ -17,8 +17,10 @@ import (
 func digestPlan(plan *Plan) string {
 	digestRoutes(plan.Ports)
 	hash := sha256.New()
+	var line []byte // Thousands of lines: none is a string of its own.
 	for _, message := range plan.AuthRoutes {
-		_, _ = io.WriteString(hash, "auth "+message.GetRouteId()+" "+message.GetDigest()+"\n")
+		line = append(append(append(append(line[:0], "auth "...), message.GetRouteId()...), ' '), message.GetDigest()...)
+		_, _ = hash.Write(append(line, '\n'))
 	}
 	for _, message := range plan.Consumers {
 		fmt.Fprintln(hash, "consumer", message.GetName(), digestMessage(message))

@@ -275,6 +275,22 @@ func hasFallbacks(hosts []Host) bool {
 	return len(hosts) > 1 && slices.ContainsFunc(hosts, func(host Host) bool { return strings.HasPrefix(host.Name, "*") })
 }
 
+// without is slices.DeleteFunc, but for copying each route to ask for its origin.
+func without(all []Route, ref ObjectRef) []Route {
+	kept := 0
+	for i := range all {
+		if all[i].Origin.Object == ref {
+			continue
+		}
+		if kept != i {
+			all[kept] = all[i]
+		}
+		kept++
+	}
+	clear(all[kept:])
+	return all[:kept]
+}
+
 // patchRoutes changes all, which is the caller's own.
 func (r *Resolver) patchRoutes(ref ObjectRef, object *Object, all []Route, count int, now []Route) ([]Route, bool) {
 	for i := range all {
@@ -291,7 +307,7 @@ func (r *Resolver) patchRoutes(ref ObjectRef, object *Object, all []Route, count
 	if count != 0 {
 		return nil, false
 	}
-	patched := slices.DeleteFunc(all, func(route Route) bool { return route.Origin.Object == ref })
+	patched := without(all, ref)
 	precedence := resolver{byRef: r.byRef}
 	was := r.byRef[ref]
 	r.put(ref, object)

@@ -103,6 +103,7 @@ const (
 	CodeAuditRecovered   Code = "WEIR5303"
 	CodeShadowSkipped    Code = "WEIR2460"
 	CodeShadowRefuses    Code = "WEIR2461"
+	CodeIstioUnsupported Code = "WEIR6001"
 )
 
 // Explanations is the fix of each code, one line each; the reference page is
@@ -132,6 +133,7 @@ func Explanations() map[Code]string {
 		CodeListenerConflict: "Two listeners claim the same port and hostname.",
 		CodeRouteConflict:    "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
 		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
+		CodeIstioUnsupported: "Istio can't do what the field asks for, and leaving it out would change what is served. Take it out of what goes to Istio, or serve the route by Weir's own proxies.",
 		CodeCertificate:      "A Secret of type kubernetes.io/tls does not hold a certificate with its key. Its last good version, if there is one, keeps serving.",
 		CodeNoClientCert:     "A way by client certificate has no effect on a listener, because the listener asks for no certificate, or removes or replaces the header that would tell of one. Attach a TLSPolicy with clientCertificates, or a HeaderPolicy with another forwardedClientCert.mode.",
 		CodeUnverifiedCert:   "The listener lets in clients whose certificate it could not verify, and the way by certificate names no authorities to verify it by, so it is left out. Set caCertificateRefs, or have the listener refuse such clients.",

@@ -16,7 +16,7 @@ const linger = 5 * time.Second
 // lingers reports whether what is unused may stay for a while. Consumers may not:
 // a revoked key is revoked.
 func lingers(typeURL string) bool {
-	return typeURL == envoy.TypeCluster || typeURL == envoy.TypeEndpoint || isRule(typeURL) && typeURL != typeConsumer
+	return typeURL == envoy.TypeCluster || typeURL == envoy.TypeEndpoint || isRule(typeURL) && typeURL != envoy.TypeConsumer
 }
 
 // remaining is next with what has just become unused, or has not been so for

@@ -9,11 +9,6 @@ import (
 	"weir.dev/controlplane/envoy"
 )
 
-const (
-	typeAuthRoute = "type.googleapis.com/weir.rules.v1.AuthRoute"
-	typeConsumer  = "type.googleapis.com/weir.rules.v1.Consumer"
-)
-
 // What a request in flight may still need stays for a while after the switch, and
 // then goes; consumers go at once.
 func TestWhatIsUnusedLingers(t *testing.T) {
@@ -26,19 +21,19 @@ func TestWhatIsUnusedLingers(t *testing.T) {
 		group := f.ads.Group("")
 		before := envoy.Set{
 			envoy.TypeCluster: {"old": {Name: "old", Version: "1"}}, envoy.TypeEndpoint: {"old": {Name: "old", Version: "1"}},
-			typeAuthRoute: {"route~1": {Name: "route~1", Version: "1"}}, typeConsumer: {"revoked": {Name: "revoked", Version: "1"}},
+			envoy.TypeAuthRoute: {"route~1": {Name: "route~1", Version: "1"}}, envoy.TypeConsumer: {"revoked": {Name: "revoked", Version: "1"}},
 		}
-		after := envoy.Set{envoy.TypeCluster: {"new": {Name: "new", Version: "1"}}, envoy.TypeEndpoint: {}, typeAuthRoute: {}, typeConsumer: {}}
+		after := envoy.Set{envoy.TypeCluster: {"new": {Name: "new", Version: "1"}}, envoy.TypeEndpoint: {}, envoy.TypeAuthRoute: {}, envoy.TypeConsumer: {}}
 		require.NoError(t, group.Rollout(t.Context(), before))
 		require.NoError(t, group.Rollout(t.Context(), after))
 		target := group.Target()
-		require.NotContains(t, target[typeConsumer], "revoked")
-		for _, typeURL := range []string{envoy.TypeCluster, envoy.TypeEndpoint, typeAuthRoute} {
+		require.NotContains(t, target[envoy.TypeConsumer], "revoked")
+		for _, typeURL := range []string{envoy.TypeCluster, envoy.TypeEndpoint, envoy.TypeAuthRoute} {
 			require.Equal(t, lingering, len(target[typeURL]["old"].Name)+len(target[typeURL]["route~1"].Name) > 0, typeURL)
 		}
 		require.Contains(t, target[envoy.TypeCluster], "new")
 		require.Eventually(t, func() bool {
-			return len(group.Target()[envoy.TypeCluster]) == 1 && len(group.Target()[typeAuthRoute]) == 0
+			return len(group.Target()[envoy.TypeCluster]) == 1 && len(group.Target()[envoy.TypeAuthRoute]) == 0
 		},
 			5*time.Second, 10*time.Millisecond)
 		require.Contains(t, group.Target()[envoy.TypeCluster], "new")

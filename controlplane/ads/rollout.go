@@ -250,10 +250,8 @@ func withRules(current, next envoy.Set, rejection *Rejection) envoy.Set {
 		return current
 	}
 	target := merge(current, next, ruleTypes(current, next)...)
-	return replace(target, next, typeConsumer)
+	return replace(target, next, envoy.TypeConsumer)
 }
-
-const typeConsumer = "type.googleapis.com/weir.rules.v1.Consumer"
 
 // restore goes back to a target that was in force, and waits for it like for any
 // step. What a client rejects even of that shows in its status.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -23,7 +24,8 @@ import (
 type Cache struct {
 	routes, nextRoutes map[routeKey][]byte
 	backends           *policy.Backend
-	rules, nextRules   map[proto.Message]Resource
+	rules              map[proto.Message]*keptRule
+	use, used          int
 	// chains are the sharded ones, and those that may become so, by name.
 	chains  map[string]*sharding
 	regexes map[string]span
@@ -56,30 +58,48 @@ func (c *Cache) CompileFleet(plan *policy.Plan, options Options) (Set, error) {
 	return compileFleet(plan, options, c)
 }
 
+// keptRule is a rule's resource, with the use of the cache that it was last
+// needed in.
+type keptRule struct {
+	resource Resource
+	use      int
+}
+
 // CompileRules is the function of that name.
 func (c *Cache) CompileRules(plan *policy.Plan) (Set, error) {
-	c.nextRules = make(map[proto.Message]Resource, len(c.rules))
-	defer func() { c.rules, c.nextRules = c.nextRules, nil }()
+	if c.rules == nil {
+		c.rules = map[proto.Message]*keptRule{}
+	}
+	c.use, c.used = c.use+1, 0
+	defer func() {
+		if c.used < len(c.rules) {
+			maps.DeleteFunc(c.rules, func(_ proto.Message, kept *keptRule) bool { return kept.use != c.use })
+		}
+	}()
 	return compileRules(plan, c)
 }
 
 // addRule adds a rule, which is immutable.
-func (b *builder) addRule(name string, rule proto.Message, cache *Cache) {
+func (b *builder) addRule(typeURL, name string, rule proto.Message, cache *Cache) {
 	if cache == nil {
 		b.add(name, rule, nil)
 		return
 	}
-	typeURL := "type.googleapis.com/" + string(rule.ProtoReflect().Descriptor().FullName())
-	resource, ok := cache.rules[rule]
-	if ok {
+	kept := cache.rules[rule]
+	if kept == nil {
+		b.add(name, rule, nil)
+		kept = &keptRule{resource: b.set[typeURL][name]}
+		cache.rules[rule] = kept
+	} else {
 		if b.set[typeURL] == nil {
 			b.set[typeURL] = make(map[string]Resource, len(cache.rules))
 		}
-		b.set[typeURL][name] = resource
-	} else {
-		b.add(name, rule, nil)
+		b.set[typeURL][name] = kept.resource
 	}
-	cache.nextRules[rule] = b.set[typeURL][name]
+	if kept.use != cache.use {
+		kept.use = cache.use
+		cache.used++
+	}
 }
 
 // addRoutes adds a chain's route configuration.

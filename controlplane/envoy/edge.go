@@ -220,6 +220,11 @@ func securityMutations(security *policy.Security) []*mutationv3.HeaderMutation {
 // hasSecurity reports whether a chain, or a route of it, adds such headers.
 func hasSecurity(chain *policy.Chain) bool {
 	return chain.Security != nil || slices.ContainsFunc(chain.Hosts, func(host policy.Host) bool {
-		return slices.ContainsFunc(host.Routes, func(route policy.Route) bool { return route.Security != nil })
+		for i := range host.Routes { // not by value: a route is large, and there are thousands
+			if host.Routes[i].Security != nil {
+				return true
+			}
+		}
+		return false
 	})
 }

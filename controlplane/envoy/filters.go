@@ -259,7 +259,7 @@ func compressorName(settings *v1alpha1.Compression, algorithm v1alpha1.Compressi
 // any, with the name of the filter that does it. An HTTPRoute's backends share
 // one descriptor set.
 func (c *compiler) transcoder(route *policy.Route) (string, *policy.Backend) {
-	if route.GRPC {
+	if route.GRPC || !c.transcodes {
 		return "", nil
 	}
 	for _, weighted := range route.Backends {

@@ -28,6 +28,10 @@ const (
 	TypeCluster  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	TypeScope    = "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration"
 	TypeEndpoint = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	// Those of Weir's own servers.
+	TypeAuthRoute = "type.googleapis.com/weir.rules.v1.AuthRoute"
+	TypeConsumer  = "type.googleapis.com/weir.rules.v1.Consumer"
+	TypeRateLimit = "type.googleapis.com/weir.rules.v1.RateLimitRule"
 )
 
 // Options are what the Plan does not say: where Weir's own parts are.
@@ -95,10 +99,7 @@ func compileFleet(plan *policy.Plan, options Options, cache *Cache) (Set, error)
 	for _, typeURL := range []string{TypeListener, TypeRoute, TypeCluster, TypeEndpoint, TypeSecret} {
 		b.set[typeURL] = map[string]Resource{}
 	}
-	compiler := &compiler{options: options, backends: map[string]*policy.Backend{}}
-	for i := range plan.Backends {
-		compiler.backends[plan.Backends[i].ID] = &plan.Backends[i]
-	}
+	compiler := newCompiler(options, plan.Backends)
 	used := usedBackends(plan, options.Fleet)
 	if cache != nil {
 		compiler.trees = cache.shard(plan, &options)
@@ -145,13 +146,13 @@ func CompileRules(plan *policy.Plan) (Set, error) { return compileRules(plan, ni
 func compileRules(plan *policy.Plan, cache *Cache) (Set, error) {
 	b := builder{set: Set{}}
 	for _, rule := range plan.AuthRoutes {
-		b.addRule(rule.GetRouteId(), rule, cache)
+		b.addRule(TypeAuthRoute, rule.GetRouteId(), rule, cache)
 	}
 	for _, consumer := range plan.Consumers {
-		b.addRule(consumer.GetName(), consumer, cache)
+		b.addRule(TypeConsumer, consumer.GetName(), consumer, cache)
 	}
 	for _, rule := range plan.RateLimits {
-		b.addRule(rule.GetId(), rule, cache)
+		b.addRule(TypeRateLimit, rule.GetId(), rule, cache)
 	}
 	return b.set, errors.Join(b.errs...)
 }
@@ -173,8 +174,19 @@ func (b *builder) add(name string, message proto.Message, err error) {
 type compiler struct {
 	options  Options
 	backends map[string]*policy.Backend
+	// transcodes says whether any of them does.
+	transcodes bool
 	// trees are those of the chains that are sharded, by name.
 	trees map[string]*tree
+}
+
+func newCompiler(options Options, backends []policy.Backend) *compiler {
+	c := &compiler{options: options, backends: make(map[string]*policy.Backend, len(backends))}
+	for i := range backends {
+		c.backends[backends[i].ID] = &backends[i]
+		c.transcodes = c.transcodes || backends[i].Transcoding != nil
+	}
+	return c
 }
 
 // portName names a port's listener. It stays when the port's addresses change, so

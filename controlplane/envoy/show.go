@@ -22,10 +22,9 @@ import (
 // Types are the short names of resource types, as istioctl and others have
 // them, with their type URLs; Weir's own rules under their messages' names.
 func Types() map[string]string {
-	const rules = "type.googleapis.com/weir.rules.v1."
 	return map[string]string{
 		"lds": TypeListener, "rds": TypeRoute, "cds": TypeCluster, "eds": TypeEndpoint,
-		"sds": TypeSecret, "auth": rules + "AuthRoute", "consumers": rules + "Consumer", "limits": rules + "RateLimitRule",
+		"sds": TypeSecret, "auth": TypeAuthRoute, "consumers": TypeConsumer, "limits": TypeRateLimit,
 	}
 }
 

@@ -24,10 +24,7 @@ func (c *Cache) Trace(plan *policy.Plan, options Options, typeURL, resource, mes
 }
 
 func trace(plan *policy.Plan, options Options, cache *Cache, typeURL, resource, message string) []policy.Origin {
-	t := &tracer{message: message, compiler: &compiler{options: options, backends: map[string]*policy.Backend{}}}
-	for i := range plan.Backends {
-		t.compiler.backends[plan.Backends[i].ID] = &plan.Backends[i]
-	}
+	t := &tracer{message: message, compiler: newCompiler(options, plan.Backends)}
 	switch typeURL {
 	case TypeCluster, TypeEndpoint:
 		for i := range plan.Backends {

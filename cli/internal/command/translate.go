@@ -2,6 +2,7 @@ package command
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -31,6 +32,9 @@ type translateOptions struct {
 	names  []string
 	alone  bool
 	format *string
+	// secrets shows them, of Istio's objects.
+	secrets bool
+	istioOptions
 }
 
 func (a *App) translateCommand() *cobra.Command {
@@ -38,8 +42,10 @@ func (a *App) translateCommand() *cobra.Command {
 		Use: "translate PATH...", Short: "Show what policy folders become: Envoy's resources, or the rules of Weir's servers",
 		Long: "Show what policy folders and files become: resources for Envoy, and rules for extauthz and ratelimit.\n" +
 			"Addresses of Weir's own servers, which only a running control plane knows, are stand-ins. What is secret is\n" +
-			"hidden, and content of more than 4 KiB is named by its hash.",
-		Example: "  weir translate --type rds examples/quickstart",
+			"hidden, and content of more than 4 KiB is named by its hash.\n" +
+			"With --target istio they become objects for Istio's own proxies, one YAML document each, as kubectl takes them.\n" +
+			"Exits with 1 when something cannot be had on the target; the message names the field.",
+		Example: "  weir translate --type rds examples/quickstart\n  weir translate --target istio --secrets examples/quickstart | kubectl apply --server-side -f -",
 		Args:    arguments(1, 100),
 	}
 	var o translateOptions
@@ -48,6 +54,8 @@ func (a *App) translateCommand() *cobra.Command {
 	c.Flags().StringSliceVar(&o.names, "name", nil, "only resources of these `names`")
 	c.Flags().BoolVar(&o.alone, "alone", false, "leave out what weir up adds")
 	o.format = c.Flags().StringP("output", "o", formatYAML, "`format` of the output: yaml or json")
+	c.Flags().BoolVar(&o.secrets, "secrets", false, "show what Secrets hold, of --target istio")
+	o.flags(c)
 	c.RunE = func(_ *cobra.Command, paths []string) error { return a.translate(paths, o) }
 	return c
 }
@@ -58,6 +66,15 @@ func (o *translateOptions) validate() error {
 	}
 	if !slices.Contains([]string{"", "envoy", "rules"}, o.to) {
 		return usageError{fmt.Errorf("--to %q is not known; use envoy or rules", o.to)}
+	}
+	if err := o.istioOptions.validate(); err != nil {
+		return err
+	}
+	if o.target == targetIstio {
+		if o.to != "" {
+			return usageError{errors.New("--to is of --target envoy")}
+		}
+		return nil
 	}
 	for _, name := range o.types {
 		if envoy.Types()[name] == "" {
@@ -76,6 +93,9 @@ func (o *translateOptions) wants(typeURL string) bool {
 func (a *App) translate(paths []string, o translateOptions) error {
 	if err := o.validate(); err != nil {
 		return err
+	}
+	if o.target == targetIstio {
+		return a.translateIstio(paths, o)
 	}
 	found, err := load(paths, o.alone)
 	if err != nil {

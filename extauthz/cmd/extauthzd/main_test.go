@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -103,7 +104,7 @@ func (w *world) dial(t *testing.T, as string) *grpc.ClientConn {
 	return conn
 }
 
-func start(t *testing.T) *world {
+func start(t *testing.T, more ...string) *world {
 	t.Helper()
 	w := &world{dir: t.TempDir(), plane: &controlPlane{
 		updates: make(chan *discoveryv3.DeltaDiscoveryResponse), answers: make(chan *discoveryv3.DeltaDiscoveryRequest, 8),
@@ -123,7 +124,7 @@ func start(t *testing.T) *world {
 	files := w.files(t, "extauthz")
 	file := filepath.Join(w.dir, "extauthzd.yaml")
 	text := "log: {level: debug}\nserver:\n  drainTimeout: 2s\n  tls: {certFile: " + files.CertFile + ", keyFile: " + files.KeyFile + ", caFile: " + files.CAFile + "}\n" +
-		"controlPlane: {address: \"" + listener.Addr().String() + "\"}\n"
+		"controlPlane: {address: \"" + listener.Addr().String() + "\"}\n" + strings.Join(more, "")
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 
 	ctx, cancel := context.WithCancel(t.Context())

@@ -17,18 +17,32 @@ import (
 	"weir.dev/ratelimit/internal/redistest"
 )
 
-// The program on a real memcached, with refusals remembered, metrics to StatsD.
-func TestMemcachedLocalCacheAndStatsd(t *testing.T) {
+// startMemcached runs a real memcached and returns its address.
+func startMemcached(t *testing.T) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	port := strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+	address := listener.Addr().String()
 	require.NoError(t, listener.Close())
 	path, err := exec.LookPath("memcached")
 	require.NoError(t, err, "install memcached")
-	memcached := exec.CommandContext(t.Context(), path, "-u", "nobody", "-l", "127.0.0.1", "-p", port)
-	require.NoError(t, memcached.Start())
-	t.Cleanup(func() { _ = memcached.Process.Kill(); _ = memcached.Wait() })
+	_, port, err := net.SplitHostPort(address)
+	require.NoError(t, err)
+	command := exec.CommandContext(t.Context(), path, "-u", "nobody", "-l", "127.0.0.1", "-p", port)
+	require.NoError(t, command.Start())
+	t.Cleanup(func() { _ = command.Process.Kill(); _ = command.Wait() })
+	require.Eventually(t, func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	}, patience, 5*time.Millisecond, "memcached listens")
+	return address
+}
 
+// The program on a real memcached, with refusals remembered, metrics to StatsD.
+func TestMemcachedLocalCacheAndStatsd(t *testing.T) {
+	memcached := startMemcached(t)
 	statsd, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = statsd.Close() })
@@ -45,7 +59,7 @@ func TestMemcachedLocalCacheAndStatsd(t *testing.T) {
 		}
 	}()
 	_, set := configure(t, map[string]string{"shop.yaml": oneADay})
-	set["BACKEND_TYPE"], set["MEMCACHE_HOST_PORT"], set["LOCAL_CACHE_SIZE_IN_BYTES"] = "memcache", "127.0.0.1:"+port, "100000"
+	set["BACKEND_TYPE"], set["MEMCACHE_HOST_PORT"], set["LOCAL_CACHE_SIZE_IN_BYTES"] = "memcache", memcached, "100000"
 	_, statsdPort, err := net.SplitHostPort(statsd.Addr().String())
 	require.NoError(t, err)
 	delete(set, "USE_PROMETHEUS")

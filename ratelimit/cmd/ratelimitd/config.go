@@ -55,9 +55,12 @@ type StoreConfig struct {
 	Memory MemoryConfig `yaml:"memory"`
 	Redis  redis.Config `yaml:"redis"`
 	// Timeout bounds one call to Redis, connecting included. The default of
-	// 25ms is half of the 50ms that Envoy is configured to wait for us, so that
+	// 25ms is a quarter of the 100ms that Envoy is configured to wait for us, so that
 	// the rule's failure mode answers and not Envoy's.
 	Timeout config.Duration `yaml:"timeout"`
+	// MaxInFlight is how many calls may wait for Redis at once, 1 to 100,000.
+	// Default 512. For those beyond, the rules' failure modes answer at once.
+	MaxInFlight int `yaml:"maxInFlight"`
 	// Replicas is how many replicas there are at least, 1 (default) to 1000. They
 	// find each other through Redis; the number is for limits with localShare when
 	// Redis has never answered, or not all have found it.
@@ -78,7 +81,7 @@ func (c *Config) SetDefaults() {
 	c.Domain = "weir"
 	c.Store.Memory.MaxKeys = 1_000_000
 	c.Store.Redis.SetDefaults()
-	c.Store.Replicas = 1
+	c.Store.Replicas, c.Store.MaxInFlight = 1, 512
 	c.Store.Timeout = config.Duration(25 * time.Millisecond)
 }
 
@@ -94,6 +97,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Store.Replicas < 1 || c.Store.Replicas > 1000 {
 		errs = append(errs, fmt.Errorf("store.replicas: %d is outside 1 to 1000", c.Store.Replicas))
+	}
+	if c.Store.MaxInFlight < 1 || c.Store.MaxInFlight > 100_000 {
+		errs = append(errs, fmt.Errorf("store.maxInFlight: %d is outside 1 to 100000", c.Store.MaxInFlight))
 	}
 	if timeout := c.Store.Timeout.Std(); timeout < time.Millisecond || timeout > 5*time.Second {
 		errs = append(errs, fmt.Errorf("store.timeout: %s is outside 1ms to 5s", timeout))

@@ -61,6 +61,11 @@ type fixture struct {
 // start runs the daemon by the path that its process takes. extra is YAML;
 // before runs when only the control plane does.
 func start(t *testing.T, extra string, before ...func(*adstest.Server)) *fixture {
+	return startWith(t, extra, func(*Config) {}, before...)
+}
+
+// startWith changes the configuration once it was found valid.
+func startWith(t *testing.T, extra string, change func(*Config), before ...func(*adstest.Server)) *fixture {
 	authority, err := certs.OpenAuthority(t.TempDir(), time.Now())
 	require.NoError(t, err)
 	f := &fixture{authority: authority, log: &buffer{}}
@@ -85,6 +90,7 @@ server:
 	cfg := &Config{}
 	go func() {
 		done <- daemon.Execute(ctx, "ratelimitd", []string{"--config", path}, cfg, func(ctx context.Context, runtime *daemon.Runtime) error {
+			change(cfg)
 			server, err := newServer(cfg, runtime)
 			if err != nil {
 				return err
@@ -309,9 +315,10 @@ func TestConfig(t *testing.T) {
 	require.ErrorContains(t, err, "tls.certFile")
 	require.ErrorContains(t, err, "controlPlane.address")
 	cfg.Domain, cfg.Store.Timeout, cfg.Store.Memory.MaxKeys, cfg.Store.Redis.Mode = "", 0, 1, "x"
+	cfg.Store.MaxInFlight = 0
 	cfg.ControlPlane.Peer, cfg.ControlPlane.NodeID = "", ""
 	err = cfg.Validate()
-	for _, field := range []string{"domain:", "store.timeout:", "store.memory.maxKeys:", "store.redis.mode:", "controlPlane.peer:", "controlPlane.nodeId:"} {
+	for _, field := range []string{"domain:", "store.timeout:", "store.maxInFlight:", "store.memory.maxKeys:", "store.redis.mode:", "controlPlane.peer:", "controlPlane.nodeId:"} {
 		require.ErrorContains(t, err, field)
 	}
 	cfg.applyEnvironment(func(name string) string { return map[string]string{RedisURLVariable: "redis://h:1"}[name] })

@@ -60,7 +60,7 @@ func openStores(s *server) (*stores, error) {
 		return nil, errors.Join(err, client.Close())
 	}
 	presence := redis.NewPresence(store, cfg.Replicas)
-	guarded := guard.New(store, guard.Options{Timeout: cfg.Timeout.Std(), Observer: s.metrics})
+	guarded := guard.New(store, guard.Options{Timeout: cfg.Timeout.Std(), MaxInFlight: cfg.MaxInFlight, Observer: s.metrics})
 	leasing := lease.New(guarded, lease.Options{Timeout: time.Second, Observer: leases})
 	return &stores{
 		limits: leasing, local: &ratelimit.Local{Store: local, Share: presence.Share}, ping: store.Ping, close: client.Close,

@@ -42,11 +42,18 @@ func run(serve, redis string, rules, calls int, only, out string) error {
 	if err != nil {
 		return err
 	}
+	for _, roundTrip := range roundTrips() {
+		part, err := measureCluster(dir, roundTrip, calls/4, only)
+		if err != nil {
+			return err
+		}
+		table += part
+	}
 	if _, err := io.WriteString(os.Stdout, table); err != nil || out == "" {
 		return err
 	}
 	page := "# What a rate limit decision costs\n\nMade by `go run ./internal/limitbench` in ratelimit; two descriptors for each call, 1,000 users, CPU with 64 calls in flight, latency at " +
-		fmt.Sprint(rate) + " calls/s, all\nin the same run on one machine, each server with a Redis of its own. Compare within the table.\n\n" + table
+		fmt.Sprint(rate) + " calls/s, all\nin the same run on one machine, in turns, each server with a Redis of its own. Compare within the table.\n\n" + table
 	return os.WriteFile(filepath.Clean(out), []byte(page), 0o644) //nolint:gosec // a page of the documentation
 }
 
@@ -56,14 +63,21 @@ type kind struct {
 	start func(dir string) (*running, error)
 }
 
+// What the others are compared with.
+const (
+	nothing    = "a gRPC server that does nothing"
+	envoyproxy = "envoyproxy/ratelimit"
+	dropIn     = "`ratelimit` in its place"
+)
+
 func kinds() []kind {
 	self := func(mode string, rules int, redis bool) func(string) (*running, error) {
 		return func(dir string) (*running, error) { return startSelf(dir, mode, rules, redis) }
 	}
 	return []kind{
-		{"a gRPC server that does nothing", self("noop", 2, false)},
-		{"envoyproxy/ratelimit", startPeer},
-		{"`ratelimit` in its place", startDropIn},
+		{nothing, self("noop", 2, false)},
+		{envoyproxy, startPeer},
+		{dropIn, startDropIn},
 		{"`ratelimitd`, exact on Redis", self("redis", 2, true)},
 		{"`ratelimitd`, exact on Redis, 10,000 rules", self("redis", 10_000, true)},
 		{"`ratelimitd`, leased from Redis (10 users)", self("leased", 2, true)},
@@ -72,34 +86,68 @@ func kinds() []kind {
 	}
 }
 
-func measureAll(dir string, calls int, only string) (string, error) {
-	table := &strings.Builder{}
-	table.WriteString("| | server µs/call | Redis µs/call | together | × nothing | × envoyproxy | p50 µs | p99 µs | p99 × envoyproxy |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
-	base, peer, peerP99 := 0.0, 0.0, 0.0
-	for i, k := range kinds() {
+// rounds are the turns that each server has: a machine that is slower for a while
+// is so for all of them.
+const rounds = 8
+
+func measureAll(dir string, calls int, only string) (page string, err error) {
+	calls /= rounds
+	err = measure(dir, kinds(), calls, only, func(subjects []*subject) { page = table(subjects, calls*rounds) })
+	return page, err
+}
+
+// measure starts the kinds, measures them in turns and tells done of them, before
+// they are stopped.
+func measure(dir string, kinds []kind, calls int, only string, done func([]*subject)) error {
+	var subjects []*subject
+	defer func() {
+		for _, s := range subjects {
+			s.stop()
+		}
+	}()
+	for i, k := range kinds {
 		if !strings.Contains(k.name, only) {
 			continue
 		}
 		where := filepath.Join(dir, fmt.Sprint(i))
-		if err := os.Mkdir(where, 0o700); err != nil {
-			return "", err
+		if err := os.MkdirAll(where, 0o700); err != nil {
+			return err
 		}
-		result, err := measure(k, where, calls)
+		s, err := k.subject(where, calls)
 		if err != nil {
-			return "", fmt.Errorf("%s: %w", k.name, err)
+			return fmt.Errorf("%s: %w", k.name, err)
 		}
+		subjects = append(subjects, s)
+	}
+	for round := range rounds {
+		for _, s := range subjects {
+			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, rounds, s.name)
+			if err := s.round(calls); err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+		}
+	}
+	done(subjects)
+	return nil
+}
+
+func table(subjects []*subject, calls int) string {
+	page := &strings.Builder{}
+	page.WriteString("| | server µs/call | Redis µs/call | together | × nothing | × envoyproxy | p50 µs | p99 µs | p99 × envoyproxy |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	base, peer, peerP99 := 0.0, 0.0, 0.0
+	for _, s := range subjects {
+		result := s.result(calls)
 		together := result.server + result.redis
-		switch i {
-		case 0:
+		switch s.name {
+		case nothing:
 			base = together
-		case 1:
+		case envoyproxy:
 			peer, peerP99 = together, result.p99.Seconds()
 		}
-		fmt.Fprintf(table, "| %s | %.1f | %.1f | %.1f | %s | %s | %d | %d | %s |\n", k.name, result.server, result.redis, together,
+		fmt.Fprintf(page, "| %s | %.1f | %.1f | %.1f | %s | %s | %d | %d | %s |\n", s.name, result.server, result.redis, together,
 			times(together, base), times(together, peer), result.p50.Microseconds(), result.p99.Microseconds(), times(result.p99.Seconds(), peerP99))
-		fmt.Fprintf(os.Stderr, "%s: %.1f + %.1f, p99 %s\n", k.name, result.server, result.redis, result.p99)
 	}
-	return table.String(), nil
+	return page.String()
 }
 
 func times(value, base float64) string {

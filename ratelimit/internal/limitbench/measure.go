@@ -33,41 +33,75 @@ type result struct {
 	p50, p99      time.Duration
 }
 
+// subject is a server that is being measured.
+type subject struct {
+	kind
+	*client
+	server      *running
+	serverSpent float64 // seconds
+	redisSpent  float64
+	took        []time.Duration
+}
+
 // client asks over several connections in turn.
 type client struct {
+	conns    []*grpc.ClientConn
 	stubs    []rlsv3.RateLimitServiceClient
 	requests []*rlsv3.RateLimitRequest
 }
 
-func measure(k kind, dir string, calls int) (r result, err error) {
+// subject starts the server, and has it answer some calls.
+func (k kind) subject(dir string, calls int) (*subject, error) {
 	server, err := k.start(dir)
 	if err != nil {
-		return r, err
+		return nil, err
 	}
-	defer server.stop()
-	c := &client{}
+	s := &subject{kind: k, server: server, client: &client{}}
 	for range connections {
 		conn, err := grpc.NewClient(server.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
-			return r, err
+			s.stop()
+			return nil, err
 		}
-		defer func() { _ = conn.Close() }()
-		c.stubs = append(c.stubs, rlsv3.NewRateLimitServiceClient(conn))
+		s.conns, s.stubs = append(s.conns, conn), append(s.stubs, rlsv3.NewRateLimitServiceClient(conn))
 	}
 	for i := range users {
-		c.requests = append(c.requests, server.request(i))
+		s.requests = append(s.requests, server.request(i))
 	}
-	if err := c.load(calls / 5); err != nil {
-		return r, err
+	if err := s.load(calls); err != nil {
+		s.stop()
+		return nil, err
 	}
-	serverBefore, redisBefore := cpu(server.pid), cpu(server.redisPID)
-	if err := c.load(calls); err != nil {
-		return r, err
+	return s, nil
+}
+
+func (s *subject) stop() {
+	for _, conn := range s.conns {
+		_ = conn.Close()
 	}
-	r.server = (cpu(server.pid) - serverBefore) / float64(calls) * 1e6
-	r.redis = (cpu(server.redisPID) - redisBefore) / float64(calls) * 1e6
-	r.p50, r.p99, err = c.latency()
-	return r, err
+	s.server.stop()
+}
+
+// round measures it once more; the others have their turns in between.
+func (s *subject) round(calls int) error {
+	serverBefore, redisBefore := cpu(s.server.pid), cpu(s.server.redisPIDs...)
+	if err := s.load(calls); err != nil {
+		return err
+	}
+	s.serverSpent += cpu(s.server.pid) - serverBefore
+	s.redisSpent += cpu(s.server.redisPIDs...) - redisBefore
+	took, err := s.latency()
+	s.took = append(s.took, took...)
+	return err
+}
+
+func (s *subject) result(calls int) result {
+	slices.Sort(s.took)
+	each := 1e6 / float64(calls)
+	return result{
+		server: s.serverSpent * each, redis: s.redisSpent * each,
+		p50: s.took[len(s.took)/2], p99: s.took[len(s.took)*99/100],
+	}
 }
 
 func (c *client) ask(i int) error {
@@ -101,42 +135,46 @@ func (c *client) load(calls int) error {
 	return nil
 }
 
-// latency asks at a fixed rate, whatever the answers take.
-func (c *client) latency() (p50, p99 time.Duration, err error) {
-	const calls = rate * 4
+// latency asks at a fixed rate, whatever the answers take. A call is timed from
+// when it is made, which no other call delays: how late this program's own timers
+// are is none of the server's.
+func (c *client) latency() ([]time.Duration, error) {
+	const calls = rate
 	took := make([]time.Duration, calls)
 	var failed atomic.Int64
 	var group sync.WaitGroup
 	started := time.Now()
 	for i := range calls {
-		due := started.Add(time.Duration(i) * time.Second / rate)
-		time.Sleep(time.Until(due))
+		time.Sleep(time.Until(started.Add(time.Duration(i) * time.Second / rate)))
 		group.Go(func() {
+			sent := time.Now()
 			if c.ask(i) != nil {
 				failed.Add(1)
 			}
-			took[i] = time.Since(due)
+			took[i] = time.Since(sent)
 		})
 	}
 	group.Wait()
 	if failed.Load() > calls/20 {
-		return 0, 0, fmt.Errorf("%d of %d calls failed at %d a second", failed.Load(), calls, rate)
+		return nil, fmt.Errorf("%d of %d calls failed at %d a second", failed.Load(), calls, rate)
 	}
-	slices.Sort(took)
-	return took[calls/2], took[calls*99/100], nil
+	return took, nil
 }
 
-// cpu is a process's user and system time in seconds.
-func cpu(pid int) float64 {
-	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, rest, _ := strings.Cut(string(raw), ") ")
-	fields := strings.Fields(rest)
-	if pid == 0 || len(fields) < 13 {
-		return 0
+// cpu is the user and system time of processes, in seconds.
+func cpu(pids ...int) (seconds float64) {
+	for _, pid := range pids {
+		raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		_, rest, _ := strings.Cut(string(raw), ") ")
+		fields := strings.Fields(rest)
+		if len(fields) < 13 {
+			continue
+		}
+		user, _ := strconv.ParseFloat(fields[11], 64)
+		system, _ := strconv.ParseFloat(fields[12], 64)
+		seconds += (user + system) / ticks
 	}
-	user, _ := strconv.ParseFloat(fields[11], 64)
-	system, _ := strconv.ParseFloat(fields[12], 64)
-	return (user + system) / ticks
+	return seconds
 }
 
 // peerRequest names what is counted, as envoyproxy/ratelimit is told.

@@ -31,16 +31,21 @@ import (
 
 // running is a server with its Redis, if it has one.
 type running struct {
-	address       string
-	pid, redisPID int
-	request       func(i int) *rlsv3.RateLimitRequest
-	commands      []*exec.Cmd
+	address   string
+	pid       int
+	redisPIDs []int
+	request   func(i int) *rlsv3.RateLimitRequest
+	commands  []*exec.Cmd
+	closers   []func() error
 }
 
 func (r *running) stop() {
 	for _, command := range r.commands {
 		_ = command.Process.Kill()
 		_ = command.Wait()
+	}
+	for _, closer := range r.closers {
+		_ = closer()
 	}
 }
 
@@ -58,9 +63,11 @@ func (r *running) startRedis(dir string) (socket string, err error) {
 	socket = filepath.Join(dir, "redis")
 	command := exec.CommandContext(context.Background(), "redis-server", "--port", "0", "--unixsocket", socket, //nolint:gosec // our own file
 		"--save", "", "--appendonly", "no", "--dir", dir, "--loglevel", "warning")
-	if r.redisPID, err = r.start(command); err != nil {
+	pid, err := r.start(command)
+	if err != nil {
 		return "", fmt.Errorf("redis-server (Debian: apt-get install redis-server): %w", err)
 	}
+	r.redisPIDs = append(r.redisPIDs, pid)
 	return socket, dialable("unix", socket)
 }
 
@@ -84,10 +91,6 @@ func startSelf(dir, mode string, rules int, withRedis bool) (r *running, err err
 		return ownRequest(i, rules)
 	}}
 	defer r.stopOn(&err)
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	url := ""
 	if withRedis {
 		socket, err := r.startRedis(dir)
@@ -96,18 +99,27 @@ func startSelf(dir, mode string, rules int, withRedis bool) (r *running, err err
 		}
 		url = "unix://" + socket
 	}
+	return r, r.serveSelf(mode, url, rules)
+}
+
+// serveSelf starts this program as a server.
+func (r *running) serveSelf(mode, url string, rules int) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
 	command := exec.CommandContext(context.Background(), self, "-serve", mode, "-redis", url, "-rules", fmt.Sprint(rules)) //nolint:gosec // this program
 	stdout, err := command.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if r.pid, err = r.start(command); err != nil {
-		return nil, err
+		return err
 	}
 	if _, err := fmt.Fscanln(stdout, &r.address); err != nil {
-		return nil, fmt.Errorf("the server did not start: %w", err)
+		return fmt.Errorf("the server did not start: %w", err)
 	}
-	return r, nil
+	return nil
 }
 
 func (r *running) stopOn(err *error) {
@@ -125,28 +137,24 @@ descriptors:
 `
 
 // startPeer starts envoyproxy/ratelimit as it is delivered.
-func startPeer(dir string) (*running, error) {
+func startPeer(dir string) (*running, error) { return startConfigured(dir, buildPeer) }
+
+func startDropIn(dir string) (*running, error) { return startConfigured(dir, buildDropIn) }
+
+func buildPeer() (string, error) {
 	root, err := moduleRoot()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	binary, err := build(filepath.Join(root, "..", "bench", "envoyratelimit"), ".", "envoyratelimit-bench")
-	if err != nil {
-		return nil, err
-	}
-	return startConfigured(dir, binary)
+	return build(filepath.Join(root, "..", "bench", "envoyratelimit"), ".", "envoyratelimit-bench")
 }
 
-func startDropIn(dir string) (*running, error) {
+func buildDropIn() (string, error) {
 	root, err := moduleRoot()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	binary, err := build(root, "./cmd/ratelimit", "ratelimit-bench")
-	if err != nil {
-		return nil, err
-	}
-	return startConfigured(dir, binary)
+	return build(root, "./cmd/ratelimit", "ratelimit-bench")
 }
 
 func moduleRoot() (string, error) {
@@ -173,38 +181,56 @@ func build(module, target, name string) (string, error) {
 }
 
 // startConfigured starts either program that reads the same files and variables.
-func startConfigured(dir, binary string) (r *running, err error) {
+func startConfigured(dir string, build func() (string, error)) (r *running, err error) {
 	r = &running{request: peerRequest}
 	defer r.stopOn(&err)
+	binary, err := build()
+	if err != nil {
+		return nil, err
+	}
 	socket, err := r.startRedis(dir)
 	if err != nil {
 		return nil, err
 	}
+	return r, r.configured(dir, binary, peerConfig, "REDIS_SOCKET_TYPE=unix", "REDIS_URL="+socket)
+}
+
+// configured starts a program on a file of limits; set says where Redis is.
+func (r *running) configured(dir, binary, limits string, set ...string) error {
 	folder := filepath.Join(dir, "ratelimit", "config")
 	if err := os.MkdirAll(folder, 0o750); err != nil {
-		return nil, err
+		return err
 	}
-	if err := os.WriteFile(filepath.Join(folder, "bench.yaml"), []byte(peerConfig), 0o600); err != nil {
-		return nil, err
+	if err := os.WriteFile(filepath.Join(folder, "bench.yaml"), []byte(limits), 0o600); err != nil {
+		return err
 	}
-	var ports [3]string
-	for i := range ports {
+	ports, err := freePorts(3)
+	if err != nil {
+		return err
+	}
+	command := exec.CommandContext(context.Background(), binary) //nolint:gosec // built above
+	command.Env = append(append(os.Environ(), "HOST=127.0.0.1", "PORT="+ports[0], "DEBUG_HOST=127.0.0.1", "DEBUG_PORT="+ports[1],
+		"GRPC_HOST=127.0.0.1", "GRPC_PORT="+ports[2], "RUNTIME_ROOT="+dir, "RUNTIME_SUBDIRECTORY=ratelimit", "DISABLE_STATS=true", "USE_STATSD=false",
+		"LOG_LEVEL=error"), set...)
+	if r.pid, err = r.start(command); err != nil {
+		return err
+	}
+	r.address = "127.0.0.1:" + ports[2]
+	return dialable("tcp", r.address)
+}
+
+// freePorts are ones that nobody listens on, of this machine.
+func freePorts(count int) (ports []string, err error) {
+	for range count {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
-		_, ports[i], _ = net.SplitHostPort(listener.Addr().String())
-		_ = listener.Close()
+		defer func() { _ = listener.Close() }()
+		_, port, _ := net.SplitHostPort(listener.Addr().String())
+		ports = append(ports, port)
 	}
-	command := exec.CommandContext(context.Background(), binary) //nolint:gosec // built above
-	command.Env = append(os.Environ(), "HOST=127.0.0.1", "PORT="+ports[0], "DEBUG_HOST=127.0.0.1", "DEBUG_PORT="+ports[1],
-		"GRPC_HOST=127.0.0.1", "GRPC_PORT="+ports[2], "RUNTIME_ROOT="+dir, "RUNTIME_SUBDIRECTORY=ratelimit", "DISABLE_STATS=true", "USE_STATSD=false",
-		"LOG_LEVEL=error", "REDIS_SOCKET_TYPE=unix", "REDIS_URL="+socket)
-	if r.pid, err = r.start(command); err != nil {
-		return nil, err
-	}
-	r.address = "127.0.0.1:" + ports[2]
-	return r, dialable("tcp", r.address)
+	return ports, nil
 }
 
 type noop struct {
@@ -272,6 +298,9 @@ func openStore(mode, url string, observer guard.Observer) (ratelimit.Store, erro
 	var config redis.Config
 	config.SetDefaults()
 	config.URL = url
+	if mode == "cluster" {
+		config.Mode = "cluster"
+	}
 	client, err := config.NewClient(time.Second)
 	if err != nil {
 		return nil, err
@@ -285,11 +314,13 @@ func openStore(mode, url string, observer guard.Observer) (ratelimit.Store, erro
 	return leasing, nil
 }
 
+func ruleID(i int) string { return fmt.Sprintf("bench/policy-%d/limit-%d", i/2, i%2) }
+
 // ownRules are pairs: one for all, one for each user.
 func ownRules(count int, leased bool) []*ratelimit.Rule {
 	rules := make([]*ratelimit.Rule, count)
 	for i := range rules {
-		rules[i] = &ratelimit.Rule{ID: fmt.Sprintf("bench/policy-%d/limit-%d", i/2, i%2), Leased: leased, Limit: ratelimit.Limit{
+		rules[i] = &ratelimit.Rule{ID: ruleID(i), Leased: leased, Limit: ratelimit.Limit{
 			Algorithm: ratelimit.FixedWindow, Requests: 4_000_000_000, Window: time.Hour,
 		}}
 	}

@@ -1,0 +1,81 @@
+package command
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// What Istio is given for a policy, but for the connection settings, which are
+// those of Weir's own target.
+func TestTranslateIstio(t *testing.T) {
+	code, out, errs := runApp(t, "translate", "--target", "istio", "-o", "json", "testdata/istio.in.yaml")
+	require.Equal(t, 0, code, errs)
+	var list struct {
+		Items []map[string]any `json:"items"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &list))
+	var kept []map[string]any
+	for _, object := range list.Items {
+		metadata := object["metadata"].(map[string]any) //nolint:forcetypeassert // as made
+		if metadata["name"] != "weir-8080-connection" {
+			kept = append(kept, object)
+		}
+	}
+	var text strings.Builder
+	require.NoError(t, writeDocuments(&text, kept))
+	golden(t, "istio.out.yaml", text.String())
+
+	_, again, _ := runApp(t, "translate", "--target", "istio", "-o", "json", "testdata/istio.in.yaml")
+	require.Equal(t, out, again, "the same, to the byte, each time")
+}
+
+// Keys' digests are shown to who asks for them only.
+func TestTranslateIstioHidesSecrets(t *testing.T) {
+	const digest = "K7gNU3sdo" // of the consumer's key, as the rules have it
+	for _, asked := range []bool{false, true} {
+		arguments := []string{"translate", "--target", "istio", "--type", "Secret", "testdata/istio.in.yaml"}
+		if asked {
+			arguments = append(arguments, "--secrets")
+		}
+		code, out, errs := runApp(t, arguments...)
+		require.Equal(t, 0, code, errs)
+		require.Equal(t, asked, strings.Contains(out, digest), out)
+	}
+}
+
+func TestTranslateIstioRefuses(t *testing.T) {
+	content, err := os.ReadFile("testdata/istio.in.yaml")
+	require.NoError(t, err)
+	for change, want := range map[[2]string]string{
+		{"loadBalancing: {", "healthCheck: {tcp: {}}\n  loadBalancing: {"}:                                                       "unsupported on istio: health checks",
+		{"hashBy: [{", "hashBy: [{type: ClientIP}, {"}:                                                                           "unsupported on istio: 2 entries of hashBy",
+		{"listeners: [{name: http", "listeners: [{name: raw, protocol: TLS, tls: {mode: Passthrough}, port: 8443}, {name: http"}: "unsupported on istio: listeners of protocol",
+		{"hostnames: [open.example.com", "hostnames: [shop.example.com"}:                                                         "unsupported on istio: a match by headers or query",
+		{"{address: 198.51.100.7, port: 8000}", "{unixSocket: /run/x}"}:                                                          "unsupported on istio: a Unix socket",
+		{"name: X-Version", "name: x-version"}:                                                                                   "",
+	} {
+		path := filepath.Join(t.TempDir(), "policy.yaml")
+		changed := strings.Replace(string(content), change[0], change[1], 1)
+		require.NotEqual(t, string(content), changed, change[0])
+		require.NoError(t, os.WriteFile(path, []byte(changed), 0o600))
+		code, _, errs := runApp(t, "translate", "--target", "istio", path)
+		if want == "" {
+			require.Equal(t, 0, code, errs)
+			continue
+		}
+		require.Equal(t, 1, code, change[0])
+		require.Contains(t, errs, want)
+		require.Contains(t, errs, "WEIR6001")
+		require.Contains(t, errs, path+":", "the place is named")
+	}
+	code, _, errs := runApp(t, "translate", "--target", "consul", "testdata/istio.in.yaml")
+	require.Equal(t, 2, code)
+	require.Contains(t, errs, "--target")
+	code, _, errs = runApp(t, "translate", "--target", "istio", "--istio-ratelimit", "nowhere", "testdata/istio.in.yaml")
+	require.Equal(t, 2, code, errs)
+}

@@ -1,0 +1,171 @@
+//go:build slow
+
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"weir.dev/cli/envoy"
+	"weir.dev/e2e/internal/harness"
+)
+
+// meshValues are those of istiod that name extauthz.
+const meshValues = `meshConfig:
+  extensionProviders:
+    - name: weir-extauthz
+      envoyExtAuthzGrpc:
+        service: weir-extauthz.weir-system.svc.cluster.local
+        port: 9001
+        timeout: 1s
+        failOpen: false
+        statusOnError: "503"
+`
+
+// gatewayValues are those of Istio's ingress gateway.
+const gatewayValues = `name: istio-ingressgateway
+labels: {istio: ingressgateway}
+imagePullPolicy: IfNotPresent
+autoscaling: {enabled: false}
+resources: {requests: {cpu: 10m, memory: 64Mi}}
+service: {type: ClusterIP, ports: [{name: http, port: 8080, targetPort: 8080}]}
+`
+
+// backends are the services of the quickstart as they run beside Istio.
+const backends = `apiVersion: weir.dev/v1alpha1
+kind: Backend
+metadata: {name: %[1]s}
+spec:
+  protocol: GRPC
+  endpoints: [{address: weir-%[1]s.weir-system.svc.cluster.local, port: %[2]d}]
+  transcoding: {descriptorSetRef: {name: %[1]s-descriptors, key: descriptors.binpb}, services: [%[3]s]}
+---
+`
+
+// workload is a Deployment with its Service. Volumes of rules are mounted where
+// they are named.
+const workload = `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: weir-%[1]s, namespace: weir-system}
+spec:
+  selector: {matchLabels: {app: weir-%[1]s}}
+  template:
+    metadata: {labels: {app: weir-%[1]s}}
+    spec:
+      containers:
+        - name: %[2]s
+          image: docker.io/weir/%[2]s:%[5]s
+          imagePullPolicy: IfNotPresent
+          args: [--config, /etc/weir/config/%[2]s.yaml]
+          readinessProbe: {httpGet: {path: /readyz, port: 9002}, periodSeconds: 1}
+          volumeMounts:
+            - {name: config, mountPath: /etc/weir/config}
+            - {name: state, mountPath: /var/lib/weir}
+            - {name: rules, mountPath: /etc/weir/rules}
+      securityContext: {fsGroup: 65532}
+      volumes:
+        - {name: config, configMap: {name: weir-config}}
+        - {name: state, emptyDir: {}}
+        - name: rules
+          %[4]s
+---
+apiVersion: v1
+kind: Service
+metadata: {name: weir-%[1]s, namespace: weir-system}
+spec:
+  selector: {app: weir-%[1]s}
+  ports: [{name: grpc, port: %[3]d, targetPort: %[3]d}]
+---
+`
+
+// istioWorld is the node with Istio, its ingress gateway, and the policy of a
+// folder compiled for it.
+type istioWorld struct {
+	*world
+	address string
+}
+
+// newIstioWorld installs Istio and its ingress gateway.
+func newIstioWorld(t *testing.T) *istioWorld {
+	t.Helper()
+	w := newWorld(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Minute)
+	defer cancel()
+	values := filepath.Join(t.TempDir(), "mesh.yaml")
+	require.NoError(t, os.WriteFile(values, []byte(meshValues), 0o600))
+	require.NoError(t, w.node.Istio(ctx, w.envoyBinary(ctx), values))
+	gateway := filepath.Join(t.TempDir(), "gateway.yaml")
+	require.NoError(t, os.WriteFile(gateway, []byte(gatewayValues), 0o600))
+	w.helm("upgrade", "--install", "istio-ingressgateway", filepath.Join(w.istioSource(), "manifests", "charts", "gateway"),
+		"-n", "istio-ingress", "--create-namespace", "-f", gateway, "--wait", "--timeout", "3m")
+	return &istioWorld{world: w, address: join(w.field("{.spec.clusterIP}", "service", "istio-ingressgateway", "-n", "istio-ingress"), "8080")}
+}
+
+func (w *world) envoyBinary(ctx context.Context) string {
+	pin, err := envoy.Pinned()
+	require.NoError(w.T, err)
+	cache, err := envoy.CacheDir(os.Getenv)
+	require.NoError(w.T, err)
+	found, err := envoy.Finder{
+		Env: os.Environ(), Platform: runtime.GOOS + "/" + runtime.GOARCH, CacheDir: cache, Pin: pin, Progress: func(int64, int64) {},
+	}.Find(ctx)
+	require.NoError(w.T, err)
+	return found.Path
+}
+
+// istioSource is Istio's own source, with its charts.
+func (w *world) istioSource() string {
+	command := exec.CommandContext(w.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "istio.io/istio")
+	command.Dir = filepath.Join(harness.Root(w.T), "e2e", "cluster", "components", "istio")
+	command.Env = append(os.Environ(), "GOWORK=off")
+	out, err := command.Output()
+	require.NoError(w.T, err)
+	return strings.TrimSpace(string(out))
+}
+
+// translate is what `weir translate --target istio` makes of paths.
+func (w *world) translate(paths ...string) string {
+	w.Helper()
+	command := exec.CommandContext(w.Context(), harness.Bin(w.T, "weir"), append([]string{"translate", "--target", "istio", "--secrets"}, paths...)...)
+	var problems strings.Builder
+	command.Stderr = &problems
+	out, err := command.Output()
+	require.NoError(w.T, err, problems.String())
+	return string(out)
+}
+
+// deploy applies what is rendered and starts Weir's servers on it.
+func (w *istioWorld) deploy(rendered string) {
+	w.Helper()
+	w.kubectl("apiVersion: v1\nkind: Namespace\nmetadata: {name: weir-system}\n", "apply", "-f", "-")
+	config, err := os.ReadFile(filepath.Join("testdata", "istio-weir.yaml"))
+	require.NoError(w.T, err)
+	w.kubectl(string(config), "apply", "-f", "-")
+	w.kubectl(rendered, "apply", "--server-side", "-f", "-")
+	none := "emptyDir: {}"
+	var all strings.Builder
+	for _, part := range []struct {
+		name, binary string
+		port         int
+		rules        string
+	}{
+		{"extauthz", "extauthzd", 9001, "secret: {secretName: weir-extauthz-rules}"},
+		{"ratelimit", "ratelimitd", 8081, "configMap: {name: weir-ratelimit-rules}"},
+		{"user", "userd", 18004, none}, {"data", "datad", 18005, none},
+	} {
+		fmt.Fprintf(&all, workload, part.name, part.binary, part.port, part.rules, tag)
+	}
+	w.kubectl(all.String(), "apply", "-f", "-")
+	for _, name := range []string{"extauthz", "ratelimit", "user", "data"} {
+		w.kubectl("", "rollout", "status", "-n", "weir-system", "deployment/weir-"+name, "--timeout", "90s")
+	}
+}

@@ -1,0 +1,272 @@
+package assert
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"weir.dev/mesh/istio"
+)
+
+// maxDumpBytes bounds a configuration dump.
+const maxDumpBytes = 256 << 20
+
+// Finding is an assertion that does not hold.
+type Finding struct {
+	// Filter is the EnvoyFilter's namespace and name; Patch counts from 0.
+	Filter string `json:"filter"`
+	Patch  int    `json:"patch"`
+	// Subject is the filter or route that the patch is about.
+	Subject string `json:"subject"`
+	// Matched are those found, Applied those of them that have what the patch puts in;
+	// both should be Want.
+	Matched int `json:"matched"`
+	Applied int `json:"applied"`
+	Want    int `json:"want"`
+}
+
+func (f Finding) String() string {
+	return fmt.Sprintf("EnvoyFilter %s, configPatches[%d]: %s is there %d times and %d have the patch, want %d", f.Filter, f.Patch, f.Subject, f.Matched, f.Applied, f.Want)
+}
+
+// Check looks for what the EnvoyFilters assert in a dump of a proxy's
+// configuration: JSON of envoy.admin.v3.ConfigDump, as a proxy's /config_dump and
+// istiod's /debug/config_dump answer. Objects of other kinds, and EnvoyFilters
+// without an assertion, are passed over. The error is about the dump or about an
+// assertion that can't be read.
+func Check(filters []*unstructured.Unstructured, dump []byte) ([]Finding, error) {
+	if len(dump) > maxDumpBytes {
+		return nil, fmt.Errorf("the configuration dump has %d bytes; the most is %d", len(dump), maxDumpBytes)
+	}
+	config, err := read(dump)
+	if err != nil {
+		return nil, err
+	}
+	var findings []Finding
+	for _, object := range filters {
+		text := object.GetAnnotations()[istio.AnnotationAssertion]
+		if object.GetKind() != "EnvoyFilter" || text == "" {
+			continue
+		}
+		name := object.GetNamespace() + "/" + object.GetName()
+		var assertions []istio.Assertion
+		if err := json.Unmarshal([]byte(text), &assertions); err != nil {
+			return nil, fmt.Errorf("EnvoyFilter %s: annotation %s: %w", name, istio.AnnotationAssertion, err)
+		}
+		patches, _, err := unstructured.NestedSlice(object.Object, "spec", "configPatches")
+		if err != nil {
+			return nil, fmt.Errorf("EnvoyFilter %s: %w", name, err)
+		}
+		if len(patches) != len(assertions) {
+			return nil, fmt.Errorf("EnvoyFilter %s has %d patches and %d assertions", name, len(patches), len(assertions))
+		}
+		for i, assertion := range assertions {
+			found := Finding{Filter: name, Patch: i, Subject: assertion.ApplyTo + " " + assertion.Name, Want: assertion.Count}
+			value := at(patches[i], "patch", "value")
+			for _, candidate := range config.candidates(assertion) {
+				found.Matched++
+				if contains(candidate, value) {
+					found.Applied++
+				}
+			}
+			if found.Matched != found.Want || found.Applied != found.Want {
+				findings = append(findings, found)
+			}
+		}
+	}
+	return findings, nil
+}
+
+// proxy is the part of a dump that patches are about.
+type proxy struct {
+	listeners []any
+	routes    []any
+}
+
+func read(dump []byte) (*proxy, error) {
+	var whole any
+	if err := json.Unmarshal(dump, &whole); err != nil {
+		return nil, fmt.Errorf("the configuration dump is not JSON: %w", err)
+	}
+	whole = snake(whole)
+	made := &proxy{}
+	for _, part := range list(at(whole, "configs")) {
+		for _, listener := range list(at(part, "dynamic_listeners")) {
+			if found := at(listener, "active_state", "listener"); found != nil {
+				made.listeners = append(made.listeners, found)
+			}
+		}
+		for _, config := range list(at(part, "dynamic_route_configs")) {
+			if found := at(config, "route_config"); found != nil {
+				made.routes = append(made.routes, found)
+			}
+		}
+	}
+	if len(made.listeners) == 0 {
+		return nil, fmt.Errorf("the configuration dump has no listeners: it is of another proxy, or the gateway has none yet")
+	}
+	return made, nil
+}
+
+// candidates are what an assertion is about.
+func (p *proxy) candidates(assertion istio.Assertion) []any {
+	var found []any
+	if assertion.ApplyTo == "HTTP_ROUTE" {
+		for _, config := range p.routes {
+			name, _ := at(config, "name").(string)
+			if name != strconv.Itoa(int(assertion.Port)) && !strings.HasSuffix(name, "."+strconv.Itoa(int(assertion.Port))) {
+				continue
+			}
+			for _, host := range list(at(config, "virtual_hosts")) {
+				for _, route := range list(at(host, "routes")) {
+					if at(route, "name") == assertion.Name {
+						found = append(found, route)
+					}
+				}
+			}
+		}
+		return found
+	}
+	for _, listener := range p.listeners {
+		if at(listener, "address", "socket_address", "port_value") != float64(assertion.Port) {
+			continue
+		}
+		for _, chain := range list(at(listener, "filter_chains")) {
+			for _, filter := range list(at(chain, "filters")) {
+				if assertion.ApplyTo == "NETWORK_FILTER" {
+					if at(filter, "name") == assertion.Name {
+						found = append(found, filter)
+					}
+					continue
+				}
+				for _, inner := range list(at(filter, "typed_config", "http_filters")) {
+					if at(inner, "name") == assertion.Name {
+						found = append(found, inner)
+					}
+				}
+			}
+		}
+	}
+	return found
+}
+
+// at goes down a path of names; nil where there is nothing.
+func at(value any, path ...string) any {
+	for _, name := range path {
+		fields, ok := value.(map[string]any)
+		if !ok {
+			return nil
+		}
+		value = fields[name]
+	}
+	return value
+}
+
+func list(value any) []any {
+	items, _ := value.([]any)
+	return items
+}
+
+// snake gives fields the names that they have in the protos: istiod writes those
+// of JSON, Envoy these.
+func snake(value any) any {
+	switch typed := value.(type) {
+	case map[string]any:
+		made := make(map[string]any, len(typed))
+		for name, inner := range typed {
+			made[snakeName(name)] = snake(inner)
+		}
+		return made
+	case []any:
+		for i := range typed {
+			typed[i] = snake(typed[i])
+		}
+	}
+	return value
+}
+
+// snakeName leaves names of filters and types, which have dots, alone.
+func snakeName(name string) string {
+	if strings.ContainsAny(name, "./@-") {
+		return name
+	}
+	var made strings.Builder
+	for i, r := range name {
+		if r >= 'A' && r <= 'Z' {
+			if i > 0 {
+				made.WriteByte('_')
+			}
+			r += 'a' - 'A'
+		}
+		made.WriteRune(r)
+	}
+	return made.String()
+}
+
+// contains reports whether a value has all that another says. Of lists the one has
+// to have each item of the other, in its order.
+func contains(have, want any) bool {
+	switch wanted := want.(type) {
+	case map[string]any:
+		fields, ok := have.(map[string]any)
+		if !ok {
+			return len(wanted) == 0 && have == nil
+		}
+		for name, inner := range wanted {
+			if !contains(fields[name], inner) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		items := list(have)
+		for _, inner := range wanted {
+			i := 0
+			for i < len(items) && !contains(items[i], inner) {
+				i++
+			}
+			if i == len(items) {
+				return false
+			}
+			items = items[i+1:]
+		}
+		return true
+	}
+	return scalar(have) == scalar(want)
+}
+
+// scalar is a value in one form: numbers and durations are written in several, and
+// what is zero may be left out.
+func scalar(value any) string {
+	switch typed := value.(type) {
+	case nil:
+		return ""
+	case bool:
+		if !typed {
+			return ""
+		}
+		return "true"
+	case int64:
+		return scalar(float64(typed))
+	case float64:
+		if typed == 0 {
+			return ""
+		}
+		return strconv.FormatFloat(typed, 'g', -1, 64)
+	case string:
+		if number, err := strconv.ParseFloat(typed, 64); err == nil {
+			return scalar(number)
+		}
+		if strings.HasSuffix(typed, "s") {
+			if duration, err := time.ParseDuration(typed); err == nil {
+				return duration.String()
+			}
+		}
+		return typed
+	}
+	return fmt.Sprint(value)
+}

@@ -1,0 +1,320 @@
+package istio
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
+	networking "istio.io/api/networking/v1alpha3"
+
+	"weir.dev/policy"
+)
+
+const (
+	managerName   = "envoy.filters.network.http_connection_manager"
+	extAuthzName  = "envoy.filters.http.ext_authz"
+	routerName    = "envoy.filters.http.router"
+	rateLimitName = "envoy.filters.http.ratelimit."
+	// ownRateLimit is the name that Weir's target has for ratelimitd.
+	ownRateLimit = "weir/ratelimit"
+)
+
+// renamed are filters that Istio's own chain has too, later in it: ours stand
+// before extauthz, as preflight requests bring no credentials, and need names of
+// their own for routes to say what they do.
+func renamed(name string) string {
+	if name == "envoy.filters.http.cors" || name == "envoy.filters.http.fault" {
+		return "weir." + strings.TrimPrefix(name, "envoy.filters.http.")
+	}
+	return name
+}
+
+// Assertion says what one patch of an EnvoyFilter matches.
+type Assertion struct {
+	// Patch counts from 0.
+	Patch int `json:"patch"`
+	// ApplyTo is NETWORK_FILTER, HTTP_FILTER or HTTP_ROUTE.
+	ApplyTo string `json:"applyTo"`
+	// Port is the Gateway's.
+	Port int32 `json:"port"`
+	// Name of the filter or route that is matched, or that is put in.
+	Name string `json:"name"`
+	// Count is how many such there are afterwards.
+	Count int `json:"count"`
+}
+
+type patches struct {
+	c          *compiler
+	port       *policy.Port
+	list       []*networking.EnvoyFilter_EnvoyConfigObjectPatch
+	assertions []Assertion
+	switches   *switches
+}
+
+// filters makes the EnvoyFilters of a port.
+func (c *compiler) filters(port *policy.Port, chain *policy.Chain) {
+	manager := c.manager(port)
+	if manager == nil {
+		c.refuse(portOrigin(port), "nothing is known of how port %d is to be served", port.Number)
+		return
+	}
+	connection := &patches{c: c, port: port}
+	connection.connection(manager)
+	connection.add("connection", chain.Listeners)
+
+	inserted := &patches{c: c, port: port, switches: &switches{}}
+	inserted.httpFilters(manager, chain)
+	inserted.add("filters", chain.Listeners)
+
+	routes := &patches{c: c, port: port, switches: inserted.switches}
+	var origins []policy.Origin
+	seen := map[string]bool{}
+	for i := range chain.Hosts {
+		for j := range chain.Hosts[i].Routes {
+			route := &chain.Hosts[i].Routes[j]
+			if !seen[route.ID] && routes.route(route) {
+				origins = append(origins, route.Origin)
+			}
+			seen[route.ID] = true
+		}
+	}
+	routes.count(c, port)
+	routes.add("routes", origins)
+}
+
+// manager is the connection manager that Weir's own target has for a port.
+func (c *compiler) manager(port *policy.Port) *hcmv3.HttpConnectionManager {
+	for _, chain := range c.managers[fmt.Sprintf("port-%d", port.Number)].GetFilterChains() {
+		for _, filter := range chain.GetFilters() {
+			manager := &hcmv3.HttpConnectionManager{}
+			if filter.GetTypedConfig().UnmarshalTo(manager) == nil {
+				return manager
+			}
+		}
+	}
+	return nil
+}
+
+func (p *patches) add(name string, origins []policy.Origin) {
+	if len(p.list) == 0 {
+		return
+	}
+	filter := &networking.EnvoyFilter{
+		WorkloadSelector: &networking.WorkloadSelector{Labels: p.c.selector()}, ConfigPatches: p.list,
+	}
+	asserted, err := json.Marshal(p.assertions)
+	if err != nil {
+		p.c.refuse(portOrigin(p.port), "%v", err)
+		return
+	}
+	p.c.add(Object{
+		APIVersion: filterVersion, Kind: "EnvoyFilter", Name: gatewayName(p.port) + "-" + name,
+		Body: map[string]any{"spec": message(filter)}, Origins: origins, Annotations: map[string]string{AnnotationAssertion: string(asserted)},
+	})
+}
+
+func (p *patches) patch(to networking.EnvoyFilter_ApplyTo, match *networking.EnvoyFilter_EnvoyConfigObjectMatch, operation networking.EnvoyFilter_Patch_Operation, value proto.Message, name string) {
+	content, err := p.c.structure(value)
+	if err != nil {
+		p.c.refuse(portOrigin(p.port), "%s cannot be written: %v", name, err)
+		return
+	}
+	match.Context = networking.EnvoyFilter_GATEWAY
+	p.assertions = append(p.assertions, Assertion{Patch: len(p.list), ApplyTo: to.String(), Port: p.port.Number, Name: name, Count: 1})
+	p.list = append(p.list, &networking.EnvoyFilter_EnvoyConfigObjectPatch{
+		ApplyTo: to, Match: match, Patch: &networking.EnvoyFilter_Patch{Operation: operation, Value: content},
+	})
+}
+
+// structure is a message as a Struct, in the names of the protos, with the
+// clusters of Weir's target replaced by Istio's.
+func (c *compiler) structure(value proto.Message) (*structpb.Struct, error) {
+	raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	made := &structpb.Struct{}
+	if err := protojson.Unmarshal(raw, made); err != nil {
+		return nil, err
+	}
+	c.clusters(structpb.NewStructValue(made))
+	return made, nil
+}
+
+func (c *compiler) clusters(value *structpb.Value) {
+	switch kind := value.GetKind().(type) {
+	case *structpb.Value_StructValue:
+		for _, inner := range kind.StructValue.GetFields() {
+			c.clusters(inner)
+		}
+	case *structpb.Value_ListValue:
+		for _, inner := range kind.ListValue.GetValues() {
+			c.clusters(inner)
+		}
+	case *structpb.Value_StringValue:
+		if kind.StringValue == ownRateLimit {
+			kind.StringValue = c.options.RateLimit.cluster()
+		} else if id, ok := strings.CutPrefix(kind.StringValue, "backend/"); ok {
+			if to, known := c.destinations[id]; known {
+				kind.StringValue = to.cluster()
+			}
+		}
+	}
+}
+
+func (p *patches) listener(subFilter string) *networking.EnvoyFilter_EnvoyConfigObjectMatch {
+	filter := &networking.EnvoyFilter_ListenerMatch_FilterMatch{Name: managerName}
+	if subFilter != "" {
+		filter.SubFilter = &networking.EnvoyFilter_ListenerMatch_SubFilterMatch{Name: subFilter}
+	}
+	return &networking.EnvoyFilter_EnvoyConfigObjectMatch{ObjectTypes: &networking.EnvoyFilter_EnvoyConfigObjectMatch_Listener{
+		Listener: &networking.EnvoyFilter_ListenerMatch{
+			PortNumber:  uint32(p.port.Number), //nolint:gosec // a port
+			FilterChain: &networking.EnvoyFilter_ListenerMatch_FilterChainMatch{Filter: filter},
+		},
+	}}
+}
+
+// connection puts in how the port guards itself and what it answers by itself.
+func (p *patches) connection(from *hcmv3.HttpConnectionManager) {
+	manager := proto.CloneOf(from)
+	manager.HttpFilters, manager.RouteSpecifier, manager.StatPrefix, manager.AccessLog, manager.Tracing = nil, nil, "", nil, nil
+	config := &anypb.Any{}
+	if err := config.MarshalFrom(manager); err != nil {
+		p.c.refuse(portOrigin(p.port), "%v", err)
+		return
+	}
+	// As a filter: what is merged is typed_config.
+	value := &hcmv3.HttpFilter{ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
+	p.patch(networking.EnvoyFilter_NETWORK_FILTER, p.listener(""), networking.EnvoyFilter_Patch_MERGE, value, managerName)
+}
+
+// httpFilters puts in those before and after extauthz, which Istio itself puts in.
+func (p *patches) httpFilters(from *hcmv3.HttpConnectionManager, chain *policy.Chain) {
+	at := slices.IndexFunc(from.GetHttpFilters(), func(f *hcmv3.HttpFilter) bool { return f.GetName() == extAuthzName })
+	if at < 0 {
+		p.c.refuse(portOrigin(p.port), "extauthz is not among the filters")
+		return
+	}
+	all, limited := from.GetHttpFilters(), chainLimited(chain)
+	for i := at - 1; i >= 0; i-- { // Each is put before those before it.
+		p.insert(all[i], p.listener(""), networking.EnvoyFilter_Patch_INSERT_FIRST)
+	}
+	p.extAuthz(all[at])
+	for _, from := range all[at+1:] {
+		if from.GetName() == routerName {
+			continue
+		}
+		if strings.HasPrefix(from.GetName(), rateLimitName) && !limited {
+			continue
+		}
+		p.insert(from, p.listener(routerName), networking.EnvoyFilter_Patch_INSERT_BEFORE)
+	}
+	router := proto.CloneOf(all[len(all)-1])
+	p.patch(networking.EnvoyFilter_HTTP_FILTER, p.listener(routerName), networking.EnvoyFilter_Patch_MERGE, router, routerName)
+}
+
+// insert puts a filter of Weir's target into the chain.
+func (p *patches) insert(from *hcmv3.HttpFilter, match *networking.EnvoyFilter_EnvoyConfigObjectMatch, operation networking.EnvoyFilter_Patch_Operation) {
+	filter := proto.CloneOf(from)
+	filter.Name = renamed(filter.GetName())
+	if err := p.switches.chain(filter); err != nil {
+		p.c.refuse(portOrigin(p.port), "%s cannot be written: %v", filter.GetName(), err)
+		return
+	}
+	p.patch(networking.EnvoyFilter_HTTP_FILTER, match, operation, filter, filter.GetName())
+}
+
+// extAuthz adds to Istio's filter what its provider has no words for.
+func (p *patches) extAuthz(from *hcmv3.HttpFilter) {
+	if !p.c.anyAuth() {
+		return
+	}
+	ours := &extauthzv3.ExtAuthz{}
+	if err := from.GetTypedConfig().UnmarshalTo(ours); err != nil {
+		p.c.refuse(portOrigin(p.port), "%v", err)
+		return
+	}
+	config := &anypb.Any{}
+	if err := config.MarshalFrom(&extauthzv3.ExtAuthz{
+		EncodeRawHeaders: ours.GetEncodeRawHeaders(), ValidateMutations: ours.GetValidateMutations(),
+		IncludePeerCertificate: ours.GetIncludePeerCertificate(), EnableDynamicMetadataIngestion: ours.GetEnableDynamicMetadataIngestion(),
+		StatusOnError: ours.GetStatusOnError(),
+	}); err != nil {
+		p.c.refuse(portOrigin(p.port), "%v", err)
+		return
+	}
+	value := &hcmv3.HttpFilter{Name: extAuthzName, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
+	p.patch(networking.EnvoyFilter_HTTP_FILTER, p.listener(extAuthzName), networking.EnvoyFilter_Patch_MERGE, value, extAuthzName)
+}
+
+// anyAuth reports whether extauthz is asked at all.
+func (c *compiler) anyAuth() bool {
+	return slices.ContainsFunc(c.in.Plan.Ports, func(port policy.Port) bool {
+		return slices.ContainsFunc(port.Chains, func(chain policy.Chain) bool {
+			return slices.ContainsFunc(chain.Hosts, func(host policy.Host) bool {
+				return slices.ContainsFunc(host.Routes, func(route policy.Route) bool { return route.Auth != nil && !route.Auth.Refuse })
+			})
+		})
+	})
+}
+
+// route puts in what filters do on a route.
+func (p *patches) route(route *policy.Route) bool {
+	lifted := p.c.lifted[route.ID]
+	if lifted == nil {
+		p.c.refuse(route.Origin, "nothing is known of how route %s is to be served", route.ID)
+		return false
+	}
+	configs, err := p.switches.route(lifted.GetTypedPerFilterConfig())
+	if err != nil {
+		p.c.refuse(route.Origin, "%v", err)
+		return false
+	}
+	value := &routev3.Route{TypedPerFilterConfig: configs}
+	if action := lifted.GetRoute(); action != nil && (len(action.GetRateLimits()) > 0 || action.GetIdleTimeout() != nil) {
+		value.Action = &routev3.Route_Route{Route: &routev3.RouteAction{RateLimits: action.GetRateLimits(), IdleTimeout: action.GetIdleTimeout()}}
+	}
+	if len(value.GetTypedPerFilterConfig()) == 0 && value.GetAction() == nil {
+		return false
+	}
+	match := &networking.EnvoyFilter_EnvoyConfigObjectMatch{ObjectTypes: &networking.EnvoyFilter_EnvoyConfigObjectMatch_RouteConfiguration{
+		RouteConfiguration: &networking.EnvoyFilter_RouteConfigurationMatch{
+			PortNumber: uint32(p.port.Number), //nolint:gosec // a port
+			Vhost: &networking.EnvoyFilter_RouteConfigurationMatch_VirtualHostMatch{
+				Route: &networking.EnvoyFilter_RouteConfigurationMatch_RouteMatch{Name: route.ID},
+			},
+		},
+	}}
+	p.patch(networking.EnvoyFilter_HTTP_ROUTE, match, networking.EnvoyFilter_Patch_MERGE, value, route.ID)
+	return true
+}
+
+// count says how many entries Istio makes of each route: one of every match.
+func (p *patches) count(c *compiler, port *policy.Port) {
+	made := map[string]int{}
+	for i := range c.objects {
+		if c.objects[i].Kind != "VirtualService" || !strings.HasPrefix(c.objects[i].Name, gatewayName(port)+"-") {
+			continue
+		}
+		spec, _ := c.objects[i].Body["spec"].(map[string]any)
+		entries, _ := spec["http"].([]any)
+		for _, entry := range entries {
+			fields, _ := entry.(map[string]any)
+			name, _ := fields["name"].(string)
+			matches, _ := fields["match"].([]any)
+			made[name] += max(1, len(matches))
+		}
+	}
+	for i := range p.assertions {
+		p.assertions[i].Count = made[p.assertions[i].Name]
+	}
+}

@@ -1,0 +1,126 @@
+package istio
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	networking "istio.io/api/networking/v1alpha3"
+
+	"weir.dev/policy"
+)
+
+const (
+	networkingVersion = "networking.istio.io/v1"
+	filterVersion     = "networking.istio.io/v1alpha3"
+	securityVersion   = "security.istio.io/v1"
+)
+
+// port makes the Gateway of a port and what its hosts need.
+func (c *compiler) port(port *policy.Port) {
+	at := portOrigin(port)
+	switch {
+	case len(port.Addresses) > 0:
+		c.refuse(at, "a Gateway's addresses are those of the gateway's Service; leave spec.addresses out")
+		return
+	case c.ports[port.Number]:
+		c.refuse(at, "port %d is wanted twice, and one gateway serves all; use another port", port.Number)
+		return
+	}
+	c.ports[port.Number] = true
+	for i := range port.Chains {
+		c.chain(port, &port.Chains[i])
+	}
+}
+
+func portOrigin(port *policy.Port) policy.Origin {
+	for i := range port.Chains {
+		if listeners := port.Chains[i].Listeners; len(listeners) > 0 {
+			return listeners[0]
+		}
+	}
+	return policy.Origin{Object: policy.ObjectRef{Kind: "Gateway", Name: port.Gateway}}
+}
+
+func (c *compiler) chain(port *policy.Port, chain *policy.Chain) {
+	at := portOrigin(port)
+	if len(chain.Listeners) > 0 {
+		at = chain.Listeners[0]
+	}
+	if chain.Forward != nil || chain.TLS != nil {
+		c.refuse(at, "listeners of protocol HTTPS and TLS are not made yet; end TLS before the gateway, or serve them by Weir's own proxies")
+		return
+	}
+	edge := chain.Settings()
+	standard := policy.DefaultEdge()
+	if edge.MaxConnections > 0 {
+		c.refuse(at, "maxConnections of a listener")
+	}
+	if edge.BufferKiB != standard.BufferKiB {
+		c.refuse(at, "bufferKiB of a listener")
+	}
+	if edge.ForwardedClientCert != standard.ForwardedClientCert {
+		c.refuse(at, "forwardedClientCert: the mesh's topology settings say it")
+	}
+	served := c.hosts(port, chain)
+	if len(served) == 0 {
+		return
+	}
+	name := gatewayName(port)
+	gateway := &networking.Gateway{
+		Selector: c.selector(),
+		Servers: []*networking.Server{{
+			Port:  &networking.Port{Number: uint32(port.Number), Name: "http-" + strconv.Itoa(int(port.Number)), Protocol: "HTTP"}, //nolint:gosec // a port
+			Hosts: served,
+		}},
+	}
+	c.add(Object{
+		APIVersion: networkingVersion, Kind: "Gateway", Name: name,
+		Body: map[string]any{"spec": message(gateway)}, Origins: chain.Listeners,
+	})
+	c.filters(port, chain)
+}
+
+func gatewayName(port *policy.Port) string { return fmt.Sprintf("weir-%d", port.Number) }
+
+// hosts makes a VirtualService of each host, and returns the hosts of the Gateway.
+func (c *compiler) hosts(port *policy.Port, chain *policy.Chain) []string {
+	var served []string
+	for i := range chain.Hosts {
+		host := &chain.Hosts[i]
+		if host.Misdirected {
+			continue
+		}
+		service := &networking.VirtualService{
+			Hosts: []string{host.Name}, Gateways: []string{c.options.Namespace + "/" + gatewayName(port)},
+		}
+		var origins []policy.Origin
+		for j := range host.Routes {
+			route := &host.Routes[j]
+			made, ok := c.route(route)
+			if !ok {
+				continue
+			}
+			service.Http = append(service.Http, made...)
+			origins = append(origins, route.Origin)
+		}
+		if len(service.GetHttp()) == 0 {
+			continue
+		}
+		c.table.host(c, host)
+		served = append(served, c.options.Namespace+"/"+host.Name)
+		c.add(Object{
+			APIVersion: networkingVersion, Kind: "VirtualService", Name: gatewayName(port) + "-" + hostSlug(host.Name),
+			Body: map[string]any{"spec": message(service)}, Origins: origins,
+		})
+	}
+	slices.Sort(served)
+	return served
+}
+
+func hostSlug(host string) string {
+	if host == "*" {
+		return "all"
+	}
+	return slug(host)
+}
