@@ -173,9 +173,6 @@ func (c *checker) cors(field string, cors *gatewayv1.HTTPCORSFilter) {
 	c.count(field+".allowOrigins", len(cors.AllowOrigins), 0, 64)
 	for i, origin := range cors.AllowOrigins {
 		c.origin(fmt.Sprintf("%s.allowOrigins[%d]", field, i), string(origin))
-		if origin == "*" && cors.AllowCredentials != nil && *cors.AllowCredentials {
-			c.fail(CodeInvalid, field+".allowCredentials", "cannot be combined with the origin \"*\": any site could then act for the user; list the origins")
-		}
 	}
 	for i, name := range cors.AllowHeaders {
 		if name != "*" {
@@ -189,6 +186,15 @@ func (c *checker) cors(field string, cors *gatewayv1.HTTPCORSFilter) {
 	}
 	if cors.MaxAge < 0 || cors.MaxAge > 86400 {
 		c.fail(CodeInvalid, field+".maxAge", "%d is outside of 0 to 86400 seconds", cors.MaxAge)
+	}
+}
+
+// corsCredentials refuses what the filter of an HTTPRoute has to allow
+// (HTTPCORSFilter.allowCredentials: the answer names the request's origin then),
+// and an AuthPolicy, whose credentials are at stake, does not.
+func (c *checker) corsCredentials(field string, cors *v1alpha1.CORS) {
+	if cors.AllowCredentials != nil && *cors.AllowCredentials && slices.Contains(cors.AllowOrigins, "*") {
+		c.fail(CodeInvalid, field+".allowCredentials", "cannot be combined with the origin \"*\": any site could then act for the user; list the origins")
 	}
 }
 

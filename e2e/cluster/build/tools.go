@@ -116,11 +116,6 @@ func Tools(ctx context.Context, sources string, progress io.Writer, sets ...stri
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", fmt.Errorf("the cache cannot be used (choose another with WEIR_CACHE_DIR): %w", err)
 	}
-	unlock, err := lock(ctx, filepath.Join(cache, ".lock"), progress)
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
 	links := map[string]string{}
 	for _, c := range wanted {
 		path, err := buildOne(ctx, sources, cache, c, progress)
@@ -145,11 +140,11 @@ func link(cache string, links map[string]string) (string, error) {
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
-	work := dir + ".new"
-	if err := os.RemoveAll(work); err != nil {
+	work, err := os.MkdirTemp(cache, "bin-new-")
+	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(work, 0o755); err != nil {
+	if err := os.Chmod(work, 0o755); err != nil { //nolint:gosec // programs, for everybody to run
 		return "", err
 	}
 	for name, path := range links {
@@ -157,5 +152,9 @@ func link(cache string, links map[string]string) (string, error) {
 			return "", err
 		}
 	}
-	return dir, os.Rename(work, dir)
+	err = os.Rename(work, dir)
+	if _, there := os.Stat(dir); err != nil && there == nil { // Another process was faster.
+		return dir, os.RemoveAll(work)
+	}
+	return dir, err
 }
