@@ -125,6 +125,12 @@ func (c *checker) scopes(field string, scopes []string) {
 }
 
 func algorithms() []string {
+	return append(loginAlgorithms(), "Ed25519")
+}
+
+// loginAlgorithms are those of ID tokens: without the name that RFC 9864 has for
+// EdDSA with Ed25519, which OpenID providers don't sign by.
+func loginAlgorithms() []string {
 	return []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 }
 

@@ -25,6 +25,8 @@ const (
 	Istio = "istio" // istiod, its agent and its client.
 	// Conformance is the Gateway API's own suite, and the server that it asks.
 	Conformance = "conformance"
+	// OpenFGA is the relationship store that extauthz asks.
+	OpenFGA = "openfga"
 )
 
 // component is one binary, and what it is called.
@@ -65,6 +67,8 @@ func components(set string) []component {
 		return append(set, component{module: "coredns", pkg: ".", names: []string{"coredns"}, takes: "a minute"})
 	case Helm:
 		return []component{{module: "helm", pkg: "helm.sh/helm/v4/cmd/helm", names: []string{"helm"}, takes: "a minute"}}
+	case OpenFGA:
+		return []component{{module: "openfga", pkg: ".", names: []string{"openfga"}, takes: "two minutes"}}
 	case Conformance:
 		const suite = "sigs.k8s.io/gateway-api/conformance"
 		return []component{
@@ -101,7 +105,7 @@ func Tools(ctx context.Context, sources string, progress io.Writer, sets ...stri
 	for _, set := range sets {
 		found := components(set)
 		if found == nil {
-			return "", fmt.Errorf("there is no set of tools %q: have %s", set, strings.Join([]string{API, Node, Helm, Istio, Conformance}, ", "))
+			return "", fmt.Errorf("there is no set of tools %q: have %s", set, strings.Join([]string{API, Node, Helm, Istio, Conformance, OpenFGA}, ", "))
 		}
 		wanted = append(wanted, found...)
 	}
