@@ -30,7 +30,7 @@ import (
 	"weir.dev/policy"
 )
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // world is a whole control plane on free ports with a folder of policy.
 type world struct {

@@ -140,10 +140,20 @@ func quarantinedObjects(next *generation, options envoy.Options, blamed map[poli
 				continue
 			}
 			q := Quarantine{Kept: rejection.Kept[name], Node: rejection.Node, Resource: name, Message: rejection.Message}
-			if origins := envoy.Trace(next.plan, options, rejection.TypeURL, name, rejection.Message); len(origins) > 0 {
-				q.Origin = origins[0]
+			origins := envoy.Trace(next.plan, options, rejection.TypeURL, name, rejection.Message)
+			origins = origins[:min(len(origins), 1)]
+			// Whoever is at fault, none of those that share the port is served.
+			for _, listener := range envoy.ListenersOf(next.plan, options, name) {
+				if !slices.ContainsFunc(origins, func(o policy.Origin) bool { return o.Object == listener.Object }) {
+					origins = append(origins, listener)
+				}
 			}
-			quarantined = append(quarantined, q)
+			if len(origins) == 0 {
+				origins = []policy.Origin{{}}
+			}
+			for _, q.Origin = range origins {
+				quarantined = append(quarantined, q)
+			}
 		}
 	}
 	return quarantined

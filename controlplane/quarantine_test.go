@@ -168,6 +168,37 @@ func TestQuarantineFailsClosed(t *testing.T) {
 
 // The first target is rejected by a proxy that has nothing: all of it but what is
 // to blame serves.
+// A port that Envoy cannot open serves none of the Gateways that share it: none of
+// them may say that it is programmed.
+func TestAPortThatCannotBeOpenedIsEachGateways(t *testing.T) {
+	r := newRig(t)
+	p := r.proxy("ingress", "envoy-1", "cannot bind '%s:8090': Address already in use\n", "127.0.0.9")
+	r.apply(start("one-")...)
+	r.outcome("good", programmed(""))
+	next := start("one-")
+	for _, name := range []string{"blue", "green"} {
+		next = append(next, fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: %s}
+spec:
+  gatewayClassName: weir
+  addresses: [{value: 127.0.0.9}]
+  listeners: [{name: http, protocol: HTTP, port: 8090, hostname: %s.example.com}]
+---
+`, name, name))
+	}
+	r.apply(next...)
+	outcome := r.outcome("left out", quarantined(2))
+	for i, name := range []string{"blue", "green"} {
+		q := outcome.Fleets[""].Quarantined[i]
+		require.Equal(t, policy.ObjectRef{Kind: "Gateway", Namespace: "default", Name: name}, q.Origin.Object)
+		require.Equal(t, "spec.listeners[0]", q.Origin.Field)
+		require.False(t, q.Kept)
+		require.Equal(t, "cannot bind '127.0.0.9:8090': Address already in use", q.Message)
+	}
+	require.True(t, p.serves("one-r3"))
+}
+
 func TestQuarantineInTheFirstTarget(t *testing.T) {
 	for _, say := range []string{"no", "bad value %s"} {
 		t.Run(say, func(t *testing.T) {

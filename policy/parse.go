@@ -394,38 +394,45 @@ func describeType(name string) string {
 
 // locate finds the value that a type error is about: encoding/json names its
 // path without the indexes of lists, so the first value on that path which is of
-// the kind that the error names is the one.
+// the kind that the error names is the one; of numbers, which may be of the right
+// kind and too large, the first that is written as the error names it.
 func locate(node *yaml.Node, path string, err error) string {
-	found := regexp.MustCompile(`cannot unmarshal (\w+)`).FindStringSubmatch(err.Error())
+	found := regexp.MustCompile(`cannot unmarshal (\w+)(?: (-?[0-9]\S*))?`).FindStringSubmatch(err.Error())
 	if found == nil || path == "" {
 		return path
 	}
-	if place := search(node, strings.Split(path, "."), "", found[1]); place != "" {
-		return place
+	ofKind := func(node *yaml.Node) bool { return kindOf(node) == found[1] }
+	asWritten := func(node *yaml.Node) bool { return ofKind(node) && node.Value == found[2] }
+	for _, matches := range []func(*yaml.Node) bool{asWritten, ofKind} {
+		if place := search(node, strings.Split(path, "."), "", found[1] == "array", matches); place != "" {
+			return place
+		}
 	}
 	return path
 }
 
-func search(node *yaml.Node, parts []string, at, kind string) string {
+// search finds the first value on a path that matches. Lists on the way are gone
+// into, and a list at its end unless list says that one is looked for.
+func search(node *yaml.Node, parts []string, at string, list bool, matches func(*yaml.Node) bool) string {
 	if node == nil {
 		return ""
 	}
-	if node.Kind == yaml.SequenceNode && (len(parts) > 0 || kind != "array") {
+	if node.Kind == yaml.SequenceNode && (len(parts) > 0 || !list) {
 		for i, item := range node.Content {
-			if place := search(item, parts, fmt.Sprintf("%s[%d]", at, i), kind); place != "" {
+			if place := search(item, parts, fmt.Sprintf("%s[%d]", at, i), list, matches); place != "" {
 				return place
 			}
 		}
 		return ""
 	}
 	if len(parts) == 0 {
-		if kindOf(node) == kind {
+		if matches(node) {
 			return at
 		}
 		return ""
 	}
 	next, _ := child(node, parts[0])
-	return search(next, parts[1:], strings.TrimPrefix(at+"."+parts[0], "."), kind)
+	return search(next, parts[1:], strings.TrimPrefix(at+"."+parts[0], "."), list, matches)
 }
 
 // kindOf is a node's kind in encoding/json's words.

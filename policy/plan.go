@@ -93,6 +93,9 @@ type Route struct {
 	// StreamIdle ends an exchange in which nothing moves; 0 means the target's
 	// default.
 	StreamIdle time.Duration
+	// WebSocket lets clients turn their connection into one (RFC 6455, RFC 8441),
+	// because every backend says that it speaks that.
+	WebSocket bool
 	// Retry is nil for the target's default.
 	Retry   *Retry
 	Session *Session

@@ -185,8 +185,7 @@ type verdict struct {
 // say notes a reason, unless a better one is known: the one that got furthest.
 func (v *verdict) say(reason gatewayv1.RouteConditionReason, message string) {
 	rank := slices.Index([]gatewayv1.RouteConditionReason{
-		gatewayv1.RouteReasonNoMatchingParent, gatewayv1.RouteReasonUnsupportedValue,
-		gatewayv1.RouteReasonNotAllowedByListeners, gatewayv1.RouteReasonNoMatchingListenerHostname,
+		gatewayv1.RouteReasonNoMatchingParent, gatewayv1.RouteReasonNotAllowedByListeners, gatewayv1.RouteReasonNoMatchingListenerHostname,
 	}, reason)
 	if rank >= v.rank {
 		v.rank, v.reason, v.message = rank, reason, message
@@ -200,7 +199,7 @@ func (v *verdict) consider(l *listener, route *Object) bool {
 	case l.refused != "":
 		v.say(gatewayv1.RouteReasonNoMatchingParent, fmt.Sprintf("listener %q is not accepted: %s", l.name, l.refused))
 	case route.Ref.Kind == "TLSRoute" && l.protocol != gatewayv1.TLSProtocolType:
-		v.say(gatewayv1.RouteReasonUnsupportedValue, fmt.Sprintf("listener %q is of protocol %s, and a TLSRoute needs one of protocol TLS", l.name, l.protocol))
+		v.say(gatewayv1.RouteReasonNotAllowedByListeners, fmt.Sprintf("listener %q is of protocol %s, and a TLSRoute needs one of protocol TLS", l.name, l.protocol))
 	case !l.takes(route.Ref.Kind):
 		v.say(gatewayv1.RouteReasonNotAllowedByListeners, fmt.Sprintf("listener %q takes no %ss", l.name, route.Ref.Kind))
 	case !l.namespaces(route.Ref.Namespace):

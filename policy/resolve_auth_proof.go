@@ -175,6 +175,10 @@ const minSharedKey = 32
 // setSignatureKey checks a key's value for its algorithm. The error quotes
 // nothing of it.
 func setSignatureKey(message *rulesv1.SignatureKey, value []byte) error {
+	value, err := ofJWK(message, value)
+	if err != nil {
+		return err
+	}
 	if message.GetAlgorithm() == "hmac-sha256" {
 		if len(value) < minSharedKey {
 			return fmt.Errorf("the key has %d bytes; hmac-sha256 wants at least %d", len(value), minSharedKey)
@@ -184,7 +188,7 @@ func setSignatureKey(message *rulesv1.SignatureKey, value []byte) error {
 	}
 	block, rest := pem.Decode(value)
 	if block == nil || block.Type != "PUBLIC KEY" || len(strings.TrimSpace(string(rest))) > 0 {
-		return errors.New("the value is not one PUBLIC KEY in PEM")
+		return errors.New("the value is not one PUBLIC KEY in PEM, nor a JWK")
 	}
 	public, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {

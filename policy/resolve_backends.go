@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -54,6 +55,8 @@ type backendState struct {
 	// noREST and noGRPC say why requests of a kind of route cannot be sent there,
 	// broken why none can.
 	noREST, noGRPC, broken string
+	// webSocket is set where the port says that it speaks that.
+	webSocket bool
 	// policy is the BackendTLSPolicy in effect, losers are those that lost to it.
 	policy *tlsPolicyState
 	losers []*tlsPolicyState
@@ -173,11 +176,13 @@ func (r *resolver) backends(route *Route, rule *ruleSource, l *listener, traffic
 		connection, spare = traffic.connection, traffic.spare
 	}
 	fallback := r.fallbackFor(rule, traffic)
+	route.WebSocket = len(rule.backends.weighted) > 0
 	for _, state := range rule.blocked {
 		r.use(state, l)
 	}
 	for _, share := range rule.backends.weighted {
 		backend := share.WeightedBackend
+		route.WebSocket = route.WebSocket && share.state != nil && share.state.webSocket
 		if share.state != nil {
 			r.use(share.state, l)
 			backend.Backend = r.dressed(share.state, r.fitting(share.state, connection, spare), l)
@@ -379,7 +384,7 @@ func (r *resolver) resolveService(ref ObjectRef, port int32, grpc bool) *backend
 	state := &backendState{object: object, backend: &Backend{ID: name, Origin: object.Origin(fmt.Sprintf("spec.ports[%d]", i))}}
 	state.appProtocol(spec.AppProtocol, grpc)
 	r.policyTLS(state, spec.Name, false)
-	if state.backend.TLS == nil && spec.AppProtocol != nil && *spec.AppProtocol == "https" {
+	if state.backend.TLS == nil && spec.AppProtocol != nil && strings.EqualFold(*spec.AppProtocol, "https") {
 		state.broken = "its appProtocol is https, and no BackendTLSPolicy says how to trust it"
 	}
 	state.backend.Endpoints = r.serviceEndpoints(ref, spec.Name)
@@ -399,12 +404,14 @@ func (s *backendState) appProtocol(name *string, grpc bool) {
 	case name == nil:
 		return
 	}
-	switch *name {
+	// IANA's names of services are told apart without regard to case (RFC 6335, 5.1).
+	switch strings.ToLower(*name) {
 	case "kubernetes.io/h2c", "h2c", "http2":
 		s.backend.Protocol = v1alpha1.ProtocolHTTP2
 	case "grpc", "kubernetes.io/grpc":
 		s.backend.Protocol = v1alpha1.ProtocolGRPC
 	case "http", "https", "kubernetes.io/ws", "kubernetes.io/wss":
+		s.webSocket = strings.HasPrefix(strings.ToLower(*name), "kubernetes.io/ws")
 		s.noGRPC = fmt.Sprintf("the appProtocol of its port is %q", *name)
 	default:
 		s.broken = fmt.Sprintf("the appProtocol of its port, %q, is none that can be routed to", *name)

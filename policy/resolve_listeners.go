@@ -135,6 +135,10 @@ func (r *resolver) settle(byPort map[portKey][]*listener, served, listeners []*l
 	}
 	var mine []*listener
 	for _, l := range listeners {
+		if first := byPort[l.portKey()]; l.protocol == gatewayv1.TCPProtocolType && len(first) > 0 {
+			// Not served in either case; that the port is taken is what can be changed.
+			r.conflicted(l, first[0], gatewayv1.ListenerReasonProtocolConflict)
+		}
 		if l.refused != "" {
 			continue
 		}
@@ -195,7 +199,10 @@ func (r *resolver) conflicted(l, with *listener, reason gatewayv1.ListenerCondit
 	status := r.listenerStatus(l)
 	SetCondition(&status.Conditions, condition(gatewayv1.ListenerConditionConflicted, true, reason, l.refused))
 	SetCondition(&status.Conditions, condition(gatewayv1.ListenerConditionAccepted, false, reason, l.refused))
-	SetCondition(&status.Conditions, condition(gatewayv1.ListenerConditionProgrammed, false, gatewayv1.ListenerReasonInvalid, l.refused))
+	if l.set == nil {
+		reason = gatewayv1.ListenerReasonInvalid // The one that the standard has for Gateways' listeners.
+	}
+	SetCondition(&status.Conditions, condition(gatewayv1.ListenerConditionProgrammed, false, reason, l.refused))
 }
 
 func condition[T, R ~string](kind T, holds bool, reason R, message string) Condition {
@@ -343,7 +350,8 @@ func (r *resolver) gatewayStatuses() {
 	served := map[*Object]int{}
 	for _, l := range r.allListeners {
 		r.listenerStatus(l).AttachedRoutes = int32(len(l.attached)) //nolint:gosec // far fewer objects than that
-		if l.refused != "" {
+		// What takes no connection makes a ListenerSet as invalid as what is refused.
+		if l.refused != "" || l.set != nil && l.closed {
 			refused[l.holder()] = append(refused[l.holder()], l.name)
 		} else {
 			served[l.holder()]++

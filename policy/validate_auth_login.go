@@ -33,9 +33,9 @@ func (c *checker) login(field string, login *v1alpha1.Login) {
 	for name, claim := range map[string]string{"subject": login.Claims.Subject, "tenant": login.Claims.Tenant, "scopes": login.Claims.Scopes} {
 		c.text(field+".claims."+name, claim, false, 256)
 	}
-	c.count(field+".algorithms", len(login.Algorithms), 0, len(algorithms()))
+	c.count(field+".algorithms", len(login.Algorithms), 0, len(loginAlgorithms()))
 	for i, algorithm := range login.Algorithms {
-		oneOf(c, fmt.Sprintf("%s.algorithms[%d]", field, i), algorithm, false, algorithms()...)
+		oneOf(c, fmt.Sprintf("%s.algorithms[%d]", field, i), algorithm, false, loginAlgorithms()...)
 	}
 	c.once(field+".algorithms", login.Algorithms)
 	c.count(field+".authorizationParameters", len(login.AuthorizationParameters), 0, 16)

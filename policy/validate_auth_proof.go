@@ -122,9 +122,7 @@ func (c *checker) senderConstraint(field string, constraint *v1alpha1.SenderCons
 	oneOf(c, field+".require", constraint.Require, true, v1alpha1.BindingAny, v1alpha1.BindingCertificate, v1alpha1.BindingDPoP)
 	c.certificateSource(field+".certificate", constraint.Certificate)
 	if dpop := constraint.DPoP; dpop != nil {
-		c.algorithms(field+".dpop.algorithms", dpop.Algorithms, 0, []string{
-			"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
-		})
+		c.algorithms(field+".dpop.algorithms", dpop.Algorithms, 0, algorithms())
 		c.duration(field+".dpop.maxAge", dpop.MaxAge, time.Second, 10*time.Minute)
 		oneOf(c, field+".dpop.scheme", dpop.Scheme, true, "https", "http")
 	}

@@ -85,6 +85,7 @@ func (c *checker) authSettings(at string, settings *v1alpha1.AuthSettings, merge
 	c.upstream(at+".upstream", settings.Upstream)
 	c.sameTokens(at+".authentication", settings.Authentication)
 	if settings.CORS != nil {
+		c.corsCredentials(at+".cors", settings.CORS)
 		c.cors(at+".cors", settings.CORS.Filter())
 	}
 	oneOf(c, at+".audit", settings.Audit, true, v1alpha1.AuditRequired, v1alpha1.AuditBestEffort, v1alpha1.AuditNone)

@@ -125,6 +125,12 @@ func (c *checker) scopes(field string, scopes []string) {
 }
 
 func algorithms() []string {
+	return append(loginAlgorithms(), "Ed25519")
+}
+
+// loginAlgorithms are those of ID tokens: without the name that RFC 9864 has for
+// EdDSA with Ed25519, which OpenID providers don't sign by.
+func loginAlgorithms() []string {
 	return []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 }
 
@@ -167,9 +173,6 @@ func (c *checker) cors(field string, cors *gatewayv1.HTTPCORSFilter) {
 	c.count(field+".allowOrigins", len(cors.AllowOrigins), 0, 64)
 	for i, origin := range cors.AllowOrigins {
 		c.origin(fmt.Sprintf("%s.allowOrigins[%d]", field, i), string(origin))
-		if origin == "*" && cors.AllowCredentials != nil && *cors.AllowCredentials {
-			c.fail(CodeInvalid, field+".allowCredentials", "cannot be combined with the origin \"*\": any site could then act for the user; list the origins")
-		}
 	}
 	for i, name := range cors.AllowHeaders {
 		if name != "*" {
@@ -183,6 +186,15 @@ func (c *checker) cors(field string, cors *gatewayv1.HTTPCORSFilter) {
 	}
 	if cors.MaxAge < 0 || cors.MaxAge > 86400 {
 		c.fail(CodeInvalid, field+".maxAge", "%d is outside of 0 to 86400 seconds", cors.MaxAge)
+	}
+}
+
+// corsCredentials refuses what the filter of an HTTPRoute has to allow
+// (HTTPCORSFilter.allowCredentials: the answer names the request's origin then),
+// and an AuthPolicy, whose credentials are at stake, does not.
+func (c *checker) corsCredentials(field string, cors *v1alpha1.CORS) {
+	if cors.AllowCredentials != nil && *cors.AllowCredentials && slices.Contains(cors.AllowOrigins, "*") {
+		c.fail(CodeInvalid, field+".allowCredentials", "cannot be combined with the origin \"*\": any site could then act for the user; list the origins")
 	}
 }
 

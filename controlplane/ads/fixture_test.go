@@ -44,7 +44,7 @@ const (
 )
 
 // patience is how long a test waits for what must come.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // fixture is an ADS server behind the real gRPC server with mutual TLS.
 type fixture struct {

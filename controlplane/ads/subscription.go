@@ -167,7 +167,7 @@ func (sub *subscription) answer(r *request) *Rejection {
 	for _, name := range flight.removed {
 		sub.known[name], sub.refused[name] = "", gone
 	}
-	sub.message = strings.ToValidUTF8(r.failure.GetMessage(), "?")
+	sub.message = strings.TrimSpace(strings.ToValidUTF8(r.failure.GetMessage(), "?"))
 	if len(sub.message) > maxMessageBytes {
 		sub.message = strings.ToValidUTF8(sub.message[:maxMessageBytes], "") + " …"
 	}

@@ -98,7 +98,7 @@ func storyRejection(t *testing.T, f *fixture, c variant) {
 }
 
 func storyNames(t *testing.T, f *fixture, c variant) {
-	require.NoError(t, f.requireDone(f.rollout(setOf(t, "eds a=1 b=1 c=1"))))
+	require.NoError(t, f.requireDone(f.rollout(setOf(t, "eds a=1 b=1 c=1", "lds p=1"))))
 	c.want(eds, "a", "missing")
 	c.take("")
 	require.Equal(t, "eds a=1", c.state())
@@ -106,15 +106,17 @@ func storyNames(t *testing.T, f *fixture, c variant) {
 	c.take("")
 	require.Equal(t, "eds a=1 b=1", c.state())
 	c.want(eds, "b")
+	c.want(lds) // Its answer says that the request before it was taken in.
+	c.take("")
 	require.Eventually(t, func() bool { return f.ads.Clients()[0].InSync }, patience, time.Millisecond)
-	done := f.rollout(setOf(t, "eds a=2 b=2 c=2"))
+	done := f.rollout(setOf(t, "eds a=2 b=2 c=2", "lds p=1"))
 	c.take("")
 	require.NoError(t, f.requireDone(done))
 	require.Contains(t, c.state(), "b=2")
 	require.NotContains(t, c.state(), "a=2", "it was not asked for any more")
 	c.want(eds, "a", "b") // asked for anew
 	c.take("")
-	require.Equal(t, "eds a=2 b=2", c.state())
+	require.Equal(t, "eds a=2 b=2 lds p=1", c.state())
 }
 
 func storyOrder(t *testing.T, f *fixture, c variant) {

@@ -46,6 +46,12 @@ func (c *compiler) action(route *policy.Route) *routev3.RouteAction {
 	if route.StreamIdle != 0 {
 		action.IdleTimeout = durationpb.New(max(route.StreamIdle, 0))
 	}
+	if route.WebSocket {
+		action.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "websocket"}}
+		if route.Timeout == 0 { // What is said over a connection has no end to wait for.
+			action.Timeout = durationpb.New(0)
+		}
+	}
 	clusters(action, route)
 	for _, mirror := range route.Mirrors {
 		action.RequestMirrorPolicies = append(action.RequestMirrorPolicies, mirrorPolicy(mirror))

@@ -3,6 +3,7 @@ package envoy
 import (
 	_ "embed" // problem.lua
 	"regexp"
+	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -77,8 +78,8 @@ func transcoding(settings *policy.Transcoding) *transcoderv3.GrpcJsonTranscoder 
 
 func corsPolicy(cors *policy.CORS) *corsv3.CorsPolicy {
 	compiled := &corsv3.CorsPolicy{
-		AllowMethods:                 strings.Join(expandMethods(cors.AllowMethods), ", "),
-		AllowHeaders:                 strings.Join(cors.AllowHeaders, ", "),
+		AllowMethods:                 listed(cors.AllowMethods),
+		AllowHeaders:                 listed(cors.AllowHeaders),
 		ExposeHeaders:                strings.Join(cors.ExposeHeaders, ", "),
 		MaxAge:                       itoa(int(cors.MaxAge.Seconds())),
 		AllowCredentials:             wrapperspb.Bool(cors.AllowCredentials),
@@ -90,13 +91,13 @@ func corsPolicy(cors *policy.CORS) *corsv3.CorsPolicy {
 	return compiled
 }
 
-func expandMethods(methods []string) []string {
-	for _, method := range methods {
-		if method == "*" {
-			return []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-		}
+// listed is a list of names. Of "*" alone Envoy makes the name that was asked for,
+// which browsers take with credentials, too.
+func listed(names []string) string {
+	if slices.Contains(names, "*") {
+		return "*"
 	}
-	return methods
+	return strings.Join(names, ", ")
 }
 
 // originMatch turns a wildcard origin into an expression: "*." stands for one

@@ -55,6 +55,26 @@ func trace(plan *policy.Plan, options Options, cache *Cache, typeURL, resource, 
 	return t.origins
 }
 
+// ListenersOf are the listeners of Gateways and ListenerSets that a listener of
+// Envoy's serves, the first of each object, in the Plan's order.
+func ListenersOf(plan *policy.Plan, options Options, resource string) []policy.Origin {
+	var listeners []policy.Origin
+	for i := range plan.Ports {
+		port := &plan.Ports[i]
+		if port.Fleet != options.Fleet || portName(port) != strings.TrimSuffix(resource, quicSuffix) {
+			continue
+		}
+		for j := range port.Chains {
+			for _, listener := range port.Chains[j].Listeners {
+				if !slices.ContainsFunc(listeners, func(o policy.Origin) bool { return o.Object == listener.Object }) {
+					listeners = append(listeners, listener)
+				}
+			}
+		}
+	}
+	return listeners
+}
+
 type tracer struct {
 	compiler *compiler
 	message  string

@@ -22,7 +22,7 @@ import (
 // patience is how long a test waits for what must come; served is how soon a
 // saved change has to be out.
 const (
-	patience = 10 * time.Second
+	patience = time.Minute
 	served   = time.Second
 )
 

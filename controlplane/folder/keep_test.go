@@ -108,4 +108,10 @@ func TestReadOnce(t *testing.T) {
 	require.ErrorContains(t, err, "ends in .yaml")
 	_, err = folder.Read(parser(t), filepath.Join(dir, "missing"))
 	require.ErrorIs(t, err, os.ErrNotExist)
+	require.NoError(t, os.Symlink("nowhere", filepath.Join(dir, "notes")))
+	require.NoError(t, os.Symlink("nowhere", filepath.Join(dir, "z.yaml")))
+	update, err = folder.Read(parser(t), dir)
+	require.NoError(t, err)
+	require.Equal(t, "a:1 !WEIR1001", say(update))
+	require.Equal(t, filepath.Join(dir, "z.yaml"), update.Problems[0].File)
 }

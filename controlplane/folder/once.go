@@ -23,7 +23,9 @@ func Read(parser *policy.Parser, paths ...string) (Update, error) {
 		files := []string{path}
 		if info.IsDir() {
 			var broken map[string]error
-			if files, broken = list(path, nil); len(broken) > 0 {
+			files, broken = list(path, nil)
+			maps.DeleteFunc(broken, func(_ string, err error) bool { return errors.As(err, new(lostLink)) })
+			if len(broken) > 0 {
 				return Update{}, errors.Join(slices.Collect(maps.Values(broken))...)
 			}
 		} else if !isPolicyFile(info.Name()) {

@@ -2,6 +2,7 @@ package folder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -189,6 +190,9 @@ func (s *Source) scan(watcher *fsnotify.Watcher, now time.Time) (changed bool) {
 	present, down := map[string]bool{}, map[string]error{}
 	for _, folder := range s.config.Folders {
 		paths, broken := list(folder, watcher)
+		maps.DeleteFunc(broken, func(path string, err error) bool {
+			return errors.As(err, new(lostLink)) && !s.held(path)
+		})
 		maps.Copy(down, broken)
 		for _, path := range paths {
 			present[path] = true
@@ -214,6 +218,16 @@ func (s *Source) scan(watcher *fsnotify.Watcher, now time.Time) (changed bool) {
 		}
 	}
 	return changed
+}
+
+// held reports whether objects in force are of files below path.
+func (s *Source) held(path string) bool {
+	for _, object := range s.good {
+		if within(path, object.File) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Source) isDown(path string) bool {

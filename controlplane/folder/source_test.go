@@ -235,10 +235,36 @@ func TestWhatIsNotPolicyIsLeftAlone(t *testing.T) {
 	} {
 		write(t, f.path(name), backend("x", 1)+hopeless)
 	}
-	require.NoError(t, os.Symlink("nowhere", f.path("dangling.yaml")))
+	require.NoError(t, os.Symlink("nowhere", f.path("dangling")))
 	replace(t, f.path("b.yaml"), backend("b", 2))
 	f.until("a:1 b:2", func(said string) { require.NotContains(t, said, "x:") })
 	f.quiet()
+}
+
+// What a link led to may be on a file system that is away for a while. That takes
+// no policy with it; removing the link does.
+func TestLinksThatLeadNowhereForAWhile(t *testing.T) {
+	away := t.TempDir()
+	write(t, filepath.Join(away, "there", "b.yaml"), backend("b", 1))
+	write(t, filepath.Join(away, "there", "sub", "c.yaml"), backend("c", 1))
+	f := started(t, "a.yaml", backend("a", 1))
+	require.NoError(t, os.Symlink(filepath.Join(away, "there", "b.yaml"), f.path("b.yaml")))
+	require.NoError(t, os.Symlink(filepath.Join(away, "there", "sub"), f.path("sub")))
+	f.until("a:1 b:1 c:1", f.always("a:1"))
+
+	require.NoError(t, os.Rename(filepath.Join(away, "there"), filepath.Join(away, "gone")))
+	replace(t, f.path("a.yaml"), backend("a", 2))
+	kept := func(said string) { require.Contains(t, said, "b:1 c:1") }
+	f.until("a:2 b:1 c:1 !WEIR1001", kept)
+	require.Len(t, f.last.Problems, 2)
+	require.ElementsMatch(t, []string{f.path("b.yaml"), f.path("sub")}, []string{f.last.Problems[0].File, f.last.Problems[1].File})
+
+	require.NoError(t, os.Rename(filepath.Join(away, "gone"), filepath.Join(away, "there")))
+	replace(t, f.path("a.yaml"), backend("a", 3))
+	f.until("a:3 b:1 c:1", kept)
+	require.NoError(t, os.Remove(f.path("b.yaml")))
+	require.NoError(t, os.Remove(f.path("sub")))
+	f.until("a:3", f.always("a:3"))
 }
 
 func TestLinksThatLoop(t *testing.T) {

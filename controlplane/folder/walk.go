@@ -14,7 +14,8 @@ import (
 
 // list walks a folder, following symlinks to files and to folders, each folder
 // once, and watches every folder on the way. broken says which of them could not
-// be read; the others are listed nevertheless.
+// be read; the others are listed nevertheless. Among them are, as a lostLink, links
+// that lead nowhere, which matter only to who knows what they led to.
 func list(root string, watcher *fsnotify.Watcher) (paths []string, broken map[string]error) {
 	w := &walk{watcher: watcher, visited: map[string]bool{}, broken: map[string]error{}}
 	real, err := filepath.EvalSymlinks(root)
@@ -68,18 +69,38 @@ func (w *walk) entry(entry fs.DirEntry, path, real string, depth int) {
 	isFolder := entry.IsDir()
 	if entry.Type()&fs.ModeSymlink != 0 {
 		info, err := os.Stat(path)
+		if err == nil {
+			real, err = filepath.EvalSymlinks(path)
+		}
 		if err != nil {
+			w.leadsNowhere(path, err)
 			return
 		}
 		isFolder = info.IsDir()
-		if real, err = filepath.EvalSymlinks(path); err != nil {
-			return
-		}
 	}
 	switch {
 	case isFolder:
 		w.folder(path, real, depth+1)
 	case !isPolicyFile(entry.Name()):
+	case len(w.paths) == maxFiles:
+		w.tooMany = true
+	default:
+		w.paths = append(w.paths, path)
+	}
+}
+
+// lostLink is about a symlink that leads nowhere and may have led to a folder.
+type lostLink struct{ error }
+
+// leadsNowhere takes note of a symlink that cannot be followed, such as one to a
+// file system that is away: what it led to is not deleted, and stays in force.
+func (w *walk) leadsNowhere(path string, err error) {
+	if _, gone := os.Lstat(path); gone != nil {
+		return // It was removed while walking.
+	}
+	switch {
+	case !isPolicyFile(filepath.Base(path)):
+		w.broken[path] = lostLink{err}
 	case len(w.paths) == maxFiles:
 		w.tooMany = true
 	default:

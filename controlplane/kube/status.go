@@ -63,6 +63,7 @@ type statusView struct {
 	Addresses  []gatewayv1.GatewayStatusAddress `json:"addresses,omitempty"`
 	Listeners  []gatewayv1.ListenerStatus       `json:"listeners,omitempty"`
 	Attached   *int32                           `json:"attachedListenerSets,omitempty"`
+	Features   []gatewayv1.SupportedFeature     `json:"supportedFeatures,omitempty"`
 	Parents    []gatewayv1.RouteParentStatus    `json:"parents,omitempty"`
 	Ancestors  []gatewayv1.PolicyAncestorStatus `json:"ancestors,omitempty"`
 }
@@ -151,7 +152,7 @@ func (c *composer) replace(value *unstructured.Unstructured, raw map[string]any,
 	if count, ok := next["attachedListenerSets"]; ok {
 		raw["attachedListenerSets"] = count
 	}
-	for _, key := range []string{"conditions", "addresses", "listeners", "parents", "ancestors"} {
+	for _, key := range []string{"conditions", "addresses", "listeners", "parents", "ancestors", "supportedFeatures"} {
 		if part, ok := next[key]; ok {
 			raw[key] = part
 		} else if _, had := old[key]; had {
@@ -241,7 +242,7 @@ func (c *composer) parentsOf(value *unstructured.Unstructured) []policy.ParentSt
 // where it wants to be.
 func unreached(conditions []policy.Condition, has []gatewayv1.GatewayStatusAddress, wanted []string) {
 	reason, message := gatewayv1.GatewayReasonAddressNotAssigned, "its Service has no address yet"
-	if len(has) > 0 {
+	if len(has)+len(wanted) > 0 {
 		missing := slices.DeleteFunc(slices.Clone(wanted), func(value string) bool {
 			return slices.ContainsFunc(has, func(a gatewayv1.GatewayStatusAddress) bool { return a.Value == value })
 		})
@@ -261,6 +262,12 @@ func unreached(conditions []policy.Condition, has []gatewayv1.GatewayStatusAddre
 // or ListenerSet.
 func (c *composer) object(view *statusView, status *policy.ObjectStatus) {
 	conditions := slices.Clone(status.Conditions)
+	if status.Object.Kind == "GatewayClass" {
+		view.Features = nil
+		for _, name := range policy.SupportedFeatures() {
+			view.Features = append(view.Features, gatewayv1.SupportedFeature{Name: gatewayv1.FeatureName(name)})
+		}
+	}
 	if status.Object.Kind != kindGateway && status.Object.Kind != kindListenerSet {
 		view.Conditions = c.merge(view.Conditions, conditions)
 		return

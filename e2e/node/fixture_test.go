@@ -141,14 +141,15 @@ func (w *world) field(path string, object ...string) string {
 	return output
 }
 
-// gatewayCRDs is the folder of the Gateway API's own definitions.
-func gatewayCRDs(t *testing.T) string {
+// gatewayCRDs is the folder of the Gateway API's own definitions, of its channel
+// standard or experimental.
+func gatewayCRDs(t *testing.T, channel string) string {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api")
 	command.Dir = filepath.Join(harness.Root(t), "e2e")
 	out, err := command.Output()
 	require.NoError(t, err)
-	return filepath.Join(strings.TrimSpace(string(out)), "config", "crd", "standard")
+	return filepath.Join(strings.TrimSpace(string(out)), "config", "crd", channel)
 }
 
 // system speaks to an address as the other suites do to `weir up`.

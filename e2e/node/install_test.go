@@ -108,7 +108,7 @@ spec:
 // From an empty cluster to served requests by Helm, and on through an upgrade.
 func TestSlowInstall(t *testing.T) {
 	w := newWorld(t)
-	w.kubectl("", "apply", "--server-side", "-f", gatewayCRDs(t))
+	w.kubectl("", "apply", "--server-side", "-f", gatewayCRDs(t, "standard"))
 	charts := filepath.Join(harness.Root(t), "charts", "weir")
 	install := []string{
 		"upgrade", "--install", "weir", charts, "-n", "weir-system", "--create-namespace", "--wait", "--timeout", "4m",

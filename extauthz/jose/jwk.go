@@ -216,7 +216,7 @@ func (s *KeySet) Find(id, algorithm string) (public crypto.PublicKey, known bool
 			continue
 		}
 		known = true
-		if key.Algorithm != "" && key.Algorithm != algorithm || !fits(key.Public, algorithm) {
+		if key.Algorithm != "" && !sameAlgorithm(key.Algorithm, algorithm) || !fits(key.Public, algorithm) {
 			continue
 		}
 		if public != nil && !equal(public, key.Public) {
@@ -227,6 +227,18 @@ func (s *KeySet) Find(id, algorithm string) (public crypto.PublicKey, known bool
 	return public, known
 }
 
+// sameAlgorithm also knows that with an Ed25519 key, which is the only kind of that
+// family here, EdDSA is what RFC 9864 calls Ed25519.
+func sameAlgorithm(a, b string) bool {
+	if a == "EdDSA" {
+		a = "Ed25519"
+	}
+	if b == "EdDSA" {
+		b = "Ed25519"
+	}
+	return a == b
+}
+
 func equal(a, b crypto.PublicKey) bool {
 	comparable, ok := a.(interface {
 		Equal(other crypto.PublicKey) bool
@@ -235,7 +247,7 @@ func equal(a, b crypto.PublicKey) bool {
 }
 
 // fits reports whether a key is of the kind that an algorithm needs (RFC 7518
-// section 3.1, RFC 8037 section 3.1). It is total: an unknown algorithm fits
+// section 3.1, RFC 8037 section 3.1, RFC 9864 section 2.2). It is total: an unknown algorithm fits
 // nothing.
 func fits(key crypto.PublicKey, algorithm string) bool {
 	switch public := key.(type) {
@@ -254,7 +266,7 @@ func fits(key crypto.PublicKey, algorithm string) bool {
 			return public.Curve == elliptic.P521()
 		}
 	case ed25519.PublicKey:
-		return algorithm == "EdDSA"
+		return algorithm == "EdDSA" || algorithm == "Ed25519"
 	}
 	return false
 }

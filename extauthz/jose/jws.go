@@ -145,7 +145,7 @@ func method(algorithm string) jwt.SigningMethod {
 		return jwt.SigningMethodES384
 	case "ES512":
 		return jwt.SigningMethodES512
-	case "EdDSA":
+	case "EdDSA", "Ed25519": // the name of RFC 8037, and the one of RFC 9864 in its place
 		return jwt.SigningMethodEdDSA
 	}
 	return nil

@@ -95,7 +95,7 @@ func (g *Guard) terms(source *rulesv1.SenderConstraint) (*terms, error) {
 		return nil, fmt.Errorf("certificate.%w", err)
 	}
 	if len(t.algorithms) == 0 {
-		t.algorithms = []string{"ES256", "ES384", "EdDSA", "PS256"}
+		t.algorithms = []string{"ES256", "ES384", "Ed25519", "EdDSA", "PS256"}
 	}
 	for i, name := range t.algorithms {
 		if !jose.Asymmetric(name) {

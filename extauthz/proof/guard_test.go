@@ -109,7 +109,7 @@ func TestDPoP(t *testing.T) {
 			require.ErrorContains(t, refusal, test.says)
 			if scheme, _, _ := strings.Cut(test.headers[1], " "); scheme == "DPoP" && test.reason != extauthz.ReasonCredentialAmbiguous {
 				require.Contains(t, refusal.Challenge, `DPoP realm="edge", error="`)
-				require.Contains(t, refusal.Challenge, `algs="ES256 ES384 EdDSA PS256"`)
+				require.Contains(t, refusal.Challenge, `algs="ES256 ES384 Ed25519 EdDSA PS256"`)
 			}
 			require.NotContains(t, refusal.Error(), bound[len(bound)-20:])
 		})
@@ -292,9 +292,9 @@ func TestWhatIsDemanded(t *testing.T) {
 		challenge string
 	}{
 		"nothing":     {rulesv1.SenderConstraint_REQUIRE_UNSPECIFIED, []string{none, jkt, x5t}, nil, `Bearer realm="edge"`},
-		"any":         {rulesv1.SenderConstraint_REQUIRE_ANY, []string{jkt, x5t}, []string{none}, `Bearer realm="edge", DPoP realm="edge", algs="ES256 ES384 EdDSA PS256"`},
+		"any":         {rulesv1.SenderConstraint_REQUIRE_ANY, []string{jkt, x5t}, []string{none}, `Bearer realm="edge", DPoP realm="edge", algs="ES256 ES384 Ed25519 EdDSA PS256"`},
 		"certificate": {rulesv1.SenderConstraint_REQUIRE_CERTIFICATE, []string{x5t}, []string{none, jkt}, `Bearer realm="edge"`},
-		"DPoP":        {rulesv1.SenderConstraint_REQUIRE_DPOP, []string{jkt}, []string{none, x5t}, `DPoP realm="edge", algs="ES256 ES384 EdDSA PS256"`},
+		"DPoP":        {rulesv1.SenderConstraint_REQUIRE_DPOP, []string{jkt}, []string{none, x5t}, `DPoP realm="edge", algs="ES256 ES384 Ed25519 EdDSA PS256"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newGuardOf(f)

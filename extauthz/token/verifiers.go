@@ -163,7 +163,7 @@ func (v *Verifiers) make(provider *rulesv1.JwtAuthenticator, digest [sha256.Size
 	}
 	for i, algorithm := range made.algorithms {
 		if !jose.Asymmetric(algorithm) {
-			errs = append(errs, fmt.Errorf("algorithms[%d]: %q is not an asymmetric signature algorithm (RS, PS or ES with 256, 384 or 512, or EdDSA)", i, algorithm))
+			errs = append(errs, fmt.Errorf("algorithms[%d]: %q is not an asymmetric signature algorithm (RS, PS or ES with 256, 384 or 512, EdDSA or Ed25519)", i, algorithm))
 		}
 	}
 	for _, name := range provider.GetTypes() {

@@ -157,11 +157,11 @@ type JWT struct {
 	// +listType=atomic
 	Audiences []string `json:"audiences"`
 	// Algorithms accepted; asymmetric ones only: RS256, RS384, RS512, PS256,
-	// PS384, PS512, ES256, ES384, ES512, EdDSA; at least 1.
+	// PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519 (RFC 9864); at least 1.
 	//
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=10
-	// +kubebuilder:validation:items:Enum=RS256;RS384;RS512;PS256;PS384;PS512;ES256;ES384;ES512;EdDSA
+	// +kubebuilder:validation:MaxItems=11
+	// +kubebuilder:validation:items:Enum=RS256;RS384;RS512;PS256;PS384;PS512;ES256;ES384;ES512;EdDSA;Ed25519
 	// +listType=atomic
 	Algorithms []string `json:"algorithms"`
 	JWKS       JWKS     `json:"jwks"`

@@ -155,13 +155,13 @@ const (
 // DPoPTerms are what DPoP proofs have to keep to (RFC 9449). A proof is taken
 // once.
 type DPoPTerms struct {
-	// Algorithms accepted; asymmetric ones only. Default ES256, ES384, EdDSA and
-	// PS256.
+	// Algorithms accepted; asymmetric ones only. Default ES256, ES384, Ed25519,
+	// EdDSA and PS256.
 	//
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=10
-	// +kubebuilder:validation:items:Enum=RS256;RS384;RS512;PS256;PS384;PS512;ES256;ES384;ES512;EdDSA
+	// +kubebuilder:validation:MaxItems=11
+	// +kubebuilder:validation:items:Enum=RS256;RS384;RS512;PS256;PS384;PS512;ES256;ES384;ES512;EdDSA;Ed25519
 	Algorithms []string `json:"algorithms,omitempty"`
 	// MaxAge of a proof without a nonce. Default 1m, 1s to 10m.
 	//
@@ -248,8 +248,8 @@ type SignatureKey struct {
 	//
 	// +kubebuilder:validation:Enum=hmac-sha256;ed25519;ecdsa-p256-sha256;ecdsa-p384-sha384;rsa-pss-sha512;rsa-v1_5-sha256
 	Algorithm string `json:"algorithm"`
-	// KeyRef is a public key in PEM (PUBLIC KEY), or for hmac-sha256 at least 32
-	// bytes of a Secret. Its key defaults to "key".
+	// KeyRef is a public key in PEM (PUBLIC KEY) or as a JWK (RFC 7517), or for
+	// hmac-sha256 at least 32 bytes of a Secret, or a JWK of kind oct with them. Its key defaults to "key".
 	KeyRef PEMRef `json:"keyRef"`
 	// ExpireTime ends the key; none means never.
 	//

@@ -49,3 +49,14 @@ func TestKindNamesAreThoseOfTheDefinitions(t *testing.T) {
 		}
 	}
 }
+
+func TestPlural(t *testing.T) {
+	for want, given := range map[string]struct {
+		count int
+		noun  string
+	}{
+		"0 recoveries": {0, "recovery"}, "1 recovery": {1, "recovery"}, "2 keys": {2, "key"}, "2 times": {2, "time"},
+	} {
+		require.Equal(t, want, plural(given.count, given.noun))
+	}
+}

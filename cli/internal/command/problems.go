@@ -7,6 +7,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -41,8 +42,8 @@ func (a *App) problemsCommand() *cobra.Command {
 		if err := checkFormat(*format); err != nil {
 			return err
 		}
-		if len(args) == 1 && regexp.MustCompile(`^WEIR[0-9]{4}$`).MatchString(args[0]) {
-			return a.explainCode(policy.Code(args[0]), *format)
+		if len(args) == 1 && regexp.MustCompile(`^(?i:WEIR)[0-9]{4}$`).MatchString(args[0]) {
+			return a.explainCode(policy.Code(strings.ToUpper(args[0])), *format)
 		}
 		problems, err := a.problems(c.Context(), args, *alone)
 		if err != nil {

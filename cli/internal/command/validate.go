@@ -3,6 +3,7 @@ package command
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -98,6 +99,9 @@ func errorCount(count int) string {
 func plural(count int, noun string) string {
 	if count == 1 {
 		return "1 " + noun
+	}
+	if stem, ok := strings.CutSuffix(noun, "ry"); ok {
+		noun = stem + "rie"
 	}
 	return fmt.Sprintf("%d %ss", count, noun)
 }

@@ -52,6 +52,15 @@ func TestValidateNamesEveryMistake(t *testing.T) {
 	require.Equal(t, 6, result.Problems[0].Line)
 }
 
+func TestProblemCodesAreTakenInSmallLetters(t *testing.T) {
+	for _, code := range []string{"WEIR3004", "weir3004"} {
+		var out bytes.Buffer
+		app := &App{Stdin: new(bytes.Buffer), Stdout: &out, Stderr: &out, Invoked: "weir", Executable: os.Args[0], Signals: make(chan os.Signal)}
+		require.Equal(t, 0, app.Execute(context.Background(), []string{"problems", code}), out.String())
+		require.Contains(t, out.String(), "WEIR3004: Another policy is attached to the same target")
+	}
+}
+
 func TestValidateBadUsage(t *testing.T) {
 	code, _, errs := runValidate(t)
 	require.Equal(t, 2, code)

@@ -56,7 +56,7 @@ func lock(ctx context.Context, path string, progress io.Writer) (unlock func(), 
 			return nil, errors.Join(err, file.Close())
 		}
 		if !said {
-			fmt.Fprintln(progress, "another process is building the test cluster; waiting for it")
+			fmt.Fprintln(progress, "another process is building a part of the test cluster; waiting for it")
 		}
 		select {
 		case <-ctx.Done():
@@ -79,6 +79,15 @@ func buildOne(ctx context.Context, sources, dir string, c component, progress io
 		return "", err
 	}
 	binary := filepath.Join(dir, name+"-"+key)
+	if _, err := os.Stat(binary); err == nil {
+		return binary, nil
+	}
+	// Of this component alone: who needs what is there already waits for nobody.
+	unlock, err := lock(ctx, filepath.Join(dir, ".lock-"+name), progress)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	if _, err := os.Stat(binary); err == nil {
 		return binary, nil
 	}

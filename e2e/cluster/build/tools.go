@@ -25,6 +25,8 @@ const (
 	Istio = "istio" // istiod, its agent and its client.
 	// Conformance is the Gateway API's own suite, and the server that it asks.
 	Conformance = "conformance"
+	// OpenFGA is the relationship store that extauthz asks.
+	OpenFGA = "openfga"
 )
 
 // component is one binary, and what it is called.
@@ -65,6 +67,8 @@ func components(set string) []component {
 		return append(set, component{module: "coredns", pkg: ".", names: []string{"coredns"}, takes: "a minute"})
 	case Helm:
 		return []component{{module: "helm", pkg: "helm.sh/helm/v4/cmd/helm", names: []string{"helm"}, takes: "a minute"}}
+	case OpenFGA:
+		return []component{{module: "openfga", pkg: ".", names: []string{"openfga"}, takes: "two minutes"}}
 	case Conformance:
 		const suite = "sigs.k8s.io/gateway-api/conformance"
 		return []component{
@@ -101,7 +105,7 @@ func Tools(ctx context.Context, sources string, progress io.Writer, sets ...stri
 	for _, set := range sets {
 		found := components(set)
 		if found == nil {
-			return "", fmt.Errorf("there is no set of tools %q: have %s", set, strings.Join([]string{API, Node, Helm, Istio, Conformance}, ", "))
+			return "", fmt.Errorf("there is no set of tools %q: have %s", set, strings.Join([]string{API, Node, Helm, Istio, Conformance, OpenFGA}, ", "))
 		}
 		wanted = append(wanted, found...)
 	}
@@ -112,11 +116,6 @@ func Tools(ctx context.Context, sources string, progress io.Writer, sets ...stri
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", fmt.Errorf("the cache cannot be used (choose another with WEIR_CACHE_DIR): %w", err)
 	}
-	unlock, err := lock(ctx, filepath.Join(cache, ".lock"), progress)
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
 	links := map[string]string{}
 	for _, c := range wanted {
 		path, err := buildOne(ctx, sources, cache, c, progress)
@@ -141,11 +140,11 @@ func link(cache string, links map[string]string) (string, error) {
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
-	work := dir + ".new"
-	if err := os.RemoveAll(work); err != nil {
+	work, err := os.MkdirTemp(cache, "bin-new-")
+	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(work, 0o755); err != nil {
+	if err := os.Chmod(work, 0o755); err != nil { //nolint:gosec // programs, for everybody to run
 		return "", err
 	}
 	for name, path := range links {
@@ -153,5 +152,9 @@ func link(cache string, links map[string]string) (string, error) {
 			return "", err
 		}
 	}
-	return dir, os.Rename(work, dir)
+	err = os.Rename(work, dir)
+	if _, there := os.Stat(dir); err != nil && there == nil { // Another process was faster.
+		return dir, os.RemoveAll(work)
+	}
+	return dir, err
 }

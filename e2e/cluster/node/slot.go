@@ -97,6 +97,13 @@ func (o *Options) Address() string { return fmt.Sprintf("198.19.%d.1", 255-o.Slo
 // outside is the address of this machine's end of the pair.
 func (o *Options) outside() string { return fmt.Sprintf("198.19.%d.2", 255-o.Slot) }
 
+// pool is of addresses that Services of type LoadBalancer may ask for.
+func (o *Options) pool() string { return fmt.Sprintf("198.19.%d.64/26", 255-o.Slot) }
+
+// PoolAddress is an address that a Service of type LoadBalancer may ask for, and
+// is given then.
+func (o *Options) PoolAddress() string { return fmt.Sprintf("198.19.%d.65", 255-o.Slot) }
+
 // apiIP is the first of services: the API's.
 func (o *Options) apiIP() string { return fmt.Sprintf("198.19.%d.1", 32*o.Slot) }
 

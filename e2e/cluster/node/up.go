@@ -83,6 +83,7 @@ func (n *Node) network(ctx context.Context) error {
 		append(inside, "sysctl", "-qw", "net.ipv4.ip_forward=1"),
 		{"ip", "route", "replace", n.pods(), "via", n.Address(), "dev", n.device()},
 		{"ip", "route", "replace", n.services(), "via", n.Address(), "dev", n.device()},
+		{"ip", "route", "replace", n.pool(), "via", n.Address(), "dev", n.device()},
 		// The kubelet's mounts are seen by containerd's containers.
 		{"mount", "--make-rshared", "/"},
 	} {
@@ -163,7 +164,7 @@ func (n *Node) agents(ctx context.Context) error {
 			"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s",
 		},
 		{"coredns", "-conf", n.in("Corefile")},
-		{"load-balancer", "-kubeconfig", p("balancer.conf")},
+		{"load-balancer", "-kubeconfig", p("balancer.conf"), "-pool", n.pool()},
 	} {
 		if err := n.start(command[0], command[1:]...); err != nil {
 			return err

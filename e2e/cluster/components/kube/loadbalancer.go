@@ -19,11 +19,18 @@ import (
 )
 
 // loadBalancer stands in for that of a cloud: every Service of type LoadBalancer
-// is given its own cluster IP as its address, which the node routes.
+// is given its own cluster IP as its address, which the node routes, or the
+// address of the pool that its spec.loadBalancerIP asks for. One that asks for
+// another gets none.
 func loadBalancer(arguments []string) error {
 	flags := flag.NewFlagSet("load-balancer", flag.ContinueOnError)
 	kubeconfig := flags.String("kubeconfig", "", "how to reach the API")
+	pool := flags.String("pool", "198.19.255.64/26", "addresses that Services may ask for")
 	if err := flags.Parse(arguments); err != nil {
+		return err
+	}
+	_, given, err := net.ParseCIDR(*pool)
+	if err != nil {
 		return err
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
@@ -38,11 +45,18 @@ func loadBalancer(arguments []string) error {
 	defer stop()
 	assign := func(object any) {
 		service, ok := object.(*v1.Service)
-		if !ok || service.Spec.Type != v1.ServiceTypeLoadBalancer || net.ParseIP(service.Spec.ClusterIP) == nil || len(service.Status.LoadBalancer.Ingress) > 0 {
+		if !ok || service.Spec.Type != v1.ServiceTypeLoadBalancer || net.ParseIP(service.Spec.ClusterIP) == nil {
+			return
+		}
+		address, has := addressOf(service, given), service.Status.LoadBalancer.Ingress
+		if address == "" && len(has) == 0 || len(has) == 1 && has[0].IP == address {
 			return
 		}
 		service = service.DeepCopy()
-		service.Status.LoadBalancer.Ingress = []v1.LoadBalancerIngress{{IP: service.Spec.ClusterIP}}
+		service.Status.LoadBalancer.Ingress = nil
+		if address != "" {
+			service.Status.LoadBalancer.Ingress = []v1.LoadBalancerIngress{{IP: address}}
+		}
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		// What fails is tried again by the resync.
@@ -61,4 +75,17 @@ func loadBalancer(arguments []string) error {
 	<-ctx.Done()
 	factory.Shutdown()
 	return nil
+}
+
+// addressOf is what a Service is given, empty for none.
+func addressOf(service *v1.Service, pool *net.IPNet) string {
+	asked := net.ParseIP(service.Spec.LoadBalancerIP)
+	switch {
+	case service.Spec.LoadBalancerIP == "":
+		return service.Spec.ClusterIP
+	case asked != nil && pool.Contains(asked):
+		return asked.String()
+	default:
+		return ""
+	}
 }

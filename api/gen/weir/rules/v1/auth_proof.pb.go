@@ -427,8 +427,8 @@ func (x *SenderConstraint) GetDpop() *DpopTerms {
 // DpopTerms are what DPoP proofs have to keep to.
 type DpopTerms struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Accepted algorithms, asymmetric only. Empty means ES256, ES384, EdDSA and
-	// PS256.
+	// Accepted algorithms, asymmetric only. Empty means ES256, ES384, Ed25519,
+	// EdDSA and PS256.
 	Algorithms []string `protobuf:"bytes,1,rep,name=algorithms,proto3" json:"algorithms,omitempty"`
 	// How old a proof may be, at most 10 minutes. Zero means 1 minute.
 	MaxAge *durationpb.Duration `protobuf:"bytes,2,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
