@@ -9,6 +9,7 @@ require (
 	istio.io/api v1.31.1
 	k8s.io/apimachinery v0.37.2
 	sigs.k8s.io/gateway-api v1.6.1
+	sigs.k8s.io/yaml v1.6.0
 	weir.dev/api v0.0.0
 	weir.dev/policy v0.0.0
 )

@@ -4,6 +4,7 @@ package node_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"weir.dev/cli/envoy"
+	"weir.dev/e2e/cluster/build"
 	"weir.dev/e2e/internal/harness"
 )
 
@@ -141,6 +143,34 @@ func (w *world) translate(paths ...string) string {
 	out, err := command.Output()
 	require.NoError(w.T, err, problems.String())
 	return string(out)
+}
+
+// assertPatches runs weir mesh assert on the configuration of the gateway's proxy.
+func (w *istioWorld) assertPatches(paths []string) (string, error) {
+	w.Helper()
+	dump := w.kubectl("", "exec", "-n", "istio-ingress", "deploy/istio-ingressgateway", "--", "pilot-agent", "request", "GET", "config_dump")
+	command := exec.CommandContext(w.Context(), harness.Bin(w.T, "weir"), append([]string{"mesh", "assert", "--dump", "-"}, paths...)...)
+	command.Stdin = strings.NewReader(dump)
+	out, err := command.CombinedOutput()
+	return string(out), err
+}
+
+// analyze runs Istio's own analyzers on the namespace of the gateway. IST0133 says
+// of every EnvoyFilter that it is one.
+func (w *istioWorld) analyze() {
+	w.Helper()
+	tools, err := build.Tools(w.Context(), w.node.Sources, os.Stderr, build.Istio)
+	require.NoError(w.T, err)
+	command := exec.CommandContext(w.Context(), filepath.Join(tools, "istioctl"), "analyze", "--kubeconfig", w.node.Kubeconfig(), "-n", "istio-ingress", "-o", "json")
+	out, err := command.Output()
+	require.NoError(w.T, err, string(out))
+	var messages []struct{ Code, Level, Message, Origin string }
+	require.NoError(w.T, json.Unmarshal(out, &messages), string(out))
+	for _, message := range messages {
+		if message.Code != "IST0133" {
+			require.NotContains(w.T, []string{"Error", "Warning"}, message.Level, "%+v", message)
+		}
+	}
 }
 
 // deploy applies what is rendered and starts Weir's servers on it.

@@ -77,6 +77,13 @@ func TestSlowIstioAnswersAlike(t *testing.T) {
 			}
 		}
 	})
+	policies := []string{filepath.Join(harness.Root(t), "examples", "quickstart"), folder}
+	t.Run("every patch is in the gateway", func(t *testing.T) {
+		out, err := w.assertPatches(policies)
+		require.NoError(t, err, out)
+		require.Contains(t, out, "0 findings")
+	})
+	t.Run("Istio's own analyzers find nothing wrong", func(t *testing.T) { w.analyze() })
 	for _, ask := range asks(own) {
 		t.Run(ask.name, func(t *testing.T) {
 			for range max(1, ask.times) {
@@ -84,6 +91,19 @@ func TestSlowIstioAnswersAlike(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a patch that is gone is seen", func(t *testing.T) {
+		w.kubectl("", "delete", "envoyfilter", "-n", "istio-ingress", "weir-8080-routes")
+		w.eventually("the assertion fails", time.Minute, func() bool {
+			out, err := w.assertPatches(policies)
+			return err != nil && strings.Contains(out, "HTTP_ROUTE httproute/default/limited/one@default/quickstart/http")
+		})
+		require.Equal(t, http.StatusUnauthorized, answers(w.address, "/v1/roles"), "nobody comes in for it")
+	})
+	t.Run("without extauthz nobody comes in", func(t *testing.T) {
+		w.kubectl("", "scale", "-n", "weir-system", "deployment/weir-extauthz", "--replicas=0")
+		w.eventually("checks fail", time.Minute, func() bool { return answers(w.address, "/v1/roles") == http.StatusServiceUnavailable })
+		mesh.Get("/v1/roles").Problem(t, http.StatusServiceUnavailable, "AUTHORIZATION_UNAVAILABLE")
+	})
 }
 
 // ask is one request.
@@ -104,7 +124,7 @@ func asks(s *harness.System) []ask {
 		{name: "no credentials", method: "GET", path: "/v1/organizations", status: 401},
 		{name: "a wrong key", method: "GET", path: "/v1/organizations", headers: []string{"X-API-Key", "nonsense"}, status: 401},
 		{name: "a wrong token", method: "GET", path: "/v1/organizations", headers: []string{"Authorization", "Bearer x.y.z"}, status: 401},
-		{name: "two keys", method: "GET", path: "/v1/organizations", headers: with("X-API-Key", "other"), status: 401},
+		{name: "two keys", method: "GET", path: "/v1/organizations", headers: with("X-API-Key", "other"), status: 400},
 		{name: "a token", method: "GET", path: "/v1/roles", headers: bearer, status: 200},
 		{name: "a key", method: "GET", path: "/v1/roles", headers: key, status: 200},
 		{name: "identity headers of a client", method: "GET", path: "/v1/roles", headers: []string{"x-weir-tenant", "acme", "x-weir-principal", "root"}, status: 401},

@@ -2,7 +2,10 @@ package assert
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,10 +30,16 @@ type Finding struct {
 	Matched int `json:"matched"`
 	Applied int `json:"applied"`
 	Want    int `json:"want"`
+	// Missing is the first field of the patch that one of them lacks.
+	Missing string `json:"missing,omitempty"`
 }
 
 func (f Finding) String() string {
-	return fmt.Sprintf("EnvoyFilter %s, configPatches[%d]: %s is there %d times and %d have the patch, want %d", f.Filter, f.Patch, f.Subject, f.Matched, f.Applied, f.Want)
+	text := fmt.Sprintf("EnvoyFilter %s, configPatches[%d]: %s is there %d times and %d have the patch, want %d", f.Filter, f.Patch, f.Subject, f.Matched, f.Applied, f.Want)
+	if f.Missing != "" {
+		text += "; what is missing is " + f.Missing
+	}
+	return text
 }
 
 // Check looks for what the EnvoyFilters assert in a dump of a proxy's
@@ -48,34 +57,47 @@ func Check(filters []*unstructured.Unstructured, dump []byte) ([]Finding, error)
 	}
 	var findings []Finding
 	for _, object := range filters {
-		text := object.GetAnnotations()[istio.AnnotationAssertion]
-		if object.GetKind() != "EnvoyFilter" || text == "" {
-			continue
-		}
-		name := object.GetNamespace() + "/" + object.GetName()
-		var assertions []istio.Assertion
-		if err := json.Unmarshal([]byte(text), &assertions); err != nil {
-			return nil, fmt.Errorf("EnvoyFilter %s: annotation %s: %w", name, istio.AnnotationAssertion, err)
-		}
-		patches, _, err := unstructured.NestedSlice(object.Object, "spec", "configPatches")
+		found, err := config.filter(object)
 		if err != nil {
-			return nil, fmt.Errorf("EnvoyFilter %s: %w", name, err)
+			return nil, err
 		}
-		if len(patches) != len(assertions) {
-			return nil, fmt.Errorf("EnvoyFilter %s has %d patches and %d assertions", name, len(patches), len(assertions))
+		findings = append(findings, found...)
+	}
+	return findings, nil
+}
+
+// filter checks one object.
+func (p *proxy) filter(object *unstructured.Unstructured) ([]Finding, error) {
+	text := object.GetAnnotations()[istio.AnnotationAssertion]
+	if object.GetKind() != "EnvoyFilter" || text == "" {
+		return nil, nil
+	}
+	name := object.GetNamespace() + "/" + object.GetName()
+	var assertions []istio.Assertion
+	if err := json.Unmarshal([]byte(text), &assertions); err != nil {
+		return nil, fmt.Errorf("EnvoyFilter %s: annotation %s: %w", name, istio.AnnotationAssertion, err)
+	}
+	patches, _, err := unstructured.NestedSlice(object.Object, "spec", "configPatches")
+	if err != nil {
+		return nil, fmt.Errorf("EnvoyFilter %s: %w", name, err)
+	}
+	if len(patches) != len(assertions) {
+		return nil, fmt.Errorf("EnvoyFilter %s has %d patches and %d assertions", name, len(patches), len(assertions))
+	}
+	var findings []Finding
+	for i, assertion := range assertions {
+		found := Finding{Filter: name, Patch: i, Subject: assertion.ApplyTo + " " + assertion.Name, Want: assertion.Count}
+		value := snake(at(patches[i], "patch", "value")) // as the dump
+		for _, candidate := range p.candidates(assertion) {
+			found.Matched++
+			if place := missing(candidate, value, "value"); place == "" {
+				found.Applied++
+			} else {
+				found.Missing = place
+			}
 		}
-		for i, assertion := range assertions {
-			found := Finding{Filter: name, Patch: i, Subject: assertion.ApplyTo + " " + assertion.Name, Want: assertion.Count}
-			value := at(patches[i], "patch", "value")
-			for _, candidate := range config.candidates(assertion) {
-				found.Matched++
-				if contains(candidate, value) {
-					found.Applied++
-				}
-			}
-			if found.Matched != found.Want || found.Applied != found.Want {
-				findings = append(findings, found)
-			}
+		if found.Matched != found.Want || found.Applied != found.Want {
+			findings = append(findings, found)
 		}
 	}
 	return findings, nil
@@ -107,7 +129,7 @@ func read(dump []byte) (*proxy, error) {
 		}
 	}
 	if len(made.listeners) == 0 {
-		return nil, fmt.Errorf("the configuration dump has no listeners: it is of another proxy, or the gateway has none yet")
+		return nil, errors.New("the configuration dump has no listeners: it is of another proxy, or the gateway has none yet")
 	}
 	return made, nil
 }
@@ -182,9 +204,11 @@ func snake(value any) any {
 		}
 		return made
 	case []any:
+		made := make([]any, len(typed))
 		for i := range typed {
-			typed[i] = snake(typed[i])
+			made[i] = snake(typed[i])
 		}
+		return made
 	}
 	return value
 }
@@ -207,36 +231,37 @@ func snakeName(name string) string {
 	return made.String()
 }
 
-// contains reports whether a value has all that another says. Of lists the one has
-// to have each item of the other, in its order.
-func contains(have, want any) bool {
+// missing is the first place at which a value lacks what another says; empty for
+// none. Of lists the one has to have each item of the other, in its order.
+func missing(have, want any, at string) string {
 	switch wanted := want.(type) {
 	case map[string]any:
 		fields, ok := have.(map[string]any)
-		if !ok {
-			return len(wanted) == 0 && have == nil
+		if !ok && (len(wanted) > 0 || have != nil) {
+			return at
 		}
-		for name, inner := range wanted {
-			if !contains(fields[name], inner) {
-				return false
+		for _, name := range slices.Sorted(maps.Keys(wanted)) {
+			if place := missing(fields[name], wanted[name], at+"."+name); place != "" {
+				return place
 			}
 		}
-		return true
+		return ""
 	case []any:
 		items := list(have)
-		for _, inner := range wanted {
-			i := 0
-			for i < len(items) && !contains(items[i], inner) {
-				i++
-			}
-			if i == len(items) {
-				return false
+		for n, inner := range wanted {
+			place := fmt.Sprintf("%s[%d]", at, n)
+			i := slices.IndexFunc(items, func(item any) bool { return missing(item, inner, place) == "" })
+			if i < 0 {
+				return place
 			}
 			items = items[i+1:]
 		}
-		return true
+		return ""
 	}
-	return scalar(have) == scalar(want)
+	if scalar(have) != scalar(want) {
+		return at
+	}
+	return ""
 }
 
 // scalar is a value in one form: numbers and durations are written in several, and

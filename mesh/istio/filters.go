@@ -25,6 +25,9 @@ const (
 	rateLimitName = "envoy.filters.http.ratelimit."
 	// ownRateLimit is the name that Weir's target has for ratelimitd.
 	ownRateLimit = "weir/ratelimit"
+	// filterPriority puts ours after those that name none, which may change what ours
+	// are put beside.
+	filterPriority = 10
 )
 
 // renamed are filters that Istio's own chain has too, later in it: ours stand
@@ -109,6 +112,7 @@ func (p *patches) add(name string, origins []policy.Origin) {
 	}
 	filter := &networking.EnvoyFilter{
 		WorkloadSelector: &networking.WorkloadSelector{Labels: p.c.selector()}, ConfigPatches: p.list,
+		Priority: filterPriority,
 	}
 	asserted, err := json.Marshal(p.assertions)
 	if err != nil {

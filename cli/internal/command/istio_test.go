@@ -79,3 +79,23 @@ func TestTranslateIstioRefuses(t *testing.T) {
 	code, _, errs = runApp(t, "translate", "--target", "istio", "--istio-ratelimit", "nowhere", "testdata/istio.in.yaml")
 	require.Equal(t, 2, code, errs)
 }
+
+// A proxy that has none of it fails every assertion; one that has nothing at all is
+// no proxy of it.
+func TestMeshAssert(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dump.json")
+	require.NoError(t, os.WriteFile(path, []byte(`{"configs": [{"dynamic_listeners": [{"active_state": {"listener": {"name": "other"}}}]}]}`), 0o600))
+	code, out, errs := runApp(t, "mesh", "assert", "testdata/istio.in.yaml", "--dump", path)
+	require.Equal(t, 1, code, errs)
+	require.Contains(t, out, "HTTP_FILTER weir.cors is there 0 times")
+	require.Contains(t, out, "HTTP_ROUTE httproute/default/shop/api@default/edge/http is there 0 times")
+	require.Contains(t, out, "3 EnvoyFilters checked")
+
+	code, _, errs = runApp(t, "mesh", "assert", "testdata/istio.in.yaml")
+	require.Equal(t, 2, code)
+	require.Contains(t, errs, "--dump")
+	require.NoError(t, os.WriteFile(path, []byte(`{}`), 0o600))
+	code, _, errs = runApp(t, "mesh", "assert", "testdata/istio.in.yaml", "--dump", path)
+	require.Equal(t, 1, code)
+	require.Contains(t, errs, "no listeners")
+}

@@ -119,7 +119,7 @@ func (a *App) root() *cobra.Command {
 	root.AddCommand(
 		a.upCommand(), a.downCommand(), a.statusCommand(), a.doctorCommand(), a.logsCommand(),
 		a.credentialsCommand(), a.callCommand(), a.keysCommand(), a.limitsCommand(), a.versionCommand(),
-		a.validateCommand(), a.translateCommand(), a.planCommand(), a.diffCommand(), a.explainCommand(), a.replayCommand(),
+		a.validateCommand(), a.translateCommand(), a.meshCommand(), a.planCommand(), a.diffCommand(), a.explainCommand(), a.replayCommand(),
 		a.applyCommand(), a.getCommand(), a.describeCommand(), a.problemsCommand(), a.auditCommand(), a.certsCommand(), a.envoyCommand(),
 	)
 	return root

@@ -1,0 +1,102 @@
+package assert_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"weir.dev/mesh/assert"
+)
+
+const filter = `
+kind: EnvoyFilter
+metadata:
+  name: weir-8080
+  namespace: istio-ingress
+  annotations:
+    weir.dev/assertion: '[{"patch":0,"applyTo":"NETWORK_FILTER","port":8080,"name":"hcm","count":1},{"patch":1,"applyTo":"HTTP_FILTER","port":8080,"name":"weir.cors","count":1},{"patch":2,"applyTo":"HTTP_ROUTE","port":8080,"name":"httproute/default/a","count":2}]'
+spec:
+  configPatches:
+    - patch: {value: {typed_config: {server_name: weir, drain_timeout: 0.100s, burst: "200", reply: {json_format: {requestId: x}}}}}
+    - patch: {value: {name: weir.cors, typed_config: {"@type": cors}}}
+    - patch: {value: {route: {rate_limits: [{stage: 0, key: a}]}, typed_per_filter_config: {weir.cors: {allow: false}}}}
+`
+
+// What istiod writes and what Envoy does differ in the names of fields, in how
+// durations and numbers are written, and in whether zeros are.
+const dump = `
+configs:
+  - dynamic_listeners:
+      - active_state:
+          listener:
+            address: {socket_address: {port_value: 8080}}
+            filter_chains: [{filters: [{name: hcm, typed_config: {server_name: weir, drain_timeout: 100ms, burst: 200, reply: {json_format: {requestId: x}},
+              http_filters: [{name: other}, {name: weir.cors, typed_config: {"@type": cors, more: 1}}]}}]}]
+      - active_state: {listener: {address: {socket_address: {port_value: 9090}}, filter_chains: [{filters: [{name: hcm}]}]}}
+  - dynamicRouteConfigs:
+      - routeConfig:
+          name: http.8080
+          virtualHosts: [{routes: [
+            {name: httproute/default/a, route: {rateLimits: [{key: b}, {key: a}]}, typedPerFilterConfig: {weir.cors: {}}},
+            {name: httproute/default/a, route: {rateLimits: [{key: a}]}, typedPerFilterConfig: {weir.cors: {}}},
+            {name: httproute/default/b}]}]
+      - routeConfig: {name: http.80, virtualHosts: [{routes: [{name: httproute/default/a}]}]}
+`
+
+func check(t *testing.T, filter, dump string) ([]assert.Finding, error) {
+	t.Helper()
+	object := &unstructured.Unstructured{}
+	require.NoError(t, yaml.Unmarshal([]byte(filter), &object.Object))
+	raw, err := yaml.YAMLToJSON([]byte(dump))
+	require.NoError(t, err)
+	return assert.Check([]*unstructured.Unstructured{object}, raw)
+}
+
+func TestPatchesThatAreThere(t *testing.T) {
+	findings, err := check(t, filter, dump)
+	require.NoError(t, err)
+	require.Empty(t, findings)
+}
+
+// Each way in which an EnvoyFilter can stop matching is seen, and which it is.
+func TestPatchesThatAreNot(t *testing.T) {
+	for change, want := range map[[2]string]string{
+		{"name: weir.cors, typed_config", "name: cors, typed_config"}:           "configPatches[1]: HTTP_FILTER weir.cors is there 0 times",
+		{"name: hcm, typed", "name: renamed, typed"}:                            "configPatches[0]: NETWORK_FILTER hcm is there 0 times",
+		{"server_name: weir", "server_name: envoy"}:                             "what is missing is value.typed_config.server_name",
+		{"drain_timeout: 100ms", "drain_timeout: 1s"}:                           "value.typed_config.drain_timeout",
+		{"requestId: x", "requestId: z"}:                                        "reply",
+		{"name: httproute/default/b", "name: httproute/default/a"}:              "is there 3 times and 2 have the patch, want 2",
+		{"rateLimits: [{key: a}]", "rateLimits: []"}:                            "value.route.rate_limits[0]",
+		{"name: http.8080", "name: http.8081"}:                                  "HTTP_ROUTE httproute/default/a is there 0 times",
+		{"name: weir.cors, typed", "name: weir.cors}, {name: weir.cors, typed"}: "is there 2 times and 1 have the patch, want 1",
+	} {
+		changed := strings.Replace(dump, change[0], change[1], 1)
+		require.NotEqual(t, dump, changed, change[0])
+		findings, err := check(t, filter, changed)
+		require.NoError(t, err)
+		require.NotEmpty(t, findings, change[0])
+		var all []string
+		for _, finding := range findings {
+			all = append(all, finding.String())
+		}
+		require.Contains(t, strings.Join(all, "\n"), want)
+	}
+}
+
+func TestWhatCannotBeChecked(t *testing.T) {
+	_, err := check(t, strings.Replace(filter, `"count":1}`, `"count":1}}`, 1), dump)
+	require.ErrorContains(t, err, "weir.dev/assertion")
+	_, err = check(t, strings.Replace(filter, "    - patch: {value: {name: weir.cors", "    - {}\n    - patch: {value: {name: weir.cors", 1), dump)
+	require.ErrorContains(t, err, "4 patches and 3 assertions")
+	_, err = check(t, filter, "configs: []")
+	require.ErrorContains(t, err, "no listeners")
+	_, err = assert.Check(nil, []byte("nonsense"))
+	require.ErrorContains(t, err, "not JSON")
+	findings, err := check(t, strings.Replace(filter, "weir.dev/assertion", "other", 1), dump)
+	require.NoError(t, err)
+	require.Empty(t, findings, "others' are passed over")
+}
