@@ -131,6 +131,9 @@ func (s *Server) GetCounter(ctx context.Context, request *adminv1.GetCounterRequ
 	if err := s.admit(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.whole(request.GetRule(), request.GetEntries()); err != nil {
+		return nil, err
+	}
 	var found counters
 	unreachable, err := s.options.Limits.each(ctx, func(ctx context.Context, client limitsv1.LimitServiceClient) error {
 		answer, err := client.GetCounter(ctx, &limitsv1.GetCounterRequest{Rule: request.GetRule(), Entries: request.GetEntries()})
@@ -147,6 +150,9 @@ func (s *Server) GetCounter(ctx context.Context, request *adminv1.GetCounterRequ
 // store, each also forgets what it remembered of the key.
 func (s *Server) ResetCounter(ctx context.Context, request *adminv1.ResetCounterRequest) (*adminv1.ResetCounterResponse, error) {
 	if err := s.admit(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.whole(request.GetRule(), request.GetEntries()); err != nil {
 		return nil, err
 	}
 	actor := callerOf(ctx)

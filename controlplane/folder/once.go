@@ -17,6 +17,9 @@ func Read(parser *policy.Parser, paths ...string) (Update, error) {
 	source := newSource(Config{}, parser)
 	for _, path := range paths {
 		info, err := os.Stat(path)
+		if err != nil && path == "-" {
+			return Update{}, errors.New("standard input is not read; write the policy to a file that ends in .yaml")
+		}
 		if err != nil {
 			return Update{}, err
 		}

@@ -47,6 +47,9 @@ func (a *App) validateCommand() *cobra.Command {
 			err = writeJSON(a.Stdout, result)
 		} else {
 			a.printValidation(result)
+			if result.Objects == 0 {
+				fmt.Fprintf(a.Stderr, "notice: nothing was checked: no files that end in .yaml, .yml or .json, or nothing in them, below %s\n", strings.Join(paths, ", "))
+			}
 		}
 		if err == nil && fails(result, *failOn) {
 			err = silentError{}

@@ -69,3 +69,13 @@ func TestValidateBadUsage(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "no such file")
 }
+
+func TestValidateSaysWhenThereIsNothing(t *testing.T) {
+	code, out, errs := runValidate(t, t.TempDir())
+	require.Equal(t, 0, code)
+	require.Contains(t, out, "0 objects, 0 routes")
+	require.Contains(t, errs, "nothing was checked")
+	code, _, errs = runValidate(t, "-")
+	require.Equal(t, 1, code)
+	require.Contains(t, errs, "standard input is not read")
+}
