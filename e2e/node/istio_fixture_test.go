@@ -190,7 +190,8 @@ func (w *istioWorld) deploy(rendered string) {
 	}{
 		{"extauthz", "extauthzd", 9001, "secret: {secretName: weir-extauthz-rules}"},
 		{"ratelimit", "ratelimitd", 8081, "configMap: {name: weir-ratelimit-rules}"},
-		{"user", "userd", 18004, none}, {"data", "datad", 18005, none},
+		{"user", "userd", 18004, none},
+		{"data", "datad", 18005, none},
 	} {
 		fmt.Fprintf(&all, workload, part.name, part.binary, part.port, part.rules, tag)
 	}

@@ -55,7 +55,7 @@ func callOnce(t *testing.T) {
 	}()
 	conn, err := grpc.NewClient(server.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_, err = healthpb.NewHealthClient(conn).Check(metadata.AppendToOutgoingContext(ctx, "traceparent", parent), &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
 	require.NoError(t, err)
 }
