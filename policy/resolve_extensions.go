@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"regexp"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -207,7 +208,9 @@ func (c *checker) forwardHeaders(field string, forward *v1alpha1.ForwardHeaders)
 	if len(forward.Allow)+len(forward.Deny) == 0 {
 		c.fail(CodeRequired, field, "needs allow or deny")
 	}
-	for name, list := range map[string][]string{"allow": forward.Allow, "deny": forward.Deny} {
+	lists := map[string][]string{"allow": forward.Allow, "deny": forward.Deny}
+	for _, name := range slices.Sorted(maps.Keys(lists)) {
+		list := lists[name]
 		c.count(field+"."+name, len(list), 0, 64)
 		for i, header := range list {
 			if len(header) > 256 || !headerPattern.MatchString(header) {

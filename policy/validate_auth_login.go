@@ -30,7 +30,9 @@ func (c *checker) login(field string, login *v1alpha1.Login) {
 		}
 	}
 	c.once(field+".scopes", login.Scopes)
-	for name, claim := range map[string]string{"subject": login.Claims.Subject, "tenant": login.Claims.Tenant, "scopes": login.Claims.Scopes} {
+	claims := map[string]string{"subject": login.Claims.Subject, "tenant": login.Claims.Tenant, "scopes": login.Claims.Scopes}
+	for _, name := range slices.Sorted(maps.Keys(claims)) {
+		claim := claims[name]
 		c.text(field+".claims."+name, claim, false, 256)
 	}
 	c.count(field+".algorithms", len(login.Algorithms), 0, len(loginAlgorithms()))

@@ -116,7 +116,9 @@ func (c *checker) requirements(field string, rule *v1alpha1.AuthorizationRule) (
 		read = append(read, c.template(at+".user", relationship.User, 1024)...)
 		read = append(read, c.template(at+".relation", relationship.Relation, 1024)...)
 		read = append(read, c.template(at+".object", relationship.Object, 1024)...)
-		for name, text := range map[string]string{"user": relationship.User, "object": relationship.Object} {
+		texts := map[string]string{"user": relationship.User, "object": relationship.Object}
+		for _, name := range slices.Sorted(maps.Keys(texts)) {
+			text := texts[name]
 			if text != "" && !typedObject.MatchString(text) {
 				c.fail(CodeInvalid, at+"."+name, "%q does not begin with a type and a colon, such as %q", text, name+":{identity.subject}")
 			}
@@ -272,7 +274,7 @@ func (c *checker) metadataProtocol(field string, source *v1alpha1.MetadataSource
 	if len(source.Query) > 0 {
 		c.fail(CodeInvalid, field+".query", "goes with protocol: HTTP; over GRPC write parameters")
 	}
-	for name := range source.Headers {
+	for _, name := range slices.Sorted(maps.Keys(source.Headers)) {
 		if lower := strings.ToLower(name); strings.HasPrefix(lower, "grpc-") || strings.HasSuffix(lower, "-bin") || slices.Contains([]string{"te", "content-type", "user-agent"}, lower) {
 			c.fail(CodeInvalid, fmt.Sprintf("%s.headers[%q]", field, name), "%q is gRPC's own, or of binary metadata; choose another header", name)
 		}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -217,7 +218,9 @@ func (c *checker) httpFilter(field string, filter *gatewayv1.HTTPRouteFilter) {
 }
 
 func (c *checker) headerModifier(field string, modifier *gatewayv1.HTTPHeaderFilter) {
-	for list, headers := range map[string][]gatewayv1.HTTPHeader{"set": modifier.Set, "add": modifier.Add} {
+	changes := map[string][]gatewayv1.HTTPHeader{"set": modifier.Set, "add": modifier.Add}
+	for _, list := range slices.Sorted(maps.Keys(changes)) {
+		headers := changes[list]
 		for i, header := range headers {
 			part := fmt.Sprintf("%s.%s[%d]", field, list, i)
 			c.header(part+".name", string(header.Name))
@@ -293,7 +296,9 @@ func (c *checker) grpcMatch(field string, match *gatewayv1.GRPCRouteMatch) {
 		if (method.Service == nil || *method.Service == "") && (method.Method == nil || *method.Method == "") {
 			c.fail(CodeRequired, field+".method", "needs a service or a method")
 		}
-		for name, value := range map[string]*string{"service": method.Service, "method": method.Method} {
+		names := map[string]*string{"service": method.Service, "method": method.Method}
+		for _, name := range slices.Sorted(maps.Keys(names)) {
+			value := names[name]
 			if value == nil {
 				continue
 			}
