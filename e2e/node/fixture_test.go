@@ -163,9 +163,20 @@ func hashed(key string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func answers(address, path string) (status int) {
-	client := http.Client{Timeout: 2 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	answer, err := client.Get("http://" + address + path) //nolint:noctx // bounded by the client
+// answers is the status of an answer on a connection of its own; 0 without one.
+func answers(address, path string, headers ...string) (status int) {
+	client := http.Client{
+		Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	request, err := http.NewRequest(http.MethodGet, "http://"+address+path, nil) //nolint:noctx // bounded by the client
+	if err != nil {
+		return 0
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	answer, err := client.Do(request)
 	if err != nil {
 		return 0
 	}
