@@ -95,12 +95,14 @@ func (c *compiler) hosts(port *policy.Port, chain *policy.Chain) []string {
 			Hosts: []string{host.Name}, Gateways: []string{c.options.Namespace + "/" + gatewayName(port)},
 		}
 		var origins []policy.Origin
+		parts := map[string]policy.Origin{}
 		for j := range host.Routes {
 			route := &host.Routes[j]
 			made, ok := c.route(route)
 			if !ok {
 				continue
 			}
+			parts[route.ID] = route.Origin
 			service.Http = append(service.Http, made...)
 			origins = append(origins, route.Origin)
 		}
@@ -111,7 +113,7 @@ func (c *compiler) hosts(port *policy.Port, chain *policy.Chain) []string {
 		served = append(served, c.options.Namespace+"/"+host.Name)
 		c.add(Object{
 			APIVersion: networkingVersion, Kind: "VirtualService", Name: gatewayName(port) + "-" + hostSlug(host.Name),
-			Body: map[string]any{"spec": message(service)}, Origins: origins,
+			Body: map[string]any{"spec": message(service)}, Origins: origins, Parts: parts,
 		})
 	}
 	slices.Sort(served)
