@@ -153,17 +153,19 @@ func (it *item) compare() {
 		it.action = Created
 		return
 	}
-	it.fields = differences(said(it.before), said(it.after), it.object.Secret)
+	all := differences(said(it.before), said(it.after), it.object.Secret)
 	it.foreign = added(said(it.want), said(it.after))
 	it.action = Unchanged
 	// Where it comes from is not what it does: a line more in a file changes nothing.
-	origin := "metadata.annotations[" + istio.AnnotationOrigin + "]"
-	if slices.ContainsFunc(it.fields, func(f policy.FieldChange) bool { return f.Path != origin }) {
+	if slices.ContainsFunc(all, func(f policy.FieldChange) bool { return f.Path != annotation(istio.AnnotationOrigin) }) {
 		it.action = Changed
-	} else {
-		it.fields = nil
 	}
+	// These tell nothing that the other fields don't.
+	told := []string{annotation(istio.AnnotationOrigin), annotation(istio.AnnotationHash), annotation(istio.AnnotationAssertion)}
+	it.fields = slices.DeleteFunc(all, func(f policy.FieldChange) bool { return slices.Contains(told, f.Path) })
 }
+
+func annotation(name string) string { return "metadata.annotations[" + name + "]" }
 
 // apply is one server-side apply.
 func (it *item) apply(ctx context.Context, value *unstructured.Unstructured, force, dryRun bool) (*unstructured.Unstructured, error) {
@@ -214,7 +216,7 @@ func (r *run) refused(it *item, err error) {
 	}
 	var answer apierrors.APIStatus
 	if !errors.As(err, &answer) || answer.Status().Details == nil || len(answer.Status().Details.Causes) == 0 {
-		r.problem(it, "", policy.CodeKubernetes, it.id.String()+": "+err.Error())
+		r.problem(it, fieldIn(err.Error()), policy.CodeKubernetes, it.id.String()+": "+err.Error())
 		return
 	}
 	for _, cause := range answer.Status().Details.Causes {
@@ -224,6 +226,17 @@ func (r *run) refused(it *item, err error) {
 		}
 		r.problem(it, field, policy.CodeKubernetes, strings.TrimSuffix(it.id.String()+": "+field, ": ")+": "+cause.Message)
 	}
+}
+
+// fieldIn is the field that a message names, where it is no cause of its own: values
+// of a wrong type, which the API server can't compare with others'.
+func fieldIn(message string) string {
+	for word := range strings.FieldsSeq(message) {
+		if field, ok := strings.CutPrefix(word, ".spec."); ok {
+			return "spec." + strings.TrimSuffix(field, ":")
+		}
+	}
+	return ""
 }
 
 // problem is one of an object, at the place of the policy that it comes from.

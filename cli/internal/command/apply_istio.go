@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
@@ -53,8 +54,30 @@ func (a *App) istioCluster(o clusterOptions) (apply.Cluster, *rest.Config, error
 	if err != nil {
 		return apply.Cluster{}, nil, err
 	}
+	config.WarningHandler = &warnings{to: a.Stderr}
 	cluster, err := apply.Connect(config)
 	return cluster, config, err
+}
+
+// warnings shows each of the API server's once, but for the one that every
+// EnvoyFilter gets for being one. Safe for concurrent use.
+type warnings struct {
+	to   io.Writer
+	mu   sync.Mutex
+	said map[string]bool
+}
+
+func (w *warnings) HandleWarningHeader(_ int, _, text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if text == "" || w.said[text] || strings.HasPrefix(text, "EnvoyFilter exposes internal implementation details") {
+		return
+	}
+	if w.said == nil {
+		w.said = map[string]bool{}
+	}
+	w.said[text] = true
+	fmt.Fprintf(w.to, "weir: the API server warns: %s\n", printable(text))
 }
 
 func (o *istioOptions) mesh(config *rest.Config, reach reachOptions) (*probe.Mesh, error) {
