@@ -381,8 +381,8 @@ func failures(t *testing.T, w *istioAPI) {
 		w.t = t
 		before := w.all()
 		bad := policyOf("four", "c", "e")
-		spec := bad[5].Body["spec"].(map[string]any)                               //nolint:forcetypeassert // as made
-		spec["http"].([]any)[1].(map[string]any)["timeout"] = "soon"               //nolint:forcetypeassert // as made
+		spec := bad[5].Body["spec"].(map[string]any)                                             //nolint:forcetypeassert // as made
+		spec["http"].([]any)[1].(map[string]any)["timeout"] = "soon"                             //nolint:forcetypeassert // as made
 		spec["http"].([]any)[1].(map[string]any)["retries"] = map[string]any{"attempts": "many"} //nolint:forcetypeassert // as made
 		result := w.apply(w.request(bad), &pretended{})
 		require.NotEmpty(t, result.Problems)

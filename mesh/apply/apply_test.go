@@ -54,8 +54,10 @@ func TestDifferences(t *testing.T) {
 	after := said(object(t, strings.NewReplacer("timeout: 1s", "timeout: 2s", `exportTo: ["."]`, "exportTo: []", "name: b,", `name: "",`,
 		"generation: 3", "generation: 4", "uid: 5d1c", "uid: 77").Replace(live)))
 	require.Equal(t, []policy.FieldChange{
-		{Path: "spec.exportTo", New: "[]"}, {Path: "spec.exportTo[0]", Old: "."},
-		{Path: "spec.http[0].timeout", Old: "1s", New: "2s"}, {Path: "spec.http[1].name", Old: "b", New: `""`},
+		{Path: "spec.exportTo", New: "[]"},
+		{Path: "spec.exportTo[0]", Old: "."},
+		{Path: "spec.http[0].timeout", Old: "1s", New: "2s"},
+		{Path: "spec.http[1].name", Old: "b", New: `""`},
 	}, differences(before, after, false))
 	require.Empty(t, differences(before, said(object(t, live)), false))
 
@@ -74,8 +76,13 @@ func TestAppliedPart(t *testing.T) {
 	require.NoError(t, err)
 	want := object(t, live)
 	for _, field := range [][]string{
-		{"status"}, {"spec", "exportTo"}, {"metadata", "labels", "theirs"}, {"metadata", "uid"}, {"metadata", "resourceVersion"},
-		{"metadata", "generation"}, {"metadata", "managedFields"},
+		{"status"},
+		{"spec", "exportTo"},
+		{"metadata", "labels", "theirs"},
+		{"metadata", "uid"},
+		{"metadata", "resourceVersion"},
+		{"metadata", "generation"},
+		{"metadata", "managedFields"},
 	} {
 		unstructured.RemoveNestedField(want.Object, field...)
 	}

@@ -149,7 +149,7 @@ func appliedPart(live *unstructured.Unstructured) (*unstructured.Unstructured, e
 			continue
 		}
 		var fields map[string]any
-		if err := json.Unmarshal(entry.FieldsV1.Raw, &fields); err != nil {
+		if err := json.Unmarshal(entry.FieldsV1.GetRawBytes(), &fields); err != nil {
 			return nil, fmt.Errorf("the fields that Weir owns: %w", err)
 		}
 		part, _ := restrict(live.DeepCopy().Object, fields).(map[string]any)

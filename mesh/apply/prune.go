@@ -30,20 +30,36 @@ func groupKinds() []schema.GroupKind {
 	return kinds
 }
 
+// Strays are objects that are labelled as Weir's and are of no set: brought by other
+// means than Apply, they are never deleted by it.
+func Strays(ctx context.Context, cluster Cluster, options istio.Options) ([]ID, error) {
+	r := &run{Cluster: cluster, request: Request{Options: options}}
+	var strays []ID
+	for _, kind := range groupKinds() {
+		found, err := r.list(ctx, kind, istio.LabelOwner+"="+istio.OwnerValue+",!"+istio.LabelSet)
+		if err != nil {
+			return nil, err
+		}
+		for i := range found {
+			strays = append(strays, ID{kind.Kind, found[i].GetNamespace(), found[i].GetName()})
+		}
+	}
+	return strays, nil
+}
+
 // findDeletions finds what the set has too much, of the kinds and in the
 // namespaces that things are made in.
 func (r *run) findDeletions(ctx context.Context) error {
 	for _, kind := range groupKinds() {
-		namespace := r.request.Options.Namespace
-		if kind.Group == "" {
-			namespace = r.request.Options.RulesNamespace
-		}
-		found, err := r.owned(ctx, kind, namespace)
+		found, err := r.list(ctx, kind, istio.LabelOwner+"="+istio.OwnerValue+","+istio.LabelSet+"="+r.request.Set)
 		if err != nil {
 			return err
 		}
 		for i := range found {
-			it := &item{id: ID{kind.Kind, namespace, found[i].GetName()}, before: &found[i]}
+			it := &item{id: ID{kind.Kind, found[i].GetNamespace(), found[i].GetName()}, before: &found[i]}
+			if !appliedByUs(it.before) {
+				continue
+			}
 			if slices.ContainsFunc(r.items, func(kept *item) bool { return kept.id == it.id }) {
 				continue
 			}
@@ -57,8 +73,9 @@ func (r *run) findDeletions(ctx context.Context) error {
 	return nil
 }
 
-// owned are the objects of a kind that are of the set, and that Weir applied.
-func (r *run) owned(ctx context.Context, kind schema.GroupKind, namespace string) ([]unstructured.Unstructured, error) {
+// list are the objects of a kind with some labels, in the namespace that the kind is
+// made in.
+func (r *run) list(ctx context.Context, kind schema.GroupKind, labels string) ([]unstructured.Unstructured, error) {
 	mapping, err := r.Mapper.RESTMapping(kind)
 	if meta.IsNoMatchError(err) {
 		return nil, nil // not installed: there is none
@@ -66,18 +83,18 @@ func (r *run) owned(ctx context.Context, kind schema.GroupKind, namespace string
 	if err != nil {
 		return nil, r.failed(err)
 	}
+	namespace := r.request.Options.Namespace
+	if kind.Group == "" {
+		namespace = r.request.Options.RulesNamespace
+	}
 	var all []unstructured.Unstructured
-	options := metav1.ListOptions{LabelSelector: istio.LabelOwner + "=" + istio.OwnerValue + "," + istio.LabelSet + "=" + r.request.Set, Limit: pageSize}
+	options := metav1.ListOptions{LabelSelector: labels, Limit: pageSize}
 	for {
 		page, err := r.Objects.Resource(mapping.Resource).Namespace(namespace).List(ctx, options)
 		if err != nil {
-			return nil, r.failed(fmt.Errorf("what the set %q holds of %s in %s is not known: %w", r.request.Set, kind.Kind, namespace, err))
+			return nil, r.failed(fmt.Errorf("what there is of %s in %s with %s is not known: %w", kind.Kind, namespace, labels, err))
 		}
-		for i := range page.Items {
-			if appliedByUs(&page.Items[i]) {
-				all = append(all, page.Items[i])
-			}
-		}
+		all = append(all, page.Items...)
 		if options.Continue = page.GetContinue(); options.Continue == "" {
 			return all, nil
 		}

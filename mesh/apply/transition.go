@@ -166,6 +166,30 @@ func routesOf(now, before []*unstructured.Unstructured, gateways map[string]*uns
 	return made
 }
 
+// Expected is what a mesh has to have of objects, as Mesh is asked: EnvoyFilters,
+// routes, and what extauthz decides by, nil where it is not asked.
+func Expected(objects []istio.Object) (filters []*unstructured.Unstructured, routes []Routes, rules []byte, err error) {
+	gateways := map[string]*unstructured.Unstructured{}
+	var services []*unstructured.Unstructured
+	for i := range objects {
+		value := objects[i].Unstructured()
+		switch value.GetKind() {
+		case "EnvoyFilter":
+			filters = append(filters, value)
+		case "VirtualService":
+			services = append(services, value)
+		case "Gateway":
+			gateways[value.GetNamespace()+"/"+value.GetName()] = value
+		case "Secret":
+			if err := encodeSecret(value); err != nil {
+				return nil, nil, nil, err
+			}
+			rules = content(value)
+		}
+	}
+	return filters, routesOf(services, nil, gateways), rules, nil
+}
+
 // portOf is the port of a Gateway that Weir made, 0 where there is none.
 func portOf(gateway *unstructured.Unstructured) int32 {
 	if gateway == nil {
@@ -183,4 +207,3 @@ func portOf(gateway *unstructured.Unstructured) int32 {
 	}
 	return 0
 }
-

@@ -244,14 +244,33 @@ func missing(content []byte, objects []*unstructured.Unstructured, istiod string
 	return lacking, nil
 }
 
-// Unruled implements apply.Mesh.
+// Unruled implements apply.Mesh. It has the mounts of those pods renewed.
 func (m *Mesh) Unruled(ctx context.Context, rules []byte) ([]string, error) {
+	lines, late, err := m.late(ctx, rules)
+	if err == nil && len(late) > 0 {
+		m.nudge(ctx, late, digestOf(rules))
+	}
+	return lines, err
+}
+
+// Stale is Unruled without changing anything.
+func (m *Mesh) Stale(ctx context.Context, rules []byte) ([]string, error) {
+	lines, _, err := m.late(ctx, rules)
+	return lines, err
+}
+
+func digestOf(rules []byte) string {
+	sum := sha256.Sum256(rules)
+	return hex.EncodeToString(sum[:])
+}
+
+// late are extauthz's pods that decide by other rules.
+func (m *Mesh) late(ctx context.Context, rules []byte) ([]string, []Pod, error) {
 	pods, err := m.ExtAuthz(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	sum := sha256.Sum256(rules)
-	want := hex.EncodeToString(sum[:])
+	want := digestOf(rules)
 	var mu sync.Mutex
 	var late []Pod
 	lines, err := eachPod(pods, func(pod Pod) ([]string, error) {
@@ -264,10 +283,7 @@ func (m *Mesh) Unruled(ctx context.Context, rules []byte) ([]string, error) {
 		mu.Unlock()
 		return []string{fmt.Sprintf("extauthz %s decides by other rules (sha256 %.8s…, want %.8s…)", pod, digest, want)}, nil
 	})
-	if err == nil && len(late) > 0 {
-		m.nudge(ctx, late, want)
-	}
-	return lines, err
+	return lines, late, err
 }
 
 // rules is the digest of those that a pod decides by.
@@ -345,6 +361,37 @@ func (m *Mesh) Unserved(ctx context.Context, filters []*unstructured.Unstructure
 // Dump is the configuration of a gateway's proxy, as its /config_dump answers.
 func (m *Mesh) Dump(ctx context.Context, pod Pod) ([]byte, error) {
 	return m.reach.Get(ctx, pod, proxyPort, "/config_dump")
+}
+
+// Guards says of each gateway what its ports do about authorization; those that the
+// policy is about and that are not guarded, or not for sure, one line each.
+func (m *Mesh) Guards(ctx context.Context, ports []int32) ([]string, error) {
+	gateways, err := m.Gateways(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return eachPod(gateways, func(pod Pod) ([]string, error) {
+		dump, err := m.Dump(ctx, pod)
+		if err != nil {
+			return nil, err
+		}
+		proxy, err := assert.Read(dump)
+		if err != nil {
+			return nil, fmt.Errorf("gateway %s: %w", pod, err)
+		}
+		var lines []string
+		found := proxy.Ports()
+		for _, port := range ports {
+			guard, served := found[port]
+			switch {
+			case served && !guard.Asked:
+				lines = append(lines, fmt.Sprintf("gateway %s does not ask extauthz on port %d: everybody is let in", pod, port))
+			case guard.Open:
+				lines = append(lines, fmt.Sprintf("gateway %s lets everybody in on port %d when extauthz does not answer (failure_mode_allow)", pod, port))
+			}
+		}
+		return lines, nil
+	})
 }
 
 // podsAtOnce bounds the pods that are asked together.

@@ -296,4 +296,3 @@ func touched(result *apply.Result) bool {
 	}
 	return false
 }
-

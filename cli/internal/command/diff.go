@@ -111,7 +111,7 @@ func (a *App) plan(ctx context.Context, paths []string, o planOptions) error {
 	if err := checkFormat(*o.format); err != nil {
 		return err
 	}
-	if err := o.istioOptions.validate(); err != nil {
+	if err := o.validate(); err != nil {
 		return err
 	}
 	if o.target == targetIstio {
