@@ -94,12 +94,20 @@ func applying(t *testing.T, w *istioWorld, base []string) {
 		return w.kubectl("", "get", "gateway,virtualservice,envoyfilter,authorizationpolicy,destinationrule,serviceentry,secret,configmap", "-n", "istio-ingress",
 			"-o", `jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.annotations.weir\.dev/content-hash} {.metadata.generation}{"\n"}{end}`)
 	}
+	doctor := func(w *istioWorld) (string, int) {
+		return w.weir(append([]string{"doctor", "--target", "istio"}, all...)...)
+	}
 	write("")
 	t.Run("nothing differs after apply", func(t *testing.T) {
 		w := w.in(t)
 		out, code := w.weir(append([]string{"plan", "--target", "istio"}, all...)...)
 		require.Equal(t, 0, code, out)
 		require.Contains(t, out, "0 objects would be changed")
+		out, code = doctor(w)
+		require.Equal(t, 0, code, out)
+		require.Regexp(t, `ok +guard: every gateway asks extauthz`, out)
+		require.Regexp(t, `ok +gateways: .* every patch of 3 EnvoyFilters`, out)
+		require.NotContains(t, out, "warning")
 	})
 	t.Run("a change by hand is drift, and is mended only when asked", func(t *testing.T) {
 		w := w.in(t)
@@ -108,6 +116,9 @@ func applying(t *testing.T, w *istioWorld, base []string) {
 		require.Equal(t, 2, code, out)
 		require.Contains(t, out, "spec.http[0].timeout: 99s -> ")
 		require.Contains(t, out, "! spec.http belongs to")
+		out, code = doctor(w)
+		require.Equal(t, 0, code)
+		require.Regexp(t, `warning +drift: VirtualService istio-ingress/weir-8080-all is otherwise; spec.http belongs to "kubectl-patch"`, out)
 		out, code = w.weir(append([]string{"apply", "--target", "istio"}, all...)...)
 		require.Equal(t, 1, code, out)
 		require.Contains(t, out, "WEIR5203")
@@ -126,6 +137,9 @@ func applying(t *testing.T, w *istioWorld, base []string) {
 		out := w.applied(all...)
 		require.Regexp(t, `VirtualService istio-ingress/weir-8080-elsewhere\S* deleted`, out)
 		require.Equal(t, "foreign", w.field("{.metadata.name}", "virtualservice", "foreign", "-n", "istio-ingress"))
+		out, _ = doctor(w)
+		require.Regexp(t, `warning +strays: VirtualService istio-ingress/stray`, out)
+		require.NotContains(t, out, "istio-ingress/foreign")
 		w.kubectl(foreign, "delete", "-f", "-")
 		w.eventually("the host is gone", 20*time.Second, func() bool { return answers(w.address, "/", "Host", "elsewhere.example.com") == http.StatusNotFound })
 	})
@@ -151,6 +165,10 @@ func applying(t *testing.T, w *istioWorld, base []string) {
 	t.Run("a patch that matches nothing is put back", func(t *testing.T) {
 		w := w.in(t)
 		w.kubectl(removing, "apply", "-f", "-")
+		w.eventually("the doctor misses it", 20*time.Second, func() bool {
+			out, code := doctor(w)
+			return code == 1 && strings.Contains(out, "HTTP_FILTER weir.cors is there 0 times")
+		})
 		write(elsewhere)
 		before := versions()
 		out, code := w.weir(append([]string{"apply", "--target", "istio", "--wait", "8s"}, all...)...)
@@ -230,6 +248,14 @@ kind: VirtualService
 metadata: {name: foreign, namespace: istio-ingress, labels: {app.kubernetes.io/managed-by: weir, weir.dev/mesh-set: default}}
 spec:
   hosts: [foreign.example.com]
+  gateways: [istio-ingress/none]
+  http: [{directResponse: {status: 204}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: stray, namespace: istio-ingress, labels: {app.kubernetes.io/managed-by: weir}}
+spec:
+  hosts: [stray.example.com]
   gateways: [istio-ingress/none]
   http: [{directResponse: {status: 204}}]
 `

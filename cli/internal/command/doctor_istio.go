@@ -80,8 +80,10 @@ func examineMesh(ctx context.Context, cluster apply.Cluster, mesh *probe.Mesh, r
 		open, err := mesh.Guards(ctx, ports)
 		findings = append(findings, lines("guard", doctor.Error, "apply the policy: the AuthorizationPolicy weir-extauthz says it; look for EnvoyFilters of others", open, err,
 			"every gateway asks extauthz on every port, and refuses when it does not answer")...)
-		stale, err := mesh.Stale(ctx, rules)
-		findings = append(findings, lines("rules", doctor.Error, "apply the policy; look at extauthz's log if it stays so", stale, err, "extauthz decides by the rules of this policy")...)
+		if len(notes) == 0 { // There is an extauthz.
+			stale, err := mesh.Stale(ctx, rules)
+			findings = append(findings, lines("rules", doctor.Error, "apply the policy; look at extauthz's log if it stays so", stale, err, "extauthz decides by the rules of this policy")...)
+		}
 	}
 	lacking, err := mesh.Unserved(ctx, filters, routes)
 	findings = append(findings, lines("gateways", doctor.Error, "apply the policy; if it stays so, another EnvoyFilter is in the way, or this Istio is too new", lacking, err,
