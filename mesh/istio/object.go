@@ -88,11 +88,13 @@ func (o *Object) compare(other *Object) int {
 		cmp.Compare(o.Namespace, other.Namespace), cmp.Compare(o.Name, other.Name))
 }
 
-// rank is the order of applying: whatever is referred to first, and what guards a
-// route before the route.
-func rank(kind string) int {
-	return slices.Index([]string{"Secret", "ConfigMap", "ServiceEntry", "DestinationRule", "AuthorizationPolicy", "EnvoyFilter", "Gateway", "VirtualService"}, kind)
+// Kinds are those of the objects that are made, in the order of applying: whatever
+// is referred to first, and what guards a route before the route.
+func Kinds() []string {
+	return []string{"Secret", "ConfigMap", "ServiceEntry", "DestinationRule", "AuthorizationPolicy", "EnvoyFilter", "Gateway", "VirtualService"}
 }
+
+func rank(kind string) int { return slices.Index(Kinds(), kind) }
 
 // Unstructured is the object as clients take it.
 func (o *Object) Unstructured() *unstructured.Unstructured {

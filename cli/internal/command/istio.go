@@ -141,10 +141,16 @@ func (a *App) translateIstio(paths []string, o translateOptions) error {
 	if err != nil {
 		return err
 	}
+	if len(found.found) > 0 {
+		printProblems(a.Stderr, "problems", found.found)
+	}
+	if len(found.found.Errors()) > 0 {
+		return silentError{} // What is written may be piped to who applies it.
+	}
 	shown := make([]map[string]any, 0, len(found.made))
 	for i := range found.made {
 		object := &found.made[i]
-		if len(o.names) > 0 && !slices.Contains(o.names, object.Name) || len(o.types) > 0 && !slices.ContainsFunc(o.types, func(t string) bool { return strings.EqualFold(t, object.Kind) }) {
+		if !o.shows(object) {
 			continue
 		}
 		if o.secrets {
@@ -154,20 +160,15 @@ func (a *App) translateIstio(paths []string, o translateOptions) error {
 		}
 	}
 	if *o.format == formatJSON {
-		err = write(a.Stdout, formatJSON, map[string]any{"apiVersion": "v1", "kind": "List", "items": shown}, nil)
-	} else {
-		err = writeDocuments(a.Stdout, shown)
+		return write(a.Stdout, formatJSON, map[string]any{"apiVersion": "v1", "kind": "List", "items": shown}, nil)
 	}
-	if err != nil {
-		return err
-	}
-	if len(found.found) > 0 {
-		printProblems(a.Stderr, "problems", found.found)
-	}
-	if len(found.found.Errors()) > 0 {
-		return silentError{}
-	}
-	return nil
+	return writeDocuments(a.Stdout, shown)
+}
+
+// shows reports whether an object is among the names and kinds that are asked for.
+func (o *translateOptions) shows(object *istio.Object) bool {
+	return (len(o.names) == 0 || slices.Contains(o.names, object.Name)) &&
+		(len(o.types) == 0 || slices.ContainsFunc(o.types, func(kind string) bool { return strings.EqualFold(kind, object.Kind) }))
 }
 
 func writeDocuments(w io.Writer, documents []map[string]any) error {

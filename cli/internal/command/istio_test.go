@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
 )
 
@@ -63,7 +65,7 @@ func TestTranslateIstioRefuses(t *testing.T) {
 		changed := strings.Replace(string(content), change[0], change[1], 1)
 		require.NotEqual(t, string(content), changed, change[0])
 		require.NoError(t, os.WriteFile(path, []byte(changed), 0o600))
-		code, _, errs := runApp(t, "translate", "--target", "istio", path)
+		code, out, errs := runApp(t, "translate", "--target", "istio", path)
 		if want == "" {
 			require.Equal(t, 0, code, errs)
 			continue
@@ -72,12 +74,18 @@ func TestTranslateIstioRefuses(t *testing.T) {
 		require.Contains(t, errs, want)
 		require.Contains(t, errs, "WEIR6001")
 		require.Contains(t, errs, path+":", "the place is named")
+		require.Empty(t, out, "nothing that could be piped to who applies it")
 	}
 	code, _, errs := runApp(t, "translate", "--target", "consul", "testdata/istio.in.yaml")
 	require.Equal(t, 2, code)
 	require.Contains(t, errs, "--target")
 	code, _, errs = runApp(t, "translate", "--target", "istio", "--istio-ratelimit", "nowhere", "testdata/istio.in.yaml")
 	require.Equal(t, 2, code, errs)
+	code, _, errs = runApp(t, "translate", "--target", "istio", "--type", "rds", "testdata/istio.in.yaml")
+	require.Equal(t, 2, code)
+	require.Contains(t, errs, "use one of Secret, ConfigMap")
+	code, _, _ = runApp(t, "mesh", "nonsense")
+	require.Equal(t, 2, code, "as of the other groups of commands")
 }
 
 // A proxy that has none of it fails every assertion; one that has nothing at all is
@@ -98,4 +106,42 @@ func TestMeshAssert(t *testing.T) {
 	code, _, errs = runApp(t, "mesh", "assert", "testdata/istio.in.yaml", "--dump", path)
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "no listeners")
+}
+
+// What --help shows with files that are there runs.
+func TestHelpExamples(t *testing.T) {
+	dump := filepath.Join(t.TempDir(), "dump.json")
+	require.NoError(t, os.WriteFile(dump, []byte(`{"configs": [{"dynamic_listeners": [{"active_state": {"listener": {"name": "other"}}}]}]}`), 0o600))
+	t.Chdir("../../..")
+	ran := 0
+	for _, example := range examples((&App{}).root()) {
+		arguments := strings.Fields(example)
+		if slices.Contains(arguments, "-") { // What comes through a pipe is not here.
+			arguments[slices.Index(arguments, "-")] = dump
+		}
+		code, out, errs := runApp(t, arguments[1:]...)
+		require.Empty(t, errs, example)
+		require.NotEmpty(t, out, example)
+		if !strings.Contains(out, "findings") {
+			require.Equal(t, 0, code, example)
+		}
+		ran++
+	}
+	require.GreaterOrEqual(t, ran, 3, "examples are found")
+}
+
+// examples are the commands of --help that are about folders of this repository, and
+// talk to nothing.
+func examples(c *cobra.Command) []string {
+	var found []string
+	for line := range strings.Lines(strings.ReplaceAll(c.Example, "|\n", "| ")) {
+		last := line[strings.LastIndex(line, "|")+1:]
+		if strings.Contains(last, " examples/") && c.Flags().Lookup("kubeconfig") == nil {
+			found = append(found, strings.TrimSpace(last))
+		}
+	}
+	for _, inner := range c.Commands() {
+		found = append(found, examples(inner)...)
+	}
+	return found
 }

@@ -16,7 +16,10 @@ import (
 const maxDump = 256 << 20
 
 func (a *App) meshCommand() *cobra.Command {
-	c := &cobra.Command{Use: "mesh", Short: "Work with Istio", Args: arguments(0, 0)}
+	c := &cobra.Command{
+		Use: "mesh", Short: "Work with Istio", Args: arguments(0, 0),
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
 	c.AddCommand(a.meshAssertCommand())
 	return c
 }
@@ -27,10 +30,10 @@ func (a *App) meshAssertCommand() *cobra.Command {
 		Long: "Check that the EnvoyFilters which `weir translate --target istio` makes of policy folders are in a proxy's\n" +
 			"configuration: each of their patches as often as it should match, with everything that it puts in. An EnvoyFilter\n" +
 			"that matches nothing is no error to Istio, and one that matched may not any more after an upgrade.\n" +
-			"--dump is the proxy's configuration, as its /config_dump answers.\n" +
+			"--dump is the proxy's configuration, as its /config_dump answers. What weir up adds is left out of the policy.\n" +
 			"Exits with 0 when all hold, and with 1 when one does not or when it cannot be told.",
 		Example: "  kubectl exec -n istio-ingress deploy/istio-ingressgateway -- pilot-agent request GET config_dump |\n" +
-			"    weir mesh assert examples/quickstart --dump -",
+			"    weir mesh assert examples/istio --dump -",
 		Args: arguments(1, 100),
 	}
 	var o istioOptions

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weir.dev/controlplane/envoy"
+	"weir.dev/mesh/istio"
 )
 
 // translation is the resources of a policy by short type.
@@ -43,14 +44,17 @@ func (a *App) translateCommand() *cobra.Command {
 		Long: "Show what policy folders and files become: resources for Envoy, and rules for extauthz and ratelimit.\n" +
 			"Addresses of Weir's own servers, which only a running control plane knows, are stand-ins. What is secret is\n" +
 			"hidden, and content of more than 4 KiB is named by its hash.\n" +
-			"With --target istio they become objects for Istio's own proxies, one YAML document each, as kubectl takes them.\n" +
+			"With --target istio they become objects for Istio's own proxies, one YAML document each, as kubectl takes them;\n" +
+			"--type is an object's kind then. What weir up adds is left out always, as --alone does. When there are errors,\n" +
+			"nothing is written but them.\n" +
 			"Exits with 1 when something cannot be had on the target; the message names the field.",
-		Example: "  weir translate --type rds examples/quickstart\n  weir translate --target istio --secrets examples/quickstart | kubectl apply --server-side -f -",
+		Example: "  weir translate --type rds examples/quickstart\n  weir translate --target istio --type EnvoyFilter examples/istio",
 		Args:    arguments(1, 100),
 	}
 	var o translateOptions
 	c.Flags().StringVar(&o.to, "to", "", "only what goes to `envoy`, or the rules of Weir's servers: envoy or rules")
-	c.Flags().StringSliceVar(&o.types, "type", nil, "only these `types`: "+strings.Join(slices.Sorted(maps.Keys(envoy.Types())), ", "))
+	c.Flags().StringSliceVar(&o.types, "type", nil, "only these `types`: "+strings.Join(slices.Sorted(maps.Keys(envoy.Types())), ", ")+
+		"; of --target istio: "+strings.Join(istio.Kinds(), ", "))
 	c.Flags().StringSliceVar(&o.names, "name", nil, "only resources of these `names`")
 	c.Flags().BoolVar(&o.alone, "alone", false, "leave out what weir up adds")
 	o.format = c.Flags().StringP("output", "o", formatYAML, "`format` of the output: yaml or json")
@@ -73,6 +77,11 @@ func (o *translateOptions) validate() error {
 	if o.target == targetIstio {
 		if o.to != "" {
 			return usageError{errors.New("--to is of --target envoy")}
+		}
+		for _, name := range o.types {
+			if !slices.ContainsFunc(istio.Kinds(), func(kind string) bool { return strings.EqualFold(kind, name) }) {
+				return usageError{fmt.Errorf("--type %q is not known; use one of %s", name, strings.Join(istio.Kinds(), ", "))}
+			}
 		}
 		return nil
 	}
