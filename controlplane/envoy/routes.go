@@ -151,29 +151,11 @@ func routeMatch(match *policy.Match) *routev3.RouteMatch {
 }
 
 func headerMatch(match policy.ValueMatch) *routev3.HeaderMatcher {
-	match = portBlind(match)
+	match = match.AnyPort()
 	return &routev3.HeaderMatcher{
 		Name:                 match.Name,
 		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: stringMatch(match)},
 	}
-}
-
-// portBlind is a match that holds whatever port stands behind a host, and however
-// the host is spelt: both are the client's to choose. Others are as they were.
-func portBlind(match policy.ValueMatch) policy.ValueMatch {
-	if !isHost(match.Name) {
-		return match
-	}
-	if !match.Regex {
-		match.Value = regexp.QuoteMeta(match.Value)
-	}
-	match.Value, match.Regex = "(?i:"+match.Value+")(?::[0-9]+)?", true
-	return match
-}
-
-// isHost reports whether a header is the one for the host, by either name.
-func isHost(header string) bool {
-	return strings.EqualFold(header, "host") || header == headerAuthority
 }
 
 func stringMatch(match policy.ValueMatch) *matcherv3.StringMatcher {

@@ -100,10 +100,10 @@ func pathPattern(path policy.PathMatch) string {
 
 func headerPredicate(match policy.ValueMatch) *xdsmatcherv3.Matcher_MatcherList_Predicate {
 	name := match.Name
-	if isHost(name) {
+	if match.OfHost() {
 		name = headerAuthority
 	}
-	return valuePredicate("request_headers", &matcherv3.HttpRequestHeaderMatchInput{HeaderName: name}, portBlind(match))
+	return valuePredicate("request_headers", &matcherv3.HttpRequestHeaderMatchInput{HeaderName: name}, match.AnyPort())
 }
 
 func valuePredicate(input string, config proto.Message, match policy.ValueMatch) *xdsmatcherv3.Matcher_MatcherList_Predicate {
