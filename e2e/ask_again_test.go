@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -141,4 +142,38 @@ func also(t *testing.T, set envoy.Set, address *net.TCPAddr, retries uint32) env
 		require.NoError(t, set.Add(name, &cluster))
 	}
 	return set
+}
+
+// An endpoint that has gone before anybody heard of it costs no request: another
+// one is tried.
+func TestEndpointsThatHaveGoneFailNoRequest(t *testing.T) {
+	backend := newEcho(t)
+	p := startEnvoy(t)
+	p.requireAccepted(p.compileText(fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: quickstart}
+spec: {gatewayClassName: weir, listeners: [{name: http, protocol: HTTP, port: 8080}]}
+---
+apiVersion: weir.dev/v1alpha1
+kind: Backend
+metadata: {name: echo}
+spec: {endpoints: [{address: 127.0.0.1, port: %d}, {address: 127.0.0.1, port: %d}]}
+---
+apiVersion: weir.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: never}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: never}]
+  retry: {attempts: 0}
+`, backend.port(), gone(t, false).Port) + routeYAML("usual", "/usual") + routeYAML("never", "/never")))
+	for i := range 300 {
+		require.Equal(t, http.StatusOK, p.get(8080, "/usual").StatusCode, "request %d", i)
+	}
+	failed := 0
+	for range 20 {
+		if p.get(8080, "/never").StatusCode == http.StatusServiceUnavailable {
+			failed++
+		}
+	}
+	require.Positive(t, failed, "the negative control")
 }
