@@ -3,6 +3,7 @@ module weir.dev/extauthz
 go 1.26.0
 
 require (
+	filippo.io/bigmod v0.1.0
 	github.com/coreos/go-oidc/v3 v3.21.0
 	github.com/envoyproxy/go-control-plane/envoy v1.40.0
 	github.com/go-jose/go-jose/v4 v4.1.4

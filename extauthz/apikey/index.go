@@ -5,6 +5,8 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"time"
+
+	"weir.dev/extauthz/internal/textsum"
 )
 
 // MaxKeyBytes bounds a key as sent; longer ones are not looked up.
@@ -76,8 +78,7 @@ func Sum(key string) (digest Digest, ok bool) {
 	if key == "" || len(key) > MaxKeyBytes {
 		return digest, false
 	}
-	var buffer [MaxKeyBytes]byte
-	return sha256.Sum256(buffer[:copy(buffer[:], key)]), true
+	return textsum.Sum(key), true
 }
 
 // FindDigest is Find for a digest made by Sum.

@@ -28,6 +28,21 @@ type Key struct {
 	Algorithm string
 	// Public is an *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey.
 	Public crypto.PublicKey
+
+	// kept is set for the RSA keys of a set.
+	kept *keptRSA
+}
+
+// Verify checks a signature; an algorithm that is not known, or not for this kind
+// of key, is an error. Safe for concurrent use.
+func (k *Key) Verify(algorithm, signingInput string, signature []byte) error {
+	if scheme, ok := pkcs1(algorithm); ok && k.kept != nil {
+		if !k.kept.verify(scheme, signingInput, signature) {
+			return errWrongSignature
+		}
+		return nil
+	}
+	return Verify(algorithm, k.Public, signingInput, signature)
 }
 
 // KeySet is an immutable set of keys that verify signatures. Safe for concurrent
@@ -70,6 +85,7 @@ func ParseKeySet(raw []byte) (*KeySet, error) {
 			return nil, fmt.Errorf("keys[%d]: %w", i, err)
 		}
 		if usable {
+			parsed.keep()
 			set.keys = append(set.keys, parsed)
 		}
 	}
@@ -209,7 +225,7 @@ func parseEd25519(object map[string]any) (crypto.PublicKey, error) {
 // choice between keys would be a guess, for a token without a key id (id empty)
 // as for an id that the set gives to two keys. known is false when the set has no
 // key of that id at all.
-func (s *KeySet) Find(id, algorithm string) (public crypto.PublicKey, known bool) {
+func (s *KeySet) Find(id, algorithm string) (found *Key, known bool) {
 	for i := range s.keys {
 		key := &s.keys[i]
 		if id != "" && key.ID != id {
@@ -219,12 +235,12 @@ func (s *KeySet) Find(id, algorithm string) (public crypto.PublicKey, known bool
 		if key.Algorithm != "" && !sameAlgorithm(key.Algorithm, algorithm) || !fits(key.Public, algorithm) {
 			continue
 		}
-		if public != nil && !equal(public, key.Public) {
+		if found != nil && !equal(found.Public, key.Public) {
 			return nil, true
 		}
-		public = key.Public
+		found = key
 	}
-	return public, known
+	return found, known
 }
 
 // sameAlgorithm also knows that with an Ed25519 key, which is the only kind of that

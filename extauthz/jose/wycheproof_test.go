@@ -168,8 +168,11 @@ func accepts(document []byte, token string) bool {
 	}
 	algorithm, _ := header["alg"].(string)
 	id, _ := header["kid"].(string)
-	public, _ := set.Find(id, algorithm)
-	return public != nil && jose.Verify(algorithm, public, compact.SigningInput, compact.Signature) == nil
+	key, _ := set.Find(id, algorithm)
+	if key == nil {
+		return false
+	}
+	return key.Verify(algorithm, compact.SigningInput, compact.Signature) == nil
 }
 
 func symmetric(document []byte, token string) bool {

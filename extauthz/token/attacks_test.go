@@ -167,7 +167,13 @@ func TestAttacks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			verifier, err := verifiers(t, token.Options{}).Verifier(authtest.Provider(authtest.KeySet(t, ring.All()...)))
 			require.NoError(t, err)
-			for range 2 {
+			seen, err := verifiers(t, token.Options{}).Verifier(authtest.Provider(authtest.KeySet(t, ring.All()...)))
+			require.NoError(t, err)
+			for _, key := range ring.All() {
+				_, err = seen.Verify(t.Context(), authtest.Now(), key.Token(t, nil, authtest.Claims(nil)))
+				require.NoError(t, err)
+			}
+			for _, verifier := range []*token.Verifier{verifier, verifier, seen} {
 				got, err := verifier.Verify(t.Context(), authtest.Now(), test.token)
 				require.Nil(t, got)
 				require.Equal(t, test.want, reasonOf(t, err), "%v", err)

@@ -2,7 +2,6 @@ package token
 
 import (
 	"context"
-	"crypto"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -49,12 +48,12 @@ type keys struct {
 }
 
 // find is KeySet.Find within the algorithms.
-func (k *keys) find(id, algorithm string) (public crypto.PublicKey, known bool) {
-	public, known = k.Find(id, algorithm)
+func (k *keys) find(id, algorithm string) (key *jose.Key, known bool) {
+	key, known = k.Find(id, algorithm)
 	if k.algorithms != nil && !slices.Contains(k.algorithms, algorithm) {
 		return nil, known
 	}
-	return public, known
+	return key, known
 }
 
 // fetcher gets a document, at most limit bytes of it, within ctx.

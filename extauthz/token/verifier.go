@@ -5,7 +5,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
+
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"weir.dev/extauthz"
 	"weir.dev/extauthz/internal/claims"
@@ -27,6 +30,7 @@ type Verifier struct {
 	ttl        time.Duration
 	refusalTTL time.Duration
 	events     Events
+	known      atomic.Pointer[header] // of the last token with a good signature
 }
 
 // Verify returns what a token says if its signature, issuer, audience and times
@@ -57,10 +61,7 @@ func (v *Verifier) Verify(ctx context.Context, now time.Time, token string) (*ex
 }
 
 func (v *Verifier) verify(ctx context.Context, now time.Time, token string, set *keys, key proofs.Key) (*extauthz.Proof, error) {
-	parsed, err := parse(token)
-	if err == nil {
-		err = v.checkHeader(parsed.header)
-	}
+	parsed, err := v.parse(token)
 	if err != nil {
 		return nil, v.refuse(key, invalid("%w", err), now)
 	}
@@ -76,7 +77,7 @@ func (v *Verifier) verify(ctx context.Context, now time.Time, token string, set 
 	if err != nil {
 		return nil, err
 	}
-	identified, err := v.claims.Proof(v.issuer, parsed.claims)
+	identified, err := v.claims.FromStruct(v.issuer, parsed.claims)
 	if err != nil {
 		return nil, v.refuse(key, invalid("%w", err), now)
 	}
@@ -119,52 +120,58 @@ func (v *Verifier) checkType(header map[string]any) error {
 	return errors.New("token header: typ is not one that the policy accepts")
 }
 
-func (v *Verifier) checkParties(claims map[string]any) error {
-	if issuer, ok := claims["iss"].(string); !ok || issuer != v.issuer {
+func (v *Verifier) checkParties(claims *structpb.Struct) error {
+	fields := claims.GetFields()
+	if issuer, ok := fields["iss"].GetKind().(*structpb.Value_StringValue); !ok || issuer.StringValue != v.issuer {
 		return extauthz.Refuse(extauthz.ReasonTokenIssuer, errors.New("iss is not the policy's issuer"))
 	}
-	switch audience := claims["aud"].(type) {
-	case string:
-		if slices.Contains(v.audiences, audience) {
-			return nil
-		}
-	case []any:
-		for _, element := range audience {
-			if text, ok := element.(string); ok && slices.Contains(v.audiences, text) {
-				return nil
+	if !v.meant(fields["aud"]) {
+		return extauthz.Refuse(extauthz.ReasonTokenAudience, errors.New("aud names none of the policy's audiences"))
+	}
+	return nil
+}
+
+// meant reports whether an "aud", a text or a list, holds one of the audiences.
+func (v *Verifier) meant(audience *structpb.Value) bool {
+	switch audience := audience.GetKind().(type) {
+	case *structpb.Value_StringValue:
+		return slices.Contains(v.audiences, audience.StringValue)
+	case *structpb.Value_ListValue:
+		for _, element := range audience.ListValue.GetValues() {
+			if text, ok := element.GetKind().(*structpb.Value_StringValue); ok && slices.Contains(v.audiences, text.StringValue) {
+				return true
 			}
 		}
 	}
-	return extauthz.Refuse(extauthz.ReasonTokenAudience, errors.New("aud names none of the policy's audiences"))
+	return false
 }
 
 // checkSignature returns the generation of the keys that it used.
 func (v *Verifier) checkSignature(ctx context.Context, now time.Time, token *parsed, set *keys, key proofs.Key) (uint64, error) {
-	algorithm, _ := token.header["alg"].(string)
-	id, _ := token.header["kid"].(string)
-	public, known := set.find(id, algorithm)
+	signer, known := set.find(token.id, token.algorithm)
 	if !known {
 		var err error
 		set, key.Generation, err = v.keys.refresh(ctx, now)
 		if err != nil {
 			return 0, extauthz.Refuse(extauthz.ReasonProviderUnavailable, err)
 		}
-		if public, known = set.find(id, algorithm); !known {
+		if signer, known = set.find(token.id, token.algorithm); !known {
 			return 0, invalid("the token's kid is not in the key set") // not remembered: it may be there soon
 		}
 	}
-	if public == nil {
+	if signer == nil {
 		return 0, v.refuse(key, invalid("no single key of the set fits the token's kid and alg"), now)
 	}
-	if err := jose.Verify(algorithm, public, token.SigningInput, token.Signature); err != nil {
+	if err := signer.Verify(token.algorithm, token.SigningInput, token.Signature); err != nil {
 		return 0, v.refuse(key, invalid("%w", err), now)
 	}
+	v.remember(token.header)
 	return key.Generation, nil
 }
 
 // checkTimes applies exp (required), nbf and iat with the provider's leeway and
 // returns exp. Refusals are not remembered: the clock moves.
-func (v *Verifier) checkTimes(claims map[string]any, now time.Time) (expires time.Time, err error) {
+func (v *Verifier) checkTimes(claims *structpb.Struct, now time.Time) (expires time.Time, err error) {
 	expires, set, err := numericDate(claims, "exp")
 	if err != nil || !set {
 		return expires, invalid("exp is absent or not a date")
@@ -193,12 +200,13 @@ func (v *Verifier) checkTimes(claims map[string]any, now time.Time) (expires tim
 const maxDate = 253402300799
 
 // numericDate reads a NumericDate (RFC 7519 section 2).
-func numericDate(claims map[string]any, name string) (date time.Time, set bool, err error) {
-	value, set := claims[name]
+func numericDate(claims *structpb.Struct, name string) (date time.Time, set bool, err error) {
+	value, set := claims.GetFields()[name]
 	if !set {
 		return time.Time{}, false, nil
 	}
-	seconds, ok := value.(float64)
+	_, ok := value.GetKind().(*structpb.Value_NumberValue)
+	seconds := value.GetNumberValue()
 	if !ok || seconds < 0 || seconds > maxDate {
 		return time.Time{}, true, errors.New("is not a date")
 	}

@@ -41,6 +41,9 @@ import (
 const (
 	inFlight = 64
 	ticks    = 100 // of /proc/PID/stat, each second; fixed on Linux
+	// streamWorkers are the goroutines that extauthzd keeps for calls; see
+	// kit/rpcserver.
+	streamWorkers = 128
 )
 
 func main() {
@@ -289,7 +292,7 @@ func child(mode, keySet string, many bool) error {
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer(grpc.ForceServerCodecV2(envoyauth.Codec()))
+	server := grpc.NewServer(grpc.NumStreamWorkers(streamWorkers), grpc.ForceServerCodecV2(envoyauth.Codec()))
 	if mode == "noop" {
 		server = grpc.NewServer()
 		answer := &authv3.CheckResponse{HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{}}}

@@ -28,10 +28,20 @@ func NewMapping(source *rulesv1.ClaimMapping) Mapping {
 	return m
 }
 
-// Proof maps verified claims of an issuer. A claim that is there in another shape
-// than it must have is an error, never taken for absent. Errors hold names of
-// claims, not their values.
+// Proof maps verified claims of an issuer, as FromStruct does.
 func (m Mapping) Proof(issuer string, claims map[string]any) (*extauthz.Proof, error) {
+	all, err := structpb.NewStruct(claims)
+	if err != nil {
+		return nil, errors.New("the claims cannot be represented")
+	}
+	return m.FromStruct(issuer, all)
+}
+
+// FromStruct maps verified claims of an issuer, which become the proof's: they are
+// not to be changed any more. A claim that is there in another shape than it must
+// have is an error, never taken for absent. Errors hold names of claims, not their
+// values.
+func (m Mapping) FromStruct(issuer string, claims *structpb.Struct) (*extauthz.Proof, error) {
 	subject, err := text(claims, m.subject)
 	if err != nil {
 		return nil, err
@@ -39,7 +49,7 @@ func (m Mapping) Proof(issuer string, claims map[string]any) (*extauthz.Proof, e
 	if subject == "" {
 		return nil, fmt.Errorf("claim %q, the subject, is absent or empty", m.subject)
 	}
-	proof := &extauthz.Proof{Issuer: issuer, Subject: subject}
+	proof := &extauthz.Proof{Issuer: issuer, Subject: subject, Claims: claims}
 	if m.tenant != "" {
 		if proof.Tenant, err = text(claims, m.tenant); err != nil {
 			return nil, err
@@ -53,58 +63,57 @@ func (m Mapping) Proof(issuer string, claims map[string]any) (*extauthz.Proof, e
 	if proof.Scopes, err = scopes(claims, m.scopes); err != nil {
 		return nil, err
 	}
-	if proof.Claims, err = structpb.NewStruct(claims); err != nil {
-		return nil, errors.New("the claims cannot be represented")
-	}
 	return proof, nil
 }
 
 // find looks a claim up by its whole name first, because names such as
 // "https://example.com/tenant" hold dots, then as a path into nested objects.
-func find(claims map[string]any, name string) any {
-	if value, ok := claims[name]; ok {
+func find(claims *structpb.Struct, name string) *structpb.Value {
+	fields := claims.GetFields()
+	if value, ok := fields[name]; ok {
 		return value
 	}
 	for {
 		head, rest, more := strings.Cut(name, ".")
 		if !more {
-			return claims[name]
+			return fields[name]
 		}
-		nested, ok := claims[head].(map[string]any)
+		nested, ok := fields[head].GetKind().(*structpb.Value_StructValue)
 		if !ok {
 			return nil
 		}
-		claims, name = nested, rest
+		fields, name = nested.StructValue.GetFields(), rest
 	}
 }
 
-func text(claims map[string]any, name string) (string, error) {
-	switch value := find(claims, name).(type) {
-	case nil:
+func text(claims *structpb.Struct, name string) (string, error) {
+	switch value := find(claims, name).GetKind().(type) {
+	case nil, *structpb.Value_NullValue:
 		return "", nil
-	case string:
-		return value, nil
+	case *structpb.Value_StringValue:
+		return value.StringValue, nil
 	default:
 		return "", fmt.Errorf("claim %q is not a string", name)
 	}
 }
 
-func scopes(claims map[string]any, name string) ([]string, error) {
-	var list []string
-	switch value := find(claims, name).(type) {
-	case nil:
-	case string:
-		list = strings.Fields(value)
-	case []any:
-		for _, element := range value {
-			scope, ok := element.(string)
+func scopes(claims *structpb.Struct, name string) ([]string, error) {
+	switch value := find(claims, name).GetKind().(type) {
+	case nil, *structpb.Value_NullValue:
+		return nil, nil
+	case *structpb.Value_StringValue:
+		return strings.Fields(value.StringValue), nil
+	case *structpb.Value_ListValue:
+		var list []string
+		for _, element := range value.ListValue.GetValues() {
+			scope, ok := element.GetKind().(*structpb.Value_StringValue)
 			if !ok {
 				return nil, fmt.Errorf("claim %q holds something that is not a string", name)
 			}
-			list = append(list, scope)
+			list = append(list, scope.StringValue)
 		}
+		return list, nil
 	default:
 		return nil, fmt.Errorf("claim %q is neither a string nor a list", name)
 	}
-	return list, nil
 }

@@ -10,7 +10,7 @@ import (
 	"weir.dev/extauthz/jose"
 )
 
-// Parse reads one JSON value by the rules of jose.ParseObject. It is parsed as the
+// Parse reads one JSON value by the rules of jose.ParseStruct. It is parsed as the
 // one member of an object, which a text cannot add others to unseen. Its size is
 // for the caller to bound; errors quote nothing of it.
 func Parse(raw []byte) (*structpb.Value, error) {
@@ -18,15 +18,12 @@ func Parse(raw []byte) (*structpb.Value, error) {
 	wrapped = append(wrapped, `{"value":`...)
 	wrapped = append(wrapped, raw...)
 	wrapped = append(wrapped, '}')
-	object, err := jose.ParseObject(wrapped)
+	object, err := jose.ParseStruct(wrapped)
 	if err != nil {
 		return nil, err
 	}
-	if len(object) != 1 {
-		return nil, errors.New("is not JSON")
-	}
-	value, err := structpb.NewValue(object["value"])
-	if err != nil {
+	value := object.GetFields()["value"]
+	if value == nil || len(object.GetFields()) != 1 {
 		return nil, errors.New("is not JSON")
 	}
 	return value, nil

@@ -8,6 +8,7 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	"weir.dev/extauthz"
+	"weir.dev/extauthz/internal/textsum"
 )
 
 // Defaults and bounds of what is remembered.
@@ -29,14 +30,8 @@ type Key struct {
 	Generation        uint64
 }
 
-// Sum is SHA-256 without a copy on the heap for credentials of usual size.
-func Sum(credential string) [sha256.Size]byte {
-	var buffer [4 << 10]byte
-	if len(credential) <= len(buffer) {
-		return sha256.Sum256(buffer[:copy(buffer[:], credential)])
-	}
-	return sha256.Sum256([]byte(credential))
-}
+// Sum is the digest of a credential.
+func Sum(credential string) [sha256.Size]byte { return textsum.Sum(credential) }
 
 // Life is how long something is remembered.
 type Life struct {
