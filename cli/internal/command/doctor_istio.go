@@ -120,7 +120,7 @@ func differing(ctx context.Context, cluster apply.Cluster, request apply.Request
 			text = cmp.Or(text, "is as it should be") + "; " + strings.Join(owners, ", ")
 		}
 		if text != "" {
-			found = append(found, outcome.ID.String()+" "+text)
+			found = append(found, outcome.String()+" "+text)
 		}
 	}
 	return found, nil
