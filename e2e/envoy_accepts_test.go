@@ -379,7 +379,7 @@ func TestRedirectsAndRewritesThroughEnvoy(t *testing.T) {
 	p.requireAccepted(p.compileText(rewritesYAML(backend.Listener.Addr().(*net.TCPAddr).Port)))
 	own, plain := fmt.Sprintf("http://127.0.0.1:%d", p.ports[8080]), fmt.Sprintf("http://127.0.0.1:%d", p.ports[80])
 	for path, want := range map[string]string{
-		"/r/scheme/a": "https://127.0.0.1/r/scheme/a",
+		"/r/scheme/a": "https://127.0.0.1:443/r/scheme/a", // as the request names a port, and the route no host
 		"/r/host/a":   fmt.Sprintf("http://new.example:%d/r/host/a", p.ports[8080]),
 		"/r/port/a":   "https://127.0.0.1:9443/r/port/a",
 		"/r/prefix/a": own + "/v2/a",

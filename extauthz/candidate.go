@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+	"weir.dev/kit/httphost"
 )
 
 // maxCandidates bounds those of one route.
@@ -124,7 +125,7 @@ func Consider(ctx context.Context, now time.Time, rules *Rules, request *Request
 func (c *candidate) consider(ctx context.Context, now time.Time, rules *Rules, request *Request, live *route, decided *Decision) Verdict {
 	verdict := Verdict{Policy: c.policy, Digest: c.digest}
 	path, query := splitTarget(request.Target)
-	host, ok := canonicalHost(request.Authority)
+	host, ok := httphost.Canonical(request.Authority)
 	if !ok || request.Method == "" || !canonicalPath(path) {
 		verdict.Outcome, verdict.Reason = OutcomeSame, decided.Reason // refused before any rule
 		return verdict

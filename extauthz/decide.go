@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"weir.dev/kit/httphost"
 	"weir.dev/kit/identity"
 )
 
@@ -31,7 +32,7 @@ func Decide(ctx context.Context, now time.Time, rules *Rules, request *Request) 
 	if !canonicalPath(path) || strings.IndexByte(query, '#') >= 0 {
 		return decision.deny(ReasonPathNotCanonical, nil)
 	}
-	host, ok := canonicalHost(request.Authority)
+	host, ok := httphost.Canonical(request.Authority)
 	if !ok || request.Method == "" {
 		return decision.deny(ReasonRequestInvalid, nil)
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+	"weir.dev/kit/httphost"
 )
 
 // Seen is one thing that was looked at for a decision.
@@ -39,7 +40,7 @@ type Inspection struct {
 func Inspect(rules *Rules, request *Request, decision *Decision) Inspection {
 	found := Inspection{Identified: decision.identified}
 	found.Path, found.Query = splitTarget(request.Target)
-	found.Host, _ = canonicalHost(request.Authority)
+	found.Host, _ = httphost.Canonical(request.Authority)
 	if rules == nil {
 		return found
 	}

@@ -3,6 +3,8 @@ package extauthz
 import (
 	"strconv"
 	"strings"
+
+	"weir.dev/kit/httphost"
 )
 
 // Header is one request header as it was received.
@@ -197,58 +199,11 @@ func unhex(c byte) (byte, bool) {
 	return 0, false
 }
 
-// canonicalHost is the lower-case host of an authority without port, brackets
-// and final dot; ok is false when the authority cannot be one.
-func canonicalHost(authority string) (host string, ok bool) {
-	host = authority
-	if strings.HasPrefix(authority, "[") {
-		inner, rest, found := strings.Cut(authority[1:], "]")
-		if !found || inner == "" || (rest != "" && !validPort(rest)) {
-			return "", false
-		}
-		host = inner
-		for i := range len(host) {
-			c := host[i]
-			if _, hex := unhex(c); !hex && c != ':' && c != '.' {
-				return "", false
-			}
-		}
-		return strings.ToLower(host), true
-	}
-	if colon := strings.IndexByte(authority, ':'); colon >= 0 {
-		if !validPort(authority[colon:]) {
-			return "", false
-		}
-		host = authority[:colon]
-	}
-	host = strings.TrimSuffix(host, ".")
-	for i := range len(host) {
-		c := host[i]
-		if c <= ' ' || c >= 0x7f || strings.IndexByte(`/\?#@[]%,"<>`, c) >= 0 {
-			return "", false
-		}
-	}
-	return strings.ToLower(host), host != ""
-}
-
-// validPort reports whether text is ":" and one to five digits.
-func validPort(text string) bool {
-	if len(text) < 2 || len(text) > 6 || text[0] != ':' {
-		return false
-	}
-	for i := 1; i < len(text); i++ {
-		if text[i] < '0' || text[i] > '9' {
-			return false
-		}
-	}
-	return true
-}
-
 // SameHost reports whether two authorities name one host, whatever their ports,
 // letters' case and final dot.
 func SameHost(a, b string) bool {
-	x, ok := canonicalHost(a)
-	y, also := canonicalHost(b)
+	x, ok := httphost.Canonical(a)
+	y, also := httphost.Canonical(b)
 	return ok && also && x == y
 }
 
@@ -260,7 +215,7 @@ func Readable(authority, method, target string) Reason {
 	if !canonicalPath(path) || strings.IndexByte(query, '#') >= 0 {
 		return ReasonPathNotCanonical
 	}
-	if _, ok := canonicalHost(authority); !ok || method == "" {
+	if _, ok := httphost.Canonical(authority); !ok || method == "" {
 		return ReasonRequestInvalid
 	}
 	return ""
@@ -289,7 +244,7 @@ func (r *Request) Sent() (method, target string) {
 }
 
 // Authorities are those that the client may have sent: the one that is known,
-// and, since Envoy takes the port off, the same with the port that the client
+// and, since proxies may take the port off, the same with the port that the client
 // connected to. The second is empty where there is only one.
 func (r *Request) Authorities() (known, ported string) {
 	if r.Port == 0 || strings.LastIndexByte(r.Authority, ':') > strings.LastIndexByte(r.Authority, ']') {

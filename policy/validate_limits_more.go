@@ -34,6 +34,9 @@ func (c *checker) limitMode(field string, limit *v1alpha1.Limit) {
 		c.fail(CodeLimitQuota, field+".window", "%s is shorter than %s, within which nothing can be assigned: take a longer one, or algorithm GCRA", limit.Window, minQuotaWindow)
 	}
 	for i, by := range limit.By {
+		if strings.EqualFold(by.Header, "host") {
+			c.fail(CodeLimitQuota, fmt.Sprintf("%s.by[%d].header", field, i), "Envoy counts quotas by the host with its port, which is the client's to write; leave mode out, and the limiter takes the port off")
+		}
 		if strings.ContainsAny(by.Header, "%()") {
 			c.fail(CodeLimitQuota, fmt.Sprintf("%s.by[%d].header", field, i), "the name of a header that a quota counts by has no %%, ( or )")
 		}

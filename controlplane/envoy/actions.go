@@ -7,6 +7,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -130,7 +131,18 @@ func mirrorPolicy(mirror policy.Mirror) *routev3.RouteAction_RequestMirrorPolicy
 // defaultRetry is that of routes that say nothing: only tries that the backend
 // cannot have begun to serve are repeated. It stands at the virtual host.
 func defaultRetry() *routev3.RetryPolicy {
-	return &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream,reset-before-request", NumRetries: wrapperspb.UInt32(2)}
+	return elsewhere(&routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream,reset-before-request", NumRetries: wrapperspb.UInt32(2)})
+}
+
+// elsewhere has tries go to endpoints that have not been tried, where there are
+// others: of two, of which one has gone, every other try would be lost otherwise.
+func elsewhere(retry *routev3.RetryPolicy) *routev3.RetryPolicy {
+	retry.RetryHostPredicate = []*routev3.RetryPolicy_RetryHostPredicate{{
+		Name:       previousHosts,
+		ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: packed(&previoushostsv3.PreviousHostsPredicate{})},
+	}}
+	retry.HostSelectionRetryMaxAttempts = hostAttempts
+	return retry
 }
 
 // retry is a route's own retry policy, or nil for the virtual host's.
@@ -144,7 +156,7 @@ func retry(route *policy.Route) *routev3.RetryPolicy {
 	case settings.Attempts == 0:
 		compiled = &routev3.RetryPolicy{}
 	default:
-		compiled = &routev3.RetryPolicy{NumRetries: wrapperspb.UInt32(settings.Attempts)}
+		compiled = elsewhere(&routev3.RetryPolicy{NumRetries: wrapperspb.UInt32(settings.Attempts)})
 		on := make([]string, 0, len(settings.On)+1)
 		for _, condition := range settings.On {
 			on = append(on, retryOn()[condition])

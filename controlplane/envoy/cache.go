@@ -38,6 +38,8 @@ type Cache struct {
 type routeKey struct {
 	digest [16]byte
 	port   int32
+	// host is that of a redirect.
+	host string
 }
 
 // CompileFleet is the function of that name, with the options that the cache was
@@ -137,7 +139,7 @@ func (c *compiler) routeResource(name string, port *policy.Port, chain *policy.C
 		parts, length := make([][]byte, len(chain.Hosts[i].Routes)), len(raw)
 		for j := range parts {
 			if err == nil {
-				parts[j], err = c.routeBytes(port, &chain.Hosts[i].Routes[j], cache)
+				parts[j], err = c.routeBytes(port, chain.Hosts[i].Name, &chain.Hosts[i].Routes[j], cache)
 			}
 			length += len(parts[j])
 		}
@@ -162,9 +164,13 @@ const (
 	fieldRoutes       = 3
 )
 
-// routeBytes are the elements of VirtualHost.routes that a route compiles to.
-func (c *compiler) routeBytes(port *policy.Port, route *policy.Route, cache *Cache) ([]byte, error) {
-	key := routeKey{route.Digest(), port.Number}
+// routeBytes are the elements of VirtualHost.routes that a route of a host compiles
+// to.
+func (c *compiler) routeBytes(port *policy.Port, host string, route *policy.Route, cache *Cache) ([]byte, error) {
+	key := routeKey{route.Digest(), port.Number, ""}
+	if route.Redirect != nil {
+		key.host = host // which its Location may name
+	}
 	known := cache != nil && key.digest != ([16]byte{})
 	if known {
 		raw, ok := cache.nextRoutes[key]
@@ -178,7 +184,7 @@ func (c *compiler) routeBytes(port *policy.Port, route *policy.Route, cache *Cac
 	}
 	var raw []byte
 	var errs []error
-	for _, compiled := range c.route(port, route) {
+	for _, compiled := range c.route(port, host, route) {
 		one, err := marshalRoute(compiled)
 		errs = append(errs, err)
 		raw = protowire.AppendTag(raw, fieldRoutes, protowire.BytesType)

@@ -46,6 +46,7 @@ func (c *compiler) ownClusters() []*clusterv3.Cluster {
 			continue
 		}
 		cluster := baseCluster(own.name, true)
+		cluster.ConnectTimeout = durationpb.New(ownConnectTimeout)
 		host, port, err := splitHostPort(own.address)
 		if err != nil { // validated with the configuration
 			continue

@@ -32,7 +32,6 @@ func (c *compiler) connectionManager(port *policy.Port, chain *policy.Chain) *hc
 		NormalizePath:                wrapperspb.Bool(edge.NormalizePath),
 		MergeSlashes:                 edge.MergeSlashes,
 		PathWithEscapedSlashesAction: escapedSlashes()[edge.EscapedSlashes],
-		StripPortMode:                &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
 		GenerateRequestId:            wrapperspb.Bool(true),
 		PreserveExternalRequestId:    edge.AcceptRequestID,
 		AlwaysSetRequestIdInResponse: edge.ReturnRequestID,

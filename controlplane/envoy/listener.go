@@ -91,7 +91,7 @@ func (c *compiler) httpFilters(port *policy.Port, chain *policy.Chain) []*hcmv3.
 	filters = append(filters, httpFilter(filterGRPCWeb, &grpcwebv3.GrpcWeb{}))
 	if c.options.ExtAuthzAddress != "" {
 		filters = append(filters, httpFilter(filterExtAuthz, &extauthzv3.ExtAuthz{
-			Services:                       &extauthzv3.ExtAuthz_GrpcService{GrpcService: grpcService(clusterExtAuthz, extAuthzTimeout)},
+			Services:                       &extauthzv3.ExtAuthz_GrpcService{GrpcService: askAgain(grpcService(clusterExtAuthz, extAuthzTimeout))},
 			TransportApiVersion:            corev3.ApiVersion_V3,
 			FailureModeAllow:               false,
 			StatusOnError:                  &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
@@ -132,7 +132,7 @@ func rateLimitFilter(stage uint32) *ratelimitv3.RateLimit {
 		RateLimitedAsResourceExhausted: true,
 		DisableXEnvoyRatelimitedHeader: true,
 		RateLimitService: &ratelimitconfigv3.RateLimitServiceConfig{
-			GrpcService:         grpcService(clusterRateLimit, rateLimitTimeout),
+			GrpcService:         askAgain(grpcService(clusterRateLimit, rateLimitTimeout)),
 			TransportApiVersion: corev3.ApiVersion_V3,
 		},
 	}

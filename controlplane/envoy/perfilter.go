@@ -54,7 +54,7 @@ func extAuthzPerRoute(route *policy.Route) *extauthzv3.ExtAuthzPerRoute {
 		settings.WithRequestBody = &extauthzv3.BufferSettings{MaxRequestBytes: route.Auth.BodyBytes, PackAsBytes: true}
 	}
 	if route.Auth.CheckTimeout > 0 {
-		settings.ServiceOverride = &extauthzv3.CheckSettings_GrpcService{GrpcService: grpcService(clusterExtAuthz, route.Auth.CheckTimeout)}
+		settings.ServiceOverride = &extauthzv3.CheckSettings_GrpcService{GrpcService: askAgain(grpcService(clusterExtAuthz, route.Auth.CheckTimeout))}
 	}
 	return &extauthzv3.ExtAuthzPerRoute{Override: &extauthzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: settings}}
 }

@@ -2,7 +2,6 @@ package envoy
 
 import (
 	"cmp"
-	"fmt"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -88,7 +87,7 @@ func countedBy(limit *policy.Limit) []*routev3.RateLimit_Action {
 				RemoteAddress: &routev3.RateLimit_Action_RemoteAddress{},
 			}})
 		case "Header":
-			actions = append(actions, headerEntry(fmt.Sprintf("header.%s", strings.ToLower(by.Header)), by.Header, false))
+			actions = append(actions, countedHeader(by.Header))
 		}
 	}
 	return actions
@@ -112,7 +111,7 @@ func inputEntry(input limitexpr.Input) *routev3.RateLimit_Action {
 	case limitexpr.Method:
 		return headerEntry(key, ":method", true)
 	case limitexpr.Host:
-		return headerEntry(key, ":authority", true)
+		return headerEntry(key, headerAuthority, true)
 	case limitexpr.Path:
 		return headerEntry(key, ":path", true)
 	default: // what extauthz found out
@@ -130,6 +129,12 @@ func hints(limit *policy.Limit) []*routev3.RateLimit_Action {
 		actions = append(actions, metadataEntry(entryRequests, metadataKey(filterExtAuthz, limit.Override), true))
 	}
 	return actions
+}
+
+// countedHeader makes an entry of a header that is counted by; of the host
+// ratelimitd takes the port off.
+func countedHeader(name string) *routev3.RateLimit_Action {
+	return headerEntry("header."+strings.ToLower(name), name, false)
 }
 
 // headerEntry makes an entry of a request header. Without the header there is no

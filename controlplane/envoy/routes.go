@@ -10,6 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"weir.dev/kit/rpcserver"
@@ -22,6 +23,9 @@ func (c *compiler) routes(port *policy.Port, chain *policy.Chain) (*routev3.Rout
 		Name: chainName(port, chain),
 		// A prefix or header that a client sends twice is matched as a list.
 		MostSpecificHeaderMutationsWins: true,
+		// Services are told the port that a client wrote; who is served does not
+		// depend on it.
+		IgnorePortInHostMatching: true,
 	}
 	for i := range chain.Hosts {
 		host := &chain.Hosts[i]
@@ -30,7 +34,7 @@ func (c *compiler) routes(port *policy.Port, chain *policy.Chain) (*routev3.Rout
 			virtual.Routes = []*routev3.Route{c.misdirected()}
 		}
 		for j := range host.Routes {
-			virtual.Routes = append(virtual.Routes, c.route(port, &host.Routes[j])...)
+			virtual.Routes = append(virtual.Routes, c.route(port, host.Name, &host.Routes[j])...)
 		}
 		config.VirtualHosts = append(config.VirtualHosts, virtual)
 	}
@@ -64,9 +68,9 @@ func altService(port int32) *corev3.HeaderValueOption {
 	}
 }
 
-// route compiles one route; a route limited to a method, as gRPC is, gets a
+// route compiles one route of a virtual host; a route limited to a method, as gRPC is, gets a
 // second one for the preflight requests of browsers.
-func (c *compiler) route(port *policy.Port, route *policy.Route) []*routev3.Route {
+func (c *compiler) route(port *policy.Port, host string, route *policy.Route) []*routev3.Route {
 	compiled := &routev3.Route{
 		Name:                 route.ID,
 		Match:                routeMatch(&route.Match),
@@ -87,6 +91,7 @@ func (c *compiler) route(port *policy.Port, route *policy.Route) []*routev3.Rout
 		compiled.Action = directResponse(503)
 	case route.Redirect != nil:
 		compiled.Action = c.redirect(port, route)
+		return append(withoutPort(host, compiled), preflight(route, compiled)...)
 	case !slices.ContainsFunc(route.Backends, func(b policy.WeightedBackend) bool { return b.Backend != "" }):
 		compiled.Action = unresolved(route)
 	default:
@@ -146,6 +151,7 @@ func routeMatch(match *policy.Match) *routev3.RouteMatch {
 }
 
 func headerMatch(match policy.ValueMatch) *routev3.HeaderMatcher {
+	match = match.AnyPort()
 	return &routev3.HeaderMatcher{
 		Name:                 match.Name,
 		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: stringMatch(match)},
@@ -227,7 +233,7 @@ func (c *compiler) redirect(port *policy.Port, route *policy.Route) *routev3.Rou
 // redirectPort is what the Location names, 0 for none: the port asked for, that
 // of the scheme asked for, or that of the listener (HTTPRequestRedirectFilter,
 // port); the well-known one of the scheme is not named. The request's own port
-// is gone by then: it is stripped for matching.
+// is the client's to write.
 func (c *compiler) redirectPort(port *policy.Port, spec *policy.Redirect) int32 {
 	number := spec.Port
 	if number == 0 && spec.Scheme == "" {
@@ -237,6 +243,31 @@ func (c *compiler) redirectPort(port *policy.Port, spec *policy.Redirect) int32 
 		return 0
 	}
 	return number
+}
+
+// withoutPort sees to it that a Location which names the host of the request and
+// no port does not name that of the request either, which Envoy keeps: it names
+// the virtual host, or, for one of many names, the well-known port where the
+// client wrote any.
+func withoutPort(host string, redirect *routev3.Route) []*routev3.Route {
+	action := redirect.GetRedirect()
+	if action.GetHostRedirect() != "" || action.GetPortRedirect() != 0 {
+		return []*routev3.Route{redirect}
+	}
+	if !strings.HasPrefix(host, "*") {
+		action.HostRedirect = host
+		return []*routev3.Route{redirect}
+	}
+	ported, _ := proto.Clone(redirect).(*routev3.Route)
+	ported.GetRedirect().PortRedirect = 80
+	if action.GetSchemeRedirect() == "https" {
+		ported.GetRedirect().PortRedirect = 443
+	}
+	redirect.Match.Headers = append(redirect.GetMatch().GetHeaders(), &routev3.HeaderMatcher{
+		Name:                 headerAuthority,
+		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: stringMatch(policy.ValueMatch{Value: `[^:]*|\[.*\]`, Regex: true})},
+	})
+	return []*routev3.Route{redirect, ported}
 }
 
 func directResponse(status uint32) *routev3.Route_DirectResponse {

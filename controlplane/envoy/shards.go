@@ -17,6 +17,9 @@ import (
 	"weir.dev/policy"
 )
 
+// headerAuthority is the host of a request, as HTTP/2 has it; HTTP/1.1's Host is that, too.
+const headerAuthority = ":authority"
+
 // headerShard carries the key of a request's shard from where it is worked out to
 // where the routes are looked up, and no further.
 const headerShard = identity.HeaderPrefix + "shard"

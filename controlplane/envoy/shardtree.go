@@ -352,13 +352,13 @@ func hostsBefore(boundary string, skip int) string {
 	if skip > 0 {
 		fmt.Fprintf(&out, ".{%d}", skip)
 	}
-	out.WriteString("(?:$")
+	out.WriteString("(?:$|:") // the end, or a port
 	for i := skip; i < len(boundary); i++ {
 		if class := lesser(boundary[i]); class != "" {
 			out.WriteString("|" + class)
 		}
 		if i < len(boundary)-1 {
-			out.WriteString("|[" + string(boundary[i]) + "](?:$")
+			out.WriteString("|[" + string(boundary[i]) + "](?:$|:")
 		}
 	}
 	out.WriteString(strings.Repeat(")", len(boundary)-skip))

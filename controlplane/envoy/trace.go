@@ -106,7 +106,7 @@ func (t *tracer) chain(port *policy.Port, chain *policy.Chain) {
 		at := indexIn(inRoute, t.message)
 		for i, passed := 0, 0; i < len(chain.Hosts[host].Routes); i++ {
 			route := &chain.Hosts[host].Routes[i]
-			passed += len(t.compiler.route(port, route))
+			passed += len(t.compiler.route(port, chain.Hosts[host].Name, route))
 			if at >= 0 && at < passed {
 				t.route(route)
 				return

@@ -100,10 +100,10 @@ func pathPattern(path policy.PathMatch) string {
 
 func headerPredicate(match policy.ValueMatch) *xdsmatcherv3.Matcher_MatcherList_Predicate {
 	name := match.Name
-	if strings.EqualFold(name, "host") {
-		name = ":authority"
+	if match.OfHost() {
+		name = headerAuthority
 	}
-	return valuePredicate("request_headers", &matcherv3.HttpRequestHeaderMatchInput{HeaderName: name}, match)
+	return valuePredicate("request_headers", &matcherv3.HttpRequestHeaderMatchInput{HeaderName: name}, match.AnyPort())
 }
 
 func valuePredicate(input string, config proto.Message, match policy.ValueMatch) *xdsmatcherv3.Matcher_MatcherList_Predicate {

@@ -109,6 +109,10 @@ func matches(match *policy.Match, grpc bool) []*networking.HTTPMatchRequest {
 			request.Method = exact(match.Method)
 		}
 		for _, header := range match.Headers {
+			if header.OfHost() { // In Istio it is no header.
+				request.Authority = value(header.AnyPort())
+				continue
+			}
 			request.Headers[header.Name] = value(header)
 		}
 		if grpc {
@@ -300,12 +304,36 @@ func replacePath(match policy.PathMatch, path *policy.PathChange) *networking.Re
 	return &networking.RegexRewrite{Match: "^" + regexp.QuoteMeta(matched), Rewrite: escaped(replaced)}
 }
 
-// redirect answers by a Location. Where a prefix is replaced, the path itself and
-// what is below it have an entry each.
+// redirect answers by a Location. One that names the host of the request and no port
+// must not name the request's port either, which Envoy keeps: requests that have one
+// are told the well-known one.
 func (c *compiler) redirect(route *policy.Route, made *networking.HTTPRoute) []*networking.HTTPRoute {
+	all := c.redirects(route, made)
+	if route.Redirect.Host != "" || c.lifted[route.ID].GetRedirect().GetPortRedirect() != 0 {
+		return all
+	}
+	for _, plain := range all {
+		ported := plain.DeepCopy()
+		ported.Redirect.RedirectPort = &networking.HTTPRedirect_Port{Port: 80}
+		if route.Redirect.Scheme == "https" {
+			ported.Redirect.RedirectPort = &networking.HTTPRedirect_Port{Port: 443}
+		}
+		for _, match := range plain.GetMatch() {
+			if match.GetAuthority() == nil {
+				match.Authority = expression(`[^:]*|\[.*\]`)
+			}
+		}
+		all = append(all, ported)
+	}
+	return all
+}
+
+// redirects are the entries of a redirect: where a prefix is replaced, the path
+// itself and what is below it have one each.
+func (c *compiler) redirects(route *policy.Route, made *networking.HTTPRoute) []*networking.HTTPRoute {
 	compiled := c.lifted[route.ID].GetRedirect()
 	spec := &networking.HTTPRedirect{
-		Authority: compiled.GetHostRedirect(), Scheme: compiled.GetSchemeRedirect(), Uri: compiled.GetPathRedirect(),
+		Authority: route.Redirect.Host, Scheme: compiled.GetSchemeRedirect(), Uri: compiled.GetPathRedirect(),
 		RedirectCode: uint32(route.Redirect.Status), //nolint:gosec // validated
 	}
 	if port := compiled.GetPortRedirect(); port != 0 {

@@ -74,6 +74,7 @@ type RateLimitSettings struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.windows) || !(has(self.window) || has(self.calendar) || has(self.timeZone) || has(self.algorithm) || has(self.burst) || has(self.tiers) || has(self.override))",message="each of the windows says its own requests, window or calendar, timeZone, algorithm, burst and tiers; an override needs a limit of one window"
 // +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'Quota' || !(has(self.cost) || has(self.reserves) || has(self.override) || has(self.windows) || has(self.headers) || (has(self.leased) && self.leased) || (has(self.localShare) && self.localShare) || (has(self.countRefused) && self.countRefused))",message="mode Quota is not for cost, reserves, override, windows, headers, leased, localShare and countRefused"
 // +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'Quota' || !has(self.algorithm) || self.algorithm in ['FixedWindow', 'GCRA']",message="mode Quota needs algorithm FixedWindow or GCRA"
+// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'Quota' || !has(self.by) || self.by.all(b, !has(b.header) || b.header.lowerAscii() != 'host')",message="mode Quota does not count by the host, whose port is the client's to write"
 // +kubebuilder:validation:XValidation:rule="!has(self.tierFrom) || has(self.tiers) || has(self.reserves) || has(self.windows)",message="tierFrom needs tiers or reserves"
 // +kubebuilder:validation:XValidation:rule="!has(self.calendar) || !has(self.algorithm) || self.algorithm == 'FixedWindow'",message="calendar needs algorithm FixedWindow"
 // +kubebuilder:validation:XValidation:rule="!has(self.timeZone) || has(self.calendar)",message="timeZone needs a calendar"
@@ -380,7 +381,7 @@ type CountBy struct {
 	// (the caller's; those of none are one), Route, ClientIP or Header.
 	Type CountByType `json:"type"`
 	// Header is the request header, with type Header; requests without it are
-	// not limited by this limit.
+	// not limited by this limit. Host is taken without its port.
 	//
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9!#$%&'*+.^_\x60|~-]+$`

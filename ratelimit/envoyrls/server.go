@@ -130,7 +130,7 @@ func toDescriptor(wire *ratelimitv3.RateLimitDescriptor, cost uint64) (_ ratelim
 	if len(entries) > 1 {
 		descriptor.Entries = make([]ratelimit.Entry, len(entries)-1)
 		for i, entry := range entries[1:] {
-			descriptor.Entries[i] = ratelimit.Entry{Name: entry.GetKey(), Value: entry.GetValue()}
+			descriptor.Entries[i] = entryOf(entry.GetKey(), entry.GetValue())
 		}
 		Order(descriptor.Entries)
 	}
