@@ -27,6 +27,9 @@ func explainIntrospection(way *rulesv1.IntrospectionAuthenticator) string {
 	if audiences := way.GetAudiences(); len(audiences) > 0 {
 		text += " for " + strings.Join(audiences, " or ")
 	}
+	if signed := way.GetSignedResponse(); signed != nil {
+		text += ", in an answer that is signed with " + strings.Join(signed.GetAlgorithms(), ", ")
+	}
 	return text + explainClient(way.GetClaims())
 }
 

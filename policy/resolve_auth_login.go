@@ -104,8 +104,8 @@ func (r *resolver) login(from wonPiece, login *v1alpha1.Login) (*rulesv1.LoginAu
 			return nil, fail(CodeRefNotFound, field+".clientSecretRef", err)
 		}
 		if login.ClientAuthentication == v1alpha1.ClientPrivateKeyJWT {
-			if err := checkClientKey(secret); err != nil {
-				return nil, fail(CodeClientKey, field+".clientSecretRef", fmt.Errorf("Secret %s/%s, key %q, %w", namespace, ref.Name, ref.Key, err)) //nolint:staticcheck // a kind's name
+			if err := clientKey(namespace, *ref, secret); err != nil {
+				return nil, fail(CodeClientKey, field+".clientSecretRef", err)
 			}
 		}
 		message.ClientSecret = string(bytes.TrimRight(secret, "\r\n"))

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -122,7 +123,11 @@ func (r *resolver) surrounding(compiled *compiledAuth, won wonPiece) {
 		compiled.upstream, err = r.upstream(won.from.object, value)
 	}
 	if err != nil {
-		r.reportOnce(won.from.object.problem(CodeRefNotFound, won.origin.Field, err.Error()+"; requests are refused until it is there"))
+		code, mended := CodeRefNotFound, "is there"
+		if errors.As(err, new(clientKeyError)) {
+			code, mended = CodeClientKey, "is mended"
+		}
+		r.reportOnce(won.from.object.problem(code, won.origin.Field, err.Error()+"; requests are refused until it "+mended))
 		won.from.broken(err.Error())
 		compiled.unusable = cmp.Or(compiled.unusable, err.Error())
 	}
@@ -217,6 +222,18 @@ func (r *resolver) upstream(object *Object, value *v1alpha1.Upstream) (*rulesv1.
 		TokenEndpoint: exchange.TokenEndpoint, ClientId: exchange.ClientID, ClientSecret: secret,
 		Audience: exchange.Audience, Resource: exchange.Resource, Scopes: exchange.Scopes,
 		Timeout: durationpb.New(durationOr(exchange.Timeout, 2*time.Second)),
+	}
+	switch exchange.ClientAuthentication {
+	case v1alpha1.ClientPost:
+		upstream.Exchange.ClientAuthentication = rulesv1.TokenExchange_CLIENT_AUTHENTICATION_POST
+	case v1alpha1.ClientPrivateKeyJWT:
+		upstream.Exchange.ClientAuthentication = rulesv1.TokenExchange_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
+		upstream.Exchange.AssertionAudience = exchange.AssertionAudience
+		if err == nil {
+			err = clientKey(object.Ref.Namespace, exchange.ClientSecretRef, []byte(secret))
+		}
+	default:
+		upstream.Exchange.ClientAuthentication = rulesv1.TokenExchange_CLIENT_AUTHENTICATION_BASIC
 	}
 	return upstream, err
 }

@@ -55,29 +55,51 @@ func (r *resolver) jwt(from wonPiece, jwt *v1alpha1.JWT) (*rulesv1.JwtAuthentica
 		Leeway: durationpb.New(durationOr(jwt.Leeway, 0)),
 		Claims: claimMapping(&jwt.Claims), Cache: tokenCache(jwt.Cache),
 	}
-	switch remote, discovery := jwt.JWKS.Remote, jwt.JWKS.Discovery; {
+	keys, err := r.keys(from, "jwt.jwks", "tokens", &jwt.JWKS)
+	switch {
+	case err != nil:
+		return nil, err
+	case keys.remote != nil:
+		message.Jwks = &rulesv1.JwtAuthenticator_RemoteJwks{RemoteJwks: keys.remote}
+	case keys.discovered != nil:
+		message.Jwks = &rulesv1.JwtAuthenticator_DiscoveredJwks{DiscoveredJwks: keys.discovered}
+	default:
+		message.Jwks = &rulesv1.JwtAuthenticator_InlineJwks{InlineJwks: keys.inline}
+	}
+	return message, nil
+}
+
+// keySource is one of the ways in which keys are had.
+type keySource struct {
+	remote     *rulesv1.RemoteJwks
+	discovered *rulesv1.DiscoveredJwks
+	inline     string
+}
+
+// keys compiles where an issuer's keys come from. What is signed by them is what
+// is refused while they cannot be had.
+func (r *resolver) keys(from wonPiece, field, what string, jwks *v1alpha1.JWKS) (keys keySource, err error) {
+	switch remote, discovery := jwks.Remote, jwks.Discovery; {
 	case remote != nil:
-		message.Jwks = &rulesv1.JwtAuthenticator_RemoteJwks{RemoteJwks: &rulesv1.RemoteJwks{
+		keys.remote = &rulesv1.RemoteJwks{
 			Uri:           remote.URI,
 			CacheDuration: durationpb.New(durationOr(remote.CacheDuration, 5*time.Minute)),
 			MaxStale:      durationpb.New(durationOr(remote.MaxStale, time.Hour)),
 			Timeout:       durationpb.New(durationOr(remote.Timeout, 5*time.Second)),
-		}}
+		}
 	case discovery != nil:
-		message.Jwks = &rulesv1.JwtAuthenticator_DiscoveredJwks{DiscoveredJwks: &rulesv1.DiscoveredJwks{
+		keys.discovered = &rulesv1.DiscoveredJwks{
 			Uri:           discovery.URI,
 			CacheDuration: durationpb.New(durationOr(discovery.CacheDuration, 5*time.Minute)),
 			MaxStale:      durationpb.New(durationOr(discovery.MaxStale, time.Hour)),
 			Timeout:       durationpb.New(durationOr(discovery.Timeout, 5*time.Second)),
-		}}
-	default:
-		keys, err := r.inlineJWKS(from.from.object, *jwt.JWKS.ConfigMapRef)
-		if err != nil {
-			return nil, r.unusableWay(from, "jwt.jwks.configMapRef", "tokens", err)
 		}
-		message.Jwks = &rulesv1.JwtAuthenticator_InlineJwks{InlineJwks: keys}
+	default:
+		if keys.inline, err = r.inlineJWKS(from.from.object, *jwks.ConfigMapRef); err != nil {
+			return keys, r.unusableWay(from, field+".configMapRef", what, err)
+		}
 	}
-	return message, nil
+	return keys, nil
 }
 
 // unusableWay reports that what a way refers to cannot be had; what it accepts is
@@ -105,8 +127,7 @@ func (r *resolver) introspection(from wonPiece, way *v1alpha1.Authentication) (*
 		message.ClientAuthentication = rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_POST
 	case v1alpha1.ClientPrivateKeyJWT:
 		message.ClientAuthentication = rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
-		if err := checkClientKey(secret); err != nil {
-			err = fmt.Errorf("Secret %s/%s, key %q, %w", from.from.namespace(), settings.ClientSecretRef.Name, settings.ClientSecretRef.Key, err) //nolint:staticcheck // a kind's name
+		if err := clientKey(from.from.namespace(), settings.ClientSecretRef, secret); err != nil {
 			r.reportOnce(from.from.object.problem(CodeClientKey, from.origin.Field+".introspection.clientSecretRef", err.Error()+"; opaque tokens are refused until it is mended"))
 			from.from.broken(err.Error())
 			return nil, err
@@ -114,7 +135,37 @@ func (r *resolver) introspection(from wonPiece, way *v1alpha1.Authentication) (*
 	default:
 		message.ClientAuthentication = rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_BASIC
 	}
+	if settings.SignedResponse != nil {
+		message.SignedResponse, err = r.signedResponse(from, settings.SignedResponse)
+	}
+	return message, err
+}
+
+func (r *resolver) signedResponse(from wonPiece, settings *v1alpha1.SignedResponse) (*rulesv1.SignedResponse, error) {
+	message := &rulesv1.SignedResponse{Algorithms: settings.Algorithms, Audience: settings.Audience}
+	keys, err := r.keys(from, "introspection.signedResponse.jwks", "opaque tokens", &settings.JWKS)
+	switch {
+	case err != nil:
+		return nil, err
+	case keys.remote != nil:
+		message.Jwks = &rulesv1.SignedResponse_RemoteJwks{RemoteJwks: keys.remote}
+	case keys.discovered != nil:
+		message.Jwks = &rulesv1.SignedResponse_DiscoveredJwks{DiscoveredJwks: keys.discovered}
+	default:
+		message.Jwks = &rulesv1.SignedResponse_InlineJwks{InlineJwks: keys.inline}
+	}
 	return message, nil
+}
+
+// clientKeyError is a Secret that holds no key to prove a client with.
+type clientKeyError struct{ error }
+
+// clientKey checks the Secret that a client proves itself with by a signature.
+func clientKey(namespace string, ref v1alpha1.SecretKeyRef, secret []byte) error {
+	if err := checkClientKey(secret); err != nil {
+		return clientKeyError{fmt.Errorf("Secret %s/%s, key %q, %w", namespace, ref.Name, ref.Key, err)} //nolint:staticcheck // a kind's name
+	}
+	return nil
 }
 
 // checkClientKey is what extauthz accepts, so that a bad key hurts this way alone

@@ -49,14 +49,25 @@ func (c *checker) introspection(field string, way *v1alpha1.Introspection) {
 	c.audiences(field+".audiences", way.Audiences, 0)
 	c.text(field+".clientID", way.ClientID, true, 512)
 	c.secretKeyRef(field+".clientSecretRef", &way.ClientSecretRef)
-	oneOf(c, field+".clientAuthentication", way.ClientAuthentication, true,
-		v1alpha1.ClientBasic, v1alpha1.ClientPost, v1alpha1.ClientPrivateKeyJWT)
-	c.text(field+".assertionAudience", way.AssertionAudience, false, 2048)
-	if way.AssertionAudience != "" && way.ClientAuthentication != v1alpha1.ClientPrivateKeyJWT {
-		c.fail(CodeInvalid, field+".assertionAudience", "goes with clientAuthentication PrivateKeyJWT")
+	c.clientAuthentication(field, way.ClientAuthentication, way.AssertionAudience)
+	if signed := way.SignedResponse; signed != nil {
+		at := field + ".signedResponse"
+		c.algorithms(at+".algorithms", signed.Algorithms, 1, algorithms())
+		c.once(at+".algorithms", signed.Algorithms)
+		c.text(at+".audience", signed.Audience, false, 512)
+		c.jwks(at, way.Issuer, &signed.JWKS)
 	}
 	c.claims(field+".claims", &way.Claims)
 	c.tokenCache(field+".cache", way.Cache)
+}
+
+// clientAuthentication checks how a client proves itself.
+func (c *checker) clientAuthentication(field string, how v1alpha1.ClientAuthentication, audience string) {
+	oneOf(c, field+".clientAuthentication", how, true, v1alpha1.ClientBasic, v1alpha1.ClientPost, v1alpha1.ClientPrivateKeyJWT)
+	c.text(field+".assertionAudience", audience, false, 2048)
+	if audience != "" && how != v1alpha1.ClientPrivateKeyJWT {
+		c.fail(CodeInvalid, field+".assertionAudience", "goes with clientAuthentication PrivateKeyJWT")
+	}
 }
 
 func (c *checker) audiences(field string, audiences []string, least int) {
@@ -80,10 +91,10 @@ func (c *checker) tokenCache(field string, cache *v1alpha1.TokenCache) {
 	}
 }
 
-// jwks checks where keys come from.
-func (c *checker) jwks(field string, jwt *v1alpha1.JWT) {
+// jwks checks where an issuer's keys come from.
+func (c *checker) jwks(field, issuer string, jwks *v1alpha1.JWKS) {
 	set := 0
-	for _, is := range []bool{jwt.JWKS.ConfigMapRef != nil, jwt.JWKS.Remote != nil, jwt.JWKS.Discovery != nil} {
+	for _, is := range []bool{jwks.ConfigMapRef != nil, jwks.Remote != nil, jwks.Discovery != nil} {
 		if is {
 			set++
 		}
@@ -91,21 +102,20 @@ func (c *checker) jwks(field string, jwt *v1alpha1.JWT) {
 	switch {
 	case set != 1:
 		c.fail(CodeInvalid, field+".jwks", "set exactly one of configMapRef, remote and discovery")
-	case jwt.JWKS.ConfigMapRef != nil:
-		c.configMapRef(field+".jwks.configMapRef", *jwt.JWKS.ConfigMapRef)
-	case jwt.JWKS.Remote != nil:
-		c.remoteJWKS(field+".jwks.remote", jwt.JWKS.Remote)
+	case jwks.ConfigMapRef != nil:
+		c.configMapRef(field+".jwks.configMapRef", *jwks.ConfigMapRef)
+	case jwks.Remote != nil:
+		c.remoteJWKS(field+".jwks.remote", jwks.Remote)
 	default:
-		c.discovery(field, jwt)
+		c.discovery(field+".jwks.discovery", issuer, jwks.Discovery)
 	}
 }
 
-func (c *checker) discovery(field string, jwt *v1alpha1.JWT) {
-	discovery, at := jwt.JWKS.Discovery, field+".jwks.discovery"
+func (c *checker) discovery(at, issuer string, discovery *v1alpha1.JWKSDiscovery) {
 	if discovery.URI != "" {
 		c.secureURL(at+".uri", discovery.URI, "keys")
-	} else if uri, err := url.Parse(jwt.Issuer); jwt.Issuer != "" && (err != nil || !secure(uri) || uri.RawQuery != "") {
-		c.fail(CodeDiscovery, at, "the issuer %q is no https URL without a query, so its discovery document cannot be found by it: write discovery.uri", jwt.Issuer)
+	} else if uri, err := url.Parse(issuer); issuer != "" && (err != nil || !secure(uri) || uri.RawQuery != "") {
+		c.fail(CodeDiscovery, at, "the issuer %q is no https URL without a query, so its discovery document cannot be found by it: write discovery.uri", issuer)
 	}
 	c.duration(at+".cacheDuration", discovery.CacheDuration, time.Second, 24*time.Hour)
 	c.duration(at+".maxStale", discovery.MaxStale, 0, 7*24*time.Hour)

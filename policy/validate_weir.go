@@ -151,7 +151,7 @@ func (c *checker) jwt(field string, jwt *v1alpha1.JWT) {
 	}
 	c.claims(field+".claims", &jwt.Claims)
 	c.tokenCache(field+".cache", jwt.Cache)
-	c.jwks(field, jwt)
+	c.jwks(field, jwt.Issuer, &jwt.JWKS)
 }
 
 func (c *checker) remoteJWKS(field string, remote *v1alpha1.RemoteJWKS) {

@@ -1,11 +1,13 @@
 package exchange
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -40,6 +42,7 @@ const (
 type Exchanger struct {
 	client *http.Client
 	cache  *answers.Cache[string]
+	clock  func() time.Time // of assertions
 }
 
 // New makes an Exchanger; cacheBytes bounds what is kept, config may be nil for
@@ -49,15 +52,17 @@ func New(config *tls.Config, cacheBytes uint64, events answers.Events) (*Exchang
 	if err != nil {
 		return nil, err
 	}
-	return &Exchanger{client: httpask.NewClient(config), cache: cache}, nil
+	return &Exchanger{client: httpask.NewClient(config), cache: cache, clock: time.Now}, nil
 }
 
 type exchange struct {
 	exchanger *Exchanger
 	source    *rulesv1.TokenExchange
 	client    *clientauth.Client
-	identity  string
-	terms     answers.Terms
+	// assertedTo is whom a client's assertion is for.
+	assertedTo string
+	identity   string
+	terms      answers.Terms
 }
 
 // Exchange implements assertion.Exchanger.
@@ -65,7 +70,7 @@ func (e *Exchanger) Exchange(source *rulesv1.TokenExchange) (assertion.Exchange,
 	if err := httpask.CheckURL(source.GetTokenEndpoint()); err != nil {
 		return nil, fmt.Errorf("token_endpoint: %w", err)
 	}
-	client, err := clientauth.New(clientauth.Basic, source.GetClientId(), source.GetClientSecret(), time.Now)
+	client, err := newClient(source, e.clock)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +83,22 @@ func (e *Exchanger) Exchange(source *rulesv1.TokenExchange) (assertion.Exchange,
 		return nil, errors.New("token_endpoint: the exchange cannot be encoded")
 	}
 	sum := sha256.Sum256(raw)
-	return &exchange{exchanger: e, source: source, client: client, identity: string(sum[:]), terms: terms}, nil
+	return &exchange{exchanger: e, source: source, client: client, assertedTo: cmp.Or(source.GetAssertionAudience(), source.GetTokenEndpoint()), identity: string(sum[:]), terms: terms}, nil
+}
+
+func newClient(source *rulesv1.TokenExchange, clock func() time.Time) (*clientauth.Client, error) {
+	var how clientauth.How
+	switch source.GetClientAuthentication() {
+	case rulesv1.TokenExchange_CLIENT_AUTHENTICATION_UNSPECIFIED, rulesv1.TokenExchange_CLIENT_AUTHENTICATION_BASIC:
+		how = clientauth.Basic
+	case rulesv1.TokenExchange_CLIENT_AUTHENTICATION_POST:
+		how = clientauth.Post
+	case rulesv1.TokenExchange_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT:
+		how = clientauth.PrivateKeyJWT
+	default:
+		return nil, fmt.Errorf("client_authentication: %s is not known", source.GetClientAuthentication())
+	}
+	return clientauth.New(how, source.GetClientId(), source.GetClientSecret(), clock)
 }
 
 // Token implements assertion.Exchange. A caller without a token, such as one with
@@ -133,13 +153,16 @@ func (e *exchange) ask(ctx context.Context, now time.Time, subject string) (answ
 		}
 	}
 	var none answers.Answer[string]
+	// The proof comes before the request: two of the ways are part of the form.
+	header := http.Header{}
+	if err := e.client.Sign(form, header, e.assertedTo); err != nil {
+		return none, err
+	}
 	request, err := httpask.NewPost(ctx, e.source.GetTokenEndpoint(), httpask.TypeForm, []byte(form.Encode()))
 	if err != nil {
 		return none, err
 	}
-	if err := e.client.Sign(form, request.Header, ""); err != nil {
-		return none, err
-	}
+	maps.Copy(request.Header, header)
 	answer, err := httpask.Do(e.exchanger.client, request, maxAnswerBytes)
 	if err != nil {
 		return none, err

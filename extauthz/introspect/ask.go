@@ -33,11 +33,14 @@ func (p *provider) ask(ctx context.Context, now time.Time, token string) (proofs
 		return proofs.Answer{}, err
 	}
 	maps.Copy(request.Header, header)
+	if p.signer != nil {
+		request.Header.Set("Accept", typeSigned)
+	}
 	answer, err := httpask.Do(p.http, request, maxAnswerBytes)
 	if err != nil {
 		return proofs.Answer{}, err
 	}
-	said, err := read(answer)
+	said, err := p.read(ctx, now, answer)
 	if err != nil {
 		return proofs.Answer{}, fmt.Errorf("introspection endpoint %s: %w", request.URL.Host, err)
 	}
@@ -53,20 +56,27 @@ func (p *provider) ask(ctx context.Context, now time.Time, token string) (proofs
 }
 
 // read takes an answer for what RFC 7662 section 2.2 says it is, and nothing else.
-func read(answer httpask.Answer) (map[string]any, error) {
+// Signed answers are taken where the policy asks for them, and only those.
+func (p *provider) read(ctx context.Context, now time.Time, answer httpask.Answer) (said map[string]any, err error) {
 	switch {
 	case answer.Status == http.StatusUnauthorized, answer.Status == http.StatusForbidden:
 		return nil, fmt.Errorf("answered %d: it does not take the policy's client credentials", answer.Status)
 	case answer.Status != http.StatusOK:
 		return nil, fmt.Errorf("answered %d", answer.Status)
-	case answer.Type == "application/token-introspection+jwt":
-		return nil, errors.New("answered with a signed answer (RFC 9701), which is not supported: have it answer this client in JSON")
-	case answer.Type != "application/json":
+	case p.signer != nil && answer.Type == typePlain:
+		return nil, errors.New("answered without a signature, which signedResponse asks for: register this client with introspection_signed_response_alg")
+	case p.signer == nil && answer.Type == typeSigned:
+		return nil, errors.New("answered with a signed answer (RFC 9701): write signedResponse, or have it answer this client in JSON")
+	case answer.Type != typePlain && answer.Type != typeSigned:
 		return nil, fmt.Errorf("answered with content type %q", answer.Type)
 	}
-	said, err := jose.ParseObject(answer.Body)
+	if p.signer != nil {
+		said, err = p.unsign(ctx, now, answer.Body)
+	} else if said, err = jose.ParseObject(answer.Body); err != nil {
+		err = fmt.Errorf("its answer %w", err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("its answer %w", err)
+		return nil, err
 	}
 	if _, ok := said["active"].(bool); !ok {
 		return nil, errors.New(`its answer has no "active" that is true or false`)

@@ -23,7 +23,7 @@ func FuzzAnswer(f *testing.F) {
 	p := &provider{issuer: "i", audiences: []string{"weir"}, claims: claims.NewMapping(nil)}
 	now := time.Unix(1_772_366_400, 0)
 	f.Fuzz(func(t *testing.T, body []byte) {
-		said, err := read(httpask.Answer{Status: http.StatusOK, Type: "application/json", Body: body})
+		said, err := p.read(t.Context(), now, httpask.Answer{Status: http.StatusOK, Type: "application/json", Body: body})
 		if err != nil {
 			return
 		}

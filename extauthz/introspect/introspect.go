@@ -43,6 +43,9 @@ type Options struct {
 	Client *http.Client
 	// MaxTTL bounds how long an answer is remembered, whatever a policy says.
 	MaxTTL time.Duration
+	// Statements makes what verifies signed answers. Nil refuses policies that ask
+	// for them.
+	Statements func(*rulesv1.JwtAuthenticator) (Statement, error)
 	// Clock is for client assertions; time.Now when nil.
 	Clock func() time.Time
 }
@@ -112,6 +115,7 @@ type provider struct {
 	client    *clientauth.Client
 	audience  string
 	http      *http.Client
+	signer    Statement // of the answers; nil when they are not signed
 	asker     *proofs.Asker
 }
 
@@ -141,6 +145,9 @@ func newProvider(settings *rulesv1.IntrospectionAuthenticator, digest [sha256.Si
 	terms.TTL = min(terms.TTL, options.MaxTTL)
 	made.audience = cmp.Or(settings.GetAssertionAudience(), made.uri)
 	if made.client, err = newClient(settings, options.Clock); err != nil {
+		errs = append(errs, err)
+	}
+	if made.signer, err = signer(settings, options.Statements); err != nil {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {

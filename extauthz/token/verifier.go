@@ -70,7 +70,10 @@ func (v *Verifier) verify(ctx context.Context, now time.Time, token string, set 
 	if err := v.checkParties(parsed.claims); err != nil {
 		return nil, v.refuse(key, err, now)
 	}
-	if key.Generation, err = v.checkSignature(ctx, now, parsed, set, key); err != nil {
+	if key.Generation, err = v.checkSignature(ctx, now, parsed, set, key.Generation); err != nil {
+		if lasting := (*badSignature)(nil); errors.As(err, &lasting) {
+			return nil, v.refuse(key, lasting.error, now)
+		}
 		return nil, err
 	}
 	expires, err := v.checkTimes(parsed.claims, now)
@@ -146,12 +149,16 @@ func (v *Verifier) meant(audience *structpb.Value) bool {
 	return false
 }
 
-// checkSignature returns the generation of the keys that it used.
-func (v *Verifier) checkSignature(ctx context.Context, now time.Time, token *parsed, set *keys, key proofs.Key) (uint64, error) {
+// badSignature is a refusal that stays right as long as the keys are the same.
+type badSignature struct{ error }
+
+// checkSignature returns the generation of the keys that it used, which is that of
+// set unless a new look was needed.
+func (v *Verifier) checkSignature(ctx context.Context, now time.Time, token *parsed, set *keys, generation uint64) (uint64, error) {
 	signer, known := set.find(token.id, token.algorithm)
 	if !known {
 		var err error
-		set, key.Generation, err = v.keys.refresh(ctx, now)
+		set, generation, err = v.keys.refresh(ctx, now)
 		if err != nil {
 			return 0, extauthz.Refuse(extauthz.ReasonProviderUnavailable, err)
 		}
@@ -160,13 +167,13 @@ func (v *Verifier) checkSignature(ctx context.Context, now time.Time, token *par
 		}
 	}
 	if signer == nil {
-		return 0, v.refuse(key, invalid("no single key of the set fits the token's kid and alg"), now)
+		return generation, &badSignature{invalid("no single key of the set fits the token's kid and alg")}
 	}
 	if err := signer.Verify(token.algorithm, token.SigningInput, token.Signature); err != nil {
-		return 0, v.refuse(key, invalid("%w", err), now)
+		return generation, &badSignature{invalid("%w", err)}
 	}
 	v.remember(token.header)
-	return key.Generation, nil
+	return generation, nil
 }
 
 // checkTimes applies exp (required), nbf and iat with the provider's leeway and

@@ -303,6 +303,8 @@ type Assertion struct {
 }
 
 // TokenExchange gets a token for the service.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.assertionAudience) || (has(self.clientAuthentication) && self.clientAuthentication == 'PrivateKeyJWT')",message="assertionAudience goes with clientAuthentication PrivateKeyJWT"
 type TokenExchange struct {
 	// TokenEndpoint is https; http is accepted for loopback addresses only.
 	//
@@ -314,8 +316,17 @@ type TokenExchange struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	ClientID string `json:"clientId"`
-	// ClientSecretRef is what the client proves itself with.
+	// ClientSecretRef is what the client proves itself with: a secret, or for
+	// PrivateKeyJWT a private key in PEM (RSA, ECDSA or Ed25519).
 	ClientSecretRef SecretKeyRef `json:"clientSecretRef"`
+	// ClientAuthentication is Basic (default), Post or PrivateKeyJWT.
+	ClientAuthentication ClientAuthentication `json:"clientAuthentication,omitempty"`
+	// AssertionAudience is "aud" of what PrivateKeyJWT signs. Default: the token
+	// endpoint; servers that follow the update of RFC 7523 want their issuer.
+	//
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`
+	AssertionAudience string `json:"assertionAudience,omitempty"`
 	// +kubebuilder:validation:MaxLength=512
 	Audience string `json:"audience,omitempty"`
 	// +kubebuilder:validation:MaxLength=512

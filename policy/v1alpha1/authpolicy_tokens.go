@@ -97,9 +97,32 @@ type Introspection struct {
 	// +kubebuilder:validation:MaxLength=2048
 	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`
 	AssertionAudience string `json:"assertionAudience,omitempty"`
+	// SignedResponse has the endpoint sign its answers (RFC 9701). Answers that are
+	// not signed are refused then, and signed ones where it is not set.
+	SignedResponse *SignedResponse `json:"signedResponse,omitempty"`
 	// Claims names what of the answer becomes the identity.
 	Claims ClaimMapping `json:"claims,omitempty"`
 	Cache  *TokenCache  `json:"cache,omitempty"`
+}
+
+// SignedResponse says whose signature an answer must have (RFC 9701). It is a JWT
+// of type token-introspection+jwt of the introspection's issuer, made within the
+// last minute. Encrypted answers are not supported.
+type SignedResponse struct {
+	// Algorithms accepted, asymmetric only.
+	//
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=10
+	// +kubebuilder:validation:items:Enum=RS256;RS384;RS512;PS256;PS384;PS512;ES256;ES384;ES512;EdDSA;Ed25519
+	// +listType=set
+	Algorithms []string `json:"algorithms"`
+	// JWKS are the issuer's keys.
+	JWKS JWKS `json:"jwks"`
+	// Audience is what "aud" of the answer must hold. Default: the clientID.
+	//
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`
+	Audience string `json:"audience,omitempty"`
 }
 
 // ClientAuthentication is how a client proves itself to an OAuth 2.0 server.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/extauthz"
 	"weir.dev/extauthz/bearer"
 	"weir.dev/extauthz/internal/proofs"
@@ -67,6 +68,9 @@ func tokenBuilders(cfg *settings, runtime *daemon.Runtime, metrics *telemetry.Me
 	}
 	introspection, err := introspect.New(introspect.Options{
 		Cache: cache, Chooser: chooser, Events: events, MaxTTL: cfg.Tokens.CacheTTL.Std(),
+		Statements: func(source *rulesv1.JwtAuthenticator) (introspect.Statement, error) {
+			return verifiers.Verifier(source)
+		},
 	})
 	if err != nil {
 		return nil, err

@@ -188,7 +188,7 @@ func (x AuthorizationRule_Effect) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthorizationRule_Effect.Descriptor instead.
 func (AuthorizationRule_Effect) EnumDescriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7, 0}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6, 0}
 }
 
 // AuthRoute is a resource: everything extauthzd needs to decide about one
@@ -884,79 +884,6 @@ func (*JwtAuthenticator_RemoteJwks) isJwtAuthenticator_Jwks() {}
 
 func (*JwtAuthenticator_DiscoveredJwks) isJwtAuthenticator_Jwks() {}
 
-// RemoteJwks is a key set that is fetched over HTTP.
-type RemoteJwks struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Uri   string                 `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`
-	// How long a fetched set is fresh. Zero means 5 minutes.
-	CacheDuration *durationpb.Duration `protobuf:"bytes,2,opt,name=cache_duration,json=cacheDuration,proto3" json:"cache_duration,omitempty"`
-	// How long past its freshness a set may still be used while the source
-	// fails; after that tokens are refused. Zero means 1 hour.
-	MaxStale *durationpb.Duration `protobuf:"bytes,3,opt,name=max_stale,json=maxStale,proto3" json:"max_stale,omitempty"`
-	// Deadline of one fetch. Zero means 5 seconds.
-	Timeout       *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RemoteJwks) Reset() {
-	*x = RemoteJwks{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RemoteJwks) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RemoteJwks) ProtoMessage() {}
-
-func (x *RemoteJwks) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RemoteJwks.ProtoReflect.Descriptor instead.
-func (*RemoteJwks) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *RemoteJwks) GetUri() string {
-	if x != nil {
-		return x.Uri
-	}
-	return ""
-}
-
-func (x *RemoteJwks) GetCacheDuration() *durationpb.Duration {
-	if x != nil {
-		return x.CacheDuration
-	}
-	return nil
-}
-
-func (x *RemoteJwks) GetMaxStale() *durationpb.Duration {
-	if x != nil {
-		return x.MaxStale
-	}
-	return nil
-}
-
-func (x *RemoteJwks) GetTimeout() *durationpb.Duration {
-	if x != nil {
-		return x.Timeout
-	}
-	return nil
-}
-
 // AnonymousAuthenticator lets a request without credentials through, with no
 // identity. A request that carries a credential which is wrong is refused
 // before this is reached.
@@ -968,7 +895,7 @@ type AnonymousAuthenticator struct {
 
 func (x *AnonymousAuthenticator) Reset() {
 	*x = AnonymousAuthenticator{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +907,7 @@ func (x *AnonymousAuthenticator) String() string {
 func (*AnonymousAuthenticator) ProtoMessage() {}
 
 func (x *AnonymousAuthenticator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +920,7 @@ func (x *AnonymousAuthenticator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnonymousAuthenticator.ProtoReflect.Descriptor instead.
 func (*AnonymousAuthenticator) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{5}
 }
 
 // AuthorizationRule is one allow or deny rule.
@@ -1013,7 +940,7 @@ type AuthorizationRule struct {
 
 func (x *AuthorizationRule) Reset() {
 	*x = AuthorizationRule{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +952,7 @@ func (x *AuthorizationRule) String() string {
 func (*AuthorizationRule) ProtoMessage() {}
 
 func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +965,7 @@ func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationRule.ProtoReflect.Descriptor instead.
 func (*AuthorizationRule) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AuthorizationRule) GetName() string {
@@ -1093,7 +1020,7 @@ type Consumer struct {
 
 func (x *Consumer) Reset() {
 	*x = Consumer{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +1032,7 @@ func (x *Consumer) String() string {
 func (*Consumer) ProtoMessage() {}
 
 func (x *Consumer) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +1045,7 @@ func (x *Consumer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consumer.ProtoReflect.Descriptor instead.
 func (*Consumer) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{8}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Consumer) GetName() string {
@@ -1186,7 +1113,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1198,7 +1125,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1211,7 +1138,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{9}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ApiKey) GetName() string {
@@ -1253,7 +1180,7 @@ type TokenSubject struct {
 
 func (x *TokenSubject) Reset() {
 	*x = TokenSubject{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1192,7 @@ func (x *TokenSubject) String() string {
 func (*TokenSubject) ProtoMessage() {}
 
 func (x *TokenSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1205,7 @@ func (x *TokenSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenSubject.ProtoReflect.Descriptor instead.
 func (*TokenSubject) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{10}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TokenSubject) GetIssuer() string {
@@ -1317,7 +1244,7 @@ type AuthzInput struct {
 
 func (x *AuthzInput) Reset() {
 	*x = AuthzInput{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1329,7 +1256,7 @@ func (x *AuthzInput) String() string {
 func (*AuthzInput) ProtoMessage() {}
 
 func (x *AuthzInput) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1342,7 +1269,7 @@ func (x *AuthzInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthzInput.ProtoReflect.Descriptor instead.
 func (*AuthzInput) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{11}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AuthzInput) GetRequest() *RequestAttributes {
@@ -1404,7 +1331,7 @@ type Values struct {
 
 func (x *Values) Reset() {
 	*x = Values{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1343,7 @@ func (x *Values) String() string {
 func (*Values) ProtoMessage() {}
 
 func (x *Values) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1356,7 @@ func (x *Values) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Values.ProtoReflect.Descriptor instead.
 func (*Values) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{12}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Values) GetValues() []string {
@@ -1467,7 +1394,7 @@ type RequestAttributes struct {
 
 func (x *RequestAttributes) Reset() {
 	*x = RequestAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +1406,7 @@ func (x *RequestAttributes) String() string {
 func (*RequestAttributes) ProtoMessage() {}
 
 func (x *RequestAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +1419,7 @@ func (x *RequestAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestAttributes.ProtoReflect.Descriptor instead.
 func (*RequestAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{13}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RequestAttributes) GetMethod() string {
@@ -1584,7 +1511,7 @@ type IdentityAttributes struct {
 
 func (x *IdentityAttributes) Reset() {
 	*x = IdentityAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1523,7 @@ func (x *IdentityAttributes) String() string {
 func (*IdentityAttributes) ProtoMessage() {}
 
 func (x *IdentityAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1536,7 @@ func (x *IdentityAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityAttributes.ProtoReflect.Descriptor instead.
 func (*IdentityAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{14}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *IdentityAttributes) GetConsumer() string {
@@ -1696,7 +1623,7 @@ type ConsumerAttributes struct {
 
 func (x *ConsumerAttributes) Reset() {
 	*x = ConsumerAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +1635,7 @@ func (x *ConsumerAttributes) String() string {
 func (*ConsumerAttributes) ProtoMessage() {}
 
 func (x *ConsumerAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +1648,7 @@ func (x *ConsumerAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerAttributes.ProtoReflect.Descriptor instead.
 func (*ConsumerAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{15}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConsumerAttributes) GetName() string {
@@ -1761,7 +1688,7 @@ type RouteAttributes struct {
 
 func (x *RouteAttributes) Reset() {
 	*x = RouteAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +1700,7 @@ func (x *RouteAttributes) String() string {
 func (*RouteAttributes) ProtoMessage() {}
 
 func (x *RouteAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +1713,7 @@ func (x *RouteAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteAttributes.ProtoReflect.Descriptor instead.
 func (*RouteAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{16}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RouteAttributes) GetId() string {
@@ -1841,7 +1768,7 @@ type SourceAttributes struct {
 
 func (x *SourceAttributes) Reset() {
 	*x = SourceAttributes{}
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[17]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +1780,7 @@ func (x *SourceAttributes) String() string {
 func (*SourceAttributes) ProtoMessage() {}
 
 func (x *SourceAttributes) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_proto_msgTypes[17]
+	mi := &file_weir_rules_v1_auth_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +1793,7 @@ func (x *SourceAttributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceAttributes.ProtoReflect.Descriptor instead.
 func (*SourceAttributes) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{17}
+	return file_weir_rules_v1_auth_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SourceAttributes) GetAddress() string {
@@ -1959,13 +1886,7 @@ const file_weir_rules_v1_auth_proto_rawDesc = "" +
 	"\x05types\x18\b \x03(\tR\x05types\x12/\n" +
 	"\x05cache\x18\n" +
 	" \x01(\v2\x19.weir.rules.v1.TokenCacheR\x05cacheB\x06\n" +
-	"\x04jwks\"\xcd\x01\n" +
-	"\n" +
-	"RemoteJwks\x12\x10\n" +
-	"\x03uri\x18\x01 \x01(\tR\x03uri\x12@\n" +
-	"\x0ecache_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rcacheDuration\x126\n" +
-	"\tmax_stale\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bmaxStale\x123\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x18\n" +
+	"\x04jwks\"\x18\n" +
 	"\x16AnonymousAuthenticator\"\xa2\x02\n" +
 	"\x11AuthorizationRule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12?\n" +
@@ -2073,7 +1994,7 @@ func file_weir_rules_v1_auth_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_rules_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_weir_rules_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_weir_rules_v1_auth_proto_goTypes = []any{
 	(Audit)(0),                             // 0: weir.rules.v1.Audit
 	(Authenticator_FailureMode)(0),         // 1: weir.rules.v1.Authenticator.FailureMode
@@ -2083,33 +2004,33 @@ var file_weir_rules_v1_auth_proto_goTypes = []any{
 	(*Authenticator)(nil),                  // 5: weir.rules.v1.Authenticator
 	(*ApiKeyAuthenticator)(nil),            // 6: weir.rules.v1.ApiKeyAuthenticator
 	(*JwtAuthenticator)(nil),               // 7: weir.rules.v1.JwtAuthenticator
-	(*RemoteJwks)(nil),                     // 8: weir.rules.v1.RemoteJwks
-	(*AnonymousAuthenticator)(nil),         // 9: weir.rules.v1.AnonymousAuthenticator
-	(*AuthorizationRule)(nil),              // 10: weir.rules.v1.AuthorizationRule
-	(*Consumer)(nil),                       // 11: weir.rules.v1.Consumer
-	(*ApiKey)(nil),                         // 12: weir.rules.v1.ApiKey
-	(*TokenSubject)(nil),                   // 13: weir.rules.v1.TokenSubject
-	(*AuthzInput)(nil),                     // 14: weir.rules.v1.AuthzInput
-	(*Values)(nil),                         // 15: weir.rules.v1.Values
-	(*RequestAttributes)(nil),              // 16: weir.rules.v1.RequestAttributes
-	(*IdentityAttributes)(nil),             // 17: weir.rules.v1.IdentityAttributes
-	(*ConsumerAttributes)(nil),             // 18: weir.rules.v1.ConsumerAttributes
-	(*RouteAttributes)(nil),                // 19: weir.rules.v1.RouteAttributes
-	(*SourceAttributes)(nil),               // 20: weir.rules.v1.SourceAttributes
-	nil,                                    // 21: weir.rules.v1.Consumer.AttributesEntry
-	nil,                                    // 22: weir.rules.v1.RequestAttributes.QueryEntry
-	nil,                                    // 23: weir.rules.v1.RequestAttributes.HeadersEntry
-	(*Upstream)(nil),                       // 24: weir.rules.v1.Upstream
-	(*MetadataSource)(nil),                 // 25: weir.rules.v1.MetadataSource
-	(*BodyInput)(nil),                      // 26: weir.rules.v1.BodyInput
-	(*AuthorizationSettings)(nil),          // 27: weir.rules.v1.AuthorizationSettings
-	(*ClientCertificateAuthenticator)(nil), // 28: weir.rules.v1.ClientCertificateAuthenticator
-	(*HttpSignatureAuthenticator)(nil),     // 29: weir.rules.v1.HttpSignatureAuthenticator
-	(*IntrospectionAuthenticator)(nil),     // 30: weir.rules.v1.IntrospectionAuthenticator
-	(*LoginAuthenticator)(nil),             // 31: weir.rules.v1.LoginAuthenticator
-	(*KubernetesAuthenticator)(nil),        // 32: weir.rules.v1.KubernetesAuthenticator
-	(*durationpb.Duration)(nil),            // 33: google.protobuf.Duration
-	(*SenderConstraint)(nil),               // 34: weir.rules.v1.SenderConstraint
+	(*AnonymousAuthenticator)(nil),         // 8: weir.rules.v1.AnonymousAuthenticator
+	(*AuthorizationRule)(nil),              // 9: weir.rules.v1.AuthorizationRule
+	(*Consumer)(nil),                       // 10: weir.rules.v1.Consumer
+	(*ApiKey)(nil),                         // 11: weir.rules.v1.ApiKey
+	(*TokenSubject)(nil),                   // 12: weir.rules.v1.TokenSubject
+	(*AuthzInput)(nil),                     // 13: weir.rules.v1.AuthzInput
+	(*Values)(nil),                         // 14: weir.rules.v1.Values
+	(*RequestAttributes)(nil),              // 15: weir.rules.v1.RequestAttributes
+	(*IdentityAttributes)(nil),             // 16: weir.rules.v1.IdentityAttributes
+	(*ConsumerAttributes)(nil),             // 17: weir.rules.v1.ConsumerAttributes
+	(*RouteAttributes)(nil),                // 18: weir.rules.v1.RouteAttributes
+	(*SourceAttributes)(nil),               // 19: weir.rules.v1.SourceAttributes
+	nil,                                    // 20: weir.rules.v1.Consumer.AttributesEntry
+	nil,                                    // 21: weir.rules.v1.RequestAttributes.QueryEntry
+	nil,                                    // 22: weir.rules.v1.RequestAttributes.HeadersEntry
+	(*Upstream)(nil),                       // 23: weir.rules.v1.Upstream
+	(*MetadataSource)(nil),                 // 24: weir.rules.v1.MetadataSource
+	(*BodyInput)(nil),                      // 25: weir.rules.v1.BodyInput
+	(*AuthorizationSettings)(nil),          // 26: weir.rules.v1.AuthorizationSettings
+	(*ClientCertificateAuthenticator)(nil), // 27: weir.rules.v1.ClientCertificateAuthenticator
+	(*HttpSignatureAuthenticator)(nil),     // 28: weir.rules.v1.HttpSignatureAuthenticator
+	(*IntrospectionAuthenticator)(nil),     // 29: weir.rules.v1.IntrospectionAuthenticator
+	(*LoginAuthenticator)(nil),             // 30: weir.rules.v1.LoginAuthenticator
+	(*KubernetesAuthenticator)(nil),        // 31: weir.rules.v1.KubernetesAuthenticator
+	(*durationpb.Duration)(nil),            // 32: google.protobuf.Duration
+	(*SenderConstraint)(nil),               // 33: weir.rules.v1.SenderConstraint
+	(*RemoteJwks)(nil),                     // 34: weir.rules.v1.RemoteJwks
 	(*DiscoveredJwks)(nil),                 // 35: weir.rules.v1.DiscoveredJwks
 	(*ClaimMapping)(nil),                   // 36: weir.rules.v1.ClaimMapping
 	(*TokenCache)(nil),                     // 37: weir.rules.v1.TokenCache
@@ -2121,63 +2042,60 @@ var file_weir_rules_v1_auth_proto_goTypes = []any{
 }
 var file_weir_rules_v1_auth_proto_depIdxs = []int32{
 	5,  // 0: weir.rules.v1.AuthRoute.authenticators:type_name -> weir.rules.v1.Authenticator
-	10, // 1: weir.rules.v1.AuthRoute.rules:type_name -> weir.rules.v1.AuthorizationRule
+	9,  // 1: weir.rules.v1.AuthRoute.rules:type_name -> weir.rules.v1.AuthorizationRule
 	0,  // 2: weir.rules.v1.AuthRoute.audit:type_name -> weir.rules.v1.Audit
 	4,  // 3: weir.rules.v1.AuthRoute.candidates:type_name -> weir.rules.v1.Candidate
-	24, // 4: weir.rules.v1.AuthRoute.upstream:type_name -> weir.rules.v1.Upstream
-	25, // 5: weir.rules.v1.AuthRoute.metadata:type_name -> weir.rules.v1.MetadataSource
-	26, // 6: weir.rules.v1.AuthRoute.body:type_name -> weir.rules.v1.BodyInput
-	27, // 7: weir.rules.v1.AuthRoute.settings:type_name -> weir.rules.v1.AuthorizationSettings
+	23, // 4: weir.rules.v1.AuthRoute.upstream:type_name -> weir.rules.v1.Upstream
+	24, // 5: weir.rules.v1.AuthRoute.metadata:type_name -> weir.rules.v1.MetadataSource
+	25, // 6: weir.rules.v1.AuthRoute.body:type_name -> weir.rules.v1.BodyInput
+	26, // 7: weir.rules.v1.AuthRoute.settings:type_name -> weir.rules.v1.AuthorizationSettings
 	5,  // 8: weir.rules.v1.Candidate.authenticators:type_name -> weir.rules.v1.Authenticator
-	10, // 9: weir.rules.v1.Candidate.rules:type_name -> weir.rules.v1.AuthorizationRule
-	25, // 10: weir.rules.v1.Candidate.metadata:type_name -> weir.rules.v1.MetadataSource
-	26, // 11: weir.rules.v1.Candidate.body:type_name -> weir.rules.v1.BodyInput
-	27, // 12: weir.rules.v1.Candidate.settings:type_name -> weir.rules.v1.AuthorizationSettings
+	9,  // 9: weir.rules.v1.Candidate.rules:type_name -> weir.rules.v1.AuthorizationRule
+	24, // 10: weir.rules.v1.Candidate.metadata:type_name -> weir.rules.v1.MetadataSource
+	25, // 11: weir.rules.v1.Candidate.body:type_name -> weir.rules.v1.BodyInput
+	26, // 12: weir.rules.v1.Candidate.settings:type_name -> weir.rules.v1.AuthorizationSettings
 	6,  // 13: weir.rules.v1.Authenticator.api_key:type_name -> weir.rules.v1.ApiKeyAuthenticator
 	7,  // 14: weir.rules.v1.Authenticator.jwt:type_name -> weir.rules.v1.JwtAuthenticator
-	9,  // 15: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
-	28, // 16: weir.rules.v1.Authenticator.client_certificate:type_name -> weir.rules.v1.ClientCertificateAuthenticator
-	29, // 17: weir.rules.v1.Authenticator.http_signature:type_name -> weir.rules.v1.HttpSignatureAuthenticator
-	30, // 18: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
-	31, // 19: weir.rules.v1.Authenticator.login:type_name -> weir.rules.v1.LoginAuthenticator
-	32, // 20: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
-	33, // 21: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
+	8,  // 15: weir.rules.v1.Authenticator.anonymous:type_name -> weir.rules.v1.AnonymousAuthenticator
+	27, // 16: weir.rules.v1.Authenticator.client_certificate:type_name -> weir.rules.v1.ClientCertificateAuthenticator
+	28, // 17: weir.rules.v1.Authenticator.http_signature:type_name -> weir.rules.v1.HttpSignatureAuthenticator
+	29, // 18: weir.rules.v1.Authenticator.introspection:type_name -> weir.rules.v1.IntrospectionAuthenticator
+	30, // 19: weir.rules.v1.Authenticator.login:type_name -> weir.rules.v1.LoginAuthenticator
+	31, // 20: weir.rules.v1.Authenticator.kubernetes:type_name -> weir.rules.v1.KubernetesAuthenticator
+	32, // 21: weir.rules.v1.Authenticator.timeout:type_name -> google.protobuf.Duration
 	1,  // 22: weir.rules.v1.Authenticator.failure_mode:type_name -> weir.rules.v1.Authenticator.FailureMode
-	34, // 23: weir.rules.v1.Authenticator.sender_constraint:type_name -> weir.rules.v1.SenderConstraint
-	33, // 24: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
-	8,  // 25: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
+	33, // 23: weir.rules.v1.Authenticator.sender_constraint:type_name -> weir.rules.v1.SenderConstraint
+	32, // 24: weir.rules.v1.JwtAuthenticator.leeway:type_name -> google.protobuf.Duration
+	34, // 25: weir.rules.v1.JwtAuthenticator.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
 	35, // 26: weir.rules.v1.JwtAuthenticator.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
 	36, // 27: weir.rules.v1.JwtAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
 	37, // 28: weir.rules.v1.JwtAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
-	33, // 29: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
-	33, // 30: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
-	33, // 31: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
-	2,  // 32: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
-	38, // 33: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
-	12, // 34: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
-	13, // 35: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
-	39, // 36: weir.rules.v1.Consumer.signature_keys:type_name -> weir.rules.v1.SignatureKey
-	21, // 37: weir.rules.v1.Consumer.attributes:type_name -> weir.rules.v1.Consumer.AttributesEntry
-	40, // 38: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 39: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
-	17, // 40: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
-	19, // 41: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
-	20, // 42: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
-	18, // 43: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
-	40, // 44: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
-	41, // 45: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
-	22, // 46: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
-	23, // 47: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
-	42, // 48: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
-	41, // 49: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
-	41, // 50: weir.rules.v1.IdentityAttributes.certificate:type_name -> google.protobuf.Struct
-	15, // 51: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
-	15, // 52: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	2,  // 29: weir.rules.v1.AuthorizationRule.effect:type_name -> weir.rules.v1.AuthorizationRule.Effect
+	38, // 30: weir.rules.v1.AuthorizationRule.requirements:type_name -> weir.rules.v1.Requirements
+	11, // 31: weir.rules.v1.Consumer.api_keys:type_name -> weir.rules.v1.ApiKey
+	12, // 32: weir.rules.v1.Consumer.token_subjects:type_name -> weir.rules.v1.TokenSubject
+	39, // 33: weir.rules.v1.Consumer.signature_keys:type_name -> weir.rules.v1.SignatureKey
+	20, // 34: weir.rules.v1.Consumer.attributes:type_name -> weir.rules.v1.Consumer.AttributesEntry
+	40, // 35: weir.rules.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	15, // 36: weir.rules.v1.AuthzInput.request:type_name -> weir.rules.v1.RequestAttributes
+	16, // 37: weir.rules.v1.AuthzInput.identity:type_name -> weir.rules.v1.IdentityAttributes
+	18, // 38: weir.rules.v1.AuthzInput.route:type_name -> weir.rules.v1.RouteAttributes
+	19, // 39: weir.rules.v1.AuthzInput.source:type_name -> weir.rules.v1.SourceAttributes
+	17, // 40: weir.rules.v1.AuthzInput.consumer:type_name -> weir.rules.v1.ConsumerAttributes
+	40, // 41: weir.rules.v1.AuthzInput.time:type_name -> google.protobuf.Timestamp
+	41, // 42: weir.rules.v1.AuthzInput.metadata:type_name -> google.protobuf.Struct
+	21, // 43: weir.rules.v1.RequestAttributes.query:type_name -> weir.rules.v1.RequestAttributes.QueryEntry
+	22, // 44: weir.rules.v1.RequestAttributes.headers:type_name -> weir.rules.v1.RequestAttributes.HeadersEntry
+	42, // 45: weir.rules.v1.RequestAttributes.body:type_name -> google.protobuf.Value
+	41, // 46: weir.rules.v1.IdentityAttributes.claims:type_name -> google.protobuf.Struct
+	41, // 47: weir.rules.v1.IdentityAttributes.certificate:type_name -> google.protobuf.Struct
+	14, // 48: weir.rules.v1.RequestAttributes.QueryEntry.value:type_name -> weir.rules.v1.Values
+	14, // 49: weir.rules.v1.RequestAttributes.HeadersEntry.value:type_name -> weir.rules.v1.Values
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_proto_init() }
@@ -2210,7 +2128,7 @@ func file_weir_rules_v1_auth_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_auth_proto_rawDesc), len(file_weir_rules_v1_auth_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   21,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -77,7 +77,7 @@ func (x IntrospectionAuthenticator_ClientAuthentication) Number() protoreflect.E
 
 // Deprecated: Use IntrospectionAuthenticator_ClientAuthentication.Descriptor instead.
 func (IntrospectionAuthenticator_ClientAuthentication) EnumDescriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_tokens_proto_rawDescGZIP(), []int{3, 0}
+	return file_weir_rules_v1_auth_tokens_proto_rawDescGZIP(), []int{4, 0}
 }
 
 // ClaimMapping names the claims that become parts of the identity. A name may
@@ -215,6 +215,79 @@ func (x *TokenCache) GetRefusalTtl() *durationpb.Duration {
 	return nil
 }
 
+// RemoteJwks is a key set that is fetched over HTTP.
+type RemoteJwks struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Uri   string                 `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`
+	// How long a fetched set is fresh. Zero means 5 minutes.
+	CacheDuration *durationpb.Duration `protobuf:"bytes,2,opt,name=cache_duration,json=cacheDuration,proto3" json:"cache_duration,omitempty"`
+	// How long past its freshness a set may still be used while the source
+	// fails; after that tokens are refused. Zero means 1 hour.
+	MaxStale *durationpb.Duration `protobuf:"bytes,3,opt,name=max_stale,json=maxStale,proto3" json:"max_stale,omitempty"`
+	// Deadline of one fetch. Zero means 5 seconds.
+	Timeout       *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoteJwks) Reset() {
+	*x = RemoteJwks{}
+	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoteJwks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoteJwks) ProtoMessage() {}
+
+func (x *RemoteJwks) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoteJwks.ProtoReflect.Descriptor instead.
+func (*RemoteJwks) Descriptor() ([]byte, []int) {
+	return file_weir_rules_v1_auth_tokens_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RemoteJwks) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *RemoteJwks) GetCacheDuration() *durationpb.Duration {
+	if x != nil {
+		return x.CacheDuration
+	}
+	return nil
+}
+
+func (x *RemoteJwks) GetMaxStale() *durationpb.Duration {
+	if x != nil {
+		return x.MaxStale
+	}
+	return nil
+}
+
+func (x *RemoteJwks) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
 // DiscoveredJwks is a key set that the issuer's discovery document names
 // (OpenID Connect Discovery 1.0 section 4). The document's "issuer" has to be the
 // authenticator's, letter by letter, and algorithms that the document does not
@@ -235,7 +308,7 @@ type DiscoveredJwks struct {
 
 func (x *DiscoveredJwks) Reset() {
 	*x = DiscoveredJwks{}
-	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[2]
+	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -247,7 +320,7 @@ func (x *DiscoveredJwks) String() string {
 func (*DiscoveredJwks) ProtoMessage() {}
 
 func (x *DiscoveredJwks) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[2]
+	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -260,7 +333,7 @@ func (x *DiscoveredJwks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscoveredJwks.ProtoReflect.Descriptor instead.
 func (*DiscoveredJwks) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_tokens_proto_rawDescGZIP(), []int{2}
+	return file_weir_rules_v1_auth_tokens_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DiscoveredJwks) GetUri() string {
@@ -314,14 +387,16 @@ type IntrospectionAuthenticator struct {
 	Claims            *ClaimMapping `protobuf:"bytes,8,opt,name=claims,proto3" json:"claims,omitempty"`
 	Cache             *TokenCache   `protobuf:"bytes,9,opt,name=cache,proto3" json:"cache,omitempty"`
 	// Deadline of one request. Zero means 2 seconds, at most 10.
-	Timeout       *durationpb.Duration `protobuf:"bytes,10,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Timeout *durationpb.Duration `protobuf:"bytes,10,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Set: answers are signed, and others are refused.
+	SignedResponse *SignedResponse `protobuf:"bytes,11,opt,name=signed_response,json=signedResponse,proto3" json:"signed_response,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *IntrospectionAuthenticator) Reset() {
 	*x = IntrospectionAuthenticator{}
-	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[3]
+	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -333,7 +408,7 @@ func (x *IntrospectionAuthenticator) String() string {
 func (*IntrospectionAuthenticator) ProtoMessage() {}
 
 func (x *IntrospectionAuthenticator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[3]
+	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -346,7 +421,7 @@ func (x *IntrospectionAuthenticator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntrospectionAuthenticator.ProtoReflect.Descriptor instead.
 func (*IntrospectionAuthenticator) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_tokens_proto_rawDescGZIP(), []int{3}
+	return file_weir_rules_v1_auth_tokens_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *IntrospectionAuthenticator) GetUri() string {
@@ -419,6 +494,134 @@ func (x *IntrospectionAuthenticator) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *IntrospectionAuthenticator) GetSignedResponse() *SignedResponse {
+	if x != nil {
+		return x.SignedResponse
+	}
+	return nil
+}
+
+// SignedResponse says whose signature an introspection's answer must have (RFC
+// 9701): it is a JWT of type "token-introspection+jwt", with "iss" the
+// introspection's issuer and "iat" within the last minute.
+type SignedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Accepted "alg" values, asymmetric only. Never empty.
+	Algorithms []string `protobuf:"bytes,1,rep,name=algorithms,proto3" json:"algorithms,omitempty"`
+	// "aud" must contain it. Empty means the client_id.
+	Audience string `protobuf:"bytes,2,opt,name=audience,proto3" json:"audience,omitempty"`
+	// As in JwtAuthenticator.
+	//
+	// Types that are valid to be assigned to Jwks:
+	//
+	//	*SignedResponse_InlineJwks
+	//	*SignedResponse_RemoteJwks
+	//	*SignedResponse_DiscoveredJwks
+	Jwks          isSignedResponse_Jwks `protobuf_oneof:"jwks"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignedResponse) Reset() {
+	*x = SignedResponse{}
+	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignedResponse) ProtoMessage() {}
+
+func (x *SignedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignedResponse.ProtoReflect.Descriptor instead.
+func (*SignedResponse) Descriptor() ([]byte, []int) {
+	return file_weir_rules_v1_auth_tokens_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SignedResponse) GetAlgorithms() []string {
+	if x != nil {
+		return x.Algorithms
+	}
+	return nil
+}
+
+func (x *SignedResponse) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+func (x *SignedResponse) GetJwks() isSignedResponse_Jwks {
+	if x != nil {
+		return x.Jwks
+	}
+	return nil
+}
+
+func (x *SignedResponse) GetInlineJwks() string {
+	if x != nil {
+		if x, ok := x.Jwks.(*SignedResponse_InlineJwks); ok {
+			return x.InlineJwks
+		}
+	}
+	return ""
+}
+
+func (x *SignedResponse) GetRemoteJwks() *RemoteJwks {
+	if x != nil {
+		if x, ok := x.Jwks.(*SignedResponse_RemoteJwks); ok {
+			return x.RemoteJwks
+		}
+	}
+	return nil
+}
+
+func (x *SignedResponse) GetDiscoveredJwks() *DiscoveredJwks {
+	if x != nil {
+		if x, ok := x.Jwks.(*SignedResponse_DiscoveredJwks); ok {
+			return x.DiscoveredJwks
+		}
+	}
+	return nil
+}
+
+type isSignedResponse_Jwks interface {
+	isSignedResponse_Jwks()
+}
+
+type SignedResponse_InlineJwks struct {
+	InlineJwks string `protobuf:"bytes,3,opt,name=inline_jwks,json=inlineJwks,proto3,oneof"`
+}
+
+type SignedResponse_RemoteJwks struct {
+	RemoteJwks *RemoteJwks `protobuf:"bytes,4,opt,name=remote_jwks,json=remoteJwks,proto3,oneof"`
+}
+
+type SignedResponse_DiscoveredJwks struct {
+	DiscoveredJwks *DiscoveredJwks `protobuf:"bytes,5,opt,name=discovered_jwks,json=discoveredJwks,proto3,oneof"`
+}
+
+func (*SignedResponse_InlineJwks) isSignedResponse_Jwks() {}
+
+func (*SignedResponse_RemoteJwks) isSignedResponse_Jwks() {}
+
+func (*SignedResponse_DiscoveredJwks) isSignedResponse_Jwks() {}
+
 // KubernetesAuthenticator accepts the tokens of Kubernetes ServiceAccounts. The
 // API server is asked (TokenReview, authentication.k8s.io/v1); extauthz's own
 // configuration says which one and with what credential.
@@ -441,7 +644,7 @@ type KubernetesAuthenticator struct {
 
 func (x *KubernetesAuthenticator) Reset() {
 	*x = KubernetesAuthenticator{}
-	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[4]
+	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -453,7 +656,7 @@ func (x *KubernetesAuthenticator) String() string {
 func (*KubernetesAuthenticator) ProtoMessage() {}
 
 func (x *KubernetesAuthenticator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[4]
+	mi := &file_weir_rules_v1_auth_tokens_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -466,7 +669,7 @@ func (x *KubernetesAuthenticator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubernetesAuthenticator.ProtoReflect.Descriptor instead.
 func (*KubernetesAuthenticator) Descriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_tokens_proto_rawDescGZIP(), []int{4}
+	return file_weir_rules_v1_auth_tokens_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *KubernetesAuthenticator) GetAudiences() []string {
@@ -518,12 +721,18 @@ const file_weir_rules_v1_auth_tokens_proto_rawDesc = "" +
 	"TokenCache\x12+\n" +
 	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12:\n" +
 	"\vrefusal_ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"refusalTtl\"\xd1\x01\n" +
+	"refusalTtl\"\xcd\x01\n" +
+	"\n" +
+	"RemoteJwks\x12\x10\n" +
+	"\x03uri\x18\x01 \x01(\tR\x03uri\x12@\n" +
+	"\x0ecache_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rcacheDuration\x126\n" +
+	"\tmax_stale\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bmaxStale\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xd1\x01\n" +
 	"\x0eDiscoveredJwks\x12\x10\n" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12@\n" +
 	"\x0ecache_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rcacheDuration\x126\n" +
 	"\tmax_stale\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bmaxStale\x123\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x96\x05\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xde\x05\n" +
 	"\x1aIntrospectionAuthenticator\x12\x10\n" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x1c\n" +
@@ -535,12 +744,24 @@ const file_weir_rules_v1_auth_tokens_proto_rawDesc = "" +
 	"\x06claims\x18\b \x01(\v2\x1b.weir.rules.v1.ClaimMappingR\x06claims\x12/\n" +
 	"\x05cache\x18\t \x01(\v2\x19.weir.rules.v1.TokenCacheR\x05cache\x123\n" +
 	"\atimeout\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xa9\x01\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12F\n" +
+	"\x0fsigned_response\x18\v \x01(\v2\x1d.weir.rules.v1.SignedResponseR\x0esignedResponse\"\xa9\x01\n" +
 	"\x14ClientAuthentication\x12%\n" +
 	"!CLIENT_AUTHENTICATION_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bCLIENT_AUTHENTICATION_BASIC\x10\x01\x12\x1e\n" +
 	"\x1aCLIENT_AUTHENTICATION_POST\x10\x02\x12)\n" +
-	"%CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT\x10\x03\"\xea\x01\n" +
+	"%CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT\x10\x03\"\xff\x01\n" +
+	"\x0eSignedResponse\x12\x1e\n" +
+	"\n" +
+	"algorithms\x18\x01 \x03(\tR\n" +
+	"algorithms\x12\x1a\n" +
+	"\baudience\x18\x02 \x01(\tR\baudience\x12!\n" +
+	"\vinline_jwks\x18\x03 \x01(\tH\x00R\n" +
+	"inlineJwks\x12<\n" +
+	"\vremote_jwks\x18\x04 \x01(\v2\x19.weir.rules.v1.RemoteJwksH\x00R\n" +
+	"remoteJwks\x12H\n" +
+	"\x0fdiscovered_jwks\x18\x05 \x01(\v2\x1d.weir.rules.v1.DiscoveredJwksH\x00R\x0ediscoveredJwksB\x06\n" +
+	"\x04jwks\"\xea\x01\n" +
 	"\x17KubernetesAuthenticator\x12\x1c\n" +
 	"\taudiences\x18\x01 \x03(\tR\taudiences\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x123\n" +
@@ -561,34 +782,42 @@ func file_weir_rules_v1_auth_tokens_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_rules_v1_auth_tokens_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_weir_rules_v1_auth_tokens_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_weir_rules_v1_auth_tokens_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_weir_rules_v1_auth_tokens_proto_goTypes = []any{
 	(IntrospectionAuthenticator_ClientAuthentication)(0), // 0: weir.rules.v1.IntrospectionAuthenticator.ClientAuthentication
 	(*ClaimMapping)(nil),               // 1: weir.rules.v1.ClaimMapping
 	(*TokenCache)(nil),                 // 2: weir.rules.v1.TokenCache
-	(*DiscoveredJwks)(nil),             // 3: weir.rules.v1.DiscoveredJwks
-	(*IntrospectionAuthenticator)(nil), // 4: weir.rules.v1.IntrospectionAuthenticator
-	(*KubernetesAuthenticator)(nil),    // 5: weir.rules.v1.KubernetesAuthenticator
-	(*durationpb.Duration)(nil),        // 6: google.protobuf.Duration
+	(*RemoteJwks)(nil),                 // 3: weir.rules.v1.RemoteJwks
+	(*DiscoveredJwks)(nil),             // 4: weir.rules.v1.DiscoveredJwks
+	(*IntrospectionAuthenticator)(nil), // 5: weir.rules.v1.IntrospectionAuthenticator
+	(*SignedResponse)(nil),             // 6: weir.rules.v1.SignedResponse
+	(*KubernetesAuthenticator)(nil),    // 7: weir.rules.v1.KubernetesAuthenticator
+	(*durationpb.Duration)(nil),        // 8: google.protobuf.Duration
 }
 var file_weir_rules_v1_auth_tokens_proto_depIdxs = []int32{
-	6,  // 0: weir.rules.v1.TokenCache.ttl:type_name -> google.protobuf.Duration
-	6,  // 1: weir.rules.v1.TokenCache.refusal_ttl:type_name -> google.protobuf.Duration
-	6,  // 2: weir.rules.v1.DiscoveredJwks.cache_duration:type_name -> google.protobuf.Duration
-	6,  // 3: weir.rules.v1.DiscoveredJwks.max_stale:type_name -> google.protobuf.Duration
-	6,  // 4: weir.rules.v1.DiscoveredJwks.timeout:type_name -> google.protobuf.Duration
-	0,  // 5: weir.rules.v1.IntrospectionAuthenticator.client_authentication:type_name -> weir.rules.v1.IntrospectionAuthenticator.ClientAuthentication
-	1,  // 6: weir.rules.v1.IntrospectionAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	2,  // 7: weir.rules.v1.IntrospectionAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
-	6,  // 8: weir.rules.v1.IntrospectionAuthenticator.timeout:type_name -> google.protobuf.Duration
-	1,  // 9: weir.rules.v1.KubernetesAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	2,  // 10: weir.rules.v1.KubernetesAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
-	6,  // 11: weir.rules.v1.KubernetesAuthenticator.timeout:type_name -> google.protobuf.Duration
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	8,  // 0: weir.rules.v1.TokenCache.ttl:type_name -> google.protobuf.Duration
+	8,  // 1: weir.rules.v1.TokenCache.refusal_ttl:type_name -> google.protobuf.Duration
+	8,  // 2: weir.rules.v1.RemoteJwks.cache_duration:type_name -> google.protobuf.Duration
+	8,  // 3: weir.rules.v1.RemoteJwks.max_stale:type_name -> google.protobuf.Duration
+	8,  // 4: weir.rules.v1.RemoteJwks.timeout:type_name -> google.protobuf.Duration
+	8,  // 5: weir.rules.v1.DiscoveredJwks.cache_duration:type_name -> google.protobuf.Duration
+	8,  // 6: weir.rules.v1.DiscoveredJwks.max_stale:type_name -> google.protobuf.Duration
+	8,  // 7: weir.rules.v1.DiscoveredJwks.timeout:type_name -> google.protobuf.Duration
+	0,  // 8: weir.rules.v1.IntrospectionAuthenticator.client_authentication:type_name -> weir.rules.v1.IntrospectionAuthenticator.ClientAuthentication
+	1,  // 9: weir.rules.v1.IntrospectionAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	2,  // 10: weir.rules.v1.IntrospectionAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
+	8,  // 11: weir.rules.v1.IntrospectionAuthenticator.timeout:type_name -> google.protobuf.Duration
+	6,  // 12: weir.rules.v1.IntrospectionAuthenticator.signed_response:type_name -> weir.rules.v1.SignedResponse
+	3,  // 13: weir.rules.v1.SignedResponse.remote_jwks:type_name -> weir.rules.v1.RemoteJwks
+	4,  // 14: weir.rules.v1.SignedResponse.discovered_jwks:type_name -> weir.rules.v1.DiscoveredJwks
+	1,  // 15: weir.rules.v1.KubernetesAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
+	2,  // 16: weir.rules.v1.KubernetesAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
+	8,  // 17: weir.rules.v1.KubernetesAuthenticator.timeout:type_name -> google.protobuf.Duration
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_weir_rules_v1_auth_tokens_proto_init() }
@@ -596,13 +825,18 @@ func file_weir_rules_v1_auth_tokens_proto_init() {
 	if File_weir_rules_v1_auth_tokens_proto != nil {
 		return
 	}
+	file_weir_rules_v1_auth_tokens_proto_msgTypes[5].OneofWrappers = []any{
+		(*SignedResponse_InlineJwks)(nil),
+		(*SignedResponse_RemoteJwks)(nil),
+		(*SignedResponse_DiscoveredJwks)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_auth_tokens_proto_rawDesc), len(file_weir_rules_v1_auth_tokens_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
