@@ -1,6 +1,7 @@
 package standalone_test
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"os"
@@ -165,6 +166,8 @@ func TestFileIsReloadedWholeOrNotAtAll(t *testing.T) {
 	require.Error(t, source.Load())
 	_, reason := source.Choose("h", "GET", "/")
 	require.Equal(t, extauthz.ReasonRulesNotLoaded, reason)
+	_, known := source.Digest()
+	require.False(t, known, "nothing is in effect")
 
 	ask := func(id string) extauthz.Reason {
 		return extauthz.Decide(t.Context(), time.Now(), feed.Current(), &extauthz.Request{
@@ -176,6 +179,9 @@ func TestFileIsReloadedWholeOrNotAtAll(t *testing.T) {
 	first, reason := source.Choose("h", "GET", "/")
 	require.Empty(t, reason)
 	require.Equal(t, extauthz.ReasonAllowed, ask(first))
+	good, known := source.Digest()
+	require.True(t, known)
+	require.Equal(t, sha256.Sum256(fmt.Appendf(nil, file, "false", digest)), good)
 
 	for _, bad := range []string{"nonsense: 1", fmt.Sprintf(file, "false(", digest), fmt.Sprintf(file, "true", "00"), fmt.Sprintf(file, "true", digest) + "  - {name: ''}\n"} {
 		write(bad)
@@ -183,6 +189,8 @@ func TestFileIsReloadedWholeOrNotAtAll(t *testing.T) {
 		still, _ := source.Choose("h", "GET", "/")
 		require.Equal(t, first, still)
 		require.Equal(t, extauthz.ReasonAllowed, ask(first), "the last good one stays, whole")
+		now, _ := source.Digest()
+		require.Equal(t, good, now, "what is in effect, not what the file holds")
 	}
 	write(fmt.Sprintf(file, "true", digest))
 	require.NoError(t, source.Load())
