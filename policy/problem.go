@@ -104,6 +104,13 @@ const (
 	CodeShadowSkipped    Code = "WEIR2460"
 	CodeShadowRefuses    Code = "WEIR2461"
 	CodeIstioUnsupported Code = "WEIR6001"
+	CodeMeshOpen         Code = "WEIR6101"
+	CodeMeshUnlimited    Code = "WEIR6102"
+	CodeMeshWildcard     Code = "WEIR6103"
+	CodeMeshPlaintext    Code = "WEIR6104"
+	CodeMeshBackend      Code = "WEIR6105"
+	CodeMeshTimeout      Code = "WEIR6106"
+	CodeMeshIssuer       Code = "WEIR6107"
 )
 
 // Explanations is the fix of each code, one line each; the reference page is
@@ -133,6 +140,13 @@ func Explanations() map[Code]string {
 		CodeListenerConflict: "Two listeners claim the same port and hostname.",
 		CodeRouteConflict:    "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
 		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
+		CodeMeshOpen:         "`weir mesh check`: the route has no AuthPolicy. Attach one; for a route that is meant for everybody one that says `anonymous`.",
+		CodeMeshUnlimited:    "`weir mesh check`: the route has no RateLimitPolicy. Attach one to it, its Gateway or the listener.",
+		CodeMeshWildcard:     "`weir mesh check`: a wildcard host takes requests for names that nobody asked for. Name the hosts, or say who answers for them with the annotation weir.dev/owner.",
+		CodeMeshPlaintext:    "`weir mesh check`: credentials and content pass in the clear. Serve the route on an HTTPS listener, and keep the HTTP one for a redirect.",
+		CodeMeshBackend:      "`weir mesh check`: what the edge decided can be changed on the way to the service. Give the Backend tls, or the Service a BackendTLSPolicy, or check with --target istio where the mesh encrypts it.",
+		CodeMeshTimeout:      "`weir mesh check`: a timeout is switched off. Set timeouts.request, or a TrafficPolicy's idle timeout for long exchanges.",
+		CodeMeshIssuer:       "`weir mesh check --online`: the issuer's keys could not be fetched from here, so its tokens are refused once the keys that extauthz has are too old. Check the URL and the network.",
 		CodeIstioUnsupported: "Istio can't do what the field asks for, and leaving it out would change what is served. Take it out of what goes to Istio, or serve the route by Weir's own proxies.",
 		CodeCertificate:      "A Secret of type kubernetes.io/tls does not hold a certificate with its key. Its last good version, if there is one, keeps serving.",
 		CodeNoClientCert:     "A way by client certificate has no effect on a listener, because the listener asks for no certificate, or removes or replaces the header that would tell of one. Attach a TLSPolicy with clientCertificates, or a HeaderPolicy with another forwardedClientCert.mode.",

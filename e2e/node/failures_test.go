@@ -72,9 +72,9 @@ func firstOf(errs ...error) error {
 }
 
 // fewLost is the share of requests that may be told to come again while pods are
-// replaced on purpose: a proxy that finds out late that a server goes refuses for
-// a moment.
-const fewLost = 0.1
+// replaced on purpose. It is for checks that take longer than a second on a machine
+// with too much to do; what a server that goes did not answer is asked of another.
+const fewLost = 0.01
 
 // ended stops them. Nobody was let in who may not be, members were served or told
 // to come again, and no more than a share of the requests was told so.

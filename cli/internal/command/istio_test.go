@@ -145,3 +145,26 @@ func examples(c *cobra.Command) []string {
 	}
 	return found
 }
+
+// weir mesh check finds what is there, tells programs so, and refuses what it does
+// not know.
+func TestMeshCheck(t *testing.T) {
+	code, out, errs := runApp(t, "mesh", "check", "--target", "istio", "testdata/istio.in.yaml", "-o", "json")
+	require.Equal(t, 1, code, errs)
+	var said struct {
+		Routes   int
+		Findings []struct{ Code, Message, File string }
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &said))
+	require.Positive(t, said.Routes)
+	require.NotEmpty(t, said.Findings)
+	require.Equal(t, "testdata/istio.in.yaml", said.Findings[0].File)
+	code, _, errs = runApp(t, "mesh", "check", "--target", "consul", "testdata/istio.in.yaml")
+	require.Equal(t, 2, code)
+	require.Contains(t, errs, "--target")
+	empty := filepath.Join(t.TempDir(), "empty.yaml")
+	require.NoError(t, os.WriteFile(empty, nil, 0o600))
+	code, out, errs = runApp(t, "mesh", "check", "--alone", empty)
+	require.Equal(t, 0, code, errs)
+	require.Contains(t, out, "0 routes checked: 0 findings")
+}
