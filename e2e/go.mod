@@ -28,6 +28,7 @@ require (
 	weir.dev/controlplane v0.0.0
 	weir.dev/extauthz v0.0.0
 	weir.dev/kit v0.0.0
+	weir.dev/mesh v0.0.0
 	weir.dev/policy v0.0.0
 	weir.dev/ratelimit v0.0.0-00010101000000-000000000000
 	weir.dev/services v0.0.0-00010101000000-000000000000
@@ -71,6 +72,7 @@ require (
 	github.com/go-openapi/swag/typeutils v0.29.2 // indirect
 	github.com/go-openapi/swag/yamlutils v0.29.2 // indirect
 	github.com/gobwas/glob v0.2.3 // indirect
+	github.com/golang/protobuf v1.5.4 // indirect
 	github.com/google/gnostic-models v0.7.1 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus v1.1.1 // indirect
@@ -123,6 +125,7 @@ require (
 	golang.org/x/time v0.15.0 // indirect
 	gopkg.in/evanphx/json-patch.v4 v4.13.0 // indirect
 	gopkg.in/inf.v0 v0.9.1 // indirect
+	istio.io/api v1.31.1 // indirect
 	k8s.io/apiextensions-apiserver v0.37.2 // indirect
 	k8s.io/component-base v0.37.2 // indirect
 	k8s.io/kube-openapi v0.0.0-20260721132016-d427ff9ee9ad // indirect

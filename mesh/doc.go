@@ -1,5 +1,5 @@
 // Package mesh runs Weir's policy on a service mesh.
 //
-// Package istio makes Istio's resources of a Plan. Nothing here speaks to a
-// cluster; who applies what is made is the caller's.
+// Package istio makes Istio's resources of a Plan, apply brings them into a cluster,
+// assert looks for them in a proxy's configuration, and probe asks what runs.
 package mesh

@@ -37,10 +37,11 @@ data:
 			if yaml.Unmarshal(part.text, &root) != nil || len(root.Content) == 0 {
 				continue
 			}
-			document, ok := parser.parseDocument(path, part)
-			if !ok || document.Object == nil {
+			documents := parser.parseDocument(path, part)
+			if len(documents) != 1 || documents[0].Object == nil {
 				continue
 			}
+			document := documents[0]
 			shift(root.Content[0], part.offset, map[*yaml.Node]bool{})
 			walkTree("", jsonTree(document.Object.raw), func(field, _ string) {
 				parts := splitPath(field)

@@ -79,8 +79,9 @@ func (p *Parser) Parse(file string, content []byte) []Document {
 	}
 	var documents []Document
 	for _, chunk := range chunks {
-		if document, ok := p.parseDocument(file, chunk); ok {
-			documents = append(documents, document)
+		documents = append(documents, p.parseDocument(file, chunk)...)
+		if len(documents) > MaxDocumentsPerFile {
+			return []Document{broken(file, 0, CodeTooLarge, fmt.Sprintf("the file has more than %d objects", MaxDocumentsPerFile), content)}
 		}
 	}
 	return documents
@@ -130,29 +131,59 @@ func broken(file string, line int, code Code, message string, text []byte) Docum
 	return document
 }
 
-func (p *Parser) parseDocument(file string, part chunk) (Document, bool) {
+// parseDocument reads one document: none where there is nothing in it, and several
+// where it is a List, as kubectl writes what it gets.
+func (p *Parser) parseDocument(file string, part chunk) []Document {
 	var root yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(part.text))
 	if err := decoder.Decode(&root); err != nil {
 		if errors.Is(err, io.EOF) {
-			return Document{}, false
+			return nil
 		}
 		line, message := yamlError(err)
-		return broken(file, line+part.offset, CodeYAML, message, part.text), true
+		return []Document{broken(file, line+part.offset, CodeYAML, message, part.text)}
 	}
 	if len(root.Content) != 1 || (root.Content[0].Kind == yaml.ScalarNode && root.Content[0].Tag == "!!null") {
-		return Document{}, false
+		return nil
 	}
 	node := root.Content[0]
 	if node.Kind != yaml.MappingNode {
-		return broken(file, node.Line+part.offset, CodeDecode, "a resource is a mapping with apiVersion, kind and metadata", part.text), true
+		return []Document{broken(file, node.Line+part.offset, CodeDecode, notMapping, part.text)}
 	}
 	shift(node, part.offset, map[*yaml.Node]bool{})
 	value, err := toJSON(node, &budget{})
 	if err != nil {
-		return broken(file, node.Line, CodeYAML, err.Error(), part.text), true
+		return []Document{broken(file, node.Line, CodeYAML, err.Error(), part.text)}
 	}
-	return p.decodeDocument(file, node, value), true
+	object, _ := value.(map[string]any)
+	if object["kind"] == "List" && object["apiVersion"] == "v1" {
+		return p.parseList(file, node, object, part.text)
+	}
+	return []Document{p.decodeDocument(file, node, value)}
+}
+
+const notMapping = "a resource is a mapping with apiVersion, kind and metadata"
+
+// parseList reads the items of a List as documents of their own.
+func (p *Parser) parseList(file string, node *yaml.Node, list map[string]any, text []byte) []Document {
+	items, ok := list["items"].([]any)
+	nodes, _ := child(node, "items")
+	if !ok || nodes == nil || nodes.Kind != yaml.SequenceNode {
+		return []Document{broken(file, node.Line, CodeDecode, "items of a List is a list of resources", text)}
+	}
+	documents := make([]Document, 0, len(items))
+	for i, item := range items {
+		at := nodes.Content[i]
+		if at.Kind == yaml.AliasNode {
+			at = at.Alias
+		}
+		if at.Kind != yaml.MappingNode {
+			documents = append(documents, broken(file, at.Line, CodeDecode, notMapping, text))
+			continue
+		}
+		documents = append(documents, p.decodeDocument(file, at, item))
+	}
+	return documents
 }
 
 var yamlLine = regexp.MustCompile(`line (\d+): `)

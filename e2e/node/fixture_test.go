@@ -175,6 +175,9 @@ func answers(address, path string, headers ...string) (status int) {
 	}
 	for i := 0; i+1 < len(headers); i += 2 {
 		request.Header.Set(headers[i], headers[i+1])
+		if headers[i] == "Host" {
+			request.Host = headers[i+1]
+		}
 	}
 	answer, err := client.Do(request)
 	if err != nil {

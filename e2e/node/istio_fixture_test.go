@@ -5,6 +5,7 @@ package node_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -134,15 +135,26 @@ func (w *world) istioSource() string {
 	return strings.TrimSpace(string(out))
 }
 
-// translate is what `weir translate --target istio` makes of paths.
-func (w *world) translate(paths ...string) string {
+// weir runs the command line on this cluster; the code is its exit code.
+func (w *world) weir(arguments ...string) (output string, code int) {
 	w.Helper()
-	command := exec.CommandContext(w.Context(), harness.Bin(w.T, "weir"), append([]string{"translate", "--target", "istio", "--secrets"}, paths...)...)
-	var problems strings.Builder
-	command.Stderr = &problems
-	out, err := command.Output()
-	require.NoError(w.T, err, problems.String())
-	return string(out)
+	command := exec.CommandContext(w.Context(), harness.Bin(w.T, "weir"), arguments...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+w.node.Kubeconfig(), "WEIR_STATE_DIR="+w.TempDir())
+	out, err := command.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		require.NoError(w.T, err)
+	}
+	w.Logf("weir %s\n%s", strings.Join(arguments, " "), out)
+	return string(out), command.ProcessState.ExitCode()
+}
+
+// applied is a `weir apply --target istio` that goes well.
+func (w *istioWorld) applied(arguments ...string) string {
+	w.Helper()
+	output, code := w.weir(append([]string{"apply", "--target", "istio"}, arguments...)...)
+	require.Equal(w.T, 0, code, "%s\n%s", output, w.state())
+	return output
 }
 
 // assertPatches runs weir mesh assert on the configuration of the gateway's proxy.
@@ -173,14 +185,13 @@ func (w *istioWorld) analyze() {
 	}
 }
 
-// deploy applies what is rendered and starts Weir's servers on it.
-func (w *istioWorld) deploy(rendered string) {
+// deploy starts Weir's servers and applies policy, in the order that the guide has.
+func (w *istioWorld) deploy(paths ...string) {
 	w.Helper()
 	w.kubectl("apiVersion: v1\nkind: Namespace\nmetadata: {name: weir-system}\n", "apply", "-f", "-")
 	config, err := os.ReadFile(filepath.Join("testdata", "istio-weir.yaml"))
 	require.NoError(w.T, err)
 	w.kubectl(string(config), "apply", "-f", "-")
-	w.kubectl(rendered, "apply", "--server-side", "-f", "-")
 	none := "emptyDir: {}"
 	var all strings.Builder
 	for _, part := range []struct {
@@ -196,6 +207,8 @@ func (w *istioWorld) deploy(rendered string) {
 		fmt.Fprintf(&all, workload, part.name, part.binary, part.port, part.rules, tag)
 	}
 	w.kubectl(all.String(), "apply", "-f", "-")
+	output := w.applied(paths...)
+	require.Contains(w.T, output, "every gateway serves it, with every patch")
 	for _, name := range []string{"extauthz", "ratelimit", "user", "data"} {
 		w.kubectl("", "rollout", "status", "-n", "weir-system", "deployment/weir-"+name, "--timeout", "90s")
 	}

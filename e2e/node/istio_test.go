@@ -58,7 +58,8 @@ func TestSlowIstioAnswersAlike(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(folder, name), content, 0o600))
 	}
-	w.deploy(w.translate(filepath.Join(harness.Root(t), "examples", "quickstart"), folder))
+	policies := []string{filepath.Join(harness.Root(t), "examples", "quickstart"), folder}
+	w.deploy(policies...)
 	w.eventually("Istio's gateway asks for keys", time.Minute, func() bool { return answers(w.address, "/v1/organizations") == http.StatusUnauthorized })
 	mesh := w.system(w.address, own.APIKey)
 	mesh.Token = own.Token
@@ -77,7 +78,6 @@ func TestSlowIstioAnswersAlike(t *testing.T) {
 			}
 		}
 	})
-	policies := []string{filepath.Join(harness.Root(t), "examples", "quickstart"), folder}
 	t.Run("every patch is in the gateway", func(t *testing.T) {
 		out, err := w.assertPatches(policies)
 		require.NoError(t, err, out)
@@ -91,6 +91,7 @@ func TestSlowIstioAnswersAlike(t *testing.T) {
 			}
 		})
 	}
+	applying(t, w, policies)
 	t.Run("a patch that is gone is seen", func(t *testing.T) {
 		w.kubectl("", "delete", "envoyfilter", "-n", "istio-ingress", "weir-8080-routes")
 		w.eventually("the assertion fails", time.Minute, func() bool {

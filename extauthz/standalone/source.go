@@ -33,6 +33,7 @@ type Source struct {
 	feed     *rules.Feed
 	logger   *slog.Logger
 	table    atomic.Pointer[Table]
+	digest   atomic.Pointer[[sha256.Size]byte]
 
 	// Of the one goroutine that loads.
 	seen   [sha256.Size]byte
@@ -78,7 +79,18 @@ func (s *Source) Load() error {
 		return fmt.Errorf("%s: %w", s.path, err)
 	}
 	s.seen = digest
+	s.digest.Store(&digest)
 	return nil
+}
+
+// Digest is the SHA-256 of the file whose rules are in effect, false while there is
+// none.
+func (s *Source) Digest() ([sha256.Size]byte, bool) {
+	digest := s.digest.Load()
+	if digest == nil {
+		return [sha256.Size]byte{}, false
+	}
+	return *digest, true
 }
 
 // apply brings everything into effect or nothing. Rules come first, then the

@@ -48,16 +48,21 @@ func (f Finding) String() string {
 // without an assertion, are passed over. The error is about the dump or about an
 // assertion that can't be read.
 func Check(filters []*unstructured.Unstructured, dump []byte) ([]Finding, error) {
-	if len(dump) > maxDumpBytes {
-		return nil, fmt.Errorf("the configuration dump has %d bytes; the most is %d", len(dump), maxDumpBytes)
-	}
-	config, err := read(dump)
+	config, err := Read(dump)
 	if err != nil {
 		return nil, err
 	}
+	if len(config.listeners) == 0 {
+		return nil, errors.New("the configuration dump has no listeners: it is of another proxy, or the gateway has none yet")
+	}
+	return config.Filters(filters)
+}
+
+// Filters is Check of a dump that was read; one without listeners has none of it.
+func (p *Proxy) Filters(filters []*unstructured.Unstructured) ([]Finding, error) {
 	var findings []Finding
 	for _, object := range filters {
-		found, err := config.filter(object)
+		found, err := p.filter(object)
 		if err != nil {
 			return nil, err
 		}
@@ -66,8 +71,61 @@ func Check(filters []*unstructured.Unstructured, dump []byte) ([]Finding, error)
 	return findings, nil
 }
 
+// Routes says which routes a port has more or fewer of than are given by name; other
+// routes are not looked at.
+func (p *Proxy) Routes(port int32, counts map[string]int) []string {
+	var found []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		have := len(p.candidates(istio.Assertion{ApplyTo: "HTTP_ROUTE", Port: port, Name: name}))
+		if have != counts[name] {
+			found = append(found, fmt.Sprintf("route %s is there %d times on port %d, want %d", name, have, port, counts[name]))
+		}
+	}
+	return found
+}
+
+// Ports are those with connection managers, with whether each of these asks extauthz
+// and refuses a request when it cannot.
+func (p *Proxy) Ports() map[int32]Guard {
+	found := map[int32]Guard{}
+	for _, listener := range p.listeners {
+		number, _ := at(listener, "address", "socket_address", "port_value").(float64)
+		for _, chain := range list(at(listener, "filter_chains")) {
+			for _, filter := range list(at(chain, "filters")) {
+				filters := list(at(filter, "typed_config", "http_filters"))
+				if len(filters) == 0 {
+					continue
+				}
+				guard, seen := found[int32(number)]
+				asks, open := asksExtAuthz(filters)
+				found[int32(number)] = Guard{Asked: asks && (guard.Asked || !seen), Open: open || guard.Open}
+			}
+		}
+	}
+	return found
+}
+
+// Guard is what a port does about authorization.
+type Guard struct {
+	// Asked says that every connection manager of the port asks an ext_authz server.
+	Asked bool
+	// Open says that one of them lets requests in when the server does not answer.
+	Open bool
+}
+
+func asksExtAuthz(filters []any) (asks, open bool) {
+	for _, filter := range filters {
+		name, _ := at(filter, "typed_config", "@type").(string)
+		if strings.HasSuffix(name, "ext_authz.v3.ExtAuthz") {
+			asks = true
+			open = open || at(filter, "typed_config", "failure_mode_allow") == true
+		}
+	}
+	return asks, open
+}
+
 // filter checks one object.
-func (p *proxy) filter(object *unstructured.Unstructured) ([]Finding, error) {
+func (p *Proxy) filter(object *unstructured.Unstructured) ([]Finding, error) {
 	text := object.GetAnnotations()[istio.AnnotationAssertion]
 	if object.GetKind() != "EnvoyFilter" || text == "" {
 		return nil, nil
@@ -103,19 +161,23 @@ func (p *proxy) filter(object *unstructured.Unstructured) ([]Finding, error) {
 	return findings, nil
 }
 
-// proxy is the part of a dump that patches are about.
-type proxy struct {
+// Proxy is the part of a dump that patches are about.
+type Proxy struct {
 	listeners []any
 	routes    []any
 }
 
-func read(dump []byte) (*proxy, error) {
+// Read reads a dump; see Check. Safe for concurrent use afterwards.
+func Read(dump []byte) (*Proxy, error) {
+	if len(dump) > maxDumpBytes {
+		return nil, fmt.Errorf("the configuration dump has %d bytes; the most is %d", len(dump), maxDumpBytes)
+	}
 	var whole any
 	if err := json.Unmarshal(dump, &whole); err != nil {
 		return nil, fmt.Errorf("the configuration dump is not JSON: %w", err)
 	}
 	whole = snake(whole)
-	made := &proxy{}
+	made := &Proxy{}
 	for _, part := range list(at(whole, "configs")) {
 		for _, listener := range list(at(part, "dynamic_listeners")) {
 			if found := at(listener, "active_state", "listener"); found != nil {
@@ -128,14 +190,11 @@ func read(dump []byte) (*proxy, error) {
 			}
 		}
 	}
-	if len(made.listeners) == 0 {
-		return nil, errors.New("the configuration dump has no listeners: it is of another proxy, or the gateway has none yet")
-	}
 	return made, nil
 }
 
 // candidates are what an assertion is about.
-func (p *proxy) candidates(assertion istio.Assertion) []any {
+func (p *Proxy) candidates(assertion istio.Assertion) []any {
 	var found []any
 	if assertion.ApplyTo == "HTTP_ROUTE" {
 		for _, config := range p.routes {

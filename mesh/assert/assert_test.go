@@ -100,3 +100,30 @@ func TestWhatCannotBeChecked(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, findings, "others' are passed over")
 }
+
+func TestRoutesAndGuards(t *testing.T) {
+	raw, err := yaml.YAMLToJSON([]byte(dump))
+	require.NoError(t, err)
+	proxy, err := assert.Read(raw)
+	require.NoError(t, err)
+	require.Empty(t, proxy.Routes(8080, map[string]int{"httproute/default/a": 2, "httproute/default/gone": 0}))
+	require.Equal(t, []string{
+		"route httproute/default/a is there 2 times on port 8080, want 1", "route httproute/default/c is there 0 times on port 8080, want 1",
+	}, proxy.Routes(8080, map[string]int{"httproute/default/a": 1, "httproute/default/c": 1}))
+	require.Equal(t, map[int32]assert.Guard{8080: {}}, proxy.Ports())
+
+	const extAuthz = "{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz}}"
+	for change, want := range map[string]assert.Guard{
+		extAuthz: {Asked: true},
+		strings.Replace(extAuthz, "'@type'", "failure_mode_allow: true, '@type'", 1): {Asked: true, Open: true},
+	} {
+		raw, err := yaml.YAMLToJSON([]byte(strings.Replace(dump, "{name: other}", change, 1)))
+		require.NoError(t, err)
+		proxy, err := assert.Read(raw)
+		require.NoError(t, err)
+		require.Equal(t, want, proxy.Ports()[8080])
+	}
+	empty, err := assert.Read([]byte("{}"))
+	require.NoError(t, err)
+	require.Empty(t, empty.Ports())
+}

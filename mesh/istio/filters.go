@@ -60,6 +60,8 @@ type patches struct {
 	list       []*networking.EnvoyFilter_EnvoyConfigObjectPatch
 	assertions []Assertion
 	switches   *switches
+	// parts are the routes that have a patch.
+	parts map[string]policy.Origin
 }
 
 // filters makes the EnvoyFilters of a port.
@@ -77,7 +79,7 @@ func (c *compiler) filters(port *policy.Port, chain *policy.Chain) {
 	inserted.httpFilters(manager, chain)
 	inserted.add("filters", chain.Listeners)
 
-	routes := &patches{c: c, port: port, switches: inserted.switches}
+	routes := &patches{c: c, port: port, switches: inserted.switches, parts: map[string]policy.Origin{}}
 	var origins []policy.Origin
 	seen := map[string]bool{}
 	for i := range chain.Hosts {
@@ -85,6 +87,7 @@ func (c *compiler) filters(port *policy.Port, chain *policy.Chain) {
 			route := &chain.Hosts[i].Routes[j]
 			if !seen[route.ID] && routes.route(route) {
 				origins = append(origins, route.Origin)
+				routes.parts[route.ID] = route.Origin
 			}
 			seen[route.ID] = true
 		}
@@ -122,6 +125,7 @@ func (p *patches) add(name string, origins []policy.Origin) {
 	p.c.add(Object{
 		APIVersion: filterVersion, Kind: "EnvoyFilter", Name: gatewayName(p.port) + "-" + name,
 		Body: map[string]any{"spec": message(filter)}, Origins: origins, Annotations: map[string]string{AnnotationAssertion: string(asserted)},
+		Parts: p.parts,
 	})
 }
 

@@ -21,7 +21,10 @@ const (
 	// LabelOwner says that an object is ours, and may be pruned.
 	LabelOwner = "app.kubernetes.io/managed-by"
 	// OwnerValue is LabelOwner's.
-	OwnerValue = "weir-mesh"
+	OwnerValue = "weir"
+	// LabelSet names the policy that an object is made of, where it was applied by
+	// Weir; objects of other sets are others' to change and to delete.
+	LabelSet = "weir.dev/mesh-set"
 	// AnnotationHash is a hash of the content.
 	AnnotationHash = "weir.dev/content-hash"
 	// AnnotationOrigin lists where the object comes from, one line each: file, line,
@@ -41,6 +44,8 @@ type Object struct {
 	Body        map[string]any
 	Annotations map[string]string
 	Origins     []policy.Origin
+	// Parts says where the routes that the object is about come from, by name.
+	Parts map[string]policy.Origin
 	// Secret objects are shown with their values hidden.
 	Secret bool
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
 
@@ -95,27 +96,56 @@ func (c *compiler) hosts(port *policy.Port, chain *policy.Chain) []string {
 			Hosts: []string{host.Name}, Gateways: []string{c.options.Namespace + "/" + gatewayName(port)},
 		}
 		var origins []policy.Origin
+		parts := map[string]policy.Origin{}
 		for j := range host.Routes {
 			route := &host.Routes[j]
 			made, ok := c.route(route)
 			if !ok {
 				continue
 			}
+			parts[route.ID] = route.Origin
 			service.Http = append(service.Http, made...)
 			origins = append(origins, route.Origin)
+			if everything(&route.Match, route.GRPC) {
+				break // Nothing reaches those after it; Istio leaves them out, too.
+			}
 		}
 		if len(service.GetHttp()) == 0 {
 			continue
 		}
 		c.table.host(c, host)
-		served = append(served, c.options.Namespace+"/"+host.Name)
+		served = append(served, host.Name)
 		c.add(Object{
 			APIVersion: networkingVersion, Kind: "VirtualService", Name: gatewayName(port) + "-" + hostSlug(host.Name),
-			Body: map[string]any{"spec": message(service)}, Origins: origins,
+			Body: map[string]any{"spec": message(service)}, Origins: origins, Parts: parts,
 		})
 	}
-	slices.Sort(served)
+	served = widest(served)
+	for i := range served {
+		served[i] = c.options.Namespace + "/" + served[i]
+	}
 	return served
+}
+
+// everything reports whether a match is one that Istio takes for a catch-all.
+func everything(match *policy.Match, grpc bool) bool {
+	return !grpc && match.Method == "" && len(match.Headers)+len(match.Query) == 0 &&
+		(match.Path.Kind == policy.PathPrefix && strings.Trim(match.Path.Value, "/") == "" || match.Path.Kind == policy.PathRegex && match.Path.Value == ".*")
+}
+
+// widest leaves out the hosts that a wildcard among them covers, and sorts the
+// others. A Gateway that names both has the routes of the wildcard's VirtualService
+// put among those of the host, in the order of the objects' age: they would be
+// answered where extauthz was asked about the host's own.
+func widest(hosts []string) []string {
+	kept := slices.DeleteFunc(slices.Clone(hosts), func(host string) bool {
+		return slices.ContainsFunc(hosts, func(wild string) bool {
+			suffix, isWild := strings.CutPrefix(wild, "*")
+			return isWild && host != wild && strings.HasSuffix(host, suffix)
+		})
+	})
+	slices.Sort(kept)
+	return kept
 }
 
 func hostSlug(host string) string {

@@ -75,3 +75,32 @@ func TestSlugsDiffer(t *testing.T) {
 		seen[made] = text
 	}
 }
+
+func TestWidest(t *testing.T) {
+	for _, given := range []struct{ hosts, want []string }{
+		{[]string{"b.example.com", "a.example.com"}, []string{"a.example.com", "b.example.com"}},
+		{[]string{"*", "a.example.com", "*.example.com"}, []string{"*"}},
+		{[]string{"*.example.com", "a.example.com", "b.a.example.com", "example.com", "*.a.example.com", "aexample.com"}, []string{"*.example.com", "aexample.com", "example.com"}},
+		{nil, nil},
+	} {
+		require.Equal(t, given.want, widest(given.hosts), "%v", given.hosts)
+	}
+}
+
+func TestEverything(t *testing.T) {
+	for _, given := range []struct {
+		match policy.Match
+		grpc  bool
+		want  bool
+	}{
+		{policy.Match{Path: policy.PathMatch{Kind: policy.PathPrefix, Value: "/"}}, false, true},
+		{policy.Match{Path: policy.PathMatch{Kind: policy.PathRegex, Value: ".*"}}, false, true},
+		{policy.Match{Path: policy.PathMatch{Kind: policy.PathPrefix, Value: "/"}}, true, false},
+		{policy.Match{Path: policy.PathMatch{Kind: policy.PathPrefix, Value: "/"}, Method: "GET"}, false, false},
+		{policy.Match{Path: policy.PathMatch{Kind: policy.PathPrefix, Value: "/a"}}, false, false},
+		{policy.Match{Path: policy.PathMatch{Kind: policy.PathPrefix, Value: "/"}, Headers: []policy.ValueMatch{{Name: "x"}}}, false, false},
+		{policy.Match{Path: policy.PathMatch{Kind: policy.PathExact, Value: "/"}}, false, false},
+	} {
+		require.Equal(t, given.want, everything(&given.match, given.grpc), "%+v", given)
+	}
+}

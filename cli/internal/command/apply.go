@@ -21,6 +21,8 @@ type applyOptions struct {
 	wait   time.Duration
 	format *string
 	kubernetesOptions
+	istio istioOptions
+	reach reachOptions
 }
 
 // applied is the outcome of apply.
@@ -36,7 +38,7 @@ type applied struct {
 
 func (a *App) applyCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "apply PATH...", Short: "Send policy to the running control plane, or to Kubernetes, and wait until the proxies serve it",
+		Use: "apply PATH...", Short: "Send policy to the running control plane, to Kubernetes or to Istio, and wait until the proxies serve it",
 		Long: "Send the objects of policy folders or files to the running control plane. It checks all of them together with\n" +
 			"what runs, keeps all or none, and the command waits until every proxy has acknowledged them.\n" +
 			"Applied objects are kept beside the folder that weir up follows, and stay over restarts. An object that the\n" +
@@ -46,16 +48,23 @@ func (a *App) applyCommand() *cobra.Command {
 			"server tries every object before any is changed; where another manager owns a field, it is named. The command\n" +
 			"then waits until the status of each object says that the proxies serve it. Objects applied with --set NAME\n" +
 			"form a set, of which --prune-set deletes what PATHs do not hold any more.\n" +
+			"\n" +
+			"With --target istio PATHs are compiled for Istio's gateway, as weir translate shows it, and applied: guards before\n" +
+			"the routes that need them, once every istiod and extauthz has them. Then the gateways' configuration is looked at:\n" +
+			"each route and each patch of an EnvoyFilter has to be there, or everything is put back. PATHs are the whole of\n" +
+			"--set: what else it holds is deleted. With --wait 0 nothing is waited for, looked at, or guarded in this way.\n" +
 			"Exits with 0 once it is served (or checked, with --dry-run), and with 1 when it is refused or not served in time.",
 		Args: arguments(0, 100),
 	}
 	var o applyOptions
 	c.Flags().StringArrayVar(&o.prune, "prune", nil, "delete this applied `Kind/namespace/name`; may be given several times")
 	o.flags(c)
+	o.istio.flags(c)
+	o.reach.flags(c)
 	c.Flags().BoolVar(&o.dryRun, "dry-run", false, "check everything and change nothing")
-	c.Flags().DurationVar(&o.wait, "wait", time.Minute, "how long to wait for the proxies; 0 for not at all, at most 5m")
+	c.Flags().DurationVar(&o.wait, "wait", time.Minute, "how long to wait for the proxies (with --target istio, at each step); 0 for not at all, at most 5m")
 	o.format = formatFlag(c)
-	c.Example = "  weir apply ./policies\n  weir apply ./policies --kubernetes --context staging --set edge --prune-set"
+	c.Example = "  weir apply ./policies\n  weir apply ./policies --kubernetes --context staging --set edge --prune-set\n  weir apply --target istio examples/istio"
 	c.RunE = func(c *cobra.Command, paths []string) error { return a.apply(c.Context(), paths, o) }
 	return c
 }
@@ -69,6 +78,12 @@ func (a *App) apply(ctx context.Context, paths []string, o applyOptions) error {
 		return usageError{fmt.Errorf("--wait %s is outside 0s to 5m", o.wait)}
 	case len(paths) == 0 && len(o.prune) == 0 && !o.pruneSet:
 		return usageError{errors.New("name a policy folder or file to apply, or something to --prune")}
+	}
+	if err := o.istio.validate(); err != nil {
+		return err
+	}
+	if o.istio.target == targetIstio {
+		return a.applyToIstio(ctx, paths, o)
 	}
 	if err := o.validate(); err != nil {
 		return usageError{err}

@@ -13,6 +13,7 @@ import (
 	"weir.dev/cli/internal/kubeapply"
 	"weir.dev/cli/internal/term"
 	"weir.dev/controlplane/folder"
+	"weir.dev/mesh/istio"
 	"weir.dev/policy"
 )
 
@@ -29,30 +30,38 @@ type kubernetesOptions struct {
 
 func (o *kubernetesOptions) flags(c *cobra.Command) {
 	c.Flags().BoolVar(&o.kubernetes, "kubernetes", false, "apply to a Kubernetes API")
-	c.Flags().StringVar(&o.kubeconfig, "kubeconfig", "", "with --kubernetes, the `file` that says how to reach it (default $KUBECONFIG, or ~/.kube/config)")
-	c.Flags().StringVar(&o.context, "context", "", "with --kubernetes, the kubeconfig's `context` (default its current one)")
+	c.Flags().StringVar(&o.kubeconfig, "kubeconfig", "", "with --kubernetes or --target istio, the `file` that says how to reach it (default $KUBECONFIG, or ~/.kube/config)")
+	c.Flags().StringVar(&o.context, "context", "", "with --kubernetes or --target istio, the kubeconfig's `context` (default its current one)")
 	c.Flags().StringVarP(&o.namespace, "namespace", "n", "", "with --kubernetes, the `namespace` of objects that name none (default the context's)")
-	c.Flags().StringVar(&o.set, "set", "", "with --kubernetes, the `name` of the set that the objects are part of (label "+kubeapply.SetLabel+")")
+	c.Flags().StringVar(&o.set, "set", "", "the `name` of the set that the objects are part of; with --kubernetes (label "+kubeapply.SetLabel+") there is none unless named, with --target istio (label "+istio.LabelSet+") it is "+defaultSet+" unless named")
 	c.Flags().BoolVar(&o.pruneSet, "prune-set", false, "with --set, delete objects of the set that PATHs do not hold")
-	c.Flags().BoolVar(&o.force, "force-conflicts", false, "with --kubernetes, take over fields that others own with another value")
+	c.Flags().BoolVar(&o.force, "force-conflicts", false, "with --kubernetes or --target istio, take over fields that others own with another value")
 }
 
 func (o *kubernetesOptions) validate() error {
 	switch {
 	case !o.kubernetes && *o != kubernetesOptions{}:
-		return errors.New("--kubeconfig, --context, --namespace, --set, --prune-set and --force-conflicts go with --kubernetes")
+		return errors.New("--kubeconfig, --context, --namespace, --set, --prune-set and --force-conflicts go with --kubernetes or --target istio")
 	case o.pruneSet && o.set == "":
 		return errors.New("--prune-set needs the set's name: --set NAME")
 	}
-	if o.set != "" {
-		if bad := names.IsDNS1123Label(o.set); len(bad) > 0 {
-			return fmt.Errorf("--set %q: %s", o.set, bad[0])
-		}
+	if err := checkSet(o.set); err != nil {
+		return err
 	}
 	if o.namespace != "" {
 		if bad := names.IsDNS1123Label(o.namespace); len(bad) > 0 {
 			return fmt.Errorf("--namespace %q: %s", o.namespace, bad[0])
 		}
+	}
+	return nil
+}
+
+func checkSet(set string) error {
+	if set == "" {
+		return nil
+	}
+	if bad := names.IsDNS1123Label(set); len(bad) > 0 {
+		return fmt.Errorf("--set %q: %s", set, bad[0])
 	}
 	return nil
 }

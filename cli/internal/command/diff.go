@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -79,12 +80,17 @@ func (a *App) planCommand() *cobra.Command {
 		Long: "Show what applying policy folders or files would change: document by document, in what is served, and as\n" +
 			"resources. It is compared with what runs, where objects that are not in PATHs stay as they are, or with the\n" +
 			"whole folder named by --against. Errors that run already do not count.\n" +
+			"With --target istio, PATHs are compiled for Istio's gateway and compared with what is in the cluster, as the API\n" +
+			"server's dry run says, object by object and field by field; what Secrets hold is not shown.\n" +
 			"Exits with 0 when nothing would change, with 2 when something would, and with 1 when it cannot be told or\n" +
 			"the proposed policy has errors.",
 		Args: arguments(1, 100), Annotations: map[string]string{answersDiffer: "yes"},
+		Example: "  weir plan ./policies\n  weir plan --target istio examples/istio",
 	}
 	var o planOptions
-	o.flags(c)
+	o.diffOptions.flags(c)
+	o.istioOptions.flags(c)
+	o.cluster.flags(c)
 	c.Flags().StringVar(&o.against, "against", "", "compare with this `folder` instead of what runs")
 	c.Flags().StringArrayVar(&o.prune, "prune", nil, "delete this `Kind/namespace/name`, too; may be given several times")
 	c.Flags().BoolVar(&o.whole, "whole", false, "take PATHs for all that is applied: other applied objects count as deleted")
@@ -97,11 +103,22 @@ type planOptions struct {
 	against string
 	prune   []string
 	whole   bool
+	istioOptions
+	cluster clusterOptions
 }
 
 func (a *App) plan(ctx context.Context, paths []string, o planOptions) error {
 	if err := checkFormat(*o.format); err != nil {
 		return err
+	}
+	if err := o.validate(); err != nil {
+		return err
+	}
+	if o.target == targetIstio {
+		return a.planForIstio(ctx, paths, o)
+	}
+	if o.cluster != (clusterOptions{}) {
+		return usageError{errors.New("--kubeconfig, --context and --set go with --target istio")}
 	}
 	found, err := a.proposed(ctx, paths, o)
 	if err != nil {

@@ -18,19 +18,34 @@ type doctorReport struct {
 
 func (a *App) doctorCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "doctor", Short: "Look for what is wrong, and say how to mend it", Args: arguments(0, 0),
+		Use: "doctor [PATH...]", Short: "Look for what is wrong, and say how to mend it", Args: arguments(0, 100),
 		Long: "Look for what is wrong on this machine and with what runs on it, and say how to mend it. With --envoy, look\n" +
-			"for what in an Envoy's configuration undoes what extauthz does. Ends with 1 if anything is an error.",
+			"for what in an Envoy's configuration undoes what extauthz does. With --target istio and the PATHs of a policy, look\n" +
+			"at the mesh that it was applied to: extension provider, gateways, extauthz, patches, changes by hand, strays.\n" +
+			"Ends with 1 if anything is an error.",
+		Example: "  weir doctor\n  weir doctor --target istio examples/istio",
 	}
+	var forMesh meshPatient
+	forMesh.istio.flags(c)
+	forMesh.cluster.flags(c)
+	forMesh.reach.flags(c)
 	format := outputFlag(c)
 	dir := c.Flags().String("dir", "", "the policy `folder`, as for up")
 	envoy := c.Flags().String("envoy", "", "look at this Envoy's configuration alone: a `file`, or http://host:port of its admin server")
-	c.RunE = func(c *cobra.Command, _ []string) error {
+	c.RunE = func(c *cobra.Command, paths []string) error {
 		asJSON, err := isJSON(*format)
 		if err != nil {
 			return err
 		}
-		findings, err := a.examine(c.Context(), *dir, *envoy)
+		if err := forMesh.validate(paths, *dir+*envoy); err != nil {
+			return err
+		}
+		var findings []doctor.Finding
+		if forMesh.istio.target == targetIstio {
+			findings, err = a.examineIstio(c.Context(), paths, forMesh)
+		} else {
+			findings, err = a.examine(c.Context(), *dir, *envoy)
+		}
 		if err != nil {
 			return err
 		}

@@ -146,6 +146,36 @@ func examples(c *cobra.Command) []string {
 	return found
 }
 
+// Flags that do not go together, and what is refused before a cluster is asked.
+func TestApplyToIstioRefuses(t *testing.T) {
+	const policy = "testdata/istio.in.yaml"
+	for _, given := range []struct {
+		arguments string
+		code      int
+		want      string
+	}{
+		{"apply --target istio --prune-set " + policy, 2, "do not go with --target istio"},
+		{"apply --target istio --kubernetes " + policy, 2, "do not go with --target istio"},
+		{"apply --target istio --prune VirtualService/a/b", 2, "do not go with --target istio"},
+		{"apply --target istio --wait 6m " + policy, 2, "--wait"},
+		{"apply --target istio --set Not_a_label " + policy, 2, "--set"},
+		{"apply --set x " + policy, 2, "go with --kubernetes or --target istio"},
+		{"plan --target istio --against testdata " + policy, 1, "do not go with --target istio"},
+		{"plan --set x " + policy, 1, "go with --target istio"},
+		{"doctor " + policy, 2, "with --target istio only"},
+		{"doctor --target istio", 2, "name the policy"},
+		{"doctor --target istio --envoy x " + policy, 2, "do not go with --target istio"},
+		{"plan --target istio --kubeconfig /nowhere " + policy, 1, "--kubeconfig"},
+		{"plan --target istio ../../../examples/tls", 1, "unsupported on istio"},
+		{"apply --target istio ../../../examples/tls", 1, "unsupported on istio"},
+		{"doctor --target istio ../../../examples/tls", 1, "unsupported on istio"},
+	} {
+		code, out, errs := runApp(t, strings.Fields(given.arguments)...)
+		require.Equal(t, given.code, code, "%s\n%s%s", given.arguments, out, errs)
+		require.Contains(t, out+errs, given.want, given.arguments)
+	}
+}
+
 // weir mesh check finds what is there, tells programs so, and refuses what it does
 // not know.
 func TestMeshCheck(t *testing.T) {

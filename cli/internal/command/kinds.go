@@ -51,6 +51,9 @@ func (k kindNames) find(given string) (string, error) {
 	if kind, known := k[strings.ToLower(given)]; known {
 		return kind, nil
 	}
+	if kind, _, one := strings.Cut(given, "/"); one && k[strings.ToLower(kind)] != "" {
+		return "", usageError{fmt.Errorf("%q is one object: see it with `weir describe %s`, or all with `weir get %s`", given, given, kind)}
+	}
 	kinds := slices.Compact(slices.Sorted(maps.Values(k)))
 	return "", usageError{fmt.Errorf("%q is no kind of object; there are %s", given, strings.Join(kinds, ", "))}
 }

@@ -21,6 +21,8 @@ func TestKindNames(t *testing.T) {
 		require.NoError(t, err, given)
 		require.Equal(t, want, kind, given)
 	}
+	_, err = names.find("HTTPRoute/web")
+	require.ErrorContains(t, err, "weir describe HTTPRoute/web")
 	for _, given := range []string{"", "route", "httproutess", "objects"} {
 		_, err := names.find(given)
 		require.ErrorContains(t, err, "is no kind of object; there are ", given)

@@ -40,29 +40,10 @@ type Cluster struct {
 
 // Connect reads the kubeconfig. It does not talk to the server.
 func Connect(config Config) (*Cluster, error) {
-	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: config.Kubeconfig}
-	switch list := config.Getenv("KUBECONFIG"); {
-	case config.Kubeconfig != "":
-	case list != "":
-		rules.Precedence = filepath.SplitList(list)
-	default:
-		rules.Precedence = []string{filepath.Join(config.Getenv("HOME"), clientcmd.RecommendedHomeDir, clientcmd.RecommendedFileName)}
-	}
-	overrides := &clientcmd.ConfigOverrides{CurrentContext: config.Context}
-	overrides.Context.Namespace = config.Namespace
-	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
-	restConfig, err := loaded.ClientConfig()
+	restConfig, namespace, err := Load(config)
 	if err != nil {
-		// The library's errors name files and contexts, not what they hold.
-		return nil, fmt.Errorf("which Kubernetes API to apply to is not known: %w; name a file with --kubeconfig or $KUBECONFIG", err)
+		return nil, err
 	}
-	namespace, _, err := loaded.Namespace()
-	if err != nil {
-		return nil, fmt.Errorf("kubeconfig: %w", err)
-	}
-	restConfig.Timeout = requestTimeout
-	restConfig.QPS = -1 // The API server bounds its clients itself (priority and fairness).
-	restConfig.UserAgent = FieldManager + " " + rest.DefaultKubernetesUserAgent()
 	httpClient, err := rest.HTTPClientFor(restConfig)
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes client: %w", err)
@@ -78,6 +59,35 @@ func Connect(config Config) (*Cluster, error) {
 	return &Cluster{
 		dynamic: objects, kinds: kinds, namespace: namespace, Host: restConfig.Host,
 	}, nil
+}
+
+// Load reads the kubeconfig: how the server is reached, and the namespace of objects
+// that name none.
+func Load(config Config) (restConfig *rest.Config, namespace string, err error) {
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: config.Kubeconfig}
+	switch list := config.Getenv("KUBECONFIG"); {
+	case config.Kubeconfig != "":
+	case list != "":
+		rules.Precedence = filepath.SplitList(list)
+	default:
+		rules.Precedence = []string{filepath.Join(config.Getenv("HOME"), clientcmd.RecommendedHomeDir, clientcmd.RecommendedFileName)}
+	}
+	overrides := &clientcmd.ConfigOverrides{CurrentContext: config.Context}
+	overrides.Context.Namespace = config.Namespace
+	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
+	restConfig, err = loaded.ClientConfig()
+	if err != nil {
+		// The library's errors name files and contexts, not what they hold.
+		return nil, "", fmt.Errorf("which Kubernetes API to apply to is not known: %w; name a file with --kubeconfig or $KUBECONFIG", err)
+	}
+	namespace, _, err = loaded.Namespace()
+	if err != nil {
+		return nil, "", fmt.Errorf("kubeconfig: %w", err)
+	}
+	restConfig.Timeout = requestTimeout
+	restConfig.QPS = -1 // The API server bounds its clients itself (priority and fairness).
+	restConfig.UserAgent = FieldManager + " " + rest.DefaultKubernetesUserAgent()
+	return restConfig, namespace, nil
 }
 
 // discover asks which kinds there are. Groups that do not answer, which are

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"time"
 
@@ -143,6 +144,15 @@ func ruleSource(cfg *settings, runtime *daemon.Runtime, compiler *extauthz.Compi
 	if err := file.Load(); err != nil {
 		return nil, nil, err
 	}
+	runtime.Admin.HandleFunc("GET /rules", func(w http.ResponseWriter, _ *http.Request) {
+		digest, known := file.Digest()
+		if !known {
+			http.Error(w, "no rules", http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"sha256":"%x"}`+"\n", digest)
+	})
 	return file.Run, file, nil
 }
 

@@ -1,0 +1,175 @@
+package apply
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"weir.dev/mesh/istio"
+	"weir.dev/policy"
+)
+
+func object(t *testing.T, text string) *unstructured.Unstructured {
+	t.Helper()
+	made := &unstructured.Unstructured{}
+	require.NoError(t, yaml.Unmarshal([]byte(text), &made.Object))
+	return made
+}
+
+const live = `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: all
+  namespace: gw
+  uid: 5d1c
+  resourceVersion: "7"
+  generation: 3
+  labels: {app.kubernetes.io/managed-by: weir, theirs: label}
+  annotations: {weir.dev/origin: "shop.yaml:3"}
+  managedFields:
+    - manager: kubectl
+      operation: Update
+      fieldsV1: {"f:metadata": {"f:labels": {"f:theirs": {}}}, "f:spec": {"f:exportTo": {}}}
+    - manager: weir
+      operation: Apply
+      fieldsV1:
+        "f:metadata": {"f:labels": {"f:app.kubernetes.io/managed-by": {}}, "f:annotations": {"f:weir.dev/origin": {}}}
+        "f:spec": {"f:hosts": {}, "f:gateways": {}, "f:http": {}}
+spec:
+  hosts: ["*"]
+  exportTo: ["."]
+  gateways: [gw/weir-80]
+  http:
+    - {name: a, match: [{uri: {exact: /a}}, {uri: {prefix: /a/}}], timeout: 1s}
+    - {name: b, match: [{uri: {exact: /b}}]}
+status: {observedGeneration: 3}
+`
+
+func TestDifferences(t *testing.T) {
+	before := said(object(t, live))
+	after := said(object(t, strings.NewReplacer("timeout: 1s", "timeout: 2s", `exportTo: ["."]`, "exportTo: []", "name: b,", `name: "",`,
+		"generation: 3", "generation: 4", "uid: 5d1c", "uid: 77").Replace(live)))
+	require.Equal(t, []policy.FieldChange{
+		{Path: "spec.exportTo", New: "[]"},
+		{Path: "spec.exportTo[0]", Old: "."},
+		{Path: "spec.http[0].timeout", Old: "1s", New: "2s"},
+		{Path: "spec.http[1].name", Old: "b", New: `""`},
+	}, differences(before, after, false))
+	require.Empty(t, differences(before, said(object(t, live)), false))
+
+	secret := func(value string) map[string]any {
+		return map[string]any{"data": map[string]any{"rules.yaml": value}, "kind": "Secret"}
+	}
+	hidden := differences(secret("old"), secret("new"), true)
+	require.Equal(t, []policy.FieldChange{{Path: "data[rules.yaml]", Old: "(hidden)", New: "(hidden) and changed"}}, hidden)
+	require.Equal(t, "old", differences(secret("old"), secret("new"), false)[0].Old, "of what is no Secret it is shown")
+	long := differences(secret(strings.Repeat("x", 1000)), secret("new"), false)[0]
+	require.Contains(t, long.Old, "(1000 bytes, sha256 ")
+}
+
+func TestAppliedPart(t *testing.T) {
+	part, err := appliedPart(object(t, live))
+	require.NoError(t, err)
+	want := object(t, live)
+	for _, field := range [][]string{
+		{"status"},
+		{"spec", "exportTo"},
+		{"metadata", "labels", "theirs"},
+		{"metadata", "uid"},
+		{"metadata", "resourceVersion"},
+		{"metadata", "generation"},
+		{"metadata", "managedFields"},
+	} {
+		unstructured.RemoveNestedField(want.Object, field...)
+	}
+	require.Equal(t, want.Object, part.Object)
+
+	nobodys := object(t, strings.ReplaceAll(live, "manager: weir", "manager: other"))
+	part, err = appliedPart(nobodys)
+	require.NoError(t, err)
+	require.Nil(t, part)
+}
+
+func TestWithout(t *testing.T) {
+	had := object(t, live)
+	for change, want := range map[string]struct {
+		left    []string
+		removed int
+	}{
+		"":            {nil, 0},
+		"name: b":     {[]string{"a"}, 1},
+		"exact: /a":   {[]string{"b"}, 1}, // another match is another route
+		"timeout: 1s": {nil, 0},           // the same route, served otherwise
+	} {
+		next := object(t, live)
+		if change != "" {
+			next = object(t, strings.Replace(live, change, change+"x", 1))
+			if change == "timeout: 1s" {
+				next = object(t, strings.Replace(live, change, "timeout: 3s", 1))
+			}
+		}
+		rest, removed := without(had, next)
+		require.Equal(t, want.removed, removed, change)
+		if want.left == nil {
+			require.Nil(t, rest)
+			continue
+		}
+		require.Len(t, entries(rest, "http"), len(want.left))
+		require.Equal(t, want.left[0], nameOf(entries(rest, "http")[0]))
+		require.Empty(t, entries(rest, "exportTo"), "what others own is not applied")
+	}
+	rest, removed := without(had, nil)
+	require.Nil(t, rest)
+	require.Equal(t, 2, removed)
+	_, removed = without(nil, had)
+	require.Zero(t, removed)
+}
+
+func TestWithSubsets(t *testing.T) {
+	const text = "kind: DestinationRule\nspec: {host: a, subsets: [{name: one}, {name: two}]}"
+	want := object(t, text)
+	require.Same(t, want, with(nil, want))
+	require.Same(t, want, with(object(t, text), want), "nothing goes")
+	both := with(object(t, strings.Replace(text, "one", "old", 1)), want)
+	require.Len(t, entries(both, "subsets"), 3)
+	require.Len(t, entries(want, "subsets"), 2, "what is to be stays what it is")
+	filter := object(t, strings.Replace(text, "DestinationRule", "EnvoyFilter", 1))
+	require.Same(t, filter, with(object(t, text), filter))
+}
+
+func TestRoutesOf(t *testing.T) {
+	gateways := map[string]*unstructured.Unstructured{"gw/weir-80": object(t, "spec: {servers: [{port: {number: 80}}]}")}
+	next := object(t, strings.Replace(live, "name: b", "name: c", 1))
+	services := []*unstructured.Unstructured{next, nil}
+	before := []*unstructured.Unstructured{nil, object(t, live)}
+	require.Equal(t, []Routes{{Port: 80, Count: map[string]int{"a": 2, "b": 0, "c": 1}}}, routesOf(services, before, gateways))
+	require.Empty(t, routesOf(services, before, nil), "of no Gateway that is known")
+}
+
+func TestFieldsHavePlaces(t *testing.T) {
+	first, b := policy.Origin{File: "f.yaml", Line: 1}, policy.Origin{File: "f.yaml", Line: 9}
+	it := &item{want: object(t, live), object: &istio.Object{Origins: []policy.Origin{first}, Parts: map[string]policy.Origin{"b": b}}}
+	for field, want := range map[string]policy.Origin{
+		"": first, "spec.hosts": first, "spec.http[1].route[0]": b, "spec.http[0]": first, "spec.http[7]": first,
+	} {
+		got, known := it.from(field)
+		require.True(t, known)
+		require.Equal(t, want, got, field)
+	}
+	filter := &item{object: it.object, want: object(t, "spec: {configPatches: [{match: {routeConfiguration: {vhost: {route: {name: b}}}}}]}")}
+	got, _ := filter.from("spec.configPatches[0].patch")
+	require.Equal(t, b, got)
+	_, known := (&item{object: &istio.Object{}, want: it.want}).from("")
+	require.False(t, known)
+}
+
+func TestAddedByOthers(t *testing.T) {
+	want := object(t, "kind: X\nmetadata: {name: a}\nspec: {a: {b: 1}, list: [1]}")
+	have := object(t, "kind: X\nmetadata: {name: a, labels: {x: y}}\nspec: {a: {b: 1, c: 2}, list: [1, 2], d: 3}\nextra: 1")
+	require.Equal(t, []string{"extra", "spec.a.c", "spec.d"}, added(want.Object, have.Object))
+	require.Empty(t, added(want.Object, want.Object))
+}

@@ -1,0 +1,290 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"weir.dev/mesh/istio"
+)
+
+const (
+	lookEvery = 250 * time.Millisecond
+	// askWithin bounds one asking of the mesh, restoreWithin putting everything back.
+	askWithin     = 30 * time.Second
+	restoreWithin = 3 * time.Minute
+)
+
+// change makes the changes in an order in which no route is served without what
+// guards it, and nothing is referred to that is not there:
+//
+//  1. routes that go are taken out, when the rules of extauthz change: by the new
+//     ones their paths might be anybody's,
+//  2. what is referred to, and the guards, until every istiod and extauthz has them,
+//  3. Gateways and routes, until the gateways serve them and every patch took,
+//  4. what is left over from before.
+//
+// A failure of the first three puts everything back.
+func (r *run) change(ctx context.Context) {
+	for _, it := range slices.Concat(r.items, r.deletions) {
+		if it.action != Unchanged {
+			it.action = NotApplied
+		}
+	}
+	for _, step := range []func(context.Context) error{r.retire, r.guard, r.route} {
+		if err := step(ctx); err != nil {
+			r.result.Failed = append(r.result.Failed, err.Error())
+			r.restore(ctx)
+			return
+		}
+	}
+	r.result.Checked = r.Mesh != nil
+	if err := r.settle(ctx); err != nil {
+		r.result.Failed = append(r.result.Failed, err.Error())
+	}
+}
+
+// retire takes the routes out that go, from the live VirtualServices.
+func (r *run) retire(ctx context.Context) error {
+	if !r.rulesChange() {
+		return nil
+	}
+	r.request.Progress("taking out routes that go")
+	var trimmed []*item
+	for _, it := range r.services() {
+		rest, removed := without(it.before, it.want)
+		if removed == 0 {
+			continue
+		}
+		if err := r.write(ctx, it, rest); err != nil {
+			return err
+		}
+		trimmed = append(trimmed, it)
+	}
+	return r.lost(ctx, trimmed)
+}
+
+// lost waits until the gateways have not the routes any more that were taken out.
+func (r *run) lost(ctx context.Context, trimmed []*item) error {
+	if len(trimmed) == 0 || r.Mesh == nil {
+		return nil
+	}
+	if err := r.known(ctx, trimmed); err != nil {
+		return err
+	}
+	var before, now []*unstructured.Unstructured
+	for _, it := range r.services() {
+		before = append(before, it.before, it.want)
+		if slices.Contains(r.written, it) {
+			now = append(now, it.after)
+		} else {
+			now = append(now, it.before)
+		}
+	}
+	left := routesOf(now, before, r.gateways())
+	return r.await(ctx, "the gateways to have lost routes that go", func(ctx context.Context) ([]string, error) {
+		return r.Mesh.Unserved(ctx, nil, left)
+	})
+}
+
+// guard brings what is referred to and what guards, and waits for it.
+func (r *run) guard(ctx context.Context) error {
+	var told []*item
+	var rules []byte
+	for _, it := range r.items {
+		if routing(it.id.Kind) || it.action == Unchanged {
+			continue
+		}
+		r.request.Progress("applying " + it.id.String())
+		if err := r.write(ctx, it, with(it.before, it.want)); err != nil {
+			return err
+		}
+		if it.id.Kind != "Secret" && it.id.Kind != "ConfigMap" {
+			told = append(told, it)
+		}
+	}
+	if r.Mesh == nil {
+		return nil
+	}
+	if err := r.known(ctx, told); err != nil {
+		return err
+	}
+	for _, it := range r.items {
+		if it.id.Kind == "Secret" && it.id.Name == istio.RulesSecret {
+			rules = content(it.want)
+		}
+	}
+	if rules == nil {
+		return nil
+	}
+	return r.await(ctx, "extauthz to have the rules", func(ctx context.Context) ([]string, error) { return r.Mesh.Unruled(ctx, rules) })
+}
+
+// route brings Gateways and VirtualServices, and waits until they are served with
+// every patch.
+func (r *run) route(ctx context.Context) error {
+	var told []*item
+	for _, it := range r.items {
+		// One that was trimmed is written even if it is to be as it was before that.
+		if !routing(it.id.Kind) || it.action == Unchanged && !slices.Contains(r.written, it) {
+			continue
+		}
+		r.request.Progress("applying " + it.id.String())
+		if err := r.write(ctx, it, it.want); err != nil {
+			return err
+		}
+		told = append(told, it)
+	}
+	for _, it := range r.deletions {
+		if routing(it.id.Kind) && it.action != Deleted {
+			if err := r.write(ctx, it, nil); err != nil {
+				return err
+			}
+		}
+	}
+	if r.Mesh == nil {
+		return nil
+	}
+	if err := r.known(ctx, told); err != nil {
+		return err
+	}
+	var filters, before, services []*unstructured.Unstructured
+	for _, it := range slices.Concat(r.items, r.deletions) {
+		switch it.id.Kind {
+		case "EnvoyFilter":
+			if it.want != nil {
+				filters = append(filters, it.want)
+			}
+		case "VirtualService":
+			before, services = append(before, it.before), append(services, it.want)
+		}
+	}
+	expected := routesOf(services, before, r.gateways())
+	return r.await(ctx, "the gateways to serve it", func(ctx context.Context) ([]string, error) {
+		return r.Mesh.Unserved(ctx, filters, expected)
+	})
+}
+
+// settle takes away what only the change itself needed, and what the set does not
+// hold any more.
+func (r *run) settle(ctx context.Context) error {
+	r.request.Progress("deleting what is not there any more")
+	for _, it := range r.items {
+		if it.id.Kind != "DestinationRule" || it.before == nil || with(it.before, it.want) == it.want {
+			continue
+		}
+		if err := r.write(ctx, it, it.want); err != nil {
+			return err
+		}
+	}
+	for _, it := range r.deletions {
+		if it.action == Deleted { // what brings requests in is gone before
+			continue
+		}
+		if err := it.delete(ctx, it.before, false); err != nil {
+			return fmt.Errorf("%s is not deleted: %w; what is served is new already, so apply again", it.id, err)
+		}
+		it.action = Deleted
+	}
+	return nil
+}
+
+// write applies one object; nil deletes it.
+func (r *run) write(ctx context.Context, it *item, value *unstructured.Unstructured) error {
+	if !slices.Contains(r.written, it) {
+		r.written = append(r.written, it)
+	}
+	if value == nil {
+		if err := it.delete(ctx, it.before, false); err != nil {
+			return fmt.Errorf("%s is not deleted: %w", it.id, err)
+		}
+		it.action, it.after = Deleted, nil
+		return nil
+	}
+	after, err := it.apply(ctx, value, r.request.Force, false)
+	if err != nil {
+		return fmt.Errorf("%s is not applied: %w", it.id, err)
+	}
+	it.after, it.action = after, Changed
+	if it.before == nil {
+		it.action = Created
+	}
+	return nil
+}
+
+// known waits until every istiod has these versions.
+func (r *run) known(ctx context.Context, items []*item) error {
+	var versions []*unstructured.Unstructured
+	for _, it := range items {
+		if it.after != nil {
+			versions = append(versions, it.after)
+		}
+	}
+	if len(versions) == 0 {
+		return nil
+	}
+	return r.await(ctx, "istiod to have the objects", func(ctx context.Context) ([]string, error) { return r.Mesh.Missing(ctx, versions) })
+}
+
+// await asks until nothing is left, or time is over; the error has what was left.
+func (r *run) await(whole context.Context, what string, ask func(context.Context) ([]string, error)) error {
+	ctx, cancel := context.WithTimeout(whole, r.request.Wait)
+	defer cancel()
+	var left []string
+	var failed error
+	for {
+		asking, done := context.WithTimeout(ctx, askWithin)
+		now, err := ask(asking)
+		done()
+		if err == nil && len(now) == 0 {
+			return nil
+		}
+		if err == nil || ctx.Err() == nil { // not for an asking that was cut off
+			left, failed = now, err
+		}
+		switch {
+		case failed != nil:
+			r.request.Progress("waiting for " + what + ": " + failed.Error())
+		case len(left) > 0:
+			r.request.Progress("waiting for " + what + ": " + left[0])
+		}
+		select {
+		case <-ctx.Done():
+			if whole.Err() != nil {
+				return fmt.Errorf("ended while waiting for %s: %w", what, whole.Err())
+			}
+			return unmetError{what: what, within: r.request.Wait, left: left, failed: failed}
+		case <-time.After(lookEvery):
+		}
+	}
+}
+
+// unmetError is what was waited for in vain.
+type unmetError struct {
+	what   string
+	within time.Duration
+	left   []string
+	failed error
+}
+
+// maxLeft bounds what is listed of it.
+const maxLeft = 10
+
+func (e unmetError) Error() string {
+	text := fmt.Sprintf("waited %s for %s in vain", e.within, e.what)
+	if e.failed != nil {
+		return text + ": " + e.failed.Error()
+	}
+	for i, line := range e.left {
+		if i == maxLeft {
+			return fmt.Sprintf("%s\n    and %d more", text, len(e.left)-i)
+		}
+		text += "\n    " + line
+	}
+	return text
+}
+
+func (e unmetError) Unwrap() error { return e.failed }

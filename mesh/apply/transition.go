@@ -1,0 +1,209 @@
+package apply
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"weir.dev/mesh/istio"
+)
+
+// routing reports whether objects of a kind bring requests in.
+func routing(kind string) bool { return kind == "Gateway" || kind == "VirtualService" }
+
+// rulesChange reports whether extauthz will decide otherwise.
+func (r *run) rulesChange() bool {
+	return slices.ContainsFunc(slices.Concat(r.items, r.deletions), func(it *item) bool {
+		return it.id.Kind == "Secret" && it.id.Name == istio.RulesSecret && it.action != Unchanged && it.before != nil
+	})
+}
+
+// services are the VirtualServices, those that go included.
+func (r *run) services() []*item {
+	return slices.DeleteFunc(slices.Concat(r.items, r.deletions), func(it *item) bool { return it.id.Kind != "VirtualService" })
+}
+
+// gateways are those that are there and those that come, by name.
+func (r *run) gateways() map[string]*unstructured.Unstructured {
+	found := map[string]*unstructured.Unstructured{}
+	for _, it := range slices.Concat(r.items, r.deletions) {
+		if it.id.Kind != "Gateway" {
+			continue
+		}
+		for _, value := range []*unstructured.Unstructured{it.before, it.want} {
+			if value != nil {
+				found[it.id.Namespace+"/"+it.id.Name] = value
+			}
+		}
+	}
+	return found
+}
+
+// without is a VirtualService without the routes that another one lacks, and how
+// many those are; nil when nothing is left of it.
+func without(live, want *unstructured.Unstructured) (rest *unstructured.Unstructured, removed int) {
+	if live == nil {
+		return nil, 0
+	}
+	kept := map[string]bool{}
+	if want != nil {
+		for _, entry := range entries(want, "http") {
+			kept[identity(entry)] = true
+		}
+	}
+	all := entries(live, "http")
+	var left []any
+	for _, entry := range all {
+		if kept[identity(entry)] {
+			left = append(left, entry)
+		}
+	}
+	removed = len(all) - len(left)
+	if removed == 0 || len(left) == 0 {
+		return nil, removed
+	}
+	// Everything else as it was applied; what others own is left to them.
+	part, err := appliedPart(live)
+	if err != nil || part == nil {
+		return nil, 0
+	}
+	_ = unstructured.SetNestedSlice(part.Object, left, "spec", "http") // The field is there.
+	return part, removed
+}
+
+// identity is what tells one route from another: its name and what it matches.
+func identity(entry any) string {
+	fields, _ := entry.(map[string]any)
+	raw, err := json.Marshal([]any{fields["name"], fields["match"]})
+	if err != nil {
+		return ""
+	}
+	return string(raw)
+}
+
+// with is a DestinationRule that has the subsets of the one before, too: routes
+// refer to them until they are changed. Other objects are as they are.
+func with(before, want *unstructured.Unstructured) *unstructured.Unstructured {
+	if before == nil || want.GetKind() != "DestinationRule" {
+		return want
+	}
+	all := entries(want, "subsets")
+	for _, old := range entries(before, "subsets") {
+		name := nameOf(old)
+		if !slices.ContainsFunc(all, func(entry any) bool { return nameOf(entry) == name }) {
+			all = append(all, old)
+		}
+	}
+	if len(all) == len(entries(want, "subsets")) {
+		return want
+	}
+	both := want.DeepCopy()
+	_ = unstructured.SetNestedSlice(both.Object, all, "spec", "subsets") // spec is an object
+	return both
+}
+
+func nameOf(entry any) string {
+	fields, _ := entry.(map[string]any)
+	name, _ := fields["name"].(string)
+	return name
+}
+
+// entries are those of a list of the spec.
+func entries(object *unstructured.Unstructured, name string) []any {
+	list, _, err := unstructured.NestedSlice(object.Object, "spec", name)
+	if err != nil {
+		return nil
+	}
+	return list
+}
+
+// content is what the rules' Secret holds.
+func content(secret *unstructured.Unstructured) []byte {
+	text, _, err := unstructured.NestedString(secret.Object, "data", istio.RulesKey)
+	if err != nil {
+		return nil
+	}
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// routesOf counts the routes that ports have of VirtualServices: Istio makes one of
+// each match. Those that there were before and that are not there now count 0.
+func routesOf(now, before []*unstructured.Unstructured, gateways map[string]*unstructured.Unstructured) []Routes {
+	counts := map[int32]map[string]int{}
+	count := func(services []*unstructured.Unstructured, weight int) {
+		for _, service := range services {
+			if service == nil {
+				continue
+			}
+			names, _, _ := unstructured.NestedStringSlice(service.Object, "spec", "gateways")
+			for _, name := range names {
+				port := portOf(gateways[name])
+				if counts[port] == nil {
+					counts[port] = map[string]int{}
+				}
+				for _, entry := range entries(service, "http") {
+					fields, _ := entry.(map[string]any)
+					matches, _ := fields["match"].([]any)
+					counts[port][nameOf(entry)] += weight * max(1, len(matches))
+				}
+			}
+		}
+	}
+	count(before, 0)
+	count(now, 1)
+	delete(counts, 0) // of no Gateway that is known here
+	var made []Routes
+	for _, port := range slices.Sorted(maps.Keys(counts)) {
+		made = append(made, Routes{Port: port, Count: counts[port]})
+	}
+	return made
+}
+
+// Expected is what a mesh has to have of objects, as Mesh is asked: EnvoyFilters,
+// routes, and what extauthz decides by, nil where it is not asked.
+func Expected(objects []istio.Object) (filters []*unstructured.Unstructured, routes []Routes, rules []byte, err error) {
+	gateways := map[string]*unstructured.Unstructured{}
+	var services []*unstructured.Unstructured
+	for i := range objects {
+		value := objects[i].Unstructured()
+		switch value.GetKind() {
+		case "EnvoyFilter":
+			filters = append(filters, value)
+		case "VirtualService":
+			services = append(services, value)
+		case "Gateway":
+			gateways[value.GetNamespace()+"/"+value.GetName()] = value
+		case "Secret":
+			if err := encodeSecret(value); err != nil {
+				return nil, nil, nil, err
+			}
+			rules = content(value)
+		}
+	}
+	return filters, routesOf(services, nil, gateways), rules, nil
+}
+
+// portOf is the port of a Gateway that Weir made, 0 where there is none.
+func portOf(gateway *unstructured.Unstructured) int32 {
+	if gateway == nil {
+		return 0
+	}
+	for _, server := range entries(gateway, "servers") {
+		fields, _ := server.(map[string]any)
+		port, _ := fields["port"].(map[string]any)
+		switch number := port["number"].(type) {
+		case float64:
+			return int32(number)
+		case int64:
+			return int32(number) //nolint:gosec // a port
+		}
+	}
+	return 0
+}
