@@ -143,7 +143,7 @@ func newProvider(settings *rulesv1.IntrospectionAuthenticator, digest [sha256.Si
 		errs = append(errs, fmt.Errorf("cache.%w", err))
 	}
 	terms.TTL = min(terms.TTL, options.MaxTTL)
-	made.audience = cmp.Or(settings.GetAssertionAudience(), made.uri)
+	made.audience = cmp.Or(settings.GetAssertionAudience(), made.issuer)
 	if made.client, err = newClient(settings, options.Clock); err != nil {
 		errs = append(errs, err)
 	}

@@ -340,7 +340,7 @@ func TestClientAuthentication(t *testing.T) {
 	asked = e.last.Load()
 	require.Equal(t, "urn:ietf:params:oauth:client-assertion-type:jwt-bearer", asked.PostForm.Get("client_assertion_type"))
 	assertion, err := jwt.Parse(asked.PostForm.Get("client_assertion"), func(*jwt.Token) (any, error) { return key.Public(), nil },
-		jwt.WithValidMethods([]string{"ES256"}), jwt.WithAudience(e.URL), jwt.WithIssuer("weir edge"), jwt.WithSubject("weir edge"), jwt.WithExpirationRequired())
+		jwt.WithValidMethods([]string{"ES256"}), jwt.WithAudience(authtest.Issuer), jwt.WithIssuer("weir edge"), jwt.WithSubject("weir edge"), jwt.WithExpirationRequired())
 	require.NoError(t, err)
 	require.NotEmpty(t, assertion.Claims.(jwt.MapClaims)["jti"])
 }

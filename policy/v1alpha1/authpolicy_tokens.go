@@ -92,7 +92,8 @@ type Introspection struct {
 	ClientSecretRef SecretKeyRef `json:"clientSecretRef"`
 	// ClientAuthentication is Basic (default), Post or PrivateKeyJWT.
 	ClientAuthentication ClientAuthentication `json:"clientAuthentication,omitempty"`
-	// AssertionAudience is "aud" of what PrivateKeyJWT signs. Default: the URI.
+	// AssertionAudience is "aud" of what PrivateKeyJWT signs. Default: the issuer;
+	// some servers want an endpoint.
 	//
 	// +kubebuilder:validation:MaxLength=2048
 	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]*$`

@@ -382,7 +382,7 @@ type IntrospectionAuthenticator struct {
 	ClientId             string                                          `protobuf:"bytes,4,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
 	ClientSecret         string                                          `protobuf:"bytes,5,opt,name=client_secret,json=clientSecret,proto3" json:"client_secret,omitempty"`
 	ClientAuthentication IntrospectionAuthenticator_ClientAuthentication `protobuf:"varint,6,opt,name=client_authentication,json=clientAuthentication,proto3,enum=weir.rules.v1.IntrospectionAuthenticator_ClientAuthentication" json:"client_authentication,omitempty"`
-	// "aud" of a private_key_jwt assertion. Empty means uri.
+	// "aud" of a private_key_jwt assertion. Empty means issuer.
 	AssertionAudience string        `protobuf:"bytes,7,opt,name=assertion_audience,json=assertionAudience,proto3" json:"assertion_audience,omitempty"`
 	Claims            *ClaimMapping `protobuf:"bytes,8,opt,name=claims,proto3" json:"claims,omitempty"`
 	Cache             *TokenCache   `protobuf:"bytes,9,opt,name=cache,proto3" json:"cache,omitempty"`
