@@ -18,14 +18,14 @@ if [ "$before" != "$after" ]; then
 fi
 
 step "each module builds alone"
-for module in api kit policy extauthz ratelimit controlplane services cli e2e bench; do
+for module in api kit policy extauthz ratelimit controlplane services cli mesh e2e bench; do
   (cd "$module" && GOWORK=off go build ./... && GOWORK=off go vet ./...)
   echo "  $module"
 done
 
 step "unit and feature tests"
 modules=()
-for module in api kit policy extauthz ratelimit controlplane services cli; do modules+=("./$module/..."); done
+for module in api kit policy extauthz ratelimit controlplane services cli mesh; do modules+=("./$module/..."); done
 go test -timeout 10m "$@" "${modules[@]}"
 
 step "binaries"
