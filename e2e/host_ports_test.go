@@ -57,6 +57,10 @@ spec: {protocol: GRPC, endpoints: [{address: 127.0.0.1, port: %d}]}
 	}{
 		{"a.example", "/all", "a.example", "one", 200},
 		{"a.example:8443", "/all", "a.example:8443", "one", 200},
+		{"a.example:", "/all", "a.example:", "one", 200}, // Envoy takes what follows the colon for a port.
+		{"a.example:x", "/all", "a.example:x", "one", 200},
+		{"a.example:80x", "/all", "a.example:80x", "one", 200},
+		{"a.example:+80", "/all", "a.example:+80", "one", 200},
 		{"a.example:1", "/named", "a.example:1", "", 200},
 		{"x.b.example:99", "/all", "x.b.example:99", "", 200},
 		{"x.b.example:99", "/named", "", "", 404},

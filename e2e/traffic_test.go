@@ -164,6 +164,9 @@ func (x *traffic) ask(path string, headers ...string) (*http.Response, string) {
 	request, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", x.ports[8080], path), nil)
 	require.NoError(x.t, err)
 	for i := 0; i+1 < len(headers); i += 2 {
+		if headers[i] == "Host" {
+			request.Host = headers[i+1]
+		}
 		request.Header.Add(headers[i], headers[i+1])
 	}
 	response, err := x.client.Do(request)
@@ -238,7 +241,8 @@ func TestRetriesAndTimeoutsThroughEnvoy(t *testing.T) {
 func TestSessionsAndHashesThroughEnvoy(t *testing.T) {
 	x := startTraffic(t)
 	x.apply(rule("cookie", "both", "sessionPersistence: {sessionName: sticky, absoluteTimeout: 1h, cookieConfig: {lifetimeType: Permanent}}")+
-		rule("header", "both", "sessionPersistence: {type: Header, sessionName: sticky}")+rule("hash", "both")+rule("ring", "both")+rule("plain", "both"),
+		rule("header", "both", "sessionPersistence: {type: Header, sessionName: sticky}")+rule("hash", "both")+rule("ring", "both")+rule("host", "both")+rule("plain", "both"),
+		trafficPolicy("host", "loadBalancing: {algorithm: Maglev, hashBy: [{type: Header, name: Host}]}"),
 		trafficPolicy("hash", "loadBalancing: {algorithm: Maglev, hashBy: [{type: Header, name: x-user}, {type: Cookie, name: user, ttl: 1h}]}"),
 		trafficPolicy("ring", "loadBalancing: {algorithm: RingHash, hashBy: [{type: ClientIP}]}"))
 	first, _ := x.ask("/cookie")
@@ -252,6 +256,13 @@ func TestSessionsAndHashesThroughEnvoy(t *testing.T) {
 	require.Equal(t, map[string]int{first.Header.Get("X-Backend"): 20}, x.served(20, "/header", "Sticky", first.Header.Get("Sticky")))
 	require.Len(t, x.served(20, "/plain"), 2, "the negative control")
 	require.Len(t, x.served(20, "/ring"), 1)
+	ports := map[string]int{}
+	for port := range 20 {
+		for backend := range x.served(1, "/host", "Host", fmt.Sprint("a.example:", 1000+port)) {
+			ports[backend]++
+		}
+	}
+	require.Len(t, ports, 1, "the port behind the host is no part of the hash")
 	seen := map[string]bool{}
 	for i := range 20 {
 		counts := x.served(5, "/hash", "X-User", fmt.Sprint("user-", i))

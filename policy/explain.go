@@ -182,6 +182,9 @@ func (e *explainer) request(q Question) bool {
 		e.out.Refused = refusal
 		return false
 	}
+	if !slices.ContainsFunc(headers, func(h Header) bool { return strings.EqualFold(h.Name, "host") }) {
+		headers = append(headers, Header{Name: "host", Value: e.out.Request.Host})
+	}
 	e.match = newMatchRequest(e.out.Request.Method, canonical, query, headers)
 	return true
 }

@@ -70,10 +70,13 @@ func (r *matchRequest) compareRest(route *Route) (part, reason string) {
 	}
 	for _, header := range match.Headers {
 		values := r.headers[header.Name]
+		if header.OfHost() {
+			values = r.headers["host"]
+		}
 		switch {
 		case len(values) == 0:
 			return partHeader, fmt.Sprintf("the request has no header %s", header.Name)
-		case !slices.ContainsFunc(values, header.holds):
+		case !slices.ContainsFunc(values, header.AnyPort().holds):
 			return partHeader, fmt.Sprintf("header %s is %q, not %s", header.Name, shorten(strings.Join(values, ", ")), header.wanted())
 		}
 	}

@@ -40,6 +40,7 @@ items: []
 	require.Equal(t, 9, documents[0].Object.Origin("spec.listeners[0].port").Line)
 	require.Equal(t, CodeDecode, documents[1].Problems[0].Code)
 	require.Equal(t, 10, documents[1].Problems[0].Line)
+	require.Nil(t, documents[1].Closing, "it closes nothing for what stands beside it")
 	require.NotNil(t, documents[2].Closing, "what a broken policy guards stays shut")
 	require.Contains(t, documents[2].Problems[0].Error(), "l.yaml:16")
 

@@ -11,9 +11,10 @@ func (m ValueMatch) OfHost() bool {
 	return strings.EqualFold(m.Name, "host") || m.Name == ":authority"
 }
 
-// AnyPort is, of a header match about the host, one that holds whatever port stands
-// behind it, and however it is spelt: both are the client's to choose. Others are
-// as they were.
+// AnyPort is, of a header match about the host, one that holds whatever stands
+// behind it as its port, digits or not, and however it is spelt, with a final dot
+// too: all that is the client's to choose, and Envoy takes the host from before the
+// last colon whatever follows. Others are as they were.
 func (m ValueMatch) AnyPort() ValueMatch {
 	if !m.OfHost() {
 		return m
@@ -21,6 +22,6 @@ func (m ValueMatch) AnyPort() ValueMatch {
 	if !m.Regex {
 		m.Value = regexp.QuoteMeta(m.Value)
 	}
-	m.Value, m.Regex = "(?i:"+m.Value+")(?::[0-9]+)?", true
+	m.Value, m.Regex = "(?i:"+m.Value+")\\.?(?::.*)?", true
 	return m
 }

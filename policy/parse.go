@@ -178,7 +178,8 @@ func (p *Parser) parseList(file string, node *yaml.Node, list map[string]any, te
 			at = at.Alias
 		}
 		if at.Kind != yaml.MappingNode {
-			documents = append(documents, broken(file, at.Line, CodeDecode, notMapping, text))
+			own, _ := json.Marshal(item) // of what toJSON made
+			documents = append(documents, broken(file, at.Line, CodeDecode, notMapping, own))
 			continue
 		}
 		documents = append(documents, p.decodeDocument(file, at, item))

@@ -8,6 +8,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -199,6 +200,9 @@ func hashPolicy(by v1alpha1.HashBy) *routev3.RouteAction_HashPolicy {
 	case v1alpha1.HashByHeader:
 		compiled.PolicySpecifier = &routev3.RouteAction_HashPolicy_Header_{
 			Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: by.Name},
+		}
+		if (policy.ValueMatch{Name: by.Name}).OfHost() { // without what the client may write behind it
+			compiled.GetHeader().RegexRewrite = &matcherv3.RegexMatchAndSubstitute{Pattern: regex(`^(.*?)\.?(?::[^:\]]*)?$`), Substitution: `\1`}
 		}
 	case v1alpha1.HashByCookie:
 		cookie := &routev3.RouteAction_HashPolicy_Cookie{Name: by.Name}

@@ -9,11 +9,11 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// askedAgain is what of Weir's own servers is asked again: what could not be sent,
-// and what was lost with its connection. A server that sheds load is not (its
-// answer is UNAVAILABLE). A check decides and changes nothing; a limit may have
-// been counted by the one that went, so it is counted twice rather than not.
-const askedAgain = "connect-failure,refused-stream,reset"
+// askedAgain is what of Weir's own servers is asked again: what surely was not sent.
+// A check may use up a proof, a login's code or a refresh token, and a limit counts,
+// so what was lost with its answer is not asked twice; nor is a server that sheds
+// load (its answer is UNAVAILABLE).
+const askedAgain = "connect-failure,refused-stream,reset-before-request"
 
 // previousHosts is what passes over hosts that were tried.
 const previousHosts = "envoy.retry_host_predicates.previous_hosts"
@@ -21,6 +21,11 @@ const previousHosts = "envoy.retry_host_predicates.previous_hosts"
 // hostAttempts is how often another server is looked for: of two, each look finds
 // the one that was tried already by a half.
 const hostAttempts = 16
+
+// againWithin is nothing that is waited for between two tries, of which the second
+// begins after 5 to 15 ms: Envoy takes the longest interval for the timeout of each
+// try, too (convertCoreToRouteRetryPolicy), and ignores one above that of the whole.
+const againWithin = time.Minute
 
 // ownConnectTimeout is for Weir's own servers. It leaves time to ask another one
 // within extAuthzTimeout.
@@ -34,7 +39,7 @@ func askAgain(service *corev3.GrpcService) *corev3.GrpcService {
 		RetryOn:    askedAgain,
 		NumRetries: wrapperspb.UInt32(2),
 		RetryBackOff: &corev3.BackoffStrategy{
-			BaseInterval: durationpb.New(5 * time.Millisecond), MaxInterval: durationpb.New(20 * time.Millisecond),
+			BaseInterval: durationpb.New(5 * time.Millisecond), MaxInterval: durationpb.New(againWithin),
 		},
 		RetryHostPredicate: []*corev3.RetryPolicy_RetryHostPredicate{{
 			Name:       previousHosts,

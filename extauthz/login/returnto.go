@@ -48,7 +48,8 @@ func (l *Login) origin(request *extauthz.Request) string {
 	}
 	text := scheme + "://" + strings.ToLower(request.Authority)
 	if colon := strings.LastIndexByte(text, ':'); colon > strings.LastIndexByte(text, ']') && colon > len(scheme) {
-		return text
+		// A browser does not name the usual port (RFC 6454 section 6.1), a proxy may.
+		return strings.TrimSuffix(text, ":"+strconv.FormatUint(uint64(usual), 10))
 	}
 	if port == 0 || port == usual {
 		return text

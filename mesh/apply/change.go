@@ -13,9 +13,12 @@ import (
 
 const (
 	lookEvery = 250 * time.Millisecond
-	// askWithin bounds one asking of the mesh, restoreWithin putting everything back.
-	askWithin     = 30 * time.Second
-	restoreWithin = 3 * time.Minute
+	// askWithin bounds one asking of the mesh.
+	askWithin = 30 * time.Second
+	// restoreWithin bounds putting everything back, and restoreWait each wait of it,
+	// of which there are three at most.
+	restoreWithin = 4 * time.Minute
+	restoreWait   = time.Minute
 )
 
 // change makes the changes in an order in which no route is served without what

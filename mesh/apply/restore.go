@@ -22,29 +22,36 @@ func (r *run) restore(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreWithin)
 	defer cancel()
 	r.request.Progress("putting everything back")
+	r.request.Wait = min(r.request.Wait, restoreWait)
 	r.result.RolledBack = true
 	routes := slices.DeleteFunc(slices.Clone(r.written), func(it *item) bool { return !routing(it.id.Kind) })
 	guards := slices.DeleteFunc(slices.Clone(r.written), func(it *item) bool { return routing(it.id.Kind) })
 	if len(guards) > 0 {
 		if err := r.withdraw(ctx, routes); err != nil {
-			// Guards go back all the same: what is left of new routes is refused by them, or
-			// answered by what was there.
-			r.result.Failed = append(r.result.Failed, "while putting back: "+err.Error())
+			// A gateway may have a new route still, which by the guards of before might be
+			// anybody's.
+			r.leave("nothing else is put back, since gateways may have routes that only the new guards are for: "+err.Error(), r.written)
+			return
 		}
 	}
 	for _, it := range slices.Backward(guards) {
 		r.back(ctx, it)
 	}
 	if err := r.oldRules(ctx, guards); err != nil {
-		r.result.RolledBack = false
-		r.result.Failed = append(r.result.Failed, "routes are not put back, since extauthz may decide about them by the rules of others: "+err.Error())
-		for _, it := range routes {
-			it.action = NotRestored
-		}
+		r.leave("routes are not put back, since extauthz may decide about them by the rules of others: "+err.Error(), routes)
 		return
 	}
 	for _, it := range routes {
 		r.back(ctx, it)
+	}
+}
+
+// leave gives up putting items back.
+func (r *run) leave(why string, items []*item) {
+	r.result.RolledBack = false
+	r.result.Failed = append(r.result.Failed, why)
+	for _, it := range items {
+		it.action = NotRestored
 	}
 }
 
@@ -104,6 +111,9 @@ func (it *item) restore(ctx context.Context) error {
 		}
 		if err != nil {
 			return err
+		}
+		if !appliedByUs(live) { // Somebody else made it in the meantime.
+			return nil
 		}
 		return it.delete(ctx, live, false)
 	}

@@ -31,6 +31,8 @@ type Result struct {
 	Findings policy.Problems `json:"findings"`
 	// Accepted is how many findings an object's annotation accepts.
 	Accepted int `json:"accepted"`
+
+	checker *checker
 }
 
 // Plan checks what objects were resolved to. The findings are sorted, with one for
@@ -48,6 +50,7 @@ func Plan(plan *policy.Plan, objects []*policy.Object, options Options) *Result 
 	for i := range plan.Backends {
 		c.backend(&plan.Backends[i])
 	}
+	c.found.checker = c
 	c.found.Findings.Sort()
 	return c.found
 }

@@ -127,6 +127,7 @@ func TestIssuersThatGiveNoKeys(t *testing.T) {
 		{"https://i.example", "{remote: {uri: " + server.URL + "/loop}}", "too many redirects"},
 		{"https://i.example", "{remote: {uri: http://127.0.0.1:1/keys}}", "refused"},
 		{server.URL + "/good", "{discovery: {}}", ""},
+		{"https://i.example", "{discovery: {uri: " + server.URL + "/good/.well-known/openid-configuration}}", ""},
 		{server.URL + "/lying", "{discovery: {}}", "names no jwks_uri"},
 	} {
 		plan, objects := resolve(t, fmt.Sprintf(base, `, annotations: {weir.dev/accepts: WEIR6104}`, "127.0.0.1", "", "a.example")+
@@ -144,4 +145,11 @@ func TestIssuersThatGiveNoKeys(t *testing.T) {
 		require.Contains(t, result.Findings[0].Message, tc.want)
 		require.Contains(t, result.Findings[0].Field, "authentication[0]")
 	}
+	plan, objects := resolve(t, fmt.Sprintf(base, `, annotations: {weir.dev/accepts: WEIR6104}`, "127.0.0.1", "", "a.example")+
+		strings.NewReplacer("apiKey: {}", "jwt: {issuer: https://i.example, audiences: [a], algorithms: [RS256], jwks: {remote: {uri: "+server.URL+"/gone}}}",
+			"metadata: {name: a}", "metadata: {name: a, annotations: {weir.dev/accepts: WEIR6107}}").Replace(guards))
+	result := check.Plan(plan, objects, check.Options{})
+	result.Issuers(t.Context(), plan, func(string) {})
+	require.Empty(t, result.Findings)
+	require.Equal(t, 2, result.Accepted)
 }

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -57,32 +58,39 @@ func (r *Result) issuersOf(ctx context.Context, client *http.Client, plan *polic
 			continue
 		}
 		for i, method := range rules.GetAuthenticators() {
-			source := sourceOf(method.GetJwt())
+			source, discovery := sourceOf(method)
 			if source == "" || asked[source] || len(asked) == maxIssuers {
 				continue
 			}
 			asked[source] = true
 			progress(source)
-			if err := askForKeys(ctx, client, source, method.GetJwt().GetDiscoveredJwks() != nil); err != nil {
+			if err := askForKeys(ctx, client, source, discovery); err != nil {
 				at := route.Auth.Origin
 				if i < len(route.Auth.Authenticators) {
 					at = route.Auth.Authenticators[i].Origin
 				}
-				r.Findings = append(r.Findings, policy.Problem{
-					Origin: at, Code: policy.CodeMeshIssuer, Severity: policy.SeverityNotice, Message: fmt.Sprintf("%s gives no keys: %v", source, err),
-				})
+				r.checker.find(at, policy.CodeMeshIssuer, "%s gives no keys: %v", source, err)
 			}
 		}
 	}
 }
 
-// sourceOf is where a method's keys are fetched, or discovered; empty for keys
-// that are written down.
-func sourceOf(jwt *rulesv1.JwtAuthenticator) string {
-	if jwt.GetDiscoveredJwks() != nil {
-		return strings.TrimSuffix(jwt.GetIssuer(), "/") + "/.well-known/openid-configuration"
+// sourceOf is where the keys are fetched, or discovered, by which a method verifies
+// tokens or answers about them; empty for keys that are written down.
+func sourceOf(method *rulesv1.Authenticator) (source string, discovery bool) {
+	type keys interface {
+		GetRemoteJwks() *rulesv1.RemoteJwks
+		GetDiscoveredJwks() *rulesv1.DiscoveredJwks
 	}
-	return jwt.GetRemoteJwks().GetUri()
+	var from keys = method.GetJwt()
+	issuer := method.GetJwt().GetIssuer()
+	if introspection := method.GetIntrospection(); introspection != nil {
+		from, issuer = introspection.GetSignedResponse(), introspection.GetIssuer()
+	}
+	if found := from.GetDiscoveredJwks(); found != nil {
+		return cmp.Or(found.GetUri(), strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration"), true
+	}
+	return from.GetRemoteJwks().GetUri(), false
 }
 
 func askForKeys(ctx context.Context, client *http.Client, source string, discovery bool) error {

@@ -313,15 +313,17 @@ func (c *compiler) redirect(route *policy.Route, made *networking.HTTPRoute) []*
 		return all
 	}
 	for _, plain := range all {
+		if slices.ContainsFunc(plain.GetMatch(), func(m *networking.HTTPMatchRequest) bool { return m.GetAuthority() != nil }) {
+			c.refuse(route.Origin, "a redirect without a hostname, on a match of the header Host")
+			return all
+		}
 		ported := plain.DeepCopy()
 		ported.Redirect.RedirectPort = &networking.HTTPRedirect_Port{Port: 80}
 		if route.Redirect.Scheme == "https" {
 			ported.Redirect.RedirectPort = &networking.HTTPRedirect_Port{Port: 443}
 		}
 		for _, match := range plain.GetMatch() {
-			if match.GetAuthority() == nil {
-				match.Authority = expression(`[^:]*|\[.*\]`)
-			}
+			match.Authority = expression(`[^:]*|\[.*\]`)
 		}
 		all = append(all, ported)
 	}

@@ -1,6 +1,8 @@
 package envoyrls
 
 import (
+	"strings"
+
 	"weir.dev/kit/httphost"
 	"weir.dev/kit/limitexpr"
 	"weir.dev/ratelimit"
@@ -10,21 +12,36 @@ import (
 // each way of writing them wrong does not get a counter of its own.
 const unreadableHost = "invalid"
 
-// isHostEntry reports whether the value of the entry is the request's host.
-func isHostEntry(name string) bool {
-	const header = "header.host"
-	return name == header || name == ratelimit.EntryInput+header || name == ratelimit.EntryInput+string(limitexpr.Host)
-}
+const hostHeader = "header.host"
 
 // entryOf reads an entry. A host is taken without its port, letters' case and
 // final dot, which are the client's to choose and would be counters of their own.
-func entryOf(name, value string) ratelimit.Entry {
-	if isHostEntry(name) {
-		host, ok := httphost.Canonical(value)
-		if !ok {
-			host = unreadableHost
+// ok is false for an input of a cost that is no host: without it the cost is the
+// most.
+func entryOf(name, value string) (entry ratelimit.Entry, ok bool) {
+	input, cost := strings.CutPrefix(name, ratelimit.EntryInput)
+	if name == hostHeader || cost && (input == hostHeader || input == string(limitexpr.Host)) {
+		host, readable := hostOf(value)
+		switch {
+		case readable:
+			value = host
+		case cost:
+			return ratelimit.Entry{}, false
+		default:
+			value = unreadableHost
 		}
-		value = host
 	}
-	return ratelimit.Entry{Name: name, Value: value}
+	return ratelimit.Entry{Name: name, Value: value}, true
+}
+
+// hostOf is the host that Envoy chooses routes by: it takes whatever follows the
+// last colon for a port.
+func hostOf(authority string) (host string, ok bool) {
+	if host, ok = httphost.Canonical(authority); ok {
+		return host, true
+	}
+	if colon := strings.LastIndexByte(authority, ':'); colon > strings.LastIndexByte(authority, ']') {
+		return httphost.Canonical(authority[:colon])
+	}
+	return "", false
 }

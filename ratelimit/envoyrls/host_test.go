@@ -17,9 +17,16 @@ func TestHostsAreCountedWithoutTheirPort(t *testing.T) {
 		for value, want := range map[string]string{
 			"a.example": "a.example", "A.Example": "a.example", "a.example:8443": "a.example", "a.example.:1": "a.example",
 			"[2001:DB8::1]:443": "2001:db8::1", "[2001:db8::1]": "2001:db8::1",
-			// Envoy reads this port, and takes the host; it must not be one more counter.
-			"a.example:000000080": "invalid", "a.example:0000000080": "invalid", "a b": "invalid", "": "invalid",
+			// Envoy takes whatever follows the colon for a port, and serves the host.
+			"a.example:000000080": "a.example", "a.example:": "a.example", "a.example:x": "a.example", "a.example:+80": "a.example",
 		} {
+			require.Equal(t, want, counted(t, name, value), "%s: %q", name, value)
+		}
+		for _, value := range []string{"a b", "", ":", "a/b:1"} { // no host, and no counter of its own
+			want := "invalid"
+			if name != "header.host" {
+				want = "none" // Without it the cost is the most.
+			}
 			require.Equal(t, want, counted(t, name, value), "%s: %q", name, value)
 		}
 	}
@@ -33,6 +40,9 @@ func counted(t *testing.T, name, value string) string {
 		Entries: []*ratelimitv3.RateLimitDescriptor_Entry{{Key: LimitKey, Value: "r"}, {Key: name, Value: value}},
 	}}})
 	require.NoError(t, err)
+	if len(descriptors[0].Entries) == 0 {
+		return "none"
+	}
 	require.Equal(t, []ratelimit.Entry{{Name: name, Value: descriptors[0].Entries[0].Value}}, descriptors[0].Entries)
 	return descriptors[0].Entries[0].Value
 }

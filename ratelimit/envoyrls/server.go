@@ -128,9 +128,11 @@ func toDescriptor(wire *ratelimitv3.RateLimitDescriptor, cost uint64) (_ ratelim
 		descriptor.Cost = addend.GetValue()
 	}
 	if len(entries) > 1 {
-		descriptor.Entries = make([]ratelimit.Entry, len(entries)-1)
-		for i, entry := range entries[1:] {
-			descriptor.Entries[i] = entryOf(entry.GetKey(), entry.GetValue())
+		descriptor.Entries = make([]ratelimit.Entry, 0, len(entries)-1)
+		for _, entry := range entries[1:] {
+			if read, ok := entryOf(entry.GetKey(), entry.GetValue()); ok {
+				descriptor.Entries = append(descriptor.Entries, read)
+			}
 		}
 		Order(descriptor.Entries)
 	}
