@@ -18,12 +18,7 @@ import (
 const (
 	// loginBodyBytes is the largest logout token that a provider may send.
 	loginBodyBytes = 16 << 10
-	// loginCheckTimeout is for the login's own paths, where the provider is asked
-	// for tokens and keys.
-	loginCheckTimeout = 15 * time.Second
-	// loginVisitTimeout is for what the login protects: sessions are refreshed there.
-	loginVisitTimeout = 6 * time.Second
-	loginTimeout      = 5 * time.Second
+	loginTimeout   = 5 * time.Second
 )
 
 // loginPath is one of LoginPaths, with its field's name.
@@ -180,7 +175,7 @@ func (r *resolver) loginRoutes(e *edge, l *listener, host string, built []Route)
 func (r *resolver) loginRoute(way *loginWay, l *listener, path loginPath) Route {
 	id := "authpolicy/" + way.origin.Object.Namespace + "/" + way.origin.Object.Name + "/" + way.authenticator.GetName() + "@" + l.id()
 	auth := &Auth{
-		RouteID: id + "~" + digestMessage(way.authenticator), Origin: way.origin, CheckTimeout: loginCheckTimeout,
+		RouteID: id + "~" + digestMessage(way.authenticator), Origin: way.origin, CheckTimeout: loginCheckTimeout(way.authenticator), Login: true,
 		Authenticators: []AuthPart{{Name: way.authenticator.GetName(), Origin: way.origin}},
 	}
 	if path.name == backchannelName {
