@@ -40,7 +40,7 @@ labels: {istio: ingressgateway}
 imagePullPolicy: IfNotPresent
 autoscaling: {enabled: false}
 resources: {requests: {cpu: 10m, memory: 64Mi}}
-service: {type: ClusterIP, ports: [{name: http, port: 8080, targetPort: 8080}]}
+service: {type: ClusterIP, ports: [{name: http, port: 8080, targetPort: 8080}, {name: plain, port: 8081, targetPort: 8081}, {name: https, port: 8443, targetPort: 8443}]}
 `
 
 // backends are the services of the quickstart as they run beside Istio.

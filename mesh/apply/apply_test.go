@@ -150,6 +150,16 @@ func TestRoutesOf(t *testing.T) {
 	require.Empty(t, routesOf(services, before, nil), "of no Gateway that is known")
 }
 
+// A certificate's Secret is no rules.
+func TestExpectedRules(t *testing.T) {
+	secret := func(name, content string) istio.Object {
+		return istio.Object{APIVersion: "v1", Kind: "Secret", Name: name, Body: map[string]any{"stringData": map[string]any{istio.RulesKey: content}}}
+	}
+	_, _, rules, err := Expected([]istio.Object{secret(istio.RulesSecret, "rules"), secret("weir-certificate", "other")})
+	require.NoError(t, err)
+	require.Equal(t, "rules", string(rules))
+}
+
 // What an apply is to mend is not waited for before it has begun.
 func TestTaken(t *testing.T) {
 	gateways := map[string]*unstructured.Unstructured{"gw/weir-80": object(t, "spec: {servers: [{port: {number: 80}}]}")}

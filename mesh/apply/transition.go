@@ -200,6 +200,9 @@ func Expected(objects []istio.Object) (filters []*unstructured.Unstructured, rou
 		case "Gateway":
 			gateways[value.GetNamespace()+"/"+value.GetName()] = value
 		case "Secret":
+			if value.GetName() != istio.RulesSecret {
+				continue
+			}
 			if err := encodeSecret(value); err != nil {
 				return nil, nil, nil, err
 			}

@@ -199,7 +199,7 @@ func (p *Proxy) candidates(assertion istio.Assertion) []any {
 	if assertion.ApplyTo == "HTTP_ROUTE" {
 		for _, config := range p.routes {
 			name, _ := at(config, "name").(string)
-			if name != strconv.Itoa(int(assertion.Port)) && !strings.HasSuffix(name, "."+strconv.Itoa(int(assertion.Port))) {
+			if !ofPort(name, strconv.Itoa(int(assertion.Port))) {
 				continue
 			}
 			for _, host := range list(at(config, "virtual_hosts")) {
@@ -233,6 +233,12 @@ func (p *Proxy) candidates(assertion istio.Assertion) []any {
 		}
 	}
 	return found
+}
+
+// ofPort reports whether routes of a name are those of a gateway's port: "http.80",
+// or "https.443." with the names of the server, the Gateway and its namespace.
+func ofPort(name, port string) bool {
+	return name == port || strings.HasSuffix(name, "."+port) || strings.HasPrefix(name, "https."+port+".")
 }
 
 // at goes down a path of names; nil where there is nothing.

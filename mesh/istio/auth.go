@@ -138,6 +138,22 @@ func standaloneMatch(match *policy.Match) *rulesv1.RouteMatch {
 	return made
 }
 
+// asked is every request but those to ports of which every route is everybody's,
+// such as one that redirects to another: their hosts have other rules elsewhere, and
+// extauthz sees no ports.
+func (c *compiler) asked() *security.Rule {
+	var open []string
+	for i := range c.in.Plan.Ports {
+		if port := &c.in.Plan.Ports[i]; !c.guarded(port) {
+			open = append(open, strconv.Itoa(int(port.Number)))
+		}
+	}
+	if len(open) == 0 {
+		return &security.Rule{}
+	}
+	return &security.Rule{To: []*security.Rule_To{{Operation: &security.Operation{NotPorts: open}}}}
+}
+
 // authorization has the gateway ask extauthz about every request that has a
 // route. Open ones are asked about too: what is left out would be open by mistake
 // the day that its path is guarded.
@@ -171,7 +187,7 @@ func (c *compiler) authorization() {
 		ActionDetail: &security.AuthorizationPolicy_Provider{
 			Provider: &security.AuthorizationPolicy_ExtensionProvider{Name: c.options.Provider},
 		},
-		Rules: []*security.Rule{{}},
+		Rules: []*security.Rule{c.asked()},
 	}
 	c.add(Object{
 		APIVersion: securityVersion, Kind: "AuthorizationPolicy", Name: "weir-extauthz",

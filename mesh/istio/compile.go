@@ -70,7 +70,7 @@ func Compile(in Input, options Options) ([]Object, policy.Problems) {
 		in: in, options: options,
 		backends: map[string]*policy.Backend{}, destinations: map[string]destination{},
 		lifted: map[string]*routev3.Route{}, managers: map[string]*listenerv3.Listener{},
-		ports: map[int32]bool{}, hashBy: map[string][]v1alpha1.HashBy{},
+		ports: map[int32]bool{}, certificates: map[string]bool{}, hashBy: map[string][]v1alpha1.HashBy{},
 	}
 	c.index()
 	c.compileBackends()
@@ -103,6 +103,8 @@ type compiler struct {
 	// table is what extauthz chooses by.
 	table authTable
 	ports map[int32]bool
+	// certificates are the ids of those that are made.
+	certificates map[string]bool
 	// hashBy is what the routes to a backend hash by.
 	hashBy map[string][]v1alpha1.HashBy
 	// incomplete is set while a route lacks something that a problem told of.

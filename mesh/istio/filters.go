@@ -57,6 +57,8 @@ type Assertion struct {
 type patches struct {
 	c          *compiler
 	port       *policy.Port
+	// chains is how many servers the port has.
+	chains int
 	list       []*networking.EnvoyFilter_EnvoyConfigObjectPatch
 	assertions []Assertion
 	switches   *switches
@@ -64,49 +66,70 @@ type patches struct {
 	parts map[string]policy.Origin
 }
 
-// filters makes the EnvoyFilters of a port.
-func (c *compiler) filters(port *policy.Port, chain *policy.Chain) {
-	manager := c.manager(port)
-	if manager == nil {
+// filters makes the EnvoyFilters of a port, which are the same for all its chains.
+func (c *compiler) filters(port *policy.Port, chains []*policy.Chain, listeners []policy.Origin) {
+	managers := c.managersOf(port, chains)
+	if len(managers) == 0 {
 		c.refuse(portOrigin(port), "nothing is known of how port %d is to be served", port.Number)
 		return
 	}
-	connection := &patches{c: c, port: port}
+	for _, other := range managers[1:] {
+		if !proto.Equal(alone(managers[0]), alone(other)) {
+			c.refuse(portOrigin(port), "listeners of one port whose HeaderPolicy, TrafficPolicy or ExtensionPolicy of the whole listener differ; give them ports of their own")
+			return
+		}
+	}
+	manager := managers[0]
+	connection := &patches{c: c, port: port, chains: len(chains)}
 	connection.connection(manager)
-	connection.add("connection", chain.Listeners)
+	connection.add("connection", listeners)
 
-	inserted := &patches{c: c, port: port, switches: &switches{}}
-	inserted.httpFilters(manager, chain)
-	inserted.add("filters", chain.Listeners)
+	limited := slices.ContainsFunc(chains, func(chain *policy.Chain) bool { return chainLimited(chain) })
+	inserted := &patches{c: c, port: port, chains: len(chains), switches: &switches{}}
+	inserted.httpFilters(manager, limited)
+	inserted.add("filters", listeners)
 
-	routes := &patches{c: c, port: port, switches: inserted.switches, parts: map[string]policy.Origin{}}
+	routes := &patches{c: c, port: port, chains: len(chains), switches: inserted.switches, parts: map[string]policy.Origin{}}
 	var origins []policy.Origin
 	seen := map[string]bool{}
-	for i := range chain.Hosts {
-		for j := range chain.Hosts[i].Routes {
-			route := &chain.Hosts[i].Routes[j]
-			if !seen[route.ID] && routes.route(route) {
-				origins = append(origins, route.Origin)
-				routes.parts[route.ID] = route.Origin
+	for _, chain := range chains {
+		for i := range chain.Hosts {
+			for j := range chain.Hosts[i].Routes {
+				route := &chain.Hosts[i].Routes[j]
+				if !seen[route.ID] && routes.route(route) {
+					origins = append(origins, route.Origin)
+					routes.parts[route.ID] = route.Origin
+				}
+				seen[route.ID] = true
 			}
-			seen[route.ID] = true
 		}
 	}
 	routes.count(c, port)
 	routes.add("routes", origins)
 }
 
-// manager is the connection manager that Weir's own target has for a port.
-func (c *compiler) manager(port *policy.Port) *hcmv3.HttpConnectionManager {
+// managersOf are the connection managers that Weir's own target has for chains.
+func (c *compiler) managersOf(port *policy.Port, chains []*policy.Chain) []*hcmv3.HttpConnectionManager {
+	var found []*hcmv3.HttpConnectionManager
 	for _, chain := range c.managers[fmt.Sprintf("port-%d", port.Number)].GetFilterChains() {
+		if !slices.ContainsFunc(chains, func(served *policy.Chain) bool { return served.Name == chain.GetName() }) {
+			continue
+		}
 		for _, filter := range chain.GetFilters() {
 			manager := &hcmv3.HttpConnectionManager{}
 			if filter.GetTypedConfig().UnmarshalTo(manager) == nil {
-				return manager
+				found = append(found, manager)
 			}
 		}
 	}
-	return nil
+	return found
+}
+
+// alone is a connection manager without what is of its chain, or of Istio.
+func alone(manager *hcmv3.HttpConnectionManager) *hcmv3.HttpConnectionManager {
+	made := proto.CloneOf(manager)
+	made.RouteSpecifier, made.StatPrefix, made.AccessLog, made.Tracing = nil, "", nil, nil
+	return made
 }
 
 func (p *patches) add(name string, origins []policy.Origin) {
@@ -136,7 +159,7 @@ func (p *patches) patch(to networking.EnvoyFilter_ApplyTo, match *networking.Env
 		return
 	}
 	match.Context = networking.EnvoyFilter_GATEWAY
-	p.assertions = append(p.assertions, Assertion{Patch: len(p.list), ApplyTo: to.String(), Port: p.port.Number, Name: name, Count: 1})
+	p.assertions = append(p.assertions, Assertion{Patch: len(p.list), ApplyTo: to.String(), Port: p.port.Number, Name: name, Count: p.chains})
 	p.list = append(p.list, &networking.EnvoyFilter_EnvoyConfigObjectPatch{
 		ApplyTo: to, Match: match, Patch: &networking.EnvoyFilter_Patch{Operation: operation, Value: content},
 	})
@@ -193,8 +216,8 @@ func (p *patches) listener(subFilter string) *networking.EnvoyFilter_EnvoyConfig
 
 // connection puts in how the port guards itself and what it answers by itself.
 func (p *patches) connection(from *hcmv3.HttpConnectionManager) {
-	manager := proto.CloneOf(from)
-	manager.HttpFilters, manager.RouteSpecifier, manager.StatPrefix, manager.AccessLog, manager.Tracing = nil, nil, "", nil, nil
+	manager := alone(from)
+	manager.HttpFilters = nil
 	config := &anypb.Any{}
 	if err := config.MarshalFrom(manager); err != nil {
 		p.c.refuse(portOrigin(p.port), "%v", err)
@@ -206,13 +229,13 @@ func (p *patches) connection(from *hcmv3.HttpConnectionManager) {
 }
 
 // httpFilters puts in those before and after extauthz, which Istio itself puts in.
-func (p *patches) httpFilters(from *hcmv3.HttpConnectionManager, chain *policy.Chain) {
+func (p *patches) httpFilters(from *hcmv3.HttpConnectionManager, limited bool) {
 	at := slices.IndexFunc(from.GetHttpFilters(), func(f *hcmv3.HttpFilter) bool { return f.GetName() == extAuthzName })
 	if at < 0 {
 		p.c.refuse(portOrigin(p.port), "extauthz is not among the filters")
 		return
 	}
-	all, limited := from.GetHttpFilters(), chainLimited(chain)
+	all := from.GetHttpFilters()
 	for i := at - 1; i >= 0; i-- { // Each is put before those before it.
 		p.insert(all[i], p.listener(""), networking.EnvoyFilter_Patch_INSERT_FIRST)
 	}
@@ -243,7 +266,7 @@ func (p *patches) insert(from *hcmv3.HttpFilter, match *networking.EnvoyFilter_E
 
 // extAuthz adds to Istio's filter what its provider has no words for.
 func (p *patches) extAuthz(from *hcmv3.HttpFilter) {
-	if !p.c.anyAuth() {
+	if !p.c.guarded(p.port) {
 		return
 	}
 	ours := &extauthzv3.ExtAuthz{}
@@ -262,17 +285,6 @@ func (p *patches) extAuthz(from *hcmv3.HttpFilter) {
 	}
 	value := &hcmv3.HttpFilter{Name: extAuthzName, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
 	p.patch(networking.EnvoyFilter_HTTP_FILTER, p.listener(extAuthzName), networking.EnvoyFilter_Patch_MERGE, value, extAuthzName)
-}
-
-// anyAuth reports whether extauthz is asked at all.
-func (c *compiler) anyAuth() bool {
-	return slices.ContainsFunc(c.in.Plan.Ports, func(port policy.Port) bool {
-		return slices.ContainsFunc(port.Chains, func(chain policy.Chain) bool {
-			return slices.ContainsFunc(chain.Hosts, func(host policy.Host) bool {
-				return slices.ContainsFunc(host.Routes, func(route policy.Route) bool { return route.Auth != nil && !route.Auth.Refuse })
-			})
-		})
-	})
 }
 
 // route puts in what filters do on a route.

@@ -29,9 +29,27 @@ func (c *compiler) port(port *policy.Port) {
 		return
 	}
 	c.ports[port.Number] = true
-	for i := range port.Chains {
-		c.chain(port, &port.Chains[i])
+	if c.overlapping(port) {
+		return
 	}
+	gateway := &networking.Gateway{Selector: c.selector()}
+	var origins []policy.Origin
+	var served []*policy.Chain
+	for i := range port.Chains {
+		chain := &port.Chains[i]
+		if server := c.chain(port, chain); server != nil {
+			gateway.Servers = append(gateway.Servers, server)
+			origins, served = append(origins, chain.Listeners...), append(served, chain)
+		}
+	}
+	if len(served) == 0 {
+		return
+	}
+	c.add(Object{
+		APIVersion: networkingVersion, Kind: "Gateway", Name: gatewayName(port),
+		Body: map[string]any{"spec": message(gateway)}, Origins: origins,
+	})
+	c.filters(port, served, origins)
 }
 
 func portOrigin(port *policy.Port) policy.Origin {
@@ -43,14 +61,16 @@ func portOrigin(port *policy.Port) policy.Origin {
 	return policy.Origin{Object: policy.ObjectRef{Kind: "Gateway", Name: port.Gateway}}
 }
 
-func (c *compiler) chain(port *policy.Port, chain *policy.Chain) {
+// chain makes the server of a chain, and the VirtualServices of its hosts; nil where
+// nothing is served.
+func (c *compiler) chain(port *policy.Port, chain *policy.Chain) *networking.Server {
 	at := portOrigin(port)
 	if len(chain.Listeners) > 0 {
 		at = chain.Listeners[0]
 	}
-	if chain.Forward != nil || chain.TLS != nil {
-		c.refuse(at, "listeners of protocol HTTPS and TLS are not made yet; end TLS before the gateway, or serve them by Weir's own proxies")
-		return
+	if chain.Forward != nil || chain.TLS != nil && len(chain.TLS.Protocols) == 0 {
+		c.refuse(at, "listeners of protocol TLS; serve them by Weir's own proxies")
+		return nil
 	}
 	edge := chain.Settings()
 	standard := policy.DefaultEdge()
@@ -65,21 +85,16 @@ func (c *compiler) chain(port *policy.Port, chain *policy.Chain) {
 	}
 	served := c.hosts(port, chain)
 	if len(served) == 0 {
-		return
+		return nil
 	}
-	name := gatewayName(port)
-	gateway := &networking.Gateway{
-		Selector: c.selector(),
-		Servers: []*networking.Server{{
-			Port:  &networking.Port{Number: uint32(port.Number), Name: "http-" + strconv.Itoa(int(port.Number)), Protocol: "HTTP"}, //nolint:gosec // a port
-			Hosts: served,
-		}},
+	server := &networking.Server{
+		Port:  &networking.Port{Number: uint32(port.Number), Name: "http-" + strconv.Itoa(int(port.Number)), Protocol: "HTTP"}, //nolint:gosec // a port
+		Hosts: served,
 	}
-	c.add(Object{
-		APIVersion: networkingVersion, Kind: "Gateway", Name: name,
-		Body: map[string]any{"spec": message(gateway)}, Origins: chain.Listeners,
-	})
-	c.filters(port, chain)
+	if chain.TLS != nil {
+		c.terminate(server, chain, at)
+	}
+	return server
 }
 
 func gatewayName(port *policy.Port) string { return fmt.Sprintf("weir-%d", port.Number) }
@@ -113,7 +128,9 @@ func (c *compiler) hosts(port *policy.Port, chain *policy.Chain) []string {
 		if len(service.GetHttp()) == 0 {
 			continue
 		}
-		c.table.host(c, host)
+		if c.guarded(port) {
+			c.table.host(c, host)
+		}
 		served = append(served, host.Name)
 		c.add(Object{
 			APIVersion: networkingVersion, Kind: "VirtualService", Name: gatewayName(port) + "-" + hostSlug(host.Name),

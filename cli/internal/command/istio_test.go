@@ -12,28 +12,53 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What Istio is given for a policy, but for the connection settings, which are
-// those of Weir's own target.
+// What Istio is given for policies, but for the connection settings, which are those
+// of Weir's own target.
 func TestTranslateIstio(t *testing.T) {
-	code, out, errs := runApp(t, "translate", "--target", "istio", "-o", "json", "testdata/istio.in.yaml")
-	require.Equal(t, 0, code, errs)
-	var list struct {
-		Items []map[string]any `json:"items"`
-	}
-	require.NoError(t, json.Unmarshal([]byte(out), &list))
-	var kept []map[string]any
-	for _, object := range list.Items {
-		metadata := object["metadata"].(map[string]any) //nolint:forcetypeassert // as made
-		if metadata["name"] != "weir-8080-connection" {
-			kept = append(kept, object)
+	for _, name := range []string{"istio", "istio-tls"} {
+		arguments := []string{"translate", "--target", "istio", "-o", "json", "testdata/" + name + ".in.yaml"}
+		code, out, errs := runApp(t, arguments...)
+		require.Equal(t, 0, code, errs)
+		var list struct {
+			Items []map[string]any `json:"items"`
 		}
-	}
-	var text strings.Builder
-	require.NoError(t, writeDocuments(&text, kept))
-	golden(t, "istio.out.yaml", text.String())
+		require.NoError(t, json.Unmarshal([]byte(out), &list))
+		var kept []map[string]any
+		for _, object := range list.Items {
+			metadata := object["metadata"].(map[string]any) //nolint:forcetypeassert // as made
+			if !strings.HasSuffix(metadata["name"].(string), "-connection") && (name == "istio" || object["kind"] != "EnvoyFilter") {
+				kept = append(kept, object)
+			}
+		}
+		var text strings.Builder
+		require.NoError(t, writeDocuments(&text, kept))
+		golden(t, name+".out.yaml", text.String())
 
-	_, again, _ := runApp(t, "translate", "--target", "istio", "-o", "json", "testdata/istio.in.yaml")
-	require.Equal(t, out, again, "the same, to the byte, each time")
+		_, again, _ := runApp(t, arguments...)
+		require.Equal(t, out, again, "the same, to the byte, each time")
+	}
+}
+
+// What of TLS Istio has no words for, and what would be open by a name that two
+// listeners take.
+func TestTranslateIstioRefusesOfTLS(t *testing.T) {
+	content, err := os.ReadFile("testdata/istio-tls.in.yaml")
+	require.NoError(t, err)
+	for change, want := range map[[2]string]string{
+		{"hostname: admin.example.com, ", ""}:                                                               "whose hostname another listener of port 8443 takes too",
+		{"hostname: admin.example.com", "hostname: x.shop.example.com"}:                                     "whose hostname another listener of port 8443 takes too",
+		{`minVersion: "1.3"`, `protocols: [HTTP/1.1]`}:                                                      "protocols of a listener",
+		{"{certificateRefs: [{name: any}]}", "{certificateRefs: [{name: any}, {name: other}]}"}:             "2 certificates of one listener",
+	} {
+		path := filepath.Join(t.TempDir(), "policy.yaml")
+		changed := strings.Replace(string(content), change[0], change[1], 1)
+		require.NotEqual(t, string(content), changed, change[0])
+		require.NoError(t, os.WriteFile(path, []byte(changed), 0o600))
+		code, out, errs := runApp(t, "translate", "--target", "istio", path)
+		require.Equal(t, 1, code, "%s\n%s", change[1], out)
+		require.Contains(t, errs, "unsupported on istio: ")
+		require.Contains(t, errs, want)
+	}
 }
 
 // Keys' digests are shown to who asks for them only.
