@@ -33,7 +33,10 @@ type traffic struct {
 }
 
 // asking starts them. It ends with the test at the latest.
-func (w *world) asking(s *harness.System) *traffic {
+func (w *world) asking(s *harness.System) *traffic { return w.askingEvery(s, 20*time.Millisecond) }
+
+// askingEvery is asking with that pause after each answer.
+func (w *world) askingEvery(s *harness.System, pause time.Duration) *traffic {
 	w.Helper()
 	ctx, stop := context.WithCancel(w.Context())
 	load := &traffic{stop: stop, members: map[int]int{}, strangers: map[int]int{}}
@@ -50,7 +53,7 @@ func (w *world) asking(s *harness.System) *traffic {
 					counts[answer.Status]++
 				}
 				load.mu.Unlock()
-				time.Sleep(20 * time.Millisecond)
+				time.Sleep(pause)
 			}
 		})
 	}
@@ -121,11 +124,16 @@ func (w *world) installTwice() (install []string, s *harness.System) {
 		"-f", filepath.Join(charts, "values", "dev.yaml"), "--set", set,
 	}
 	w.helm(install...)
+	return install, w.policed()
+}
+
+// policed applies the policy of a small platform, and waits until it is served.
+func (w *world) policed() *harness.System {
+	w.Helper()
 	w.kubectl(fmt.Sprintf(edge, hashed(theKey)), "apply", "--server-side", "-f", "-")
-	address := join(w.field("{.spec.clusterIP}", "service", "weir-ingress", "-n", "weir-system"), "8080")
-	s = w.system(address, theKey)
+	s := w.system(join(w.field("{.spec.clusterIP}", "service", "weir-ingress", "-n", "weir-system"), "8080"), theKey)
 	w.recovered(s)
-	return install, s
+	return s
 }
 
 // recovered waits until members are served so often in a row that every proxy

@@ -92,6 +92,7 @@ func TestSlowIstioAnswersAlike(t *testing.T) {
 		})
 	}
 	applying(t, w, policies)
+	istiodGone(t, w, mesh, policies)
 	t.Run("a patch that is gone is seen", func(t *testing.T) {
 		w.kubectl("", "delete", "envoyfilter", "-n", "istio-ingress", "weir-8080-routes")
 		w.eventually("the assertion fails", time.Minute, func() bool {
