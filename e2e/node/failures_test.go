@@ -212,6 +212,30 @@ func TestSlowFailures(t *testing.T) {
 		require.NotSubset(t, before, w.pods("ingress"))
 		load.ended(t, fewLost)
 	})
+	t.Run("Kubernetes' API is killed, then the control plane, then every proxy", func(t *testing.T) {
+		load := w.asking(s)
+		require.Equal(t, 1, w.node.Kill("kube-apiserver"))
+		require.Equal(t, 2, w.node.Kill("controlplaned"))
+		w.eventually("the kubelet starts the control plane again", 2*time.Minute, func() bool { return len(w.node.Processes("controlplaned")) == 2 })
+		load.ended(t, fewLost)
+		// Proxies that know nothing are told what was in force, though nobody can be asked.
+		require.Equal(t, 2, w.node.Kill("envoy"))
+		w.eventually("the kubelet starts the proxies again", 2*time.Minute, func() bool { return len(w.node.Processes("envoy")) == 2 })
+		w.recovered(s)
+		require.Empty(t, w.node.Processes("kube-apiserver"))
+		load = w.asking(s)
+		require.NoError(t, w.node.StartAPI(t.Context()))
+		w.settled("controlplane")
+		load.ended(t, fewLost)
+		w.kubectl(fmt.Sprintf(edge, hashed(theKey[:40])), "apply", "--server-side", "--force-conflicts", "-f", "-")
+		address := strings.TrimPrefix(s.URL, "http://")
+		w.eventually("what is changed now is in force", time.Minute, func() bool {
+			return answers(address, "/v1/organizations", "X-API-Key", theKey[:40]) == http.StatusOK
+		})
+		require.Equal(t, http.StatusUnauthorized, answers(address, "/v1/organizations", s.Key()...))
+		w.kubectl(fmt.Sprintf(edge, hashed(theKey)), "apply", "--server-side", "--force-conflicts", "-f", "-")
+		w.recovered(s)
+	})
 	t.Run("certificates change", func(t *testing.T) {
 		load := w.asking(s)
 		w.rotate()

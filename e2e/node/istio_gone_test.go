@@ -78,6 +78,8 @@ func istiodGone(t *testing.T, w *istioWorld, s *harness.System, base []string) {
 		got := <-ended
 		require.Equal(t, 1, got.code, got.out)
 		require.NotContains(t, got.out, "every gateway serves it")
+		// Without istiod no gateway can lose what it has: then the guards stay, and it is said.
+		require.Regexp(t, `stopped midway: see above what was changed|everything was put back as it was`, got.out)
 		require.Equal(t, http.StatusUnauthorized, answers(w.address, "/v1/roles"))
 		w.istiod("1")
 		w.kubectl(removing, "delete", "-f", "-")

@@ -4,6 +4,7 @@ import (
 	"debug/buildinfo"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"runtime/debug"
@@ -43,6 +44,28 @@ func SBOM(reference, binary string, created time.Time) ([]byte, error) {
 		add(dependency.Path, versionOf(dependency))
 	}
 	return json.MarshalIndent(document, "", "  ")
+}
+
+// WriteSBOMs writes the SBOM of each of Weir's images, made by Weir of the binaries
+// in bin, to dir/BINARY.spdx.json. dir is made anew: nothing of an image that is no
+// more stays.
+func WriteSBOMs(dir, bin string, all []Image, created time.Time) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // public
+		return err
+	}
+	for i, binary := range Binaries() {
+		list, err := SBOM(all[i].Name, filepath.Join(bin, binary), created)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, binary+".spdx.json"), list, 0o644); err != nil { //nolint:gosec // public
+			return err
+		}
+	}
+	return nil
 }
 
 func versionOf(module *debug.Module) string {
