@@ -81,11 +81,8 @@ func (r *resolver) login(from wonPiece, login *v1alpha1.Login) (*rulesv1.LoginAu
 	if login.Session.Store == v1alpha1.SessionRedis {
 		message.Session.Store = rulesv1.LoginSession_STORE_REDIS
 	}
-	switch login.ClientAuthentication {
-	case v1alpha1.ClientPost:
-		message.ClientAuthentication = rulesv1.LoginAuthenticator_CLIENT_AUTHENTICATION_POST
-	case v1alpha1.ClientPrivateKeyJWT:
-		message.ClientAuthentication = rulesv1.LoginAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
+	message.ClientAuthentication = clientAuthentication(login.ClientAuthentication)
+	if login.ClientAuthentication == v1alpha1.ClientPrivateKeyJWT {
 		message.AssertionAudience = login.AssertionAudience
 	}
 	fail := func(code Code, field string, err error) error {
