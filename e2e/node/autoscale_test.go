@@ -43,8 +43,11 @@ func TestSlowAutoscale(t *testing.T) {
 
 	few := w.askingEvery(s, 200*time.Millisecond)
 	many := w.askingEvery(s, 0)
+	began := time.Now()
 	w.eventually("more pods serve", 5*time.Minute, func() bool { return replicas() > 2 })
-	w.Logf("under load:\n%s\n%s", w.kubectl("", "get", "hpa", "-n", "weir-system"), w.kubectl("", "top", "pods", "-n", "weir-system", "--containers"))
+	// What values.yaml say of requests is read off here.
+	w.Logf("under load, %.0f requests a second, two in five of members:\n%s\n%s", float64(many.answered())/time.Since(began).Seconds(),
+		w.kubectl("", "get", "hpa", "-n", "weir-system"), w.kubectl("", "top", "pods", "-n", "weir-system", "--containers"))
 	many.ended(t, fewLost)
 	w.eventually("no more than are needed serve", 5*time.Minute, func() bool { return replicas() == 2 && len(w.pods("extauthz")) == 2 })
 	w.Logf("after it:\n%s", w.kubectl("", "get", "hpa", "-n", "weir-system"))

@@ -65,6 +65,18 @@ func (w *world) askingEvery(s *harness.System, pause time.Duration) *traffic {
 	return load
 }
 
+// answered is how many answers there were until now.
+func (l *traffic) answered() (count int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, group := range []map[int]int{l.members, l.strangers} {
+		for _, each := range group {
+			count += each
+		}
+	}
+	return count
+}
+
 func firstOf(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {
@@ -217,6 +229,7 @@ func TestSlowFailures(t *testing.T) {
 		require.Equal(t, 1, w.node.Kill("kube-apiserver"))
 		require.Equal(t, 2, w.node.Kill("controlplaned"))
 		w.eventually("the kubelet starts the control plane again", 2*time.Minute, func() bool { return len(w.node.Processes("controlplaned")) == 2 })
+		w.eventually("enough is asked without them", time.Minute, func() bool { return load.answered() > 500 })
 		load.ended(t, fewLost)
 		// Proxies that know nothing are told what was in force, though nobody can be asked.
 		require.Equal(t, 2, w.node.Kill("envoy"))
@@ -226,6 +239,7 @@ func TestSlowFailures(t *testing.T) {
 		load = w.asking(s)
 		require.NoError(t, w.node.StartAPI(t.Context()))
 		w.settled("controlplane")
+		w.eventually("enough is asked with them", time.Minute, func() bool { return load.answered() > 500 })
 		load.ended(t, fewLost)
 		w.kubectl(fmt.Sprintf(edge, hashed(theKey[:40])), "apply", "--server-side", "--force-conflicts", "-f", "-")
 		address := strings.TrimPrefix(s.URL, "http://")

@@ -1,8 +1,13 @@
 package images_test
 
 import (
+	"archive/tar"
+	"crypto/sha256"
 	"debug/buildinfo"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -23,6 +28,10 @@ type list struct {
 	Packages          []struct {
 		SPDXID, Name, VersionInfo string
 		ExternalRefs              []struct{ ReferenceLocator string }
+	}
+	Files []struct {
+		SPDXID, FileName string
+		Checksums        []struct{ Algorithm, ChecksumValue string }
 	}
 	Relationships []struct{ SPDXElementID, RelationshipType, RelatedSPDXElement string }
 }
@@ -50,7 +59,7 @@ func modules(t *testing.T, binary string) []string {
 // the list has.
 func missing(linked []string, l list) (missing []string) {
 	var listed []string
-	for _, p := range l.Packages {
+	for _, p := range l.Packages[1:] { // The first is the image.
 		listed = append(listed, p.ExternalRefs[0].ReferenceLocator)
 	}
 	for _, each := range slices.Concat(linked, listed) {
@@ -59,6 +68,46 @@ func missing(linked []string, l list) (missing []string) {
 		}
 	}
 	return missing
+}
+
+// files are those of an image's one layer, with their hashes.
+func files(t *testing.T, image images.Image) map[string]string {
+	t.Helper()
+	built, err := image.Build()
+	require.NoError(t, err)
+	layers, err := built.Layers()
+	require.NoError(t, err)
+	stream, err := layers[0].Uncompressed()
+	require.NoError(t, err)
+	defer stream.Close()
+	found := map[string]string{}
+	for reader := tar.NewReader(stream); ; {
+		header, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			return found
+		}
+		require.NoError(t, err)
+		if header.Typeflag != tar.TypeReg {
+			continue
+		}
+		hash := sha256.New()
+		_, err = io.Copy(hash, reader) //nolint:gosec // our own
+		require.NoError(t, err)
+		found["./"+header.Name] = hex.EncodeToString(hash.Sum(nil))
+	}
+}
+
+// hashes are the files of a list.
+func hashes(l list) map[string]string {
+	found := map[string]string{}
+	for _, file := range l.Files {
+		for _, sum := range file.Checksums {
+			if sum.Algorithm == "SHA256" {
+				found[file.FileName] = sum.ChecksumValue
+			}
+		}
+	}
+	return found
 }
 
 // Each image has a list, and each list has every module that is linked.
@@ -87,6 +136,13 @@ func TestTheListsOfImagesNameEveryModule(t *testing.T) {
 				require.Regexp(t, regexp.MustCompile(`^SPDXRef-[A-Za-z0-9.-]+$`), p.SPDXID)
 				ids[p.SPDXID] = true
 			}
+			for _, file := range l.Files {
+				require.False(t, ids[file.SPDXID], "%s is there twice", file.SPDXID)
+				ids[file.SPDXID] = true
+			}
+			if i == 0 { // Reading one image is enough, and takes its time.
+				require.Equal(t, files(t, all[i]), hashes(l), "every file of the image")
+			}
 			for _, relation := range l.Relationships {
 				require.True(t, ids[relation.SPDXElementID] && ids[relation.RelatedSPDXElement], "%v leads nowhere", relation)
 			}
@@ -95,11 +151,11 @@ func TestTheListsOfImagesNameEveryModule(t *testing.T) {
 			require.Empty(t, missing(linked, l))
 
 			// Whatever is left out is found.
-			l.Packages = slices.Delete(l.Packages, 3, 4)
+			l.Packages = slices.Delete(l.Packages, 4, 5)
 			require.Len(t, missing(linked, l), 1)
 		})
 	}
-	_, err = images.SBOM("x", "/bin/sh", time.Now())
+	_, err = images.SBOM(images.Image{Name: "x"}, "/bin/sh", time.Now())
 	require.Error(t, err, "no Go binary")
 }
 
