@@ -46,11 +46,12 @@ func TestSlowAutoscale(t *testing.T) {
 	began := time.Now()
 	w.eventually("more pods serve", 5*time.Minute, func() bool { return replicas() > 2 })
 	// What values.yaml say of requests is read off here.
-	w.Logf("under load, %.0f requests a second, two in five of members:\n%s\n%s", float64(many.answered())/time.Since(began).Seconds(),
+	w.Logf("after %s under load, %.0f requests a second:\n%s\n%s", time.Since(began).Round(time.Second), float64(many.answered())/time.Since(began).Seconds(),
 		w.kubectl("", "get", "hpa", "-n", "weir-system"), w.kubectl("", "top", "pods", "-n", "weir-system", "--containers"))
 	many.ended(t, fewLost)
+	began = time.Now()
 	w.eventually("no more than are needed serve", 5*time.Minute, func() bool { return replicas() == 2 && len(w.pods("extauthz")) == 2 })
-	w.Logf("after it:\n%s", w.kubectl("", "get", "hpa", "-n", "weir-system"))
+	w.Logf("%s after it:\n%s", time.Since(began).Round(time.Second), w.kubectl("", "get", "hpa", "-n", "weir-system"))
 	few.ended(t, fewLost)
 	if os.Getenv("WEIR_KEEP_NODE") != "" {
 		w.Logf("%s", w.kubectl("", "describe", object, "-n", "weir-system"))
