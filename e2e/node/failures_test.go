@@ -33,7 +33,10 @@ type traffic struct {
 }
 
 // asking starts them. It ends with the test at the latest.
-func (w *world) asking(s *harness.System) *traffic {
+func (w *world) asking(s *harness.System) *traffic { return w.askingEvery(s, 20*time.Millisecond) }
+
+// askingEvery is asking with that pause after each answer.
+func (w *world) askingEvery(s *harness.System, pause time.Duration) *traffic {
 	w.Helper()
 	ctx, stop := context.WithCancel(w.Context())
 	load := &traffic{stop: stop, members: map[int]int{}, strangers: map[int]int{}}
@@ -50,7 +53,7 @@ func (w *world) asking(s *harness.System) *traffic {
 					counts[answer.Status]++
 				}
 				load.mu.Unlock()
-				time.Sleep(20 * time.Millisecond)
+				time.Sleep(pause)
 			}
 		})
 	}
@@ -60,6 +63,18 @@ func (w *world) asking(s *harness.System) *traffic {
 	ask(load.strangers)
 	ask(load.strangers, "X-API-Key", strings.Repeat("0", len(theKey)))
 	return load
+}
+
+// answered is how many answers there were until now.
+func (l *traffic) answered() (count int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, group := range []map[int]int{l.members, l.strangers} {
+		for _, each := range group {
+			count += each
+		}
+	}
+	return count
 }
 
 func firstOf(errs ...error) error {
@@ -121,11 +136,16 @@ func (w *world) installTwice() (install []string, s *harness.System) {
 		"-f", filepath.Join(charts, "values", "dev.yaml"), "--set", set,
 	}
 	w.helm(install...)
+	return install, w.policed()
+}
+
+// policed applies the policy of a small platform, and waits until it is served.
+func (w *world) policed() *harness.System {
+	w.Helper()
 	w.kubectl(fmt.Sprintf(edge, hashed(theKey)), "apply", "--server-side", "-f", "-")
-	address := join(w.field("{.spec.clusterIP}", "service", "weir-ingress", "-n", "weir-system"), "8080")
-	s = w.system(address, theKey)
+	s := w.system(join(w.field("{.spec.clusterIP}", "service", "weir-ingress", "-n", "weir-system"), "8080"), theKey)
 	w.recovered(s)
-	return install, s
+	return s
 }
 
 // recovered waits until members are served so often in a row that every proxy
@@ -203,6 +223,32 @@ func TestSlowFailures(t *testing.T) {
 		}
 		require.NotSubset(t, before, w.pods("ingress"))
 		load.ended(t, fewLost)
+	})
+	t.Run("Kubernetes' API is killed, then the control plane, then every proxy", func(t *testing.T) {
+		load := w.asking(s)
+		require.Equal(t, 1, w.node.Kill("kube-apiserver"))
+		require.Equal(t, 2, w.node.Kill("controlplaned"))
+		w.eventually("the kubelet starts the control plane again", 2*time.Minute, func() bool { return len(w.node.Processes("controlplaned")) == 2 })
+		w.eventually("enough is asked without them", time.Minute, func() bool { return load.answered() > 500 })
+		load.ended(t, fewLost)
+		// Proxies that know nothing are told what was in force, though nobody can be asked.
+		require.Equal(t, 2, w.node.Kill("envoy"))
+		w.eventually("the kubelet starts the proxies again", 2*time.Minute, func() bool { return len(w.node.Processes("envoy")) == 2 })
+		w.recovered(s)
+		require.Empty(t, w.node.Processes("kube-apiserver"))
+		load = w.asking(s)
+		require.NoError(t, w.node.StartAPI(t.Context()))
+		w.settled("controlplane")
+		w.eventually("enough is asked with them", time.Minute, func() bool { return load.answered() > 500 })
+		load.ended(t, fewLost)
+		w.kubectl(fmt.Sprintf(edge, hashed(theKey[:40])), "apply", "--server-side", "--force-conflicts", "-f", "-")
+		address := strings.TrimPrefix(s.URL, "http://")
+		w.eventually("what is changed now is in force", time.Minute, func() bool {
+			return answers(address, "/v1/organizations", "X-API-Key", theKey[:40]) == http.StatusOK
+		})
+		require.Equal(t, http.StatusUnauthorized, answers(address, "/v1/organizations", s.Key()...))
+		w.kubectl(fmt.Sprintf(edge, hashed(theKey)), "apply", "--server-side", "--force-conflicts", "-f", "-")
+		w.recovered(s)
 	})
 	t.Run("certificates change", func(t *testing.T) {
 		load := w.asking(s)

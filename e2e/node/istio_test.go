@@ -93,6 +93,7 @@ func TestSlowIstioAnswersAlike(t *testing.T) {
 	}
 	applying(t, w, policies)
 	t.Run("TLS ends at the gateway", func(t *testing.T) { endingTLS(t, w.in(t), own, policies) })
+	istiodGone(t, w, mesh, policies)
 	t.Run("a patch that is gone is seen", func(t *testing.T) {
 		w.kubectl("", "delete", "envoyfilter", "-n", "istio-ingress", "weir-8080-routes")
 		w.eventually("the assertion fails", time.Minute, func() bool {

@@ -25,6 +25,8 @@ const (
 	Istio = "istio" // istiod, its agent and its client.
 	// Conformance is the Gateway API's own suite, and the server that it asks.
 	Conformance = "conformance"
+	// Metrics tells what pods use, which autoscalers go by.
+	Metrics = "metrics"
 	// OpenFGA is the relationship store that extauthz asks.
 	OpenFGA = "openfga"
 )
@@ -67,6 +69,8 @@ func components(set string) []component {
 		return append(set, component{module: "coredns", pkg: ".", names: []string{"coredns"}, takes: "a minute"})
 	case Helm:
 		return []component{{module: "helm", pkg: "helm.sh/helm/v4/cmd/helm", names: []string{"helm"}, takes: "a minute"}}
+	case Metrics:
+		return []component{{module: "metrics", pkg: "sigs.k8s.io/metrics-server/cmd/metrics-server", names: []string{"metrics-server"}, takes: "five minutes"}}
 	case OpenFGA:
 		return []component{{module: "openfga", pkg: ".", names: []string{"openfga"}, takes: "two minutes"}}
 	case Conformance:
@@ -105,7 +109,7 @@ func Tools(ctx context.Context, sources string, progress io.Writer, sets ...stri
 	for _, set := range sets {
 		found := components(set)
 		if found == nil {
-			return "", fmt.Errorf("there is no set of tools %q: have %s", set, strings.Join([]string{API, Node, Helm, Istio, Conformance, OpenFGA}, ", "))
+			return "", fmt.Errorf("there is no set of tools %q: have %s", set, strings.Join([]string{API, Node, Helm, Istio, Conformance, Metrics, OpenFGA}, ", "))
 		}
 		wanted = append(wanted, found...)
 	}

@@ -2,7 +2,6 @@ package images_test
 
 import (
 	"archive/tar"
-	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -10,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -18,7 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"weir.dev/e2e/cluster/images"
-	"weir.dev/e2e/internal/harness"
 )
 
 // contents are the entries of an image's one layer.
@@ -138,32 +135,4 @@ func TestTheLibrariesOfABinaryComeAlong(t *testing.T) {
 		}
 	}
 	require.Positive(t, libraries)
-}
-
-func TestTheListOfABinaryNamesItsModules(t *testing.T) {
-	raw, err := images.SBOM("docker.io/weir/weir:dev", harness.Bin(t, "weir"), time.Unix(1_700_000_000, 0))
-	require.NoError(t, err)
-	var document struct {
-		SPDXVersion string
-		Packages    []struct {
-			SPDXID, Name, VersionInfo string
-			ExternalRefs              []struct{ ReferenceLocator string }
-		}
-		Relationships []struct{ SPDXElementID, RelatedSPDXElement string }
-	}
-	require.NoError(t, json.Unmarshal(raw, &document))
-	require.Equal(t, "SPDX-2.3", document.SPDXVersion)
-	found, ids := map[string]string{}, map[string]bool{"SPDXRef-DOCUMENT": true}
-	for _, p := range document.Packages {
-		found[p.Name] = p.ExternalRefs[0].ReferenceLocator
-		require.False(t, ids[p.SPDXID], "%s is there twice", p.SPDXID)
-		ids[p.SPDXID] = true
-	}
-	require.Contains(t, found["google.golang.org/grpc"], "pkg:golang/google.golang.org/grpc@v1.")
-	require.Contains(t, found, "stdlib")
-	for _, relation := range document.Relationships {
-		require.True(t, ids[relation.SPDXElementID] && ids[relation.RelatedSPDXElement], "%v leads nowhere", relation)
-	}
-	_, err = images.SBOM("x", "/bin/sh", time.Now())
-	require.Error(t, err, "no Go binary")
 }

@@ -118,6 +118,29 @@ func (n *Node) kill(ctx context.Context) error {
 	}
 }
 
+// Processes are those of a program in the node and its pods.
+func (n *Node) Processes(program string) (found []int) {
+	for _, pid := range n.members() {
+		// The kernel keeps 15 bytes of a name.
+		name, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "comm"))
+		if err == nil && strings.TrimSpace(string(name)) == program[:min(15, len(program))] {
+			found = append(found, pid)
+		}
+	}
+	return found
+}
+
+// Kill ends the processes of a program, as a crash does, and tells how many there
+// were. The kubelet starts again what is in pods.
+func (n *Node) Kill(program string) (killed int) {
+	for _, pid := range n.Processes(program) {
+		if syscall.Kill(pid, syscall.SIGKILL) == nil {
+			killed++
+		}
+	}
+	return killed
+}
+
 // Down stops everything and removes all state; only what was built stays.
 // It is no error if nothing is up.
 func (n *Node) Down(ctx context.Context) error {

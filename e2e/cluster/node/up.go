@@ -110,6 +110,22 @@ func (n *Node) controlPlane(ctx context.Context) error {
 	if err := n.start("etcd", "--data-dir", n.in("etcd"), "--unsafe-no-fsync", "--log-level", "warn"); err != nil {
 		return err
 	}
+	if err := n.StartAPI(ctx); err != nil {
+		return err
+	}
+	err := n.start("kube-controller-manager", "--kubeconfig="+p("controllers.conf"), "--authentication-kubeconfig="+p("controllers.conf"), "--authorization-kubeconfig="+p("controllers.conf"),
+		"--service-account-private-key-file="+p("accounts.key"), "--root-ca-file="+p("ca.crt"), "--use-service-account-credentials",
+		"--cluster-signing-cert-file="+p("ca.crt"), "--cluster-signing-key-file="+p("ca.key"), "--leader-elect=false")
+	if err != nil {
+		return err
+	}
+	return n.start("kube-scheduler", "--kubeconfig="+p("scheduler.conf"), "--authentication-kubeconfig="+p("scheduler.conf"), "--authorization-kubeconfig="+p("scheduler.conf"), "--leader-elect=false")
+}
+
+// StartAPI starts the API server, also again after Kill of kube-apiserver; it returns
+// when that is ready.
+func (n *Node) StartAPI(ctx context.Context) error {
+	p := func(file string) string { return n.in("pki", file) }
 	err := n.start("kube-apiserver", "--etcd-servers=http://127.0.0.1:2379", "--secure-port=6443", "--advertise-address="+n.Address(),
 		"--tls-cert-file="+p("apiserver.crt"), "--tls-private-key-file="+p("apiserver.key"), "--client-ca-file="+p("ca.crt"),
 		"--service-account-key-file="+p("accounts.crt"), "--service-account-signing-key-file="+p("accounts.key"),
@@ -122,19 +138,10 @@ func (n *Node) controlPlane(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := n.await(ctx, "kube-apiserver", func(ctx context.Context) error {
+	return n.await(ctx, "kube-apiserver", func(ctx context.Context) error {
 		_, err := n.kubectl(ctx, "get", "--raw", "/readyz")
 		return err
-	}); err != nil {
-		return err
-	}
-	err = n.start("kube-controller-manager", "--kubeconfig="+p("controllers.conf"), "--authentication-kubeconfig="+p("controllers.conf"), "--authorization-kubeconfig="+p("controllers.conf"),
-		"--service-account-private-key-file="+p("accounts.key"), "--root-ca-file="+p("ca.crt"), "--use-service-account-credentials",
-		"--cluster-signing-cert-file="+p("ca.crt"), "--cluster-signing-key-file="+p("ca.key"), "--leader-elect=false")
-	if err != nil {
-		return err
-	}
-	return n.start("kube-scheduler", "--kubeconfig="+p("scheduler.conf"), "--authentication-kubeconfig="+p("scheduler.conf"), "--authorization-kubeconfig="+p("scheduler.conf"), "--leader-elect=false")
+	})
 }
 
 // containers starts containerd, with the image that holds pods' namespaces.

@@ -40,19 +40,11 @@ func run(arguments []string) error {
 	if err := images.WriteLayout(filepath.Join(*target, "oci"), all...); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Join(*target, "sbom"), 0o755); err != nil {
+	if err := images.WriteSBOMs(filepath.Join(*target, "sbom"), *bin, all, time.Now()); err != nil {
 		return err
 	}
-	created := time.Now()
-	for i, binary := range images.Binaries() {
-		list, err := images.SBOM(all[i].Name, filepath.Join(*bin, binary), created)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(*target, "sbom", binary+".spdx.json"), list, 0o600); err != nil {
-			return err
-		}
-		fmt.Println(all[i].Name)
+	for _, image := range all {
+		fmt.Println(image.Name)
 	}
 	fmt.Printf("as an OCI layout in %s/oci, what is in them in %s/sbom\n", *target, *target)
 	return nil
