@@ -27,16 +27,13 @@ type Closing struct {
 	Overrides, Merge bool
 	// Created is the policy's age, zero when it could not be read.
 	Created metav1.Time
-	// Kind narrows that to routes of a kind; empty, Gateway and ListenerSet mean all routes.
-	// Namespace narrows it to a namespace; empty means all.
-	Kind, Namespace string
+	// Namespace narrows that to a namespace; empty means all.
+	Namespace string
 }
 
 // covers reports whether a Closing without targets refuses a route.
 func (c *Closing) covers(route ObjectRef) bool {
-	return c.Targets == nil &&
-		(c.Kind == "" || c.Kind == kindGateway || c.Kind == kindListenerSet || c.Kind == route.Kind) &&
-		(c.Namespace == "" || c.Namespace == route.Namespace)
+	return c.Targets == nil && (c.Namespace == "" || c.Namespace == route.Namespace)
 }
 
 // closingOf reads what can be read of a broken AuthPolicy. Whatever cannot is

@@ -99,7 +99,11 @@ func (r *resolver) attachStatements(kind int, statements []*statement) {
 			if !r.targetExists(key) {
 				s.missing = append(s.missing, key)
 				if s.object != nil {
-					r.report(s.object.problem(CodeRefNotFound, fmt.Sprintf("spec.targetRefs[%d]", i), fmt.Sprintf("there is no %s", describeTarget(key))))
+					text := "there is no " + describeTarget(key)
+					if kind := r.otherKind(key); kind != "" {
+						text += fmt.Sprintf("; there is %s %s/%s: is that the kind that is meant?", kind, key.namespace, key.name)
+					}
+					r.report(s.object.problem(CodeRefNotFound, fmt.Sprintf("spec.targetRefs[%d]", i), text))
 				}
 				continue
 			}
@@ -168,19 +172,38 @@ func (c *Closing) statement() *statement {
 }
 
 // closeMissing closes what an AuthPolicy with a target that is not there may have
-// been meant to protect: the object, when only the section is missing, or else
-// every route of the kind that nothing else protects.
+// been meant to protect: the object, when only the section is missing; the one of
+// the name, when only the kind is wrong; or else every route of the namespace that
+// nothing else protects.
 func (r *resolver) closeMissing(policy *statement, target v1alpha1.TargetRef) {
-	closing := Closing{
-		Origin: policy.object.Origin(""), Kind: string(target.Kind), Namespace: policy.namespace(),
-		Created: metav1.NewTime(policy.created()),
-	}
+	closing := Closing{Origin: policy.object.Origin(""), Namespace: policy.namespace(), Created: metav1.NewTime(policy.created())}
 	whole := target
 	whole.SectionName = nil
-	if target.SectionName != nil && r.targetExists(keyOf(policy.namespace(), whole)) {
+	meant := target.SectionName != nil && r.targetExists(keyOf(policy.namespace(), whole))
+	if !meant {
+		if kind := r.otherKind(keyOf(policy.namespace(), whole)); kind != "" {
+			whole.Kind, meant = gatewayv1.Kind(kind), true
+		}
+	}
+	if meant {
 		closing.Targets, closing.Overrides, closing.Merge = []v1alpha1.TargetRef{whole}, policy.overrides, !policy.atomic
 	}
 	r.closings = append(r.closings, closing)
+}
+
+// otherKind is the kind of a route that has the name of one of another kind, which is
+// not there; empty for none.
+func (r *resolver) otherKind(key targetKey) string {
+	kinds := []string{"HTTPRoute", "GRPCRoute"}
+	if !slices.Contains(kinds, key.kind) {
+		return ""
+	}
+	for _, kind := range kinds {
+		if kind != key.kind && r.targetExists(targetKey{kind: kind, namespace: key.namespace, name: key.name}) {
+			return kind
+		}
+	}
+	return ""
 }
 
 func keyOf(namespace string, target v1alpha1.TargetRef) targetKey {
