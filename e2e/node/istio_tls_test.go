@@ -189,7 +189,7 @@ func endingTLS(t *testing.T, w *istioWorld, own *harness.System, base []string) 
 	older.MaxVersion = tls.VersionTLS12
 	answer, err := tlsAnswer(t, secured, "shop.example.com", "/v1/roles", older, key...)
 	require.NoError(t, err)
-	require.Equal(t, 200, answer.StatusCode)
+	require.Equal(t, http.StatusOK, answer.StatusCode)
 
 	plain := join(host, "8081")
 	require.Equal(t, http.StatusMovedPermanently, answers(plain, "/v1/roles", "Host", "shop.example.com"), "nobody is asked for a key first")
@@ -202,7 +202,7 @@ func endingTLS(t *testing.T, w *istioWorld, own *harness.System, base []string) 
 		require.NotContains(t, out, "PRIVATE KEY")
 		w.eventually("the gateway has it", 30*time.Second, func() bool {
 			answer, err := tlsAnswer(t, secured, "shop.example.com", "/v1/roles", pool(renewed), key...)
-			return err == nil && answer.StatusCode == 200
+			return err == nil && answer.StatusCode == http.StatusOK
 		})
 	})
 	// What is open on one port is never so on the one that is guarded, when they change

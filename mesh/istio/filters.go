@@ -55,10 +55,10 @@ type Assertion struct {
 }
 
 type patches struct {
-	c          *compiler
-	port       *policy.Port
+	c    *compiler
+	port *policy.Port
 	// chains is how many servers the port has.
-	chains int
+	chains     int
 	list       []*networking.EnvoyFilter_EnvoyConfigObjectPatch
 	assertions []Assertion
 	switches   *switches

@@ -45,10 +45,10 @@ func TestTranslateIstioRefusesOfTLS(t *testing.T) {
 	content, err := os.ReadFile("testdata/istio-tls.in.yaml")
 	require.NoError(t, err)
 	for change, want := range map[[2]string]string{
-		{"hostname: admin.example.com, ", ""}:                                                               "whose hostname another listener of port 8443 takes too",
-		{"hostname: admin.example.com", "hostname: x.shop.example.com"}:                                     "whose hostname another listener of port 8443 takes too",
-		{`minVersion: "1.3"`, `protocols: [HTTP/1.1]`}:                                                      "protocols of a listener",
-		{"{certificateRefs: [{name: any}]}", "{certificateRefs: [{name: any}, {name: other}]}"}:             "2 certificates of one listener",
+		{"hostname: admin.example.com, ", ""}:                                                   "whose hostname another listener of port 8443 takes too",
+		{"hostname: admin.example.com", "hostname: x.shop.example.com"}:                         "whose hostname another listener of port 8443 takes too",
+		{`minVersion: "1.3"`, `protocols: [HTTP/1.1]`}:                                          "protocols of a listener",
+		{"{certificateRefs: [{name: any}]}", "{certificateRefs: [{name: any}, {name: other}]}"}: "2 certificates of one listener",
 	} {
 		path := filepath.Join(t.TempDir(), "policy.yaml")
 		changed := strings.Replace(string(content), change[0], change[1], 1)
