@@ -249,3 +249,17 @@ func Candidates(rules *Rules, request *Request) []Named {
 	}
 	return named
 }
+
+// AllCandidates are those of all routes. rules may be nil.
+func AllCandidates(rules *Rules) map[Named]bool {
+	named := map[Named]bool{}
+	if rules == nil {
+		return named
+	}
+	for _, r := range rules.routes.routes {
+		for _, c := range r.candidates {
+			named[Named{c.policy, c.digest}] = true
+		}
+	}
+	return named
+}

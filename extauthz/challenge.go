@@ -38,6 +38,17 @@ func offers(r *route) string {
 	return strings.Join(schemes, ", ")
 }
 
+// tells collects what the methods of a route say beside their challenges.
+func tells(r *route) []Header {
+	var headers []Header
+	for i := range r.authenticators {
+		if teller, ok := r.authenticators[i].method.(Teller); ok {
+			headers = append(headers, teller.Tells()...)
+		}
+	}
+	return slices.Clip(headers) // Shared between requests: who appends has to copy.
+}
+
 // BearerChallenge is the answer to a presented token (RFC 6750 section 3). The
 // arguments are printable and without quotes and backslashes.
 func BearerChallenge(realm, code, description string) string {

@@ -161,6 +161,7 @@ func (r *route) derive() {
 	r.credentialCookie = holdsCookie(r.authenticators)
 	r.invites = slices.ContainsFunc(r.authenticators, func(a authenticator) bool { _, ok := a.method.(Inviter); return ok })
 	r.challenge = offers(r)
+	r.tells = tells(r)
 	r.allowsByScope = true
 	for i := range r.rules {
 		rule := &r.rules[i]

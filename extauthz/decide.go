@@ -113,6 +113,7 @@ func (a *attempt) authenticate(decision *Decision) bool {
 	}
 	decision.Challenge = a.route.challenge
 	a.refuse(decision, ReasonCredentialsMissing)
+	decision.ResponseHeaders = a.route.tells
 	if a.route.invites {
 		a.invite(decision)
 	}

@@ -46,6 +46,14 @@ type Method interface {
 	CredentialHeaders() []string
 }
 
+// Teller is a Method that tells callers without credentials, beside its
+// Challenge, what it accepts.
+type Teller interface {
+	// Tells are headers of the answer when no credential was presented. They are
+	// the same for every request.
+	Tells() []Header
+}
+
 // Call is one attempt to prove a caller.
 type Call struct {
 	// Now is the decision's clock.

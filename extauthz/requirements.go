@@ -125,7 +125,7 @@ const maxClockSkew = time.Minute
 func (a *attempt) refuseLacking(decision *Decision, r *requirements, lacks lack) {
 	if decision.Identity.Anonymous() && decision.Identity.Claims == nil && a.route.challenge != "" {
 		*decision = decision.deny(ReasonCredentialsMissing, nil)
-		decision.Challenge = a.route.challenge
+		decision.Challenge, decision.ResponseHeaders = a.route.challenge, a.route.tells
 		if a.route.invites {
 			a.invite(decision)
 		}

@@ -59,7 +59,9 @@ type route struct {
 	invites bool
 	// challenge offers every scheme; sent when no credential was.
 	challenge string
-	audit     rulesv1.Audit
+	// tells goes with challenge.
+	tells []Header
+	audit rulesv1.Audit
 	// candidates decide nothing.
 	candidates []*candidate
 }

@@ -103,8 +103,11 @@ func served(state *State, ref policy.ObjectRef, about string, fleets []Fleet, co
 	is := func(kind string, status metav1.ConditionStatus) int {
 		return slices.IndexFunc(conditions, func(c policy.Condition) bool { return c.Type == kind && c.Status == status })
 	}
-	if i := is("Overridden", metav1.ConditionTrue); i >= 0 { // Which may be why it is not accepted.
-		return no("Overridden", conditions[i].Message)
+	if i := is(policy.ConditionOverridden, metav1.ConditionTrue); i >= 0 { // Which may be why it is not accepted.
+		if conditions[i].Reason != policy.ReasonPartly {
+			return no(policy.ReasonOverridden, conditions[i].Message)
+		}
+		out.Reason, out.Message = policy.ReasonPartly, conditions[i].Message
 	}
 	if is("Accepted", metav1.ConditionFalse) >= 0 {
 		return no("Invalid", "it is not accepted")

@@ -31,7 +31,18 @@ metadata: {name: %s}
 spec: {parentRefs: [{name: %s}], rules: [{filters: [{type: RequestRedirect, requestRedirect: {statusCode: 302}}]}]}
 ---
 `
-	text := fmt.Sprintf(base, "one", 80, "first", "one") + fmt.Sprintf(base, "two", 81, "second", "two") +
+	const own = `apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: own}
+spec: {parentRefs: [{name: one}], rules: [{matches: [{path: {value: /own}}], filters: [{type: RequestRedirect, requestRedirect: {statusCode: 302}}]}]}
+---
+apiVersion: weir.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: own}
+spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: own}], authentication: [{name: a, anonymous: {}}]}
+---
+`
+	text := own + fmt.Sprintf(base, "one", 80, "first", "one") + fmt.Sprintf(base, "two", 81, "second", "two") +
 		fmt.Sprintf(auth, "winner", 1, "one") + fmt.Sprintf(auth, "loser", 2, "one") + fmt.Sprintf(auth, "lost", 3, "nowhere") + fmt.Sprintf(auth, "slow", 1, "two")
 	state := &State{Fleets: []Fleet{{Name: "a", Programmed: true}, {Name: "b", Waiting: "not acknowledged by n"}}}
 	for _, document := range parser.Parse("p.yaml", []byte(text)) {
@@ -53,12 +64,13 @@ spec: {parentRefs: [{name: %s}], rules: [{filters: [{type: RequestRedirect, requ
 	require.Equal(t, "Programmed=False/Pending fleet b: not acknowledged by n; listener http Programmed=False/Pending fleet b: not acknowledged by n", say("Gateway", "two"))
 	require.Equal(t, "one Programmed=True/Programmed", say("HTTPRoute", "first"))
 	require.Equal(t, "two Programmed=False/Pending fleet b: not acknowledged by n", say("HTTPRoute", "second"))
-	require.Equal(t, "Gateway one Enforced=True/Enforced", say("AuthPolicy", "winner"))
+	require.Contains(t, say("AuthPolicy", "winner"), "Gateway one Enforced=True/PartlyOverridden on some routes AuthPolicy default/own is in effect in its place for ")
 	require.Contains(t, say("AuthPolicy", "loser"), "Gateway one Enforced=False/Overridden")
+	require.Equal(t, "Gateway one Enforced=True/Enforced", say("AuthPolicy", "own"))
 	require.Contains(t, say("AuthPolicy", "lost"), "Enforced=False/Invalid it is not accepted")
 	require.Equal(t, "Gateway two Enforced=False/Pending fleet b: not acknowledged by n", say("AuthPolicy", "slow"))
 
 	state.Fleets[0].Quarantined = []Quarantine{{Origin: policy.Origin{Object: policy.ObjectRef{Kind: "HTTPRoute", Namespace: "default", Name: "first"}}, Node: "n", Message: "no"}}
 	require.Equal(t, "one Programmed=False/Rejected n: no", say("HTTPRoute", "first"))
-	require.Equal(t, "Gateway one Enforced=True/Enforced", say("AuthPolicy", "winner"))
+	require.Contains(t, say("AuthPolicy", "winner"), "Gateway one Enforced=True/PartlyOverridden on some routes AuthPolicy default/own is in effect in its place for ")
 }

@@ -22,7 +22,7 @@ func (c *composer) programmed(conditions []policy.Condition, old []metav1.Condit
 	switch {
 	case accepted == nil || accepted.Status != metav1.ConditionTrue:
 		condition.Reason, condition.Message = reasonInvalid, "it is not accepted"
-	case overridden != nil && overridden.Status == metav1.ConditionTrue:
+	case overridden != nil && overridden.Status == metav1.ConditionTrue && overridden.Reason != policy.ReasonPartly:
 		condition.Reason, condition.Message = reasonOverridden, overridden.Message
 	case progress.state == progressRejected:
 		condition.Reason, condition.Message = reasonRejected, progress.message
@@ -33,6 +33,9 @@ func (c *composer) programmed(conditions []policy.Condition, old []metav1.Condit
 		condition.Message = "every connected proxy has acknowledged it"
 		if kind == conditionEnforced {
 			condition.Reason = reasonEnforced
+			if overridden != nil && overridden.Status == metav1.ConditionTrue {
+				condition.Reason, condition.Message = policy.ReasonPartly, overridden.Message
+			}
 		}
 	}
 	return append(conditions, condition)

@@ -4,6 +4,14 @@
 WEIR=${WEIR:-bin/weir}
 POLICY=${POLICY:-$HOME/weir-policy}
 URL=$("$WEIR" status -o json | sed 's/.*"ingress":{"http":"\([^"]*\)".*/\1/')
+case $URL in
+http*) ;;
+*)
+  echo "variables.sh: Weir is not running: bin/weir up --detach --dir $POLICY" >&2
+  unset URL
+  return 1
+  ;;
+esac
 API_KEY=$("$WEIR" credentials -o json | sed 's/.*"apiKey":"\([^"]*\)".*/\1/')
 TOKEN=$("$WEIR" credentials -o json | sed 's/.*"token":"\([^"]*\)".*/\1/')
 export WEIR POLICY URL API_KEY TOKEN

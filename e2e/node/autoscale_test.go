@@ -41,14 +41,15 @@ func TestSlowAutoscale(t *testing.T) {
 	w.Logf("at rest:\n%s", w.kubectl("", "top", "pods", "-n", "weir-system", "--containers"))
 	require.Equal(t, "1", w.field("{.spec.replicas}", "deployment", "weir-controlplane", "-n", "weir-system"), "one replica stays one")
 
-	few := w.askingEvery(s, 200*time.Millisecond)
-	many := w.askingEvery(s, 0)
+	few := w.askingEvery(s, 500*time.Millisecond)
+	many, more := w.askingEvery(s, 0), w.askingEvery(s, 0)
 	began := time.Now()
 	w.eventually("more pods serve", 5*time.Minute, func() bool { return replicas() > 2 })
 	// What values.yaml say of requests is read off here.
-	w.Logf("after %s under load, %.0f requests a second:\n%s\n%s", time.Since(began).Round(time.Second), float64(many.answered())/time.Since(began).Seconds(),
+	w.Logf("after %s under load, %.0f requests a second:\n%s\n%s", time.Since(began).Round(time.Second), float64(many.answered()+more.answered())/time.Since(began).Seconds(),
 		w.kubectl("", "get", "hpa", "-n", "weir-system"), w.kubectl("", "top", "pods", "-n", "weir-system", "--containers"))
 	many.ended(t, fewLost)
+	more.ended(t, fewLost)
 	began = time.Now()
 	w.eventually("no more than are needed serve", 5*time.Minute, func() bool { return replicas() == 2 && len(w.pods("extauthz")) == 2 })
 	w.Logf("%s after it:\n%s", time.Since(began).Round(time.Second), w.kubectl("", "get", "hpa", "-n", "weir-system"))

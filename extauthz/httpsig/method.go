@@ -131,6 +131,12 @@ func (m *method) Challenge(realm string) string { return `Signature realm="` + r
 // elsewhere while it is fresh.
 func (m *method) CredentialHeaders() []string { return []string{headerSignature, headerSignatureInput} }
 
+// Tells implements extauthz.Teller: a signature can be asked for whenever one is
+// missing (RFC 9421 section 5.1).
+func (m *method) Tells() []extauthz.Header {
+	return []extauthz.Header{{Name: "accept-signature", Value: m.accepts()}}
+}
+
 // Prove implements extauthz.Method.
 func (m *method) Prove(ctx context.Context, call *extauthz.Call) (*extauthz.Proof, error) {
 	signer, err := m.prove(ctx, call)
@@ -143,7 +149,7 @@ func (m *method) Prove(ctx context.Context, call *extauthz.Call) (*extauthz.Proo
 	}
 	if refusal.Reason != extauthz.ReasonReplayUnknown {
 		refusal.Challenge = m.Challenge(call.Realm)
-		refusal.ResponseHeaders = []extauthz.Header{{Name: "accept-signature", Value: m.accepts()}}
+		refusal.ResponseHeaders = m.Tells()
 	}
 	return nil, refusal
 }

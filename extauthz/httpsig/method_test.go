@@ -305,6 +305,28 @@ func TestSignatures(t *testing.T) {
 	}
 }
 
+// Who sent no signature is told what one has to be like, where one is accepted.
+func TestToldWithoutSignature(t *testing.T) {
+	told := func(way *rulesv1.Authenticator) extauthz.Decision {
+		compiler, err := extauthz.NewCompiler(httpsig.NewBuilder(replay.NewMemory(0)))
+		require.NoError(t, err)
+		route := authtest.Route("r", way)
+		set, err := compiler.Routes(nil, map[string]*rulesv1.AuthRoute{"r": route})
+		require.NoError(t, err)
+		consumers, err := compiler.Consumers(authtest.Consumers())
+		require.NoError(t, err)
+		return extauthz.Decide(t.Context(), authtest.Now(), extauthz.NewRules(set, consumers), &extauthz.Request{
+			Route: "r", Method: "GET", Target: "/", Authority: "api.example", Protocol: "HTTP/2", Source: "10.1.2.3",
+		})
+	}
+	signed := told(&rulesv1.Authenticator{Name: "signed", Method: &rulesv1.Authenticator_HttpSignature{HttpSignature: &terms{Algorithms: []string{"ed25519"}, RequireNonce: true}}})
+	require.Equal(t, extauthz.ReasonCredentialsMissing, signed.Reason)
+	require.Len(t, signed.ResponseHeaders, 1)
+	require.Equal(t, "accept-signature", signed.ResponseHeaders[0].Name)
+	require.Contains(t, signed.ResponseHeaders[0].Value, ";nonce")
+	require.Empty(t, told(authtest.APIKey()).ResponseHeaders, "of a route that takes none")
+}
+
 // Envoy takes the port off the host, so the one that was connected to counts.
 func TestPorts(t *testing.T) {
 	k := newKeys(t)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
+	"weir.dev/extauthz"
 )
 
 // Auditor is where records that policies ask for are written.
@@ -42,6 +43,9 @@ type Options struct {
 	Audit Auditor
 	// AuditTimeout bounds the wait for the audit log. Default 500 ms.
 	AuditTimeout time.Duration
+	// Rules are those in force, whose candidates are listed; nil lists all that
+	// were counted.
+	Rules func() *extauthz.Rules
 	// Recent is how many decisions are remembered; 0 for none.
 	Recent int
 	// Sample is the share of decisions whose records go to the log: 0 none, 1 all.

@@ -309,6 +309,25 @@ func (w *world) wait(t *testing.T, n int64) []*decisionv1.Candidate {
 	return list
 }
 
+// A candidate that was removed is not listed any more, though it was counted.
+func TestRemovedCandidate(t *testing.T) {
+	key := []*rulesv1.Authenticator{authtest.APIKey()}
+	route := authtest.Route("r", key...)
+	route.Candidates = []*rulesv1.Candidate{candidate("default/one", key), candidate("default/other", key)}
+	var w *world
+	w = start(t, func(o *record.Options) { o.Rules = func() *extauthz.Rules { return w.rules } }, route)
+	w.decide(t, ask("r", "/ok", "x-api-key", authtest.GoodKey))
+	require.Len(t, w.wait(t, 2), 2)
+	left := authtest.Route("r", key...)
+	left.Candidates = []*rulesv1.Candidate{candidate("default/other", key)}
+	w.use(t, left)
+	list := record.Candidates(w.Keeper)
+	require.Len(t, list, 1)
+	require.Equal(t, "default/other", list[0].GetPolicy())
+	w.rules = nil
+	require.Empty(t, record.Candidates(w.Keeper), "without rules nothing is compared")
+}
+
 func TestCandidates(t *testing.T) {
 	key := []*rulesv1.Authenticator{authtest.APIKey()}
 	route := authtest.WithRules(authtest.Route("r", key...), authtest.Deny("secret", `request.path == "/secret"`))

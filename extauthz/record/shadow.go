@@ -188,12 +188,21 @@ func (c *candidateCounts) flip(key flipKey, id string) {
 	f.examples = append(f.examples, id)
 }
 
-// list is what is counted, by policy and digest.
+// list is what is counted of the candidates that are still there, by policy and
+// digest.
 func (s *shadow) list() []*decisionv1.Candidate {
+	there := func(candidateKey) bool { return true }
+	if current := s.keeper.options.Rules; current != nil {
+		named := extauthz.AllCandidates(current())
+		there = func(key candidateKey) bool { return named[extauthz.Named{Policy: key.policy, Digest: key.digest}] }
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := make([]*decisionv1.Candidate, 0, len(s.counts))
 	for key, c := range s.counts {
+		if !there(key) {
+			continue
+		}
 		out := &decisionv1.Candidate{
 			Policy: key.policy, Digest: key.digest, Since: timestamppb.New(c.since), Server: s.keeper.options.Server,
 			Compared: c.compared, Same: c.same, Undecided: c.undecided, Failed: c.failed, Dropped: c.dropped,

@@ -37,7 +37,8 @@ func (a *App) explainDecision(ctx context.Context, id, log, format string) error
 	}
 	a.warnUnreachable(found.GetUnreachable())
 	if len(found.GetDecisions()) == 0 {
-		where := "extauthz remembers no decision with that id: it has its newest ones only; look in the audit log with --log"
+		where := "extauthz remembers no decision with that id: it has its newest ones only, look in the audit log with --log; or Envoy answered by itself and asked nobody: " +
+			"`weir logs -n 10000 -o json envoy | grep ID` has the request, and `weir explain \"METHOD URL\"` says how its route answers"
 		if log != "" {
 			where = "the audit log has no decision with that id: its policy may not ask for a record"
 		}

@@ -31,8 +31,9 @@ func (a *App) explainCommand() *cobra.Command {
 			"which, who may call, how often, and where the request goes. REQUEST is a URL with or without a method before\n" +
 			"it. The answer comes from the running control plane, or from policy folders and files when PATHs are given.\n" +
 			"With --decision, say why a request was allowed or refused: ID is the decision's, or that of the request\n" +
-			"(x-request-id, which is in every answer of the edge). extauthz remembers the newest 2,000; older ones are in the\n" +
-			"audit log, if their policy has them written, and are found there with --log.\n" +
+			"(x-request-id of the answer). extauthz remembers the newest 2,000; older ones are in the audit log, if their policy\n" +
+			"has them written, and are found there with --log. What Envoy refuses before it asks (400 for a path, 413, 503\n" +
+			"POLICY_BROKEN) has no decision: REQUEST says why. Malformed requests are answered without an id.\n" +
 			"Exits with 0 when a route answers or the decision is found, and with 1 when not.",
 		Example: "  weir explain \"GET http://localhost/v1/organizations\"\n" +
 			"  weir explain \"POST https://api.example.com/v1/data?dry=1\" -H \"X-Version: 2\" ./policies",

@@ -104,12 +104,13 @@ func printObjects(w io.Writer, kind string, objects []*adminv1.Object) {
 // conditionText sums up an object's conditions of a type, of which there is one
 // for each parent, with the reason of the first that is not true.
 func conditionText(object *adminv1.Object, kind string) string {
-	yes, reason, status := 0, "", ""
+	yes, reason, status, partly := 0, "", "", false
 	for _, condition := range object.GetConditions() {
 		switch {
 		case condition.GetType() != kind:
 		case condition.GetStatus() == "True":
 			yes++
+			partly = partly || condition.GetReason() == policy.ReasonPartly
 		case reason == "":
 			reason, status = condition.GetReason(), condition.GetStatus()
 		}
@@ -117,6 +118,8 @@ func conditionText(object *adminv1.Object, kind string) string {
 	switch {
 	case reason == "" && yes == 0:
 		return "-"
+	case reason == "" && partly:
+		return "True (" + policy.ReasonPartly + ")"
 	case reason == "":
 		return "True"
 	case yes > 0:

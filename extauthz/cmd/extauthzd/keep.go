@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	decisionv1 "weir.dev/api/gen/weir/decision/v1"
+	"weir.dev/extauthz"
 	"weir.dev/extauthz/audit"
 	"weir.dev/extauthz/record"
 	"weir.dev/extauthz/telemetry"
@@ -122,14 +123,14 @@ func (s *decisionSettings) Validate() error {
 const decisionService = "weir.decision.v1.DecisionService"
 
 // keep makes what records decisions, and serves it to the control plane.
-func keep(cfg *settings, runtime *daemon.Runtime, server grpc.ServiceRegistrar) (keeper *record.Keeper, closeAudit func(), err error) {
+func keep(cfg *settings, runtime *daemon.Runtime, current func() *extauthz.Rules, server grpc.ServiceRegistrar) (keeper *record.Keeper, closeAudit func(), err error) {
 	metrics, err := telemetry.NewRecords(runtime.Registry)
 	if err != nil {
 		return nil, nil, err
 	}
 	options := record.Options{
 		Server: cfg.ControlPlane.NodeID, AuditTimeout: cfg.Audit.Timeout.Std(), Recent: cfg.Decisions.Recent, Sample: cfg.Decisions.Sample,
-		Events: metrics, Logger: runtime.Logger,
+		Events: metrics, Logger: runtime.Logger, Rules: current,
 	}
 	closeAudit = func() {}
 	if cfg.Audit.Dir != "" {

@@ -88,7 +88,7 @@ func run(ctx context.Context, cfg *settings, runtime *daemon.Runtime, listening 
 	if err != nil {
 		return err
 	}
-	keeper, closeAudit, err := keep(cfg, runtime, server.GRPC())
+	keeper, closeAudit, err := keep(cfg, runtime, feed.Current, server.GRPC())
 	if err != nil {
 		return err
 	}
