@@ -90,5 +90,5 @@ func istiodGone(t *testing.T, w *istioWorld, s *harness.System, base []string) {
 			return answers(w.address, "/", "Host", "elsewhere.example.com") == http.StatusNotFound
 		})
 	})
-	load.ended(t, 0)
+	load.ended(t, fewLost)
 }
