@@ -1,5 +1,5 @@
 // Command peer is a workload of the suites: it answers HTTP and echoes TCP, and
-// calls others on and on and counts what came of it. GET /counts tells.
+// calls others on and on and writes each second what came of it, as a line of JSON.
 //
 //	peer --http :8080 --tcp :9000 [--call URL] [--hold host:port]
 package main
@@ -64,14 +64,9 @@ func run(ctx context.Context) error {
 	if *hold != "" {
 		go p.hold(ctx, *hold)
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/counts", func(w http.ResponseWriter, _ *http.Request) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		_ = json.NewEncoder(w).Encode(p.counts) //nolint:errchkjson // a map of numbers
-	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "peer\n") })
-	server := &http.Server{Addr: *web, Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	go p.tell(ctx)
+	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "peer\n") })
+	server := &http.Server{Addr: *web, Handler: answer, ReadHeaderTimeout: 10 * time.Second}
 	go func() {
 		<-ctx.Done()
 		_ = server.Close()
@@ -80,6 +75,15 @@ func run(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+func (p *peer) tell(ctx context.Context) {
+	for ctx.Err() == nil {
+		p.mu.Lock()
+		_ = json.NewEncoder(os.Stdout).Encode(p.counts) //nolint:errchkjson // a map of numbers
+		p.mu.Unlock()
+		pause(ctx, time.Second)
+	}
 }
 
 func echo(listener net.Listener) {
