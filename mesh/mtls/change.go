@@ -39,9 +39,9 @@ const (
 	// askWithin bounds one asking of the cluster.
 	askWithin = 30 * time.Second
 	lookEvery = 500 * time.Millisecond
-	// logsLate is how long a sidecar may keep what it logs: Istio has it written each
-	// second.
-	logsLate = 3 * time.Second
+	// logsLate is how long what a sidecar logs may take: Istio has it written each second,
+	// and a log that is silent is asked for anew after four.
+	logsLate = 7 * time.Second
 	// restoreWithin bounds putting things back.
 	restoreWithin = 2 * time.Minute
 )
@@ -147,7 +147,7 @@ func (c *change) take(ctx context.Context, made *unstructured.Unstructured) (*Re
 	if c.request.To == Strict {
 		observing, err := observe(ctx, c.Cluster, c.request.Scope, c.standing.Governed, c.request)
 		if observing != nil {
-			defer observing.end(ctx)
+			defer c.endObservation(ctx, observing)
 		}
 		if err != nil {
 			return nil, err
@@ -176,6 +176,13 @@ func (c *change) take(ctx context.Context, made *unstructured.Unstructured) (*Re
 	}
 	c.result.Action = Changed
 	return c.result, nil
+}
+
+// endObservation says what could not be taken away.
+func (c *change) endObservation(ctx context.Context, observing *observation) {
+	if err := observing.end(ctx); err != nil {
+		c.result.Notes = append(c.result.Notes, fmt.Sprintf("what was observed by is still there; run weir mesh mtls rollback, or delete it: %v", err))
+	}
 }
 
 func interrupted(ctx context.Context) error {
@@ -225,9 +232,9 @@ func (c *change) blame(ctx context.Context, callers []Caller) []Reason {
 // what is missing is answered when it is in vain.
 func (c *change) settle(ctx context.Context, within time.Duration) string {
 	c.request.Progress("waiting for the sidecars to have it")
-	late := "nothing was asked"
 	for end := time.Now().Add(within); ; {
 		state, err := c.State(ctx, c.request.Scope.Namespace)
+		var late string
 		if err == nil {
 			standing, _ := Stand(state, c.request.Scope)
 			late = firstOf(standing.Governed, func(pod Pod) string {

@@ -189,7 +189,7 @@ func TestSet(t *testing.T) {
 		},
 		{
 			name: "one who comes afterwards", from: Permissive, to: Strict, calls: between("10.0.0.9", 75*time.Second, time.Hour), action: RolledBack,
-			code: policy.CodeMTLSRolledBack, says: "pod legacy/old-1 (Deployment old), 10.0.0.9: 5 refused connections to Deployment orders port 8080: start it with a sidecar",
+			code: policy.CodeMTLSRolledBack, says: "pod legacy/old-1 (Deployment old), 10.0.0.9: ",
 			applied: []string{"observer", "STRICT", "deleted", "no observer"},
 		},
 		{

@@ -47,8 +47,8 @@ func (c *chain) mutual() bool { return c.Socket != nil && c.Socket.Config.Requir
 func (c *chain) logsOf() string {
 	var names []string
 	for _, filter := range c.Filters {
-		for _, log := range filter.Config.Logs {
-			names = append(names, log.Name)
+		for _, one := range filter.Config.Logs {
+			names = append(names, one.Name)
 		}
 	}
 	return strings.Join(names, " ")

@@ -22,39 +22,39 @@ const (
 	// maxTries bounds the attempts to go on with a log that ended, without a line.
 	maxTries = 10
 	tryEvery = time.Second
+	// silence is how long a log may have nothing to tell until it is asked for anew.
+	silence = 4 * time.Second
 )
 
 // Follow implements mtls.Cluster. A log that ends while the pod goes on, as by a
-// restart or a proxy between, is gone on with where it ended.
+// restart or a proxy between, is gone on with where it ended. So is one that is
+// silent for a while: when a kubelet rotates a log, it sometimes sends nothing more to
+// who follows it, and says nothing.
 func (c *Cluster) Follow(ctx context.Context, pod mtls.Pod, fromStart bool, line func([]byte)) error {
-	since := probe.Since{Seconds: 1}
-	if fromStart {
-		since = probe.Since{}
-	}
+	began := time.Now()
 	var last time.Time
 	var failure error
 	for tries := 0; tries < maxTries; tries++ {
-		log, found, err := c.reach.Logs(ctx, probe.Pod{Namespace: pod.Namespace, Name: pod.Name}, pod.Sidecar, since)
-		if err == nil {
-			var until time.Time
-			until, err = read(log, last, line)
-			_ = log.Close()
-			if until.After(last) {
-				last, tries = until, 0
-				since = probe.Since{Time: last}
-			}
+		since := probe.Since{Time: last}
+		if last.IsZero() && !fromStart {
+			since = probe.Since{Seconds: int(time.Since(began)/time.Second) + 2}
+		}
+		until, found, err := c.attempt(ctx, pod, since, last, line)
+		if until.After(last) {
+			last, tries = until, 0
 		}
 		if ctx.Err() != nil || !found {
 			return nil //nolint:nilerr // neither is a failure
 		}
-		if ended, err := c.ended(ctx, pod); ended || ctx.Err() != nil {
+		if errors.Is(err, errSilent) {
+			tries = 0
+			continue
+		}
+		ended, gone := c.ended(ctx, pod)
+		if ended || ctx.Err() != nil {
 			return nil //nolint:nilerr // as above
-		} else if err != nil {
-			failure = err
 		}
-		if err != nil {
-			failure = err
-		}
+		failure = errors.Join(err, gone)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -65,6 +65,33 @@ func (c *Cluster) Follow(ctx context.Context, pod mtls.Pod, fromStart bool, line
 		failure = errors.New("it ends again and again")
 	}
 	return failure
+}
+
+// errSilent says that a log was silent.
+var errSilent = errors.New("silent")
+
+// attempt reads a log until it ends, or is silent.
+func (c *Cluster) attempt(ctx context.Context, pod mtls.Pod, since probe.Since, after time.Time, line func([]byte)) (until time.Time, found bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := time.AfterFunc(silence, func() { cancel(errSilent) })
+	defer silent.Stop()
+	opened, found, err := c.reach.Logs(ctx, probe.Pod{Namespace: pod.Namespace, Name: pod.Name}, pod.Sidecar, since)
+	if err != nil {
+		if errors.Is(context.Cause(ctx), errSilent) {
+			err = errors.New("the API server does not answer")
+		}
+		return time.Time{}, found, err
+	}
+	defer opened.Close() //nolint:errcheck // only read
+	until, err = read(opened, after, func(text []byte) {
+		silent.Reset(silence)
+		line(text)
+	})
+	if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
+		err = cause
+	}
+	return until, true, err
 }
 
 // ended reports whether a pod is no more, or about to be.
