@@ -69,6 +69,13 @@ func newIssuer(t *testing.T) *issuer {
 			return
 		}
 		token := r.PostFormValue("token")
+		switch {
+		case strings.HasSuffix(token, "-slowly"):
+			time.Sleep(slowAnswer)
+		case strings.HasSuffix(token, "-never"):
+			<-r.Context().Done()
+			return
+		}
 		i.mu.Lock()
 		i.asked = append(i.asked, token)
 		i.mu.Unlock()
@@ -84,6 +91,9 @@ func newIssuer(t *testing.T) *issuer {
 	t.Cleanup(i.Close)
 	return i
 }
+
+// slowAnswer is longer than a check may take that asks nobody.
+const slowAnswer = 1500 * time.Millisecond
 
 func (i *issuer) token(t *testing.T, change func(claims jwt.MapClaims, header map[string]any)) string {
 	return sign(t, i.key, jwt.SigningMethodES256, i.kid.Load().(string), func(claims jwt.MapClaims, header map[string]any) {
@@ -119,7 +129,7 @@ spec:
     - name: signed
       jwt: {issuer: "%[1]s", audiences: [weir], algorithms: [ES256, EdDSA], jwks: {discovery: {}}, claims: {client: azp}}
     - name: opaque
-      timeout: 1s
+      timeout: 3s
       failureMode: Next
       introspection:
         uri: %[1]s/introspect
@@ -190,6 +200,11 @@ func TestTokensOfSeveralKinds(t *testing.T) {
 		s.Eventually("the new key to be known", 15*time.Second, func() bool {
 			return s.Do(http.MethodGet, "/closed", "", bearer(i.token(t, nil))...).Status == http.StatusOK
 		})
+	})
+	t.Run("an answer takes longer than a check that asks nobody", func(t *testing.T) {
+		answer := s.Do(http.MethodGet, "/closed", "", bearer("opaque-good-slowly")...)
+		require.Equal(t, http.StatusOK, answer.Status, "%s", answer.Body)
+		s.Do(http.MethodGet, "/closed", "", bearer("opaque-good-never")...).Problem(t, 503, "IDENTITY_PROVIDER_UNAVAILABLE")
 	})
 	t.Run("introspection is down", func(t *testing.T) {
 		i.introspection.Store(false)

@@ -83,7 +83,7 @@ func TestClientKeysOfExchanges(t *testing.T) {
 			if test.good {
 				require.Empty(t, text)
 				exchange := plan.AuthRoutes[0].GetUpstream().GetExchange()
-				require.Equal(t, rulesv1.TokenExchange_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT, exchange.GetClientAuthentication())
+				require.Equal(t, rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT, exchange.GetClientAuthentication())
 				require.Equal(t, "https://sts.example", exchange.GetAssertionAudience())
 				require.Equal(t, strings.TrimSpace(test.secret), exchange.GetClientSecret())
 				return

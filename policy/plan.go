@@ -246,8 +246,11 @@ type Auth struct {
 	// BodyBytes is how much of the body is sent with the check, which then waits
 	// for it; longer ones are refused. 0 sends none.
 	BodyBytes uint32 `json:",omitempty"`
-	// CheckTimeout is how long the check may take; 0 means the target's default.
+	// CheckTimeout is how long the check may take, at most a minute: a second, and
+	// the timeouts of whoever the policy asks. 0 means a second, where it asks nobody.
 	CheckTimeout time.Duration `json:",omitempty"`
+	// Login is set where a way in is a login, and on that login's own paths.
+	Login bool `json:",omitempty"`
 	// Audit is what the audit log gets: "required", "bestEffort" or nothing.
 	Audit v1alpha1.AuditMode
 	// Candidates are compared with this and not in force.

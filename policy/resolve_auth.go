@@ -68,9 +68,9 @@ func (r *resolver) authFor(rule *ruleSource, set *policySet, routeID string) (au
 			Audit: compiled.audit, Candidates: compiled.candidates(rule), KeepCredentials: compiled.open, LimitClaims: limitClaims(set.limits),
 		}))
 		auth := compiled.auth
-		auth.RouteID = routeID
+		auth.RouteID, auth.CheckTimeout = routeID, compiled.checkTimeout()
 		if len(compiled.logins) > 0 {
-			r.logins[routeID], auth.CheckTimeout = compiled.logins, loginVisitTimeout
+			r.logins[routeID], auth.Login = compiled.logins, true
 		}
 		return &auth, false
 	}

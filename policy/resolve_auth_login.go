@@ -18,12 +18,7 @@ import (
 const (
 	// loginBodyBytes is the largest logout token that a provider may send.
 	loginBodyBytes = 16 << 10
-	// loginCheckTimeout is for the login's own paths, where the provider is asked
-	// for tokens and keys.
-	loginCheckTimeout = 15 * time.Second
-	// loginVisitTimeout is for what the login protects: sessions are refreshed there.
-	loginVisitTimeout = 6 * time.Second
-	loginTimeout      = 5 * time.Second
+	loginTimeout   = 5 * time.Second
 )
 
 // loginPath is one of LoginPaths, with its field's name.
@@ -86,11 +81,8 @@ func (r *resolver) login(from wonPiece, login *v1alpha1.Login) (*rulesv1.LoginAu
 	if login.Session.Store == v1alpha1.SessionRedis {
 		message.Session.Store = rulesv1.LoginSession_STORE_REDIS
 	}
-	switch login.ClientAuthentication {
-	case v1alpha1.ClientPost:
-		message.ClientAuthentication = rulesv1.LoginAuthenticator_CLIENT_AUTHENTICATION_POST
-	case v1alpha1.ClientPrivateKeyJWT:
-		message.ClientAuthentication = rulesv1.LoginAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
+	message.ClientAuthentication = clientAuthentication(login.ClientAuthentication)
+	if login.ClientAuthentication == v1alpha1.ClientPrivateKeyJWT {
 		message.AssertionAudience = login.AssertionAudience
 	}
 	fail := func(code Code, field string, err error) error {
@@ -180,7 +172,7 @@ func (r *resolver) loginRoutes(e *edge, l *listener, host string, built []Route)
 func (r *resolver) loginRoute(way *loginWay, l *listener, path loginPath) Route {
 	id := "authpolicy/" + way.origin.Object.Namespace + "/" + way.origin.Object.Name + "/" + way.authenticator.GetName() + "@" + l.id()
 	auth := &Auth{
-		RouteID: id + "~" + digestMessage(way.authenticator), Origin: way.origin, CheckTimeout: loginCheckTimeout,
+		RouteID: id + "~" + digestMessage(way.authenticator), Origin: way.origin, CheckTimeout: loginCheckTimeout(way.authenticator), Login: true,
 		Authenticators: []AuthPart{{Name: way.authenticator.GetName(), Origin: way.origin}},
 	}
 	if path.name == backchannelName {

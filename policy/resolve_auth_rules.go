@@ -223,17 +223,12 @@ func (r *resolver) upstream(object *Object, value *v1alpha1.Upstream) (*rulesv1.
 		Audience: exchange.Audience, Resource: exchange.Resource, Scopes: exchange.Scopes,
 		Timeout: durationpb.New(durationOr(exchange.Timeout, 2*time.Second)),
 	}
-	switch exchange.ClientAuthentication {
-	case v1alpha1.ClientPost:
-		upstream.Exchange.ClientAuthentication = rulesv1.TokenExchange_CLIENT_AUTHENTICATION_POST
-	case v1alpha1.ClientPrivateKeyJWT:
-		upstream.Exchange.ClientAuthentication = rulesv1.TokenExchange_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
+	upstream.Exchange.ClientAuthentication = clientAuthentication(exchange.ClientAuthentication)
+	if exchange.ClientAuthentication == v1alpha1.ClientPrivateKeyJWT {
 		upstream.Exchange.AssertionAudience = exchange.AssertionAudience
 		if err == nil {
 			err = clientKey(object.Ref.Namespace, exchange.ClientSecretRef, []byte(secret))
 		}
-	default:
-		upstream.Exchange.ClientAuthentication = rulesv1.TokenExchange_CLIENT_AUTHENTICATION_BASIC
 	}
 	return upstream, err
 }

@@ -110,6 +110,19 @@ func (r *resolver) unusableWay(from wonPiece, field, what string, err error) err
 	return err
 }
 
+// clientAuthentication is how extauthz proves itself; what is not said is left to it.
+func clientAuthentication(how v1alpha1.ClientAuthentication) rulesv1.ClientAuthentication {
+	switch how {
+	case v1alpha1.ClientBasic:
+		return rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_BASIC
+	case v1alpha1.ClientPost:
+		return rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_POST
+	case v1alpha1.ClientPrivateKeyJWT:
+		return rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
+	}
+	return rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_UNSPECIFIED
+}
+
 func (r *resolver) introspection(from wonPiece, way *v1alpha1.Authentication) (*rulesv1.IntrospectionAuthenticator, error) {
 	settings := way.Introspection
 	secret, err := r.secretValue(from.from.namespace(), settings.ClientSecretRef)
@@ -122,18 +135,13 @@ func (r *resolver) introspection(from wonPiece, way *v1alpha1.Authentication) (*
 		Claims: claimMapping(&settings.Claims), Cache: tokenCache(settings.Cache),
 		Timeout: durationpb.New(durationOr(way.Timeout, defaultQuestion)),
 	}
-	switch settings.ClientAuthentication {
-	case v1alpha1.ClientPost:
-		message.ClientAuthentication = rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_POST
-	case v1alpha1.ClientPrivateKeyJWT:
-		message.ClientAuthentication = rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
+	message.ClientAuthentication = clientAuthentication(settings.ClientAuthentication)
+	if settings.ClientAuthentication == v1alpha1.ClientPrivateKeyJWT {
 		if err := clientKey(from.from.namespace(), settings.ClientSecretRef, secret); err != nil {
 			r.reportOnce(from.from.object.problem(CodeClientKey, from.origin.Field+".introspection.clientSecretRef", err.Error()+"; opaque tokens are refused until it is mended"))
 			from.from.broken(err.Error())
 			return nil, err
 		}
-	default:
-		message.ClientAuthentication = rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_BASIC
 	}
 	if settings.SignedResponse != nil {
 		message.SignedResponse, err = r.signedResponse(from, settings.SignedResponse)

@@ -31,5 +31,8 @@ go test -timeout 10m "$@" "${modules[@]}"
 step "binaries"
 make --no-print-directory build
 
+step "tools that check the charts"
+scripts/tools.sh charts >/dev/null
+
 step "the running whole, through the real Envoy"
 go test -timeout 15m -count=1 "$@" ./e2e/...

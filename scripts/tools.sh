@@ -2,10 +2,10 @@
 # Builds the pinned development tools of one tools/ module and prints the
 # folder that holds them. Kept outside the checkout, keyed by the module's
 # content, so that a second call is free.
-#   scripts/tools.sh crd|gen|lint
+#   scripts/tools.sh charts|crd|gen|lint
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-set_name=${1:?usage: tools.sh crd|gen|lint}
+set_name=${1:?usage: tools.sh charts|crd|gen|lint}
 src=$root/tools/$set_name
 [ -f "$src/go.mod" ] || { echo "tools.sh: no such tool set: $set_name (have: $(ls "$root/tools"))" >&2; exit 2; }
 key=$(cat "$src/go.mod" "$src/go.sum" | cat - <(go version) | sha256sum | cut -c1-16)

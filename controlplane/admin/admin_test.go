@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -259,6 +260,30 @@ func TestApplyStoresAllOrNothing(t *testing.T) {
 	require.Equal(t, "missing", held[0].Ref.Name)
 	_, err = apply(t, server, func(r *adminv1.ApplyRequest) { r.Prune = []string{"Backend/default/missing"} })
 	require.Equal(t, codes.InvalidArgument, status.Code(err), "a route refers to it")
+}
+
+// What has just left a followed folder is not taken for being there.
+func TestApplyWhatLeavesAFolder(t *testing.T) {
+	server, f := newFake(t)
+	moved := filepath.Join(t.TempDir(), "moved.yaml")
+	require.NoError(t, os.WriteFile(moved, []byte(backendYAML), 0o600))
+	f.mu.Lock()
+	f.files = append(f.files, moved)
+	f.mu.Unlock()
+	f.read()
+	_, err := apply(t, server, nil, backendYAML)
+	require.NoError(t, err)
+	held, err := server.options.Store.Load()
+	require.NoError(t, err)
+	require.Empty(t, held, "it is followed, and the same")
+
+	require.NoError(t, os.Remove(moved)) // what the source has not seen yet
+	_, err = apply(t, server, nil, backendYAML)
+	require.NoError(t, err)
+	held, err = server.options.Store.Load()
+	require.NoError(t, err)
+	require.Len(t, held, 1)
+	require.True(t, slices.ContainsFunc(f.State().Input.Objects, func(o *policy.Object) bool { return o.Ref == held[0].Ref }))
 }
 
 // Apply does not say that it is served before it is.

@@ -11,6 +11,7 @@ import (
 
 	adminv1 "weir.dev/api/gen/weir/admin/v1"
 	"weir.dev/controlplane/envoy"
+	"weir.dev/controlplane/folder"
 	"weir.dev/kit/fault"
 	"weir.dev/policy"
 )
@@ -167,7 +168,7 @@ func (s *Server) Apply(ctx context.Context, request *adminv1.ApplyRequest) (*adm
 	}
 	s.applying.Lock()
 	defer s.applying.Unlock()
-	state, err := s.state(ctx) // the one that the last Apply left
+	state, err := s.settled(ctx, request.GetDocuments()) // the one that the last Apply left
 	if err != nil {
 		return nil, err
 	}
@@ -196,6 +197,38 @@ func (s *Server) Apply(ctx context.Context, request *adminv1.ApplyRequest) (*adm
 	s.options.Logger.InfoContext(ctx, "objects applied", "objects", len(p.documents), "pruned", len(request.GetPrune()), "plan", p.plan.Digest)
 	s.await(ctx, out, stored, wait)
 	return out, nil
+}
+
+// leavingWithin bounds how long a followed folder takes to let go of an object.
+const leavingWithin = 5 * time.Second
+
+// settled is the state once none of the documents' objects is about to go: one that
+// just left a followed folder would be taken for being there already, and be lost.
+func (s *Server) settled(ctx context.Context, documents []*adminv1.Document) (State, error) {
+	proposed, _ := s.parse(&proposal{}, documents[:min(len(documents), maxDocuments)])
+	leaving := func(state State) *policy.Object {
+		for _, object := range state.Input.Objects {
+			if proposed[object.Ref] != nil && !s.applied(object) && folder.Left(s.options.Parser, object) {
+				return object
+			}
+		}
+		return nil
+	}
+	state, err := s.state(ctx)
+	if err != nil || len(documents) > maxDocuments || leaving(state) == nil {
+		return state, err
+	}
+	waiting, cancel := context.WithTimeout(ctx, leavingWithin)
+	defer cancel()
+	_ = s.options.Running.Await(waiting, func(state State) bool { return leaving(state) == nil })
+	if state, err = s.state(ctx); err != nil {
+		return state, err
+	}
+	if object := leaving(state); object != nil {
+		return state, fault.New(codes.Aborted, reasonNotApplied,
+			"nothing was applied: %s has left %s, which the control plane has not read yet: apply again", object.Ref, object.File)
+	}
+	return state, nil
 }
 
 // refuseBroken is an error that names what is wrong with what is proposed.

@@ -40,3 +40,26 @@ func Read(parser *policy.Parser, paths ...string) (Update, error) {
 	}
 	return source.build(), nil
 }
+
+// Left reports whether an object is not in its file any more. A Source lets go of
+// it only after a moment, so that it may be in force still. A file that cannot be
+// read as a whole, and what is of no file, counts as having it.
+func Left(parser *policy.Parser, object *policy.Object) bool {
+	if !isPolicyFile(object.File) {
+		return false
+	}
+	info, err := os.Stat(object.File)
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	content, err := readBounded(object.File, info)
+	if err != nil {
+		return false
+	}
+	for _, document := range parser.Parse(object.File, content) {
+		if document.Object == nil || document.Ref == object.Ref {
+			return false
+		}
+	}
+	return true
+}

@@ -49,12 +49,16 @@ func TestBadValuesAreNamed(t *testing.T) {
 	require.ErrorContains(t, err, "'/user/store/existingSecret'", "without values it says what it needs")
 }
 
-// Each chart can be installed by itself.
-func TestChartsStandAlone(t *testing.T) {
-	for name, values := range map[string]map[string]any{
+// alone are values with which each chart can be installed by itself.
+func alone() map[string]map[string]any {
+	return map[string]map[string]any{
 		"controlplane": {}, "extauthz": {}, "ratelimit": {}, "ingress": {},
 		"services": {"user": map[string]any{"store": map[string]any{"kind": "postgres", "existingSecret": "x"}}, "data": map[string]any{"enabled": false}},
-	} {
+	}
+}
+
+func TestChartsStandAlone(t *testing.T) {
+	for name, values := range alone() {
 		objects, err := render(t, name, values)
 		require.NoError(t, err, name)
 		require.Greater(t, len(objects), 4, name)

@@ -60,7 +60,7 @@ func (p *pretended) answer(method string) ([]string, error) {
 	return p.says[method], nil
 }
 
-func (p *pretended) Ready(context.Context) (hindrances, notes []string, err error) {
+func (p *pretended) Ready(context.Context, time.Duration) (hindrances, notes []string, err error) {
 	hindrances, err = p.answer("Ready")
 	return hindrances, nil, err
 }

@@ -23,7 +23,7 @@ import (
 	"weir.dev/extauthz/exchange"
 )
 
-const privateKeyJWT = rulesv1.TokenExchange_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
+const privateKeyJWT = rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
 
 // strict is a token endpoint that looks at every claim of an assertion and takes
 // each assertion once (RFC 7523 section 3).
@@ -145,8 +145,8 @@ func TestClientsProveThemselvesInTheForm(t *testing.T) {
 	exchanger, err := exchange.New(nil, 1<<20, nil)
 	require.NoError(t, err)
 	source := &rulesv1.TokenExchange{TokenEndpoint: server.URL, ClientId: "weir:1", ClientSecret: "s/ecret"}
-	for way, good := range map[rulesv1.TokenExchange_ClientAuthentication]bool{
-		rulesv1.TokenExchange_CLIENT_AUTHENTICATION_POST: true, rulesv1.TokenExchange_CLIENT_AUTHENTICATION_BASIC: false,
+	for way, good := range map[rulesv1.ClientAuthentication]bool{
+		rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_POST: true, rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_BASIC: false,
 	} {
 		source.ClientAuthentication = way
 		made, err := exchanger.Exchange(source)

@@ -70,7 +70,7 @@ func (e *Exchanger) Exchange(source *rulesv1.TokenExchange) (assertion.Exchange,
 	if err := httpask.CheckURL(source.GetTokenEndpoint()); err != nil {
 		return nil, fmt.Errorf("token_endpoint: %w", err)
 	}
-	client, err := newClient(source, e.clock)
+	client, err := clientauth.Of(source.GetClientAuthentication(), source.GetClientId(), source.GetClientSecret(), e.clock)
 	if err != nil {
 		return nil, err
 	}
@@ -84,21 +84,6 @@ func (e *Exchanger) Exchange(source *rulesv1.TokenExchange) (assertion.Exchange,
 	}
 	sum := sha256.Sum256(raw)
 	return &exchange{exchanger: e, source: source, client: client, assertedTo: cmp.Or(source.GetAssertionAudience(), source.GetTokenEndpoint()), identity: string(sum[:]), terms: terms}, nil
-}
-
-func newClient(source *rulesv1.TokenExchange, clock func() time.Time) (*clientauth.Client, error) {
-	var how clientauth.How
-	switch source.GetClientAuthentication() {
-	case rulesv1.TokenExchange_CLIENT_AUTHENTICATION_UNSPECIFIED, rulesv1.TokenExchange_CLIENT_AUTHENTICATION_BASIC:
-		how = clientauth.Basic
-	case rulesv1.TokenExchange_CLIENT_AUTHENTICATION_POST:
-		how = clientauth.Post
-	case rulesv1.TokenExchange_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT:
-		how = clientauth.PrivateKeyJWT
-	default:
-		return nil, fmt.Errorf("client_authentication: %s is not known", source.GetClientAuthentication())
-	}
-	return clientauth.New(how, source.GetClientId(), source.GetClientSecret(), clock)
 }
 
 // Token implements assertion.Exchange. A caller without a token, such as one with

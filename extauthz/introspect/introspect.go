@@ -144,7 +144,7 @@ func newProvider(settings *rulesv1.IntrospectionAuthenticator, digest [sha256.Si
 	}
 	terms.TTL = min(terms.TTL, options.MaxTTL)
 	made.audience = cmp.Or(settings.GetAssertionAudience(), made.issuer)
-	if made.client, err = newClient(settings, options.Clock); err != nil {
+	if made.client, err = clientauth.Of(settings.GetClientAuthentication(), settings.GetClientId(), settings.GetClientSecret(), options.Clock); err != nil {
 		errs = append(errs, err)
 	}
 	if made.signer, err = signer(settings, options.Statements); err != nil {
@@ -155,21 +155,6 @@ func newProvider(settings *rulesv1.IntrospectionAuthenticator, digest [sha256.Si
 	}
 	made.asker = proofs.NewAsker(terms, options.Cache, options.Events)
 	return made, nil
-}
-
-func newClient(settings *rulesv1.IntrospectionAuthenticator, clock func() time.Time) (*clientauth.Client, error) {
-	var how clientauth.How
-	switch settings.GetClientAuthentication() {
-	case rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_UNSPECIFIED, rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_BASIC:
-		how = clientauth.Basic
-	case rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_POST:
-		how = clientauth.Post
-	case rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT:
-		how = clientauth.PrivateKeyJWT
-	default:
-		return nil, fmt.Errorf("client_authentication: %s is not known", settings.GetClientAuthentication())
-	}
-	return clientauth.New(how, settings.GetClientId(), settings.GetClientSecret(), clock)
 }
 
 // mine reports whether a token is for this endpoint to judge, where other methods

@@ -320,7 +320,7 @@ func TestPresence(t *testing.T) {
 func TestClientAuthentication(t *testing.T) {
 	e := newEndpoint(t)
 	settings := e.settings()
-	settings.ClientAuthentication = rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_POST
+	settings.ClientAuthentication = rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_POST
 	_, err := method(t, settings).Prove(t.Context(), call("opaque", 0))
 	require.NoError(t, err)
 	asked := e.last.Load()
@@ -333,7 +333,7 @@ func TestClientAuthentication(t *testing.T) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	require.NoError(t, err)
 	settings = e.settings()
-	settings.ClientAuthentication = rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
+	settings.ClientAuthentication = rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
 	settings.ClientSecret = string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 	_, err = method(t, settings).Prove(t.Context(), call("opaque", 0))
 	require.NoError(t, err)
@@ -360,7 +360,7 @@ func TestSettingsAreRefusedByField(t *testing.T) {
 		"no client":      {func(s *rulesv1.IntrospectionAuthenticator) { s.ClientId = "" }, "client_id: is required"},
 		"no secret":      {func(s *rulesv1.IntrospectionAuthenticator) { s.ClientSecret = "" }, "client_secret: is required"},
 		"no key": {func(s *rulesv1.IntrospectionAuthenticator) {
-			s.ClientAuthentication = rulesv1.IntrospectionAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
+			s.ClientAuthentication = rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
 		}, "client_secret: is no private key"},
 		"unknown way": {func(s *rulesv1.IntrospectionAuthenticator) { s.ClientAuthentication = 99 }, "client_authentication: "},
 		"long ttl": {func(s *rulesv1.IntrospectionAuthenticator) {

@@ -163,11 +163,11 @@ func (b *Builder) login(rules *rulesv1.LoginAuthenticator) (*Login, error) {
 func (b *Builder) provider(rules *rulesv1.LoginAuthenticator, timeout time.Duration) (*provider, error) {
 	how, style, secret := clientauth.Basic, oauth2.AuthStyleInHeader, rules.GetClientSecret()
 	switch {
-	case rules.GetClientAuthentication() == rulesv1.LoginAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT:
+	case rules.GetClientAuthentication() == rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT:
 		how, style, secret = clientauth.PrivateKeyJWT, oauth2.AuthStyleInParams, "" // a key is never sent
 	case secret == "":
 		how, style = clientauth.None, oauth2.AuthStyleInParams
-	case rules.GetClientAuthentication() == rulesv1.LoginAuthenticator_CLIENT_AUTHENTICATION_POST:
+	case rules.GetClientAuthentication() == rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_POST:
 		how, style = clientauth.Post, oauth2.AuthStyleInParams
 	}
 	prover, err := clientauth.New(how, rules.GetClientId(), rules.GetClientSecret(), b.options.Clock)

@@ -24,7 +24,7 @@ func signing(t *testing.T, w *world, audience string) {
 	require.NoError(t, err)
 	raw, err := x509.MarshalPKCS8PrivateKey(key)
 	require.NoError(t, err)
-	w.rules.ClientAuthentication = rulesv1.LoginAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
+	w.rules.ClientAuthentication = rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
 	w.rules.ClientSecret = string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
 	w.rules.AssertionAudience = audience
 	if audience == "" {
@@ -87,7 +87,7 @@ func TestLoginByAnotherKeyFails(t *testing.T) {
 
 func TestLoginKeysThatAreNone(t *testing.T) {
 	w := newWorld(t, rulesv1.LoginSession_STORE_COOKIE)
-	w.rules.ClientAuthentication = rulesv1.LoginAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
+	w.rules.ClientAuthentication = rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT
 	for says, secret := range map[string]string{"client_secret: is required": "", "client_secret: is no private key in PEM": "s3cret"} {
 		w.rules.ClientSecret = secret
 		_, err := w.builder.Build(&rulesv1.Authenticator{Name: "people", Method: &rulesv1.Authenticator_Login{Login: w.rules}}, extauthz.Place{})

@@ -47,8 +47,9 @@ type Cluster struct {
 // time is over. An error is of the asking.
 type Mesh interface {
 	// Ready says what keeps the mesh from taking a policy at all, once, before
-	// anything is changed. Notes are no hindrance.
-	Ready(ctx context.Context) (hindrances, notes []string, err error)
+	// anything is changed. Notes are no hindrance. A check of extauthz may take as
+	// long as said.
+	Ready(ctx context.Context, check time.Duration) (hindrances, notes []string, err error)
 	// Missing are objects that an istiod does not have in this version.
 	Missing(ctx context.Context, objects []*unstructured.Unstructured) ([]string, error)
 	// Unruled are the extauthz servers that decide by other rules than these.
@@ -69,6 +70,8 @@ type Request struct {
 	Objects []istio.Object
 	// Options are those that the objects were made with.
 	Options istio.Options
+	// CheckTimeout is how long a check of extauthz may take, see istio.CheckTimeout.
+	CheckTimeout time.Duration
 	// Set is the value of istio.LabelSet, a label's.
 	Set string
 	// Force takes over fields and objects that are others'.
@@ -122,7 +125,7 @@ func Apply(ctx context.Context, cluster Cluster, request Request) (*Result, erro
 	}
 	if cluster.Mesh != nil {
 		run.request.Progress("asking the mesh")
-		hindrances, notes, err := cluster.Mesh.Ready(ctx)
+		hindrances, notes, err := cluster.Mesh.Ready(ctx, request.CheckTimeout)
 		if err != nil {
 			return nil, err
 		}

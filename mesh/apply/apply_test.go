@@ -150,6 +150,19 @@ func TestRoutesOf(t *testing.T) {
 	require.Empty(t, routesOf(services, before, nil), "of no Gateway that is known")
 }
 
+// What an apply is to mend is not waited for before it has begun.
+func TestTaken(t *testing.T) {
+	gateways := map[string]*unstructured.Unstructured{"gw/weir-80": object(t, "spec: {servers: [{port: {number: 80}}]}")}
+	all := []*unstructured.Unstructured{object(t, live)}
+	rest, removed := without(all[0], object(t, strings.Replace(live, "name: b", "name: c", 1)))
+	require.Equal(t, 1, removed)
+	left := []*unstructured.Unstructured{rest}
+	require.Equal(t, []Routes{{Port: 80, Count: map[string]int{"b": 0}}}, taken(all, left, gateways), "not route a, which may not be served as it should")
+	require.Equal(t, []Routes{{Port: 80, Count: map[string]int{"a": 0, "b": 0}}}, taken(all, []*unstructured.Unstructured{nil}, gateways))
+	require.Empty(t, taken(all, all, gateways))
+	require.Empty(t, taken(all, left, nil), "the Gateway is missing, so nothing was served")
+}
+
 func TestFieldsHavePlaces(t *testing.T) {
 	first, b := policy.Origin{File: "f.yaml", Line: 1}, policy.Origin{File: "f.yaml", Line: 9}
 	it := &item{want: object(t, live), object: &istio.Object{Origins: []policy.Origin{first}, Parts: map[string]policy.Origin{"b": b}}}

@@ -71,6 +71,7 @@ func (r *run) retire(ctx context.Context) error {
 }
 
 // lost waits until the gateways have not the routes any more that were taken out.
+// Nothing else is waited for: what this apply is to mend is not there yet.
 func (r *run) lost(ctx context.Context, trimmed []*item) error {
 	if len(trimmed) == 0 || r.Mesh == nil {
 		return nil
@@ -80,14 +81,14 @@ func (r *run) lost(ctx context.Context, trimmed []*item) error {
 	}
 	var before, now []*unstructured.Unstructured
 	for _, it := range r.services() {
-		before = append(before, it.before, it.want)
+		before = append(before, it.before)
 		if slices.Contains(r.written, it) {
 			now = append(now, it.after)
 		} else {
 			now = append(now, it.before)
 		}
 	}
-	left := routesOf(now, before, r.gateways())
+	left := taken(before, now, r.gatewaysBefore())
 	return r.await(ctx, "the gateways to have lost routes that go", func(ctx context.Context) ([]string, error) {
 		return r.Mesh.Unserved(ctx, nil, left)
 	})

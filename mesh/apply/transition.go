@@ -28,15 +28,21 @@ func (r *run) services() []*item {
 
 // gateways are those that are there and those that come, by name.
 func (r *run) gateways() map[string]*unstructured.Unstructured {
+	found := r.gatewaysBefore()
+	for _, it := range r.items {
+		if it.id.Kind == "Gateway" {
+			found[it.id.Namespace+"/"+it.id.Name] = it.want
+		}
+	}
+	return found
+}
+
+// gatewaysBefore are those that are there.
+func (r *run) gatewaysBefore() map[string]*unstructured.Unstructured {
 	found := map[string]*unstructured.Unstructured{}
 	for _, it := range slices.Concat(r.items, r.deletions) {
-		if it.id.Kind != "Gateway" {
-			continue
-		}
-		for _, value := range []*unstructured.Unstructured{it.before, it.want} {
-			if value != nil {
-				found[it.id.Namespace+"/"+it.id.Name] = value
-			}
+		if it.id.Kind == "Gateway" && it.before != nil {
+			found[it.id.Namespace+"/"+it.id.Name] = it.before
 		}
 	}
 	return found
@@ -164,6 +170,19 @@ func routesOf(now, before []*unstructured.Unstructured, gateways map[string]*uns
 		made = append(made, Routes{Port: port, Count: counts[port]})
 	}
 	return made
+}
+
+// taken counts those routes of which fewer are left now than there were before.
+func taken(before, now []*unstructured.Unstructured, gateways map[string]*unstructured.Unstructured) []Routes {
+	had := map[int32]map[string]int{}
+	for _, routes := range routesOf(before, nil, gateways) {
+		had[routes.Port] = routes.Count
+	}
+	left := routesOf(now, before, gateways)
+	for _, routes := range left {
+		maps.DeleteFunc(routes.Count, func(name string, count int) bool { return count >= had[routes.Port][name] })
+	}
+	return slices.DeleteFunc(left, func(routes Routes) bool { return len(routes.Count) == 0 })
 }
 
 // Expected is what a mesh has to have of objects, as Mesh is asked: EnvoyFilters,

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -176,6 +177,24 @@ func (c *compiler) authorization() {
 		APIVersion: securityVersion, Kind: "AuthorizationPolicy", Name: "weir-extauthz",
 		Body: map[string]any{"spec": message(asked)}, Origins: c.table.origins,
 	})
+}
+
+// CheckTimeout is the longest that a check of a Plan's routes may take, which the
+// extension provider has to allow: Istio has one timeout for all routes.
+func CheckTimeout(plan *policy.Plan) time.Duration {
+	longest := time.Second
+	for _, port := range plan.Ports {
+		for i := range port.Chains {
+			for _, host := range port.Chains[i].Hosts {
+				for j := range host.Routes {
+					if auth := host.Routes[j].Auth; auth != nil {
+						longest = max(longest, auth.CheckTimeout)
+					}
+				}
+			}
+		}
+	}
+	return longest
 }
 
 // limitRules are the policies that ratelimitd reads by itself.

@@ -63,8 +63,8 @@ func (c *compiler) routeLimits(route *policy.Route) {
 	if route.Auth != nil && route.Auth.BodyBytes > 0 {
 		c.refuse(route.Auth.Origin, "rules that read the body: Istio's provider sends it for all routes or for none")
 	}
-	if route.Auth != nil && route.Auth.CheckTimeout > 0 {
-		c.refuse(route.Auth.Origin, "a timeout of the check: Istio's provider has one for all routes")
+	if route.Auth != nil && route.Auth.Login {
+		c.refuse(route.Auth.Origin, "a login: its own paths have no backend that Istio could route them to")
 	}
 	if len(route.Extensions) > 0 {
 		for i := range route.Extensions {

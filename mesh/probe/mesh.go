@@ -2,6 +2,7 @@ package probe
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -107,6 +108,8 @@ type Provider struct {
 	FailOpen bool
 	// GRPC says that it is of the kind envoyExtAuthzGrpc.
 	GRPC bool
+	// Timeout of a check.
+	Timeout time.Duration
 }
 
 // Provider reads that of extauthz; nil when the mesh has none of the name.
@@ -122,12 +125,16 @@ func (m *Mesh) Provider(ctx context.Context, istiod Pod) (*Provider, error) {
 	return found, err
 }
 
+// providerTimeout is that of a provider which says none (istio.mesh.v1alpha1).
+const providerTimeout = 10 * time.Minute
+
 // findProvider looks for a provider in a mesh's configuration, a JSON of
 // istio.mesh.v1alpha1.MeshConfig.
 func findProvider(content []byte, name string) (*Provider, error) {
 	type server struct {
 		Service  string `json:"service"`
 		FailOpen bool   `json:"failOpen"`
+		Timeout  string `json:"timeout"`
 	}
 	var config struct {
 		ExtensionProviders []struct {
@@ -143,11 +150,12 @@ func findProvider(content []byte, name string) (*Provider, error) {
 		if provider.Name != name {
 			continue
 		}
-		made := &Provider{Name: name, GRPC: provider.GRPC != nil}
-		if said := provider.GRPC; said != nil {
+		made := &Provider{Name: name, GRPC: provider.GRPC != nil, Timeout: providerTimeout}
+		if said := cmp.Or(provider.GRPC, provider.HTTP); said != nil {
 			made.Service, made.FailOpen = said.Service, said.FailOpen
-		} else if said := provider.HTTP; said != nil {
-			made.Service, made.FailOpen = said.Service, said.FailOpen
+			if timeout, err := time.ParseDuration(said.Timeout); err == nil {
+				made.Timeout = timeout
+			}
 		}
 		_, after, namespaced := strings.Cut(made.Service, "/") // [namespace/]host
 		if namespaced {
@@ -159,7 +167,7 @@ func findProvider(content []byte, name string) (*Provider, error) {
 }
 
 // Ready implements apply.Mesh.
-func (m *Mesh) Ready(ctx context.Context) (hindrances, notes []string, err error) {
+func (m *Mesh) Ready(ctx context.Context, check time.Duration) (hindrances, notes []string, err error) {
 	istiods, err := m.Istiods(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -179,6 +187,9 @@ func (m *Mesh) Ready(ctx context.Context) (hindrances, notes []string, err error
 	case provider.FailOpen:
 		hindrances = append(hindrances, fmt.Sprintf("the extension provider %q has failOpen: true: without extauthz everybody would be let in; set it to false", name))
 	default:
+		if provider.Timeout < check {
+			notes = append(notes, fmt.Sprintf("the extension provider %q gives a check %s, and those of this policy may take %s with whom they ask: a request that takes longer is refused; set its timeout to %s", name, provider.Timeout, check, check))
+		}
 		pods, err := m.ExtAuthz(ctx)
 		if err != nil {
 			notes = append(notes, err.Error()+"; every request is refused until extauthz is there")

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -12,14 +13,14 @@ import (
 func TestFindProvider(t *testing.T) {
 	const config = `{"rootNamespace": "istio-system", "extensionProviders": [
 		{"name": "prometheus", "prometheus": {}},
-		{"name": "weir-extauthz", "envoyExtAuthzGrpc": {"service": "weir-system/weir-extauthz.weir-system.svc.cluster.local", "port": 9001}},
+		{"name": "weir-extauthz", "envoyExtAuthzGrpc": {"service": "weir-system/weir-extauthz.weir-system.svc.cluster.local", "port": 9001, "timeout": "1s"}},
 		{"name": "open", "envoyExtAuthzHttp": {"service": "x.y", "failOpen": true}}]}`
 	found, err := findProvider([]byte(config), "weir-extauthz")
 	require.NoError(t, err)
-	require.Equal(t, &Provider{Name: "weir-extauthz", Service: "weir-extauthz.weir-system.svc.cluster.local", GRPC: true}, found)
+	require.Equal(t, &Provider{Name: "weir-extauthz", Service: "weir-extauthz.weir-system.svc.cluster.local", GRPC: true, Timeout: time.Second}, found)
 	found, err = findProvider([]byte(config), "open")
 	require.NoError(t, err)
-	require.Equal(t, &Provider{Name: "open", Service: "x.y", FailOpen: true}, found)
+	require.Equal(t, &Provider{Name: "open", Service: "x.y", FailOpen: true, Timeout: 10 * time.Minute}, found)
 	found, err = findProvider([]byte(config), "nothing")
 	require.NoError(t, err)
 	require.Nil(t, found)

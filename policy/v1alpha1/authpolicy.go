@@ -118,7 +118,8 @@ type Authentication struct {
 	Kubernetes       *KubernetesTokens `json:"kubernetes,omitempty"`
 	// Timeout bounds how long a request waits for whom the way has to ask: a key
 	// set's source, an introspection endpoint. Default 2s for introspection and
-	// kubernetes, which take at most 10s.
+	// kubernetes, which take at most 10s. The check as a whole may take as long as
+	// all that the policy asks, and a second; a minute at most.
 	//
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('30s')",message="is 10ms to 30s"
 	Timeout *gatewayv1.Duration `json:"timeout,omitempty"`

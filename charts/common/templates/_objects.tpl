@@ -67,8 +67,9 @@ spec:
 {{- with .pod.autoscaling.metrics }}
 {{ toYaml . | indent 4 }}
 {{- end }}
-  behavior:
-    scaleDown: {stabilizationWindowSeconds: 300}
+{{- with .pod.autoscaling.behavior }}
+  behavior: {{- toYaml . | nindent 4 }}
+{{- end }}
 {{- end }}
 {{- end }}
 

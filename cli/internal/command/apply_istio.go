@@ -15,6 +15,7 @@ import (
 	"weir.dev/cli/internal/kubeapply"
 	"weir.dev/cli/internal/term"
 	"weir.dev/mesh/apply"
+	"weir.dev/mesh/istio"
 	"weir.dev/mesh/probe"
 )
 
@@ -111,7 +112,9 @@ func (a *App) requestForIstio(paths []string, o istioOptions, set string) (reque
 		printProblems(a.Stderr, "notices", found.found)
 	}
 	options, err := o.compile()
-	return apply.Request{Objects: found.made, Options: options, Set: cmp.Or(set, defaultSet)}, nil, err
+	return apply.Request{
+		Objects: found.made, Options: options, CheckTimeout: istio.CheckTimeout(found.plan), Set: cmp.Or(set, defaultSet),
+	}, nil, err
 }
 
 func (a *App) planForIstio(ctx context.Context, paths []string, o planOptions) error {

@@ -65,10 +65,10 @@ func examineMesh(ctx context.Context, cluster apply.Cluster, mesh *probe.Mesh, r
 	if err != nil {
 		return nil, err
 	}
-	hindrances, notes, err := mesh.Ready(ctx)
+	hindrances, notes, err := mesh.Ready(ctx, request.CheckTimeout)
 	findings := lines("mesh", doctor.Error, "mend the mesh's configuration, see docs/guides/istio.md", hindrances, err,
 		"istiod and gateways are ready; the extension provider is there and fails closed")
-	findings = append(findings, lines("extauthz", doctor.Error, "start extauthz, see docs/guides/istio.md", notes, nil, "")...)
+	findings = append(findings, lines("extauthz", doctor.Error, "mend it, see docs/guides/istio.md", notes, nil, "")...)
 	if len(hindrances) > 0 || err != nil {
 		return findings, nil
 	}
@@ -80,7 +80,7 @@ func examineMesh(ctx context.Context, cluster apply.Cluster, mesh *probe.Mesh, r
 		open, err := mesh.Guards(ctx, ports)
 		findings = append(findings, lines("guard", doctor.Error, "apply the policy: the AuthorizationPolicy weir-extauthz says it; look for EnvoyFilters of others", open, err,
 			"every gateway asks extauthz on every port, and refuses when it does not answer")...)
-		if len(notes) == 0 { // There is an extauthz.
+		if pods, err := mesh.ExtAuthz(ctx); err == nil && len(pods) > 0 { // a note says why there is none
 			stale, err := mesh.Stale(ctx, rules)
 			findings = append(findings, lines("rules", doctor.Error, "apply the policy; look at extauthz's log if it stays so", stale, err, "extauthz decides by the rules of this policy")...)
 		}

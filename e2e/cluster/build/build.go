@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -156,4 +157,18 @@ func keepSaying(progress io.Writer, name string, started time.Time) (stop func()
 		}
 	}()
 	return func() { close(done); <-ended }
+}
+
+// Module is the folder of a module that a component pins, with everything that is
+// in its archive; it is downloaded where it is not there yet.
+func Module(ctx context.Context, sources, component, module string) (string, error) {
+	command := exec.CommandContext(ctx, "go", "mod", "download", "-json", module)
+	command.Dir = filepath.Join(sources, component)
+	command.Env = append(os.Environ(), "GOWORK=off")
+	output, err := command.Output()
+	var found struct{ Dir, Error string }
+	if decoding := json.Unmarshal(output, &found); decoding != nil || found.Dir == "" {
+		return "", fmt.Errorf("the module %s of component %s: %w %s", module, component, errors.Join(err, decoding), found.Error)
+	}
+	return found.Dir, nil
 }

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 )
 
 // How a client proves itself.
@@ -66,6 +68,19 @@ func New(how How, id, secret string, clock func() time.Time) (*Client, error) {
 		return nil, fmt.Errorf("client_authentication: %d is not known", how)
 	}
 	return made, nil
+}
+
+// Of makes a Client with a secret, as rules say it.
+func Of(how rulesv1.ClientAuthentication, id, secret string, clock func() time.Time) (*Client, error) {
+	switch how {
+	case rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_UNSPECIFIED, rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_BASIC:
+		return New(Basic, id, secret, clock)
+	case rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_POST:
+		return New(Post, id, secret, clock)
+	case rulesv1.ClientAuthentication_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT:
+		return New(PrivateKeyJWT, id, secret, clock)
+	}
+	return nil, fmt.Errorf("client_authentication: %s is not known", how)
 }
 
 // privateKey reads a key in PEM (PKCS #8, or the older forms of RSA and EC) and

@@ -74,64 +74,6 @@ func (MetadataSource_Protocol) EnumDescriptor() ([]byte, []int) {
 	return file_weir_rules_v1_auth_authorization_proto_rawDescGZIP(), []int{6, 0}
 }
 
-// How extauthz proves itself at the endpoint.
-type TokenExchange_ClientAuthentication int32
-
-const (
-	// Means CLIENT_AUTHENTICATION_BASIC.
-	TokenExchange_CLIENT_AUTHENTICATION_UNSPECIFIED TokenExchange_ClientAuthentication = 0
-	// client_secret_basic (RFC 6749 section 2.3.1).
-	TokenExchange_CLIENT_AUTHENTICATION_BASIC TokenExchange_ClientAuthentication = 1
-	// client_secret_post.
-	TokenExchange_CLIENT_AUTHENTICATION_POST TokenExchange_ClientAuthentication = 2
-	// private_key_jwt (RFC 7523 section 2.2): client_secret is a private key in
-	// PEM.
-	TokenExchange_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT TokenExchange_ClientAuthentication = 3
-)
-
-// Enum value maps for TokenExchange_ClientAuthentication.
-var (
-	TokenExchange_ClientAuthentication_name = map[int32]string{
-		0: "CLIENT_AUTHENTICATION_UNSPECIFIED",
-		1: "CLIENT_AUTHENTICATION_BASIC",
-		2: "CLIENT_AUTHENTICATION_POST",
-		3: "CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT",
-	}
-	TokenExchange_ClientAuthentication_value = map[string]int32{
-		"CLIENT_AUTHENTICATION_UNSPECIFIED":     0,
-		"CLIENT_AUTHENTICATION_BASIC":           1,
-		"CLIENT_AUTHENTICATION_POST":            2,
-		"CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT": 3,
-	}
-)
-
-func (x TokenExchange_ClientAuthentication) Enum() *TokenExchange_ClientAuthentication {
-	p := new(TokenExchange_ClientAuthentication)
-	*p = x
-	return p
-}
-
-func (x TokenExchange_ClientAuthentication) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (TokenExchange_ClientAuthentication) Descriptor() protoreflect.EnumDescriptor {
-	return file_weir_rules_v1_auth_authorization_proto_enumTypes[1].Descriptor()
-}
-
-func (TokenExchange_ClientAuthentication) Type() protoreflect.EnumType {
-	return &file_weir_rules_v1_auth_authorization_proto_enumTypes[1]
-}
-
-func (x TokenExchange_ClientAuthentication) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use TokenExchange_ClientAuthentication.Descriptor instead.
-func (TokenExchange_ClientAuthentication) EnumDescriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_authorization_proto_rawDescGZIP(), []int{11, 0}
-}
-
 // Requirements are what a caller has to have; all that are set.
 type Requirements struct {
 	state          protoimpl.MessageState     `protogen:"open.v1"`
@@ -941,8 +883,8 @@ type TokenExchange struct {
 	Resource     string   `protobuf:"bytes,5,opt,name=resource,proto3" json:"resource,omitempty"`
 	Scopes       []string `protobuf:"bytes,6,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	// Deadline of one exchange. Zero means 2 seconds.
-	Timeout              *durationpb.Duration               `protobuf:"bytes,7,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	ClientAuthentication TokenExchange_ClientAuthentication `protobuf:"varint,8,opt,name=client_authentication,json=clientAuthentication,proto3,enum=weir.rules.v1.TokenExchange_ClientAuthentication" json:"client_authentication,omitempty"`
+	Timeout              *durationpb.Duration `protobuf:"bytes,7,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	ClientAuthentication ClientAuthentication `protobuf:"varint,8,opt,name=client_authentication,json=clientAuthentication,proto3,enum=weir.rules.v1.ClientAuthentication" json:"client_authentication,omitempty"`
 	// "aud" of a private_key_jwt assertion. Empty means token_endpoint.
 	AssertionAudience string `protobuf:"bytes,9,opt,name=assertion_audience,json=assertionAudience,proto3" json:"assertion_audience,omitempty"`
 	unknownFields     protoimpl.UnknownFields
@@ -1028,11 +970,11 @@ func (x *TokenExchange) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
-func (x *TokenExchange) GetClientAuthentication() TokenExchange_ClientAuthentication {
+func (x *TokenExchange) GetClientAuthentication() ClientAuthentication {
 	if x != nil {
 		return x.ClientAuthentication
 	}
-	return TokenExchange_CLIENT_AUTHENTICATION_UNSPECIFIED
+	return ClientAuthentication_CLIENT_AUTHENTICATION_UNSPECIFIED
 }
 
 func (x *TokenExchange) GetAssertionAudience() string {
@@ -1046,7 +988,7 @@ var File_weir_rules_v1_auth_authorization_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_authorization_proto_rawDesc = "" +
 	"\n" +
-	"&weir/rules/v1/auth_authorization.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x9a\x02\n" +
+	"&weir/rules/v1/auth_authorization.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\x9a\x02\n" +
 	"\fRequirements\x126\n" +
 	"\x06scopes\x18\x01 \x01(\v2\x1e.weir.rules.v1.TextRequirementR\x06scopes\x124\n" +
 	"\x05roles\x18\x02 \x01(\v2\x1e.weir.rules.v1.TextRequirementR\x05roles\x12P\n" +
@@ -1120,7 +1062,7 @@ const file_weir_rules_v1_auth_authorization_proto_rawDesc = "" +
 	"\x06header\x18\x01 \x01(\tR\x06header\x12\x1c\n" +
 	"\taudiences\x18\x02 \x03(\tR\taudiences\x125\n" +
 	"\blifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\blifetime\x12\x16\n" +
-	"\x06claims\x18\x04 \x03(\tR\x06claims\"\xc5\x04\n" +
+	"\x06claims\x18\x04 \x03(\tR\x06claims\"\x8b\x03\n" +
 	"\rTokenExchange\x12%\n" +
 	"\x0etoken_endpoint\x18\x01 \x01(\tR\rtokenEndpoint\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12(\n" +
@@ -1128,14 +1070,9 @@ const file_weir_rules_v1_auth_authorization_proto_rawDesc = "" +
 	"\baudience\x18\x04 \x01(\tR\baudience\x12\x1a\n" +
 	"\bresource\x18\x05 \x01(\tR\bresource\x12\x16\n" +
 	"\x06scopes\x18\x06 \x03(\tR\x06scopes\x123\n" +
-	"\atimeout\x18\a \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12f\n" +
-	"\x15client_authentication\x18\b \x01(\x0e21.weir.rules.v1.TokenExchange.ClientAuthenticationR\x14clientAuthentication\x12-\n" +
-	"\x12assertion_audience\x18\t \x01(\tR\x11assertionAudience\"\xa9\x01\n" +
-	"\x14ClientAuthentication\x12%\n" +
-	"!CLIENT_AUTHENTICATION_UNSPECIFIED\x10\x00\x12\x1f\n" +
-	"\x1bCLIENT_AUTHENTICATION_BASIC\x10\x01\x12\x1e\n" +
-	"\x1aCLIENT_AUTHENTICATION_POST\x10\x02\x12)\n" +
-	"%CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT\x10\x03B(Z&weir.dev/api/gen/weir/rules/v1;rulesv1b\x06proto3"
+	"\atimeout\x18\a \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12X\n" +
+	"\x15client_authentication\x18\b \x01(\x0e2#.weir.rules.v1.ClientAuthenticationR\x14clientAuthentication\x12-\n" +
+	"\x12assertion_audience\x18\t \x01(\tR\x11assertionAudienceB(Z&weir.dev/api/gen/weir/rules/v1;rulesv1b\x06proto3"
 
 var (
 	file_weir_rules_v1_auth_authorization_proto_rawDescOnce sync.Once
@@ -1149,51 +1086,51 @@ func file_weir_rules_v1_auth_authorization_proto_rawDescGZIP() []byte {
 	return file_weir_rules_v1_auth_authorization_proto_rawDescData
 }
 
-var file_weir_rules_v1_auth_authorization_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_weir_rules_v1_auth_authorization_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_weir_rules_v1_auth_authorization_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_weir_rules_v1_auth_authorization_proto_goTypes = []any{
-	(MetadataSource_Protocol)(0),            // 0: weir.rules.v1.MetadataSource.Protocol
-	(TokenExchange_ClientAuthentication)(0), // 1: weir.rules.v1.TokenExchange.ClientAuthentication
-	(*Requirements)(nil),                    // 2: weir.rules.v1.Requirements
-	(*TextRequirement)(nil),                 // 3: weir.rules.v1.TextRequirement
-	(*AuthenticationRequirement)(nil),       // 4: weir.rules.v1.AuthenticationRequirement
-	(*RelationshipRequirement)(nil),         // 5: weir.rules.v1.RelationshipRequirement
-	(*AuthorizationSettings)(nil),           // 6: weir.rules.v1.AuthorizationSettings
-	(*RelationshipStore)(nil),               // 7: weir.rules.v1.RelationshipStore
-	(*MetadataSource)(nil),                  // 8: weir.rules.v1.MetadataSource
-	(*BodyInput)(nil),                       // 9: weir.rules.v1.BodyInput
-	(*Upstream)(nil),                        // 10: weir.rules.v1.Upstream
-	(*ClaimHeader)(nil),                     // 11: weir.rules.v1.ClaimHeader
-	(*Assertion)(nil),                       // 12: weir.rules.v1.Assertion
-	(*TokenExchange)(nil),                   // 13: weir.rules.v1.TokenExchange
-	nil,                                     // 14: weir.rules.v1.MetadataSource.QueryEntry
-	nil,                                     // 15: weir.rules.v1.MetadataSource.HeadersEntry
-	nil,                                     // 16: weir.rules.v1.MetadataSource.ParametersEntry
-	(*durationpb.Duration)(nil),             // 17: google.protobuf.Duration
-	(*structpb.Value)(nil),                  // 18: google.protobuf.Value
+	(MetadataSource_Protocol)(0),      // 0: weir.rules.v1.MetadataSource.Protocol
+	(*Requirements)(nil),              // 1: weir.rules.v1.Requirements
+	(*TextRequirement)(nil),           // 2: weir.rules.v1.TextRequirement
+	(*AuthenticationRequirement)(nil), // 3: weir.rules.v1.AuthenticationRequirement
+	(*RelationshipRequirement)(nil),   // 4: weir.rules.v1.RelationshipRequirement
+	(*AuthorizationSettings)(nil),     // 5: weir.rules.v1.AuthorizationSettings
+	(*RelationshipStore)(nil),         // 6: weir.rules.v1.RelationshipStore
+	(*MetadataSource)(nil),            // 7: weir.rules.v1.MetadataSource
+	(*BodyInput)(nil),                 // 8: weir.rules.v1.BodyInput
+	(*Upstream)(nil),                  // 9: weir.rules.v1.Upstream
+	(*ClaimHeader)(nil),               // 10: weir.rules.v1.ClaimHeader
+	(*Assertion)(nil),                 // 11: weir.rules.v1.Assertion
+	(*TokenExchange)(nil),             // 12: weir.rules.v1.TokenExchange
+	nil,                               // 13: weir.rules.v1.MetadataSource.QueryEntry
+	nil,                               // 14: weir.rules.v1.MetadataSource.HeadersEntry
+	nil,                               // 15: weir.rules.v1.MetadataSource.ParametersEntry
+	(*durationpb.Duration)(nil),       // 16: google.protobuf.Duration
+	(*structpb.Value)(nil),            // 17: google.protobuf.Value
+	(ClientAuthentication)(0),         // 18: weir.rules.v1.ClientAuthentication
 }
 var file_weir_rules_v1_auth_authorization_proto_depIdxs = []int32{
-	3,  // 0: weir.rules.v1.Requirements.scopes:type_name -> weir.rules.v1.TextRequirement
-	3,  // 1: weir.rules.v1.Requirements.roles:type_name -> weir.rules.v1.TextRequirement
-	4,  // 2: weir.rules.v1.Requirements.authentication:type_name -> weir.rules.v1.AuthenticationRequirement
-	5,  // 3: weir.rules.v1.Requirements.relationship:type_name -> weir.rules.v1.RelationshipRequirement
-	17, // 4: weir.rules.v1.AuthenticationRequirement.max_age:type_name -> google.protobuf.Duration
-	7,  // 5: weir.rules.v1.AuthorizationSettings.relationships:type_name -> weir.rules.v1.RelationshipStore
-	17, // 6: weir.rules.v1.RelationshipStore.timeout:type_name -> google.protobuf.Duration
-	17, // 7: weir.rules.v1.RelationshipStore.cache_duration:type_name -> google.protobuf.Duration
-	14, // 8: weir.rules.v1.MetadataSource.query:type_name -> weir.rules.v1.MetadataSource.QueryEntry
-	15, // 9: weir.rules.v1.MetadataSource.headers:type_name -> weir.rules.v1.MetadataSource.HeadersEntry
-	17, // 10: weir.rules.v1.MetadataSource.timeout:type_name -> google.protobuf.Duration
-	17, // 11: weir.rules.v1.MetadataSource.cache_duration:type_name -> google.protobuf.Duration
-	18, // 12: weir.rules.v1.MetadataSource.default_value:type_name -> google.protobuf.Value
+	2,  // 0: weir.rules.v1.Requirements.scopes:type_name -> weir.rules.v1.TextRequirement
+	2,  // 1: weir.rules.v1.Requirements.roles:type_name -> weir.rules.v1.TextRequirement
+	3,  // 2: weir.rules.v1.Requirements.authentication:type_name -> weir.rules.v1.AuthenticationRequirement
+	4,  // 3: weir.rules.v1.Requirements.relationship:type_name -> weir.rules.v1.RelationshipRequirement
+	16, // 4: weir.rules.v1.AuthenticationRequirement.max_age:type_name -> google.protobuf.Duration
+	6,  // 5: weir.rules.v1.AuthorizationSettings.relationships:type_name -> weir.rules.v1.RelationshipStore
+	16, // 6: weir.rules.v1.RelationshipStore.timeout:type_name -> google.protobuf.Duration
+	16, // 7: weir.rules.v1.RelationshipStore.cache_duration:type_name -> google.protobuf.Duration
+	13, // 8: weir.rules.v1.MetadataSource.query:type_name -> weir.rules.v1.MetadataSource.QueryEntry
+	14, // 9: weir.rules.v1.MetadataSource.headers:type_name -> weir.rules.v1.MetadataSource.HeadersEntry
+	16, // 10: weir.rules.v1.MetadataSource.timeout:type_name -> google.protobuf.Duration
+	16, // 11: weir.rules.v1.MetadataSource.cache_duration:type_name -> google.protobuf.Duration
+	17, // 12: weir.rules.v1.MetadataSource.default_value:type_name -> google.protobuf.Value
 	0,  // 13: weir.rules.v1.MetadataSource.protocol:type_name -> weir.rules.v1.MetadataSource.Protocol
-	16, // 14: weir.rules.v1.MetadataSource.parameters:type_name -> weir.rules.v1.MetadataSource.ParametersEntry
-	11, // 15: weir.rules.v1.Upstream.claim_headers:type_name -> weir.rules.v1.ClaimHeader
-	12, // 16: weir.rules.v1.Upstream.assertion:type_name -> weir.rules.v1.Assertion
-	13, // 17: weir.rules.v1.Upstream.exchange:type_name -> weir.rules.v1.TokenExchange
-	17, // 18: weir.rules.v1.Assertion.lifetime:type_name -> google.protobuf.Duration
-	17, // 19: weir.rules.v1.TokenExchange.timeout:type_name -> google.protobuf.Duration
-	1,  // 20: weir.rules.v1.TokenExchange.client_authentication:type_name -> weir.rules.v1.TokenExchange.ClientAuthentication
+	15, // 14: weir.rules.v1.MetadataSource.parameters:type_name -> weir.rules.v1.MetadataSource.ParametersEntry
+	10, // 15: weir.rules.v1.Upstream.claim_headers:type_name -> weir.rules.v1.ClaimHeader
+	11, // 16: weir.rules.v1.Upstream.assertion:type_name -> weir.rules.v1.Assertion
+	12, // 17: weir.rules.v1.Upstream.exchange:type_name -> weir.rules.v1.TokenExchange
+	16, // 18: weir.rules.v1.Assertion.lifetime:type_name -> google.protobuf.Duration
+	16, // 19: weir.rules.v1.TokenExchange.timeout:type_name -> google.protobuf.Duration
+	18, // 20: weir.rules.v1.TokenExchange.client_authentication:type_name -> weir.rules.v1.ClientAuthentication
 	21, // [21:21] is the sub-list for method output_type
 	21, // [21:21] is the sub-list for method input_type
 	21, // [21:21] is the sub-list for extension type_name
@@ -1206,12 +1143,13 @@ func file_weir_rules_v1_auth_authorization_proto_init() {
 	if File_weir_rules_v1_auth_authorization_proto != nil {
 		return
 	}
+	file_weir_rules_v1_auth_tokens_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_auth_authorization_proto_rawDesc), len(file_weir_rules_v1_auth_authorization_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      1,
 			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -22,62 +22,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// How the client proves itself at the token endpoint.
-type LoginAuthenticator_ClientAuthentication int32
-
-const (
-	// Means CLIENT_AUTHENTICATION_BASIC, or NONE without a secret.
-	LoginAuthenticator_CLIENT_AUTHENTICATION_UNSPECIFIED LoginAuthenticator_ClientAuthentication = 0
-	LoginAuthenticator_CLIENT_AUTHENTICATION_BASIC       LoginAuthenticator_ClientAuthentication = 1
-	LoginAuthenticator_CLIENT_AUTHENTICATION_POST        LoginAuthenticator_ClientAuthentication = 2
-	// private_key_jwt (RFC 7523 section 2.2): client_secret is a private key in
-	// PEM.
-	LoginAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT LoginAuthenticator_ClientAuthentication = 3
-)
-
-// Enum value maps for LoginAuthenticator_ClientAuthentication.
-var (
-	LoginAuthenticator_ClientAuthentication_name = map[int32]string{
-		0: "CLIENT_AUTHENTICATION_UNSPECIFIED",
-		1: "CLIENT_AUTHENTICATION_BASIC",
-		2: "CLIENT_AUTHENTICATION_POST",
-		3: "CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT",
-	}
-	LoginAuthenticator_ClientAuthentication_value = map[string]int32{
-		"CLIENT_AUTHENTICATION_UNSPECIFIED":     0,
-		"CLIENT_AUTHENTICATION_BASIC":           1,
-		"CLIENT_AUTHENTICATION_POST":            2,
-		"CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT": 3,
-	}
-)
-
-func (x LoginAuthenticator_ClientAuthentication) Enum() *LoginAuthenticator_ClientAuthentication {
-	p := new(LoginAuthenticator_ClientAuthentication)
-	*p = x
-	return p
-}
-
-func (x LoginAuthenticator_ClientAuthentication) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (LoginAuthenticator_ClientAuthentication) Descriptor() protoreflect.EnumDescriptor {
-	return file_weir_rules_v1_auth_login_proto_enumTypes[0].Descriptor()
-}
-
-func (LoginAuthenticator_ClientAuthentication) Type() protoreflect.EnumType {
-	return &file_weir_rules_v1_auth_login_proto_enumTypes[0]
-}
-
-func (x LoginAuthenticator_ClientAuthentication) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use LoginAuthenticator_ClientAuthentication.Descriptor instead.
-func (LoginAuthenticator_ClientAuthentication) EnumDescriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_login_proto_rawDescGZIP(), []int{0, 0}
-}
-
 type LoginSession_Store int32
 
 const (
@@ -113,11 +57,11 @@ func (x LoginSession_Store) String() string {
 }
 
 func (LoginSession_Store) Descriptor() protoreflect.EnumDescriptor {
-	return file_weir_rules_v1_auth_login_proto_enumTypes[1].Descriptor()
+	return file_weir_rules_v1_auth_login_proto_enumTypes[0].Descriptor()
 }
 
 func (LoginSession_Store) Type() protoreflect.EnumType {
-	return &file_weir_rules_v1_auth_login_proto_enumTypes[1]
+	return &file_weir_rules_v1_auth_login_proto_enumTypes[0]
 }
 
 func (x LoginSession_Store) Number() protoreflect.EnumNumber {
@@ -140,8 +84,8 @@ type LoginAuthenticator struct {
 	// Never empty.
 	ClientId string `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
 	// Empty for a public client.
-	ClientSecret         string                                  `protobuf:"bytes,3,opt,name=client_secret,json=clientSecret,proto3" json:"client_secret,omitempty"`
-	ClientAuthentication LoginAuthenticator_ClientAuthentication `protobuf:"varint,4,opt,name=client_authentication,json=clientAuthentication,proto3,enum=weir.rules.v1.LoginAuthenticator_ClientAuthentication" json:"client_authentication,omitempty"`
+	ClientSecret         string               `protobuf:"bytes,3,opt,name=client_secret,json=clientSecret,proto3" json:"client_secret,omitempty"`
+	ClientAuthentication ClientAuthentication `protobuf:"varint,4,opt,name=client_authentication,json=clientAuthentication,proto3,enum=weir.rules.v1.ClientAuthentication" json:"client_authentication,omitempty"`
 	// Asked for beside "openid".
 	Scopes []string `protobuf:"bytes,5,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	// Of the ID token, and of userinfo where that is asked for. "scope" is what
@@ -222,11 +166,11 @@ func (x *LoginAuthenticator) GetClientSecret() string {
 	return ""
 }
 
-func (x *LoginAuthenticator) GetClientAuthentication() LoginAuthenticator_ClientAuthentication {
+func (x *LoginAuthenticator) GetClientAuthentication() ClientAuthentication {
 	if x != nil {
 		return x.ClientAuthentication
 	}
-	return LoginAuthenticator_CLIENT_AUTHENTICATION_UNSPECIFIED
+	return ClientAuthentication_CLIENT_AUTHENTICATION_UNSPECIFIED
 }
 
 func (x *LoginAuthenticator) GetScopes() []string {
@@ -492,12 +436,12 @@ var File_weir_rules_v1_auth_login_proto protoreflect.FileDescriptor
 
 const file_weir_rules_v1_auth_login_proto_rawDesc = "" +
 	"\n" +
-	"\x1eweir/rules/v1/auth_login.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\x93\b\n" +
+	"\x1eweir/rules/v1/auth_login.proto\x12\rweir.rules.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fweir/rules/v1/auth_tokens.proto\"\xd4\x06\n" +
 	"\x12LoginAuthenticator\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12(\n" +
-	"\rclient_secret\x18\x03 \x01(\tB\x03\x80\x01\x01R\fclientSecret\x12k\n" +
-	"\x15client_authentication\x18\x04 \x01(\x0e26.weir.rules.v1.LoginAuthenticator.ClientAuthenticationR\x14clientAuthentication\x12\x16\n" +
+	"\rclient_secret\x18\x03 \x01(\tB\x03\x80\x01\x01R\fclientSecret\x12X\n" +
+	"\x15client_authentication\x18\x04 \x01(\x0e2#.weir.rules.v1.ClientAuthenticationR\x14clientAuthentication\x12\x16\n" +
 	"\x06scopes\x18\x05 \x03(\tR\x06scopes\x123\n" +
 	"\x06claims\x18\x06 \x01(\v2\x1b.weir.rules.v1.ClaimMappingR\x06claims\x12\x1e\n" +
 	"\n" +
@@ -515,12 +459,7 @@ const file_weir_rules_v1_auth_login_proto_rawDesc = "" +
 	"\x12assertion_audience\x18\x10 \x01(\tR\x11assertionAudience\x1aJ\n" +
 	"\x1cAuthorizationParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa9\x01\n" +
-	"\x14ClientAuthentication\x12%\n" +
-	"!CLIENT_AUTHENTICATION_UNSPECIFIED\x10\x00\x12\x1f\n" +
-	"\x1bCLIENT_AUTHENTICATION_BASIC\x10\x01\x12\x1e\n" +
-	"\x1aCLIENT_AUTHENTICATION_POST\x10\x02\x12)\n" +
-	"%CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT\x10\x03\"\xa8\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x01\n" +
 	"\n" +
 	"LoginPaths\x12\x1a\n" +
 	"\bcallback\x18\x01 \x01(\tR\bcallback\x12\x14\n" +
@@ -553,26 +492,26 @@ func file_weir_rules_v1_auth_login_proto_rawDescGZIP() []byte {
 	return file_weir_rules_v1_auth_login_proto_rawDescData
 }
 
-var file_weir_rules_v1_auth_login_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_weir_rules_v1_auth_login_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_weir_rules_v1_auth_login_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_weir_rules_v1_auth_login_proto_goTypes = []any{
-	(LoginAuthenticator_ClientAuthentication)(0), // 0: weir.rules.v1.LoginAuthenticator.ClientAuthentication
-	(LoginSession_Store)(0),                      // 1: weir.rules.v1.LoginSession.Store
-	(*LoginAuthenticator)(nil),                   // 2: weir.rules.v1.LoginAuthenticator
-	(*LoginPaths)(nil),                           // 3: weir.rules.v1.LoginPaths
-	(*LoginSession)(nil),                         // 4: weir.rules.v1.LoginSession
-	nil,                                          // 5: weir.rules.v1.LoginAuthenticator.AuthorizationParametersEntry
-	(*ClaimMapping)(nil),                         // 6: weir.rules.v1.ClaimMapping
-	(*durationpb.Duration)(nil),                  // 7: google.protobuf.Duration
+	(LoginSession_Store)(0),     // 0: weir.rules.v1.LoginSession.Store
+	(*LoginAuthenticator)(nil),  // 1: weir.rules.v1.LoginAuthenticator
+	(*LoginPaths)(nil),          // 2: weir.rules.v1.LoginPaths
+	(*LoginSession)(nil),        // 3: weir.rules.v1.LoginSession
+	nil,                         // 4: weir.rules.v1.LoginAuthenticator.AuthorizationParametersEntry
+	(ClientAuthentication)(0),   // 5: weir.rules.v1.ClientAuthentication
+	(*ClaimMapping)(nil),        // 6: weir.rules.v1.ClaimMapping
+	(*durationpb.Duration)(nil), // 7: google.protobuf.Duration
 }
 var file_weir_rules_v1_auth_login_proto_depIdxs = []int32{
-	0, // 0: weir.rules.v1.LoginAuthenticator.client_authentication:type_name -> weir.rules.v1.LoginAuthenticator.ClientAuthentication
+	5, // 0: weir.rules.v1.LoginAuthenticator.client_authentication:type_name -> weir.rules.v1.ClientAuthentication
 	6, // 1: weir.rules.v1.LoginAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
-	5, // 2: weir.rules.v1.LoginAuthenticator.authorization_parameters:type_name -> weir.rules.v1.LoginAuthenticator.AuthorizationParametersEntry
-	3, // 3: weir.rules.v1.LoginAuthenticator.paths:type_name -> weir.rules.v1.LoginPaths
-	4, // 4: weir.rules.v1.LoginAuthenticator.session:type_name -> weir.rules.v1.LoginSession
+	4, // 2: weir.rules.v1.LoginAuthenticator.authorization_parameters:type_name -> weir.rules.v1.LoginAuthenticator.AuthorizationParametersEntry
+	2, // 3: weir.rules.v1.LoginAuthenticator.paths:type_name -> weir.rules.v1.LoginPaths
+	3, // 4: weir.rules.v1.LoginAuthenticator.session:type_name -> weir.rules.v1.LoginSession
 	7, // 5: weir.rules.v1.LoginAuthenticator.timeout:type_name -> google.protobuf.Duration
-	1, // 6: weir.rules.v1.LoginSession.store:type_name -> weir.rules.v1.LoginSession.Store
+	0, // 6: weir.rules.v1.LoginSession.store:type_name -> weir.rules.v1.LoginSession.Store
 	7, // 7: weir.rules.v1.LoginSession.lifetime:type_name -> google.protobuf.Duration
 	7, // 8: weir.rules.v1.LoginSession.refresh:type_name -> google.protobuf.Duration
 	9, // [9:9] is the sub-list for method output_type
@@ -593,7 +532,7 @@ func file_weir_rules_v1_auth_login_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_rules_v1_auth_login_proto_rawDesc), len(file_weir_rules_v1_auth_login_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      1,
 			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -22,30 +22,31 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// How extauthz proves itself at the endpoint (RFC 7662 section 2.1).
-type IntrospectionAuthenticator_ClientAuthentication int32
+// ClientAuthentication is how extauthz proves itself, as a client, at an issuer's
+// endpoint.
+type ClientAuthentication int32
 
 const (
-	// Means CLIENT_AUTHENTICATION_BASIC.
-	IntrospectionAuthenticator_CLIENT_AUTHENTICATION_UNSPECIFIED IntrospectionAuthenticator_ClientAuthentication = 0
+	// Means CLIENT_AUTHENTICATION_BASIC; for a login without a secret, that the client
+	// is public and says its name alone.
+	ClientAuthentication_CLIENT_AUTHENTICATION_UNSPECIFIED ClientAuthentication = 0
 	// client_secret_basic (RFC 6749 section 2.3.1).
-	IntrospectionAuthenticator_CLIENT_AUTHENTICATION_BASIC IntrospectionAuthenticator_ClientAuthentication = 1
+	ClientAuthentication_CLIENT_AUTHENTICATION_BASIC ClientAuthentication = 1
 	// client_secret_post.
-	IntrospectionAuthenticator_CLIENT_AUTHENTICATION_POST IntrospectionAuthenticator_ClientAuthentication = 2
-	// private_key_jwt (RFC 7523 section 2.2): client_secret is a private key in
-	// PEM.
-	IntrospectionAuthenticator_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT IntrospectionAuthenticator_ClientAuthentication = 3
+	ClientAuthentication_CLIENT_AUTHENTICATION_POST ClientAuthentication = 2
+	// private_key_jwt (RFC 7523 section 2.2): client_secret is a private key in PEM.
+	ClientAuthentication_CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT ClientAuthentication = 3
 )
 
-// Enum value maps for IntrospectionAuthenticator_ClientAuthentication.
+// Enum value maps for ClientAuthentication.
 var (
-	IntrospectionAuthenticator_ClientAuthentication_name = map[int32]string{
+	ClientAuthentication_name = map[int32]string{
 		0: "CLIENT_AUTHENTICATION_UNSPECIFIED",
 		1: "CLIENT_AUTHENTICATION_BASIC",
 		2: "CLIENT_AUTHENTICATION_POST",
 		3: "CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT",
 	}
-	IntrospectionAuthenticator_ClientAuthentication_value = map[string]int32{
+	ClientAuthentication_value = map[string]int32{
 		"CLIENT_AUTHENTICATION_UNSPECIFIED":     0,
 		"CLIENT_AUTHENTICATION_BASIC":           1,
 		"CLIENT_AUTHENTICATION_POST":            2,
@@ -53,31 +54,31 @@ var (
 	}
 )
 
-func (x IntrospectionAuthenticator_ClientAuthentication) Enum() *IntrospectionAuthenticator_ClientAuthentication {
-	p := new(IntrospectionAuthenticator_ClientAuthentication)
+func (x ClientAuthentication) Enum() *ClientAuthentication {
+	p := new(ClientAuthentication)
 	*p = x
 	return p
 }
 
-func (x IntrospectionAuthenticator_ClientAuthentication) String() string {
+func (x ClientAuthentication) String() string {
 	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
 }
 
-func (IntrospectionAuthenticator_ClientAuthentication) Descriptor() protoreflect.EnumDescriptor {
+func (ClientAuthentication) Descriptor() protoreflect.EnumDescriptor {
 	return file_weir_rules_v1_auth_tokens_proto_enumTypes[0].Descriptor()
 }
 
-func (IntrospectionAuthenticator_ClientAuthentication) Type() protoreflect.EnumType {
+func (ClientAuthentication) Type() protoreflect.EnumType {
 	return &file_weir_rules_v1_auth_tokens_proto_enumTypes[0]
 }
 
-func (x IntrospectionAuthenticator_ClientAuthentication) Number() protoreflect.EnumNumber {
+func (x ClientAuthentication) Number() protoreflect.EnumNumber {
 	return protoreflect.EnumNumber(x)
 }
 
-// Deprecated: Use IntrospectionAuthenticator_ClientAuthentication.Descriptor instead.
-func (IntrospectionAuthenticator_ClientAuthentication) EnumDescriptor() ([]byte, []int) {
-	return file_weir_rules_v1_auth_tokens_proto_rawDescGZIP(), []int{4, 0}
+// Deprecated: Use ClientAuthentication.Descriptor instead.
+func (ClientAuthentication) EnumDescriptor() ([]byte, []int) {
+	return file_weir_rules_v1_auth_tokens_proto_rawDescGZIP(), []int{0}
 }
 
 // ClaimMapping names the claims that become parts of the identity. A name may
@@ -379,9 +380,9 @@ type IntrospectionAuthenticator struct {
 	// the endpoint, which knows who asks.
 	Audiences []string `protobuf:"bytes,3,rep,name=audiences,proto3" json:"audiences,omitempty"`
 	// Never empty.
-	ClientId             string                                          `protobuf:"bytes,4,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
-	ClientSecret         string                                          `protobuf:"bytes,5,opt,name=client_secret,json=clientSecret,proto3" json:"client_secret,omitempty"`
-	ClientAuthentication IntrospectionAuthenticator_ClientAuthentication `protobuf:"varint,6,opt,name=client_authentication,json=clientAuthentication,proto3,enum=weir.rules.v1.IntrospectionAuthenticator_ClientAuthentication" json:"client_authentication,omitempty"`
+	ClientId             string               `protobuf:"bytes,4,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	ClientSecret         string               `protobuf:"bytes,5,opt,name=client_secret,json=clientSecret,proto3" json:"client_secret,omitempty"`
+	ClientAuthentication ClientAuthentication `protobuf:"varint,6,opt,name=client_authentication,json=clientAuthentication,proto3,enum=weir.rules.v1.ClientAuthentication" json:"client_authentication,omitempty"`
 	// "aud" of a private_key_jwt assertion. Empty means issuer.
 	AssertionAudience string        `protobuf:"bytes,7,opt,name=assertion_audience,json=assertionAudience,proto3" json:"assertion_audience,omitempty"`
 	Claims            *ClaimMapping `protobuf:"bytes,8,opt,name=claims,proto3" json:"claims,omitempty"`
@@ -459,11 +460,11 @@ func (x *IntrospectionAuthenticator) GetClientSecret() string {
 	return ""
 }
 
-func (x *IntrospectionAuthenticator) GetClientAuthentication() IntrospectionAuthenticator_ClientAuthentication {
+func (x *IntrospectionAuthenticator) GetClientAuthentication() ClientAuthentication {
 	if x != nil {
 		return x.ClientAuthentication
 	}
-	return IntrospectionAuthenticator_CLIENT_AUTHENTICATION_UNSPECIFIED
+	return ClientAuthentication_CLIENT_AUTHENTICATION_UNSPECIFIED
 }
 
 func (x *IntrospectionAuthenticator) GetAssertionAudience() string {
@@ -732,25 +733,20 @@ const file_weir_rules_v1_auth_tokens_proto_rawDesc = "" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12@\n" +
 	"\x0ecache_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rcacheDuration\x126\n" +
 	"\tmax_stale\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bmaxStale\x123\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xde\x05\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x97\x04\n" +
 	"\x1aIntrospectionAuthenticator\x12\x10\n" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x1c\n" +
 	"\taudiences\x18\x03 \x03(\tR\taudiences\x12\x1b\n" +
 	"\tclient_id\x18\x04 \x01(\tR\bclientId\x12(\n" +
-	"\rclient_secret\x18\x05 \x01(\tB\x03\x80\x01\x01R\fclientSecret\x12s\n" +
-	"\x15client_authentication\x18\x06 \x01(\x0e2>.weir.rules.v1.IntrospectionAuthenticator.ClientAuthenticationR\x14clientAuthentication\x12-\n" +
+	"\rclient_secret\x18\x05 \x01(\tB\x03\x80\x01\x01R\fclientSecret\x12X\n" +
+	"\x15client_authentication\x18\x06 \x01(\x0e2#.weir.rules.v1.ClientAuthenticationR\x14clientAuthentication\x12-\n" +
 	"\x12assertion_audience\x18\a \x01(\tR\x11assertionAudience\x123\n" +
 	"\x06claims\x18\b \x01(\v2\x1b.weir.rules.v1.ClaimMappingR\x06claims\x12/\n" +
 	"\x05cache\x18\t \x01(\v2\x19.weir.rules.v1.TokenCacheR\x05cache\x123\n" +
 	"\atimeout\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12F\n" +
-	"\x0fsigned_response\x18\v \x01(\v2\x1d.weir.rules.v1.SignedResponseR\x0esignedResponse\"\xa9\x01\n" +
-	"\x14ClientAuthentication\x12%\n" +
-	"!CLIENT_AUTHENTICATION_UNSPECIFIED\x10\x00\x12\x1f\n" +
-	"\x1bCLIENT_AUTHENTICATION_BASIC\x10\x01\x12\x1e\n" +
-	"\x1aCLIENT_AUTHENTICATION_POST\x10\x02\x12)\n" +
-	"%CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT\x10\x03\"\xff\x01\n" +
+	"\x0fsigned_response\x18\v \x01(\v2\x1d.weir.rules.v1.SignedResponseR\x0esignedResponse\"\xff\x01\n" +
 	"\x0eSignedResponse\x12\x1e\n" +
 	"\n" +
 	"algorithms\x18\x01 \x03(\tR\n" +
@@ -767,7 +763,12 @@ const file_weir_rules_v1_auth_tokens_proto_rawDesc = "" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x123\n" +
 	"\x06claims\x18\x03 \x01(\v2\x1b.weir.rules.v1.ClaimMappingR\x06claims\x12/\n" +
 	"\x05cache\x18\x04 \x01(\v2\x19.weir.rules.v1.TokenCacheR\x05cache\x123\n" +
-	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeoutB(Z&weir.dev/api/gen/weir/rules/v1;rulesv1b\x06proto3"
+	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout*\xa9\x01\n" +
+	"\x14ClientAuthentication\x12%\n" +
+	"!CLIENT_AUTHENTICATION_UNSPECIFIED\x10\x00\x12\x1f\n" +
+	"\x1bCLIENT_AUTHENTICATION_BASIC\x10\x01\x12\x1e\n" +
+	"\x1aCLIENT_AUTHENTICATION_POST\x10\x02\x12)\n" +
+	"%CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT\x10\x03B(Z&weir.dev/api/gen/weir/rules/v1;rulesv1b\x06proto3"
 
 var (
 	file_weir_rules_v1_auth_tokens_proto_rawDescOnce sync.Once
@@ -784,7 +785,7 @@ func file_weir_rules_v1_auth_tokens_proto_rawDescGZIP() []byte {
 var file_weir_rules_v1_auth_tokens_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_weir_rules_v1_auth_tokens_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_weir_rules_v1_auth_tokens_proto_goTypes = []any{
-	(IntrospectionAuthenticator_ClientAuthentication)(0), // 0: weir.rules.v1.IntrospectionAuthenticator.ClientAuthentication
+	(ClientAuthentication)(0),          // 0: weir.rules.v1.ClientAuthentication
 	(*ClaimMapping)(nil),               // 1: weir.rules.v1.ClaimMapping
 	(*TokenCache)(nil),                 // 2: weir.rules.v1.TokenCache
 	(*RemoteJwks)(nil),                 // 3: weir.rules.v1.RemoteJwks
@@ -803,7 +804,7 @@ var file_weir_rules_v1_auth_tokens_proto_depIdxs = []int32{
 	8,  // 5: weir.rules.v1.DiscoveredJwks.cache_duration:type_name -> google.protobuf.Duration
 	8,  // 6: weir.rules.v1.DiscoveredJwks.max_stale:type_name -> google.protobuf.Duration
 	8,  // 7: weir.rules.v1.DiscoveredJwks.timeout:type_name -> google.protobuf.Duration
-	0,  // 8: weir.rules.v1.IntrospectionAuthenticator.client_authentication:type_name -> weir.rules.v1.IntrospectionAuthenticator.ClientAuthentication
+	0,  // 8: weir.rules.v1.IntrospectionAuthenticator.client_authentication:type_name -> weir.rules.v1.ClientAuthentication
 	1,  // 9: weir.rules.v1.IntrospectionAuthenticator.claims:type_name -> weir.rules.v1.ClaimMapping
 	2,  // 10: weir.rules.v1.IntrospectionAuthenticator.cache:type_name -> weir.rules.v1.TokenCache
 	8,  // 11: weir.rules.v1.IntrospectionAuthenticator.timeout:type_name -> google.protobuf.Duration
