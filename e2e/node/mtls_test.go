@@ -26,7 +26,7 @@ type mtlsWorld struct{ *world }
 
 func newMTLSWorld(t *testing.T) *mtlsWorld {
 	t.Helper()
-	w := &mtlsWorld{newWorld(t)}
+	w := &mtlsWorld{bareWorld(t)}
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Minute)
 	defer cancel()
 	require.NoError(t, w.node.Istio(ctx, w.envoyBinary(ctx)))

@@ -17,6 +17,9 @@ const (
 	kindRequest    = "request"
 	kindConnection = "connection"
 	kindRefused    = "refused"
+	// kindTLS is a connection in TLS without a client's certificate, or one whose
+	// handshake has not ended: nothing was received over that yet.
+	kindTLS = "tls"
 )
 
 // maxCallers bounds the callers that are told apart; others count as one.
@@ -117,6 +120,7 @@ func (t *tally) line(pod string, text []byte) {
 		Type       string
 		Connection json.Number
 		From, To   string
+		Received   int64
 	}
 	err := json.Unmarshal(text, &said)
 	from, fromErr := netip.ParseAddrPort(said.From)
@@ -125,6 +129,9 @@ func (t *tally) line(pod string, text []byte) {
 	defer t.mu.Unlock()
 	if err != nil || fromErr != nil || toErr != nil {
 		t.strange = fmt.Sprintf("sidecar of %s: %.200q", pod, text)
+		return
+	}
+	if said.What == kindTLS && said.Received == 0 {
 		return
 	}
 	key := callerKey{pod: pod, from: from.Addr().Unmap().String(), port: uint32(to.Port())}
@@ -138,7 +145,7 @@ func (t *tally) line(pod string, text []byte) {
 	switch {
 	case said.What == kindRefused:
 		one.refused++
-	case said.What == kindConnection:
+	case said.What == kindConnection, said.What == kindTLS:
 		one.connected(said.Connection.String())
 	case said.Type == "DownstreamStart":
 		one.begun++

@@ -19,6 +19,9 @@ func TestTally(t *testing.T) {
 		`{"connection":15,"from":"10.0.0.1:47161","to":"10.0.0.2:9000","type":"TcpUpstreamConnected","weir_mtls":"run","what":"connection"}`,
 		`{"connection":15,"from":"10.0.0.1:47161","to":"10.0.0.2:9000","type":"TcpConnectionEnd","weir_mtls":"run","what":"connection"}`,
 		`{"connection":16,"from":"[::ffff:10.0.0.1]:47162","to":"10.0.0.2:9000","type":"TcpConnectionEnd","weir_mtls":"run","what":"connection"}`,
+		`{"connection":20,"from":"10.0.0.1:47169","to":"10.0.0.2:9000","type":"TcpConnectionEnd","weir_mtls":"run","what":"tls","received":0}`,
+		`{"connection":21,"from":"10.0.0.1:47170","to":"10.0.0.2:9443","type":"TcpPeriodic","weir_mtls":"run","what":"tls","received":517}`,
+		`{"connection":21,"from":"10.0.0.1:47170","to":"10.0.0.2:9443","type":"TcpConnectionEnd","weir_mtls":"run","what":"tls","received":517}`,
 		`{"connection":17,"from":"[2001:db8::1]:47162","to":"10.0.0.2:9000","type":"TcpConnectionEnd","weir_mtls":"run","what":"refused"}`,
 	} {
 		say(text)
@@ -38,9 +41,10 @@ func TestTally(t *testing.T) {
 	require.Equal(t, []string{
 		"pod shop/front-1 (Deployment front) with a sidecar, 10.0.0.1: 2 requests to Deployment orders port 8080",
 		"pod shop/front-1 (Deployment front) with a sidecar, 10.0.0.1: 2 TCP connections to Deployment orders port 9000",
+		"pod shop/front-1 (Deployment front) with a sidecar, 10.0.0.1: 1 TCP connection to Deployment orders port 9443",
 		"unknown, 2001:db8::1: 1 refused connection to Deployment orders port 9000",
 	}, lines(callers))
-	require.Len(t, Plaintext(callers), 2)
+	require.Len(t, Plaintext(callers), 3)
 	require.Empty(t, harmed(callers, callers))
 	say(`{"connection":18,"from":"10.0.0.1:47163","to":"10.0.0.2:8080","type":"TcpConnectionEnd","weir_mtls":"run","what":"refused"}`)
 	say(`{"connection":19,"from":"[2001:db8::1]:47163","to":"10.0.0.2:9000","type":"TcpConnectionEnd","weir_mtls":"run","what":"refused"}`)

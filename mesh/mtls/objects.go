@@ -74,10 +74,10 @@ func ObserverObject(scope Scope, run string) *unstructured.Unstructured {
 		proxy   = "envoy.filters.network.tcp_proxy"
 		proto   = "type.googleapis.com/envoy.extensions.filters.network."
 	)
-	settings := func(kind, what, option string, quiet bool) map[string]any {
-		value := map[string]any{"@type": proto + kind, "access_log": []any{accessLog(run, what, quiet)}}
-		if option != "" {
-			value["access_log_options"] = map[string]any{option: true}
+	settings := func(kind, what string, options map[string]any) map[string]any {
+		value := map[string]any{"@type": proto + kind, "access_log": []any{accessLog(run, what)}}
+		if options != nil {
+			value["access_log_options"] = options
 		}
 		return map[string]any{"typed_config": value}
 	}
@@ -92,16 +92,16 @@ func ObserverObject(scope Scope, run string) *unstructured.Unstructured {
 		return map[string]any{"filterChain": map[string]any{"transportProtocol": transport, "filter": map[string]any{"name": filter}}}
 	}
 	const http, tcp = "http_connection_manager.v3.HttpConnectionManager", "tcp_proxy.v3.TcpProxy"
-	const begun, connected = "flush_access_log_on_new_request", "flush_access_log_on_connected"
-	closing := settings(tcp, kindRefused, "", false)
+	closing := settings(tcp, kindRefused, nil)
 	closing["name"] = proxy
 	body, _ := closing["typed_config"].(map[string]any)
 	maps.Copy(body, map[string]any{"stat_prefix": "weir_mtls_refused", "cluster": "BlackHoleCluster"})
 	spec := map[string]any{"configPatches": []any{
-		merge("NETWORK_FILTER", on("raw_buffer", manager), settings(http, kindRequest, begun, false)),
-		merge("NETWORK_FILTER", on("raw_buffer", proxy), settings(tcp, kindConnection, connected, false)),
-		// TLS that is the application's own goes on as plaintext does.
-		merge("NETWORK_FILTER", on("tls", proxy), settings(tcp, kindConnection, connected, true)),
+		merge("NETWORK_FILTER", on("raw_buffer", manager), settings(http, kindRequest, map[string]any{"flush_access_log_on_new_request": true})),
+		merge("NETWORK_FILTER", on("raw_buffer", proxy), settings(tcp, kindConnection, map[string]any{"flush_access_log_on_connected": true})),
+		// TLS that is the application's own goes on as plaintext does. As a connection is
+		// made, whether it will be mutual TLS is not known yet.
+		merge("NETWORK_FILTER", on("tls", proxy), settings(tcp, kindTLS, map[string]any{"access_log_flush_interval": tlsTold})),
 		merge("LISTENER", nil, map[string]any{"default_filter_chain": map[string]any{"name": chainName, "filters": []any{closing}}}),
 	}}
 	if len(scope.Selector) > 0 {
@@ -110,20 +110,23 @@ func ObserverObject(scope Scope, run string) *unstructured.Unstructured {
 	return object("networking.istio.io/v1alpha3", "EnvoyFilter", named(observerBase, scope), scope, spec)
 }
 
-// accessLog writes one JSON line to the sidecar's output. A quiet one says nothing
-// of mutual TLS.
-func accessLog(run, what string, quiet bool) map[string]any {
+// tlsTold is how often a connection in TLS is told of: shorter than logsLate.
+const tlsTold = "5s"
+
+// accessLog writes one JSON line to the sidecar's output. That of TLS says nothing of
+// mutual TLS.
+func accessLog(run, what string) map[string]any {
 	log := map[string]any{
 		"name": logName(run),
 		"typed_config": map[string]any{
 			"@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
 			"log_format": map[string]any{"json_format": map[string]any{
 				marker: run, "what": what, "type": "%ACCESS_LOG_TYPE%", "connection": "%CONNECTION_ID%",
-				"from": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", "to": "%DOWNSTREAM_LOCAL_ADDRESS%",
+				"from": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", "to": "%DOWNSTREAM_LOCAL_ADDRESS%", "received": "%BYTES_RECEIVED%",
 			}},
 		},
 	}
-	if quiet {
+	if what == kindTLS {
 		log["filter"] = map[string]any{"extension_filter": map[string]any{
 			"name": "envoy.access_loggers.extension_filters.cel",
 			"typed_config": map[string]any{
