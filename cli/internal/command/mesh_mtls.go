@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -289,6 +288,10 @@ func printMTLSResult(w io.Writer, result *mtls.Result) {
 	case mtls.Stuck:
 		fmt.Fprintf(w, "%s could not be put back to %s\n", scope, result.From)
 	default:
-		fmt.Fprintf(w, "%s stays %s: %s is refused\n", scope, result.From, strings.ToUpper(string(result.To)))
+		what := string(result.To)
+		if result.To == result.From {
+			what = "a change"
+		}
+		fmt.Fprintf(w, "%s stays %s: %s is refused\n", scope, result.From, what)
 	}
 }
