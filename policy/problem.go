@@ -111,6 +111,11 @@ const (
 	CodeMeshBackend      Code = "WEIR6105"
 	CodeMeshTimeout      Code = "WEIR6106"
 	CodeMeshIssuer       Code = "WEIR6107"
+	CodeMTLSStep         Code = "WEIR6201"
+	CodeMTLSPlaintext    Code = "WEIR6202"
+	CodeMTLSUnknown      Code = "WEIR6203"
+	CodeMTLSForeign      Code = "WEIR6204"
+	CodeMTLSRolledBack   Code = "WEIR6205"
 )
 
 // Explanations is the fix of each code, one line each; the reference page is
@@ -147,6 +152,11 @@ func Explanations() map[Code]string {
 		CodeMeshBackend:      "`weir mesh check`: what the edge decided can be changed on the way to the service. Give the Backend tls, or the Service a BackendTLSPolicy, or check with --target istio where the mesh encrypts it.",
 		CodeMeshTimeout:      "`weir mesh check`: a timeout is switched off. Set timeouts.request, or a TrafficPolicy's idle timeout for long exchanges.",
 		CodeMeshIssuer:       "`weir mesh check --online`: the issuer's keys could not be fetched from here, so its tokens are refused once the keys that extauthz has are too old. Check the URL and the network.",
+		CodeMTLSStep:         "`weir mesh mtls`: the mode would be changed by more than one step, or back to STRICT without a look at who calls. Set PERMISSIVE first, which takes plaintext and mutual TLS, then STRICT.",
+		CodeMTLSPlaintext:    "`weir mesh mtls`: somebody calls in plaintext, and would be cut off by STRICT. Give the caller that is named a sidecar, or let it come through a gateway of the mesh.",
+		CodeMTLSUnknown:      "`weir mesh mtls`: it is not known who calls, so STRICT is not taken. The message names the sidecar that could not be asked or does not tell; mend that, and try again.",
+		CodeMTLSForeign:      "`weir mesh mtls`: the mode is said by a PeerAuthentication that is not Weir's. Change it where it comes from, or delete it and set the mode again.",
+		CodeMTLSRolledBack:   "`weir mesh mtls`: after the change somebody was refused, or a sidecar did not take it, and it was put back. The message says who or which.",
 		CodeIstioUnsupported: "Istio can't do what the field asks for, and leaving it out would change what is served. Take it out of what goes to Istio, or serve the route by Weir's own proxies.",
 		CodeCertificate:      "A Secret of type kubernetes.io/tls does not hold a certificate with its key. Its last good version, if there is one, keeps serving.",
 		CodeNoClientCert:     "A way by client certificate has no effect on a listener, because the listener asks for no certificate, or removes or replaces the header that would tell of one. Attach a TLSPolicy with clientCertificates, or a HeaderPolicy with another forwardedClientCert.mode.",

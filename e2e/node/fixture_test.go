@@ -43,6 +43,16 @@ type world struct {
 // afterwards where WEIR_KEEP_NODE is set, to look at.
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	w := bareWorld(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	defer cancel()
+	w.loadImages(ctx)
+	return w
+}
+
+// bareWorld is newWorld without the images.
+func bareWorld(t *testing.T) *world {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 80*time.Minute)
 	defer cancel()
 	slot, err := node.SlotFromEnvironment()
@@ -54,9 +64,7 @@ func newWorld(t *testing.T) *world {
 	if os.Getenv("WEIR_KEEP_NODE") == "" {
 		t.Cleanup(func() { require.NoError(t, n.Down(context.Background())) })
 	}
-	w := &world{T: t, node: n}
-	w.loadImages(ctx)
-	return w
+	return &world{T: t, node: n}
 }
 
 func (w *world) loadImages(ctx context.Context) {
