@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"weir.dev/kit/identity"
@@ -26,7 +27,7 @@ var (
 )
 
 // CreateAPIKey issues a key; of k only DisplayName, Consumer, Scopes and
-// ExpireTime count.
+// ExpireTime count. A caller whose own key ends issues keys that end no later.
 func (s *Service) CreateAPIKey(ctx context.Context, k APIKey) (Issued, error) {
 	tenant, err := resource.Tenant(ctx)
 	if err != nil {
@@ -41,6 +42,16 @@ func (s *Service) CreateAPIKey(ctx context.Context, k APIKey) (Issued, error) {
 		return Issued{}, err
 	}
 	if err := mayIssue(caller, k); err != nil {
+		return Issued{}, err
+	}
+	own, err := s.ownKey(ctx, tenant, caller)
+	if err != nil {
+		return Issued{}, err
+	}
+	if own != nil && k.ExpireTime.IsZero() {
+		k.ExpireTime = own.ExpireTime
+	}
+	if err := mayOutlive(own, k); err != nil {
 		return Issued{}, err
 	}
 	if !k.ExpireTime.IsZero() {
@@ -117,6 +128,32 @@ func mayIssue(caller identity.Identity, k APIKey) error {
 	return nil
 }
 
+// ownKey is the key that the caller came with, where that ends; nil for other
+// callers, and for those who may issue what they like.
+func (s *Service) ownKey(ctx context.Context, tenant string, caller identity.Identity) (*APIKey, error) {
+	id, issued := strings.CutPrefix(caller.Subject, "apiKeys/")
+	if !issued || slices.Contains(caller.Scopes, ScopeKeysAdmin) {
+		return nil, nil
+	}
+	own, err := s.store.GetAPIKey(ctx, tenant, id)
+	if err != nil {
+		return nil, fmt.Errorf("the key that the caller came with: %w", err)
+	}
+	if own.ExpireTime.IsZero() {
+		return nil, nil
+	}
+	return &own, nil
+}
+
+// mayOutlive keeps a key that ends from leaving one behind that does not.
+func mayOutlive(own *APIKey, k APIKey) error {
+	if own == nil || !k.ExpireTime.IsZero() && !k.ExpireTime.After(own.ExpireTime) {
+		return nil
+	}
+	return NotYourKey("the caller's own key ends at %s, so it can't have one that ends later; that takes the scope %s",
+		own.ExpireTime.UTC().Format(time.RFC3339), ScopeKeysAdmin)
+}
+
 // mayHandle lets a caller change the keys of its own consumer.
 func mayHandle(caller identity.Identity, k APIKey) error {
 	if caller.Consumer == k.Consumer || slices.Contains(caller.Scopes, ScopeKeysAdmin) {
@@ -165,6 +202,10 @@ func (s *Service) RotateAPIKey(ctx context.Context, name string, overlap *time.D
 		return Issued{}, err
 	}
 	caller, _ := identity.FromContext(ctx)
+	own, err := s.ownKey(ctx, tenant, caller)
+	if err != nil {
+		return Issued{}, err
+	}
 	var successor Issued
 	_, err = change(etag,
 		func() (APIKey, error) { return s.store.GetAPIKey(ctx, tenant, ids[0]) },
@@ -172,8 +213,13 @@ func (s *Service) RotateAPIKey(ctx context.Context, name string, overlap *time.D
 			if err := mayIssue(caller, *current); err != nil {
 				return err
 			}
-			successor, err = s.replace(current, *overlap, expires)
-			return err
+			if successor, err = s.replace(current, *overlap, expires); err != nil {
+				return err
+			}
+			if own != nil && own.ID == current.ID && successor.Lifetime > 0 && successor.Lifetime <= own.Lifetime {
+				return nil // renewed for as long as it was given
+			}
+			return mayOutlive(own, successor.APIKey)
 		},
 		func(changed APIKey) error { return s.store.UpdateAPIKey(ctx, changed, &successor.APIKey) })
 	if err != nil {

@@ -128,6 +128,58 @@ func TestKeysGiveNoMoreThanTheirIssuerHas(t *testing.T) {
 
 // The feed starts anew where it can't go on, goes on where it can, and tells of
 // each change at once.
+// A key that ends leaves none behind that stays longer.
+func TestKeysThatEndIssueNoneThatStay(t *testing.T) {
+	w := newKeyWorld(t)
+	shop := caller(t, "default/shop", "")
+	create := func(ctx context.Context, expires time.Time) (*userv1.ApiKey, error) {
+		key := &userv1.ApiKey{}
+		if !expires.IsZero() {
+			key.ExpireTime = timestamppb.New(expires)
+		}
+		return w.keys.CreateApiKey(ctx, &userv1.CreateApiKeyRequest{ApiKey: key})
+	}
+	rotate := func(ctx context.Context, key *userv1.ApiKey, expires time.Time) (*userv1.ApiKey, error) {
+		request := &userv1.RotateApiKeyRequest{Name: key.GetName()}
+		if !expires.IsZero() {
+			request.ExpireTime = timestamppb.New(expires)
+		}
+		return w.keys.RotateApiKey(ctx, request)
+	}
+	ends := time.Now().Add(time.Hour).Truncate(time.Second)
+	short, err := create(shop, ends)
+	require.NoError(t, err)
+	stays, err := create(shop, time.Time{})
+	require.NoError(t, err, "the control: without a key that ends")
+	as := func(key *userv1.ApiKey, scopes string) context.Context {
+		return metadata.AppendToOutgoingContext(caller(t, "default/shop", scopes), identity.HeaderSubject, key.GetName())
+	}
+	child, err := create(as(short, ""), time.Time{})
+	require.NoError(t, err)
+	require.Equal(t, ends, child.GetExpireTime().AsTime().Local(), "as its issuer")
+	_, err = create(as(short, ""), ends.Add(time.Second))
+	requireFault(t, err, codes.PermissionDenied, "API_KEY_NOT_YOURS")
+	_, err = rotate(as(short, ""), stays, time.Time{})
+	requireFault(t, err, codes.PermissionDenied, "API_KEY_NOT_YOURS")
+	_, err = rotate(as(short, ""), short, ends.Add(time.Hour))
+	requireFault(t, err, codes.PermissionDenied, "API_KEY_NOT_YOURS")
+	got, err := w.keys.GetApiKey(shop, &userv1.GetApiKeyRequest{Name: stays.GetName()})
+	require.NoError(t, err)
+	require.Empty(t, got.GetReplacedBy(), "nothing of it happened")
+
+	for name, do := range map[string]func() error{
+		"an earlier end":        func() error { _, err := create(as(short, ""), ends.Add(-time.Minute)); return err },
+		"by one that stays":     func() error { _, err := create(as(stays, ""), time.Time{}); return err },
+		"by an administrator's": func() error { _, err := create(as(short, "apikeys.admin"), time.Time{}); return err },
+		"renewed":               func() error { _, err := rotate(as(short, ""), short, time.Time{}); return err },
+	} {
+		require.NoError(t, do(), name)
+	}
+	gone := &userv1.ApiKey{Name: "apiKeys/none"}
+	_, err = create(as(gone, ""), time.Time{})
+	require.Error(t, err, "a key that nobody knows issues nothing")
+}
+
 func TestFeed(t *testing.T) {
 	w := newKeyWorld(t)
 	admin := caller(t, "default/admin", "apikeys.admin")
