@@ -18,6 +18,8 @@ type AuthExplanation struct {
 	Refuses bool `json:"refuses,omitempty"`
 	// Ways to authenticate, tried in order.
 	Ways []AuthWay `json:"ways,omitempty"`
+	// LeftOut are ways that are broken: nobody comes in by them.
+	LeftOut []LeftOut `json:"leftOut,omitempty"`
 	// Rules decide about an identified caller: the first that holds.
 	Rules []AuthRule `json:"rules,omitempty"`
 	// Otherwise is what happens when no rule holds: Allow or Deny.
@@ -125,6 +127,7 @@ func (e *explainer) explainAuth(route *Route) *AuthExplanation {
 	}
 	out := &AuthExplanation{
 		Policy: route.Auth.Origin, Refuses: route.Auth.Refuse, Audit: string(route.Auth.Audit), Candidates: route.Auth.Candidates,
+		LeftOut: route.Auth.LeftOut,
 	}
 	rules := e.authRoute(route.Auth.RouteID)
 	if rules == nil {

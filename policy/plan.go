@@ -243,6 +243,8 @@ type Auth struct {
 	// Authenticators and Rules say where those of the AuthRoute come from, in its
 	// order. They are shared between routes.
 	Authenticators, Rules []AuthPart
+	// LeftOut are ways that are broken: nobody comes in by them.
+	LeftOut []LeftOut `json:",omitempty"`
 	// BodyBytes is how much of the body is sent with the check, which then waits
 	// for it; longer ones are refused. 0 sends none.
 	BodyBytes uint32 `json:",omitempty"`
@@ -263,6 +265,14 @@ type AuthCandidate struct {
 	Policy string `json:"policy"`
 	// Origin is the first policy or rule in the shadow.
 	Origin Origin `json:"origin"`
+}
+
+// LeftOut is a way to authenticate that is broken.
+type LeftOut struct {
+	Name   string `json:"name"`
+	Origin Origin `json:"origin"`
+	// Reason says what is wrong with it.
+	Reason string `json:"reason"`
 }
 
 // AuthPart is an authenticator or an authorization rule of an AuthRoute.

@@ -107,6 +107,8 @@ func (r *resolver) compileAuth(e *effective, l *listener, shadow bool) *compiled
 				}
 				compiled.authenticators = append(compiled.authenticators, authenticator)
 				compiled.auth.Authenticators = append(compiled.auth.Authenticators, AuthPart{Name: value.Name, Origin: won.origin})
+			} else {
+				compiled.auth.LeftOut = append(compiled.auth.LeftOut, LeftOut{Name: value.Name, Origin: won.origin, Reason: err.Error()})
 			}
 		case *v1alpha1.AuthorizationRule:
 			if value.Shadow && !shadow {

@@ -236,6 +236,9 @@ func printAuthentication(w io.Writer, e *policy.Explanation) {
 	for _, way := range auth.Ways {
 		fmt.Fprintf(w, "  %s %q: %s\n", way.Method, way.Name, way.Detail)
 	}
+	for _, way := range auth.LeftOut {
+		fmt.Fprintf(w, "  %q is left out, and lets nobody in: %s (%s)\n", way.Name, way.Reason, way.Origin)
+	}
 	for i, rule := range auth.Rules {
 		said := rule.When
 		if len(rule.Requires) > 0 {

@@ -2107,7 +2107,13 @@ type Authentication struct {
 	// What the audit log gets: "required", "bestEffort" or nothing.
 	Audit string `protobuf:"bytes,20,opt,name=audit,proto3" json:"audit,omitempty"`
 	// What is compared with this and not in force.
-	Candidates    []*AuthCandidate `protobuf:"bytes,21,rep,name=candidates,proto3" json:"candidates,omitempty"`
+	Candidates []*AuthCandidate `protobuf:"bytes,21,rep,name=candidates,proto3" json:"candidates,omitempty"`
+	// What rules ask beside the request, in words.
+	Reads []string `protobuf:"bytes,22,rep,name=reads,proto3" json:"reads,omitempty"`
+	// What the service is told when it is not the identity headers alone, in words.
+	Upstream []string `protobuf:"bytes,23,rep,name=upstream,proto3" json:"upstream,omitempty"`
+	// Ways of the policy that nobody can come in by, since they are broken.
+	LeftOut       []*LeftOut `protobuf:"bytes,24,rep,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2191,6 +2197,89 @@ func (x *Authentication) GetCandidates() []*AuthCandidate {
 	return nil
 }
 
+func (x *Authentication) GetReads() []string {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+func (x *Authentication) GetUpstream() []string {
+	if x != nil {
+		return x.Upstream
+	}
+	return nil
+}
+
+func (x *Authentication) GetLeftOut() []*LeftOut {
+	if x != nil {
+		return x.LeftOut
+	}
+	return nil
+}
+
+// A way to authenticate that is broken.
+type LeftOut struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Origin *Origin                `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	// What is wrong with it.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeftOut) Reset() {
+	*x = LeftOut{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeftOut) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeftOut) ProtoMessage() {}
+
+func (x *LeftOut) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeftOut.ProtoReflect.Descriptor instead.
+func (*LeftOut) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *LeftOut) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LeftOut) GetOrigin() *Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+func (x *LeftOut) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // AuthPolicies, or rules of them, in the shadow.
 type AuthCandidate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2203,7 +2292,7 @@ type AuthCandidate struct {
 
 func (x *AuthCandidate) Reset() {
 	*x = AuthCandidate{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2304,7 @@ func (x *AuthCandidate) String() string {
 func (*AuthCandidate) ProtoMessage() {}
 
 func (x *AuthCandidate) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2317,7 @@ func (x *AuthCandidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthCandidate.ProtoReflect.Descriptor instead.
 func (*AuthCandidate) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AuthCandidate) GetPolicy() string {
@@ -2257,7 +2346,7 @@ type AuthWay struct {
 
 func (x *AuthWay) Reset() {
 	*x = AuthWay{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2269,7 +2358,7 @@ func (x *AuthWay) String() string {
 func (*AuthWay) ProtoMessage() {}
 
 func (x *AuthWay) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2282,7 +2371,7 @@ func (x *AuthWay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthWay.ProtoReflect.Descriptor instead.
 func (*AuthWay) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AuthWay) GetName() string {
@@ -2319,7 +2408,7 @@ type AuthRule struct {
 
 func (x *AuthRule) Reset() {
 	*x = AuthRule{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2420,7 @@ func (x *AuthRule) String() string {
 func (*AuthRule) ProtoMessage() {}
 
 func (x *AuthRule) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2433,7 @@ func (x *AuthRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthRule.ProtoReflect.Descriptor instead.
 func (*AuthRule) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AuthRule) GetName() string {
@@ -2390,7 +2479,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2491,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2504,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Limit) GetRule() string {
@@ -2477,7 +2566,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +2578,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +2591,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Setting) GetPath() string {
@@ -2537,7 +2626,7 @@ type Destination struct {
 
 func (x *Destination) Reset() {
 	*x = Destination{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2549,7 +2638,7 @@ func (x *Destination) String() string {
 func (*Destination) ProtoMessage() {}
 
 func (x *Destination) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2562,7 +2651,7 @@ func (x *Destination) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Destination.ProtoReflect.Descriptor instead.
 func (*Destination) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Destination) GetAction() string {
@@ -2632,18 +2721,20 @@ type Backend struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Backend string                 `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
 	// Share of the requests.
-	Percent       float64  `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
-	Protocol      string   `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	Endpoints     []string `protobuf:"bytes,4,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	Tls           string   `protobuf:"bytes,5,opt,name=tls,proto3" json:"tls,omitempty"`
-	Origin        *Origin  `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`
+	Percent   float64  `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	Protocol  string   `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Endpoints []string `protobuf:"bytes,4,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Tls       string   `protobuf:"bytes,5,opt,name=tls,proto3" json:"tls,omitempty"`
+	Origin    *Origin  `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`
+	// What is done with this share alone, in words.
+	Changes       []string `protobuf:"bytes,7,rep,name=changes,proto3" json:"changes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2746,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2759,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Backend) GetBackend() string {
@@ -2713,6 +2804,13 @@ func (x *Backend) GetOrigin() *Origin {
 	return nil
 }
 
+func (x *Backend) GetChanges() []string {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
 type TranslateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Short names such as "rds" and "limits"; none means all.
@@ -2725,7 +2823,7 @@ type TranslateRequest struct {
 
 func (x *TranslateRequest) Reset() {
 	*x = TranslateRequest{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2737,7 +2835,7 @@ func (x *TranslateRequest) String() string {
 func (*TranslateRequest) ProtoMessage() {}
 
 func (x *TranslateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2750,7 +2848,7 @@ func (x *TranslateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TranslateRequest.ProtoReflect.Descriptor instead.
 func (*TranslateRequest) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TranslateRequest) GetTypes() []string {
@@ -2776,7 +2874,7 @@ type TranslateResponse struct {
 
 func (x *TranslateResponse) Reset() {
 	*x = TranslateResponse{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2788,7 +2886,7 @@ func (x *TranslateResponse) String() string {
 func (*TranslateResponse) ProtoMessage() {}
 
 func (x *TranslateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2801,7 +2899,7 @@ func (x *TranslateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TranslateResponse.ProtoReflect.Descriptor instead.
 func (*TranslateResponse) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TranslateResponse) GetResources() []*Resource {
@@ -2824,7 +2922,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +2934,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2849,7 +2947,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Resource) GetType() string {
@@ -2893,7 +2991,7 @@ type Document struct {
 
 func (x *Document) Reset() {
 	*x = Document{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2905,7 +3003,7 @@ func (x *Document) String() string {
 func (*Document) ProtoMessage() {}
 
 func (x *Document) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2918,7 +3016,7 @@ func (x *Document) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Document.ProtoReflect.Descriptor instead.
 func (*Document) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Document) GetFile() string {
@@ -2952,7 +3050,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2964,7 +3062,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2977,7 +3075,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DiffRequest) GetDocuments() []*Document {
@@ -3026,7 +3124,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3038,7 +3136,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3051,7 +3149,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DiffResponse) GetObjects() []*Change {
@@ -3127,7 +3225,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3139,7 +3237,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3152,7 +3250,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Change) GetAbout() string {
@@ -3209,7 +3307,7 @@ type FieldChange struct {
 
 func (x *FieldChange) Reset() {
 	*x = FieldChange{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3221,7 +3319,7 @@ func (x *FieldChange) String() string {
 func (*FieldChange) ProtoMessage() {}
 
 func (x *FieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3234,7 +3332,7 @@ func (x *FieldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
 func (*FieldChange) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *FieldChange) GetPath() string {
@@ -3271,7 +3369,7 @@ type ResourceChange struct {
 
 func (x *ResourceChange) Reset() {
 	*x = ResourceChange{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3283,7 +3381,7 @@ func (x *ResourceChange) String() string {
 func (*ResourceChange) ProtoMessage() {}
 
 func (x *ResourceChange) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +3394,7 @@ func (x *ResourceChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceChange.ProtoReflect.Descriptor instead.
 func (*ResourceChange) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ResourceChange) GetType() string {
@@ -3343,7 +3441,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3355,7 +3453,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3368,7 +3466,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ApplyRequest) GetDocuments() []*Document {
@@ -3417,7 +3515,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3429,7 +3527,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3442,7 +3540,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ApplyResponse) GetObjects() []*Change {
@@ -3490,7 +3588,7 @@ type ListDecisionsRequest struct {
 
 func (x *ListDecisionsRequest) Reset() {
 	*x = ListDecisionsRequest{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3502,7 +3600,7 @@ func (x *ListDecisionsRequest) String() string {
 func (*ListDecisionsRequest) ProtoMessage() {}
 
 func (x *ListDecisionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3515,7 +3613,7 @@ func (x *ListDecisionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecisionsRequest.ProtoReflect.Descriptor instead.
 func (*ListDecisionsRequest) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListDecisionsRequest) GetId() string {
@@ -3537,7 +3635,7 @@ type ListDecisionsResponse struct {
 
 func (x *ListDecisionsResponse) Reset() {
 	*x = ListDecisionsResponse{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3549,7 +3647,7 @@ func (x *ListDecisionsResponse) String() string {
 func (*ListDecisionsResponse) ProtoMessage() {}
 
 func (x *ListDecisionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3562,7 +3660,7 @@ func (x *ListDecisionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecisionsResponse.ProtoReflect.Descriptor instead.
 func (*ListDecisionsResponse) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListDecisionsResponse) GetDecisions() []*v1.Decision {
@@ -3587,7 +3685,7 @@ type ListCandidatesRequest struct {
 
 func (x *ListCandidatesRequest) Reset() {
 	*x = ListCandidatesRequest{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3599,7 +3697,7 @@ func (x *ListCandidatesRequest) String() string {
 func (*ListCandidatesRequest) ProtoMessage() {}
 
 func (x *ListCandidatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3612,7 +3710,7 @@ func (x *ListCandidatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCandidatesRequest.ProtoReflect.Descriptor instead.
 func (*ListCandidatesRequest) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 type ListCandidatesResponse struct {
@@ -3626,7 +3724,7 @@ type ListCandidatesResponse struct {
 
 func (x *ListCandidatesResponse) Reset() {
 	*x = ListCandidatesResponse{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3638,7 +3736,7 @@ func (x *ListCandidatesResponse) String() string {
 func (*ListCandidatesResponse) ProtoMessage() {}
 
 func (x *ListCandidatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3651,7 +3749,7 @@ func (x *ListCandidatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCandidatesResponse.ProtoReflect.Descriptor instead.
 func (*ListCandidatesResponse) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListCandidatesResponse) GetCandidates() []*v1.Candidate {
@@ -3684,7 +3782,7 @@ type ListLimitsRequest struct {
 
 func (x *ListLimitsRequest) Reset() {
 	*x = ListLimitsRequest{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3696,7 +3794,7 @@ func (x *ListLimitsRequest) String() string {
 func (*ListLimitsRequest) ProtoMessage() {}
 
 func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3709,7 +3807,7 @@ func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListLimitsRequest) GetPrefix() string {
@@ -3754,7 +3852,7 @@ type ListLimitsResponse struct {
 
 func (x *ListLimitsResponse) Reset() {
 	*x = ListLimitsResponse{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3766,7 +3864,7 @@ func (x *ListLimitsResponse) String() string {
 func (*ListLimitsResponse) ProtoMessage() {}
 
 func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3779,7 +3877,7 @@ func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListLimitsResponse) GetLimits() []*v11.Limit {
@@ -3815,7 +3913,7 @@ type GetCounterRequest struct {
 
 func (x *GetCounterRequest) Reset() {
 	*x = GetCounterRequest{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3827,7 +3925,7 @@ func (x *GetCounterRequest) String() string {
 func (*GetCounterRequest) ProtoMessage() {}
 
 func (x *GetCounterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3840,7 +3938,7 @@ func (x *GetCounterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCounterRequest.ProtoReflect.Descriptor instead.
 func (*GetCounterRequest) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetCounterRequest) GetRule() string {
@@ -3868,7 +3966,7 @@ type GetCounterResponse struct {
 
 func (x *GetCounterResponse) Reset() {
 	*x = GetCounterResponse{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3880,7 +3978,7 @@ func (x *GetCounterResponse) String() string {
 func (*GetCounterResponse) ProtoMessage() {}
 
 func (x *GetCounterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3893,7 +3991,7 @@ func (x *GetCounterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCounterResponse.ProtoReflect.Descriptor instead.
 func (*GetCounterResponse) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetCounterResponse) GetCounters() []*v11.Counter {
@@ -3921,7 +4019,7 @@ type ResetCounterRequest struct {
 
 func (x *ResetCounterRequest) Reset() {
 	*x = ResetCounterRequest{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3933,7 +4031,7 @@ func (x *ResetCounterRequest) String() string {
 func (*ResetCounterRequest) ProtoMessage() {}
 
 func (x *ResetCounterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3946,7 +4044,7 @@ func (x *ResetCounterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetCounterRequest.ProtoReflect.Descriptor instead.
 func (*ResetCounterRequest) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ResetCounterRequest) GetRule() string {
@@ -3974,7 +4072,7 @@ type ResetCounterResponse struct {
 
 func (x *ResetCounterResponse) Reset() {
 	*x = ResetCounterResponse{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3986,7 +4084,7 @@ func (x *ResetCounterResponse) String() string {
 func (*ResetCounterResponse) ProtoMessage() {}
 
 func (x *ResetCounterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3999,7 +4097,7 @@ func (x *ResetCounterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetCounterResponse.ProtoReflect.Descriptor instead.
 func (*ResetCounterResponse) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ResetCounterResponse) GetCounters() []*v11.Counter {
@@ -4027,7 +4125,7 @@ type UnreachableServer struct {
 
 func (x *UnreachableServer) Reset() {
 	*x = UnreachableServer{}
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4039,7 +4137,7 @@ func (x *UnreachableServer) String() string {
 func (*UnreachableServer) ProtoMessage() {}
 
 func (x *UnreachableServer) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4052,7 +4150,7 @@ func (x *UnreachableServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnreachableServer.ProtoReflect.Descriptor instead.
 func (*UnreachableServer) Descriptor() ([]byte, []int) {
-	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *UnreachableServer) GetAddress() string {
@@ -4239,7 +4337,7 @@ const file_weir_admin_v1_admin_proto_rawDesc = "" +
 	"\x05match\x18\x03 \x01(\tR\x05match\x12\x18\n" +
 	"\aoutcome\x18\x04 \x01(\tR\aoutcome\x12\x12\n" +
 	"\x04part\x18\x05 \x01(\tR\x04part\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\"\xa6\x02\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"\x8b\x03\n" +
 	"\x0eAuthentication\x12-\n" +
 	"\x06policy\x18\x01 \x01(\v2\x15.weir.admin.v1.OriginR\x06policy\x12\x18\n" +
 	"\arefuses\x18\x02 \x01(\bR\arefuses\x12*\n" +
@@ -4249,7 +4347,14 @@ const file_weir_admin_v1_admin_proto_rawDesc = "" +
 	"\x05audit\x18\x14 \x01(\tR\x05audit\x12<\n" +
 	"\n" +
 	"candidates\x18\x15 \x03(\v2\x1c.weir.admin.v1.AuthCandidateR\n" +
-	"candidates\"V\n" +
+	"candidates\x12\x14\n" +
+	"\x05reads\x18\x16 \x03(\tR\x05reads\x12\x1a\n" +
+	"\bupstream\x18\x17 \x03(\tR\bupstream\x121\n" +
+	"\bleft_out\x18\x18 \x03(\v2\x16.weir.admin.v1.LeftOutR\aleftOut\"d\n" +
+	"\aLeftOut\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
+	"\x06origin\x18\x02 \x01(\v2\x15.weir.admin.v1.OriginR\x06origin\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"V\n" +
 	"\rAuthCandidate\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12-\n" +
 	"\x06origin\x18\x02 \x01(\v2\x15.weir.admin.v1.OriginR\x06origin\"M\n" +
@@ -4282,14 +4387,15 @@ const file_weir_admin_v1_admin_proto_rawDesc = "" +
 	"\x04host\x18\x06 \x01(\tR\x04host\x12\x12\n" +
 	"\x04path\x18\a \x01(\tR\x04path\x12\x18\n" +
 	"\atimeout\x18\b \x01(\tR\atimeout\x12'\n" +
-	"\x0fbackend_timeout\x18\t \x01(\tR\x0ebackendTimeout\"\xb8\x01\n" +
+	"\x0fbackend_timeout\x18\t \x01(\tR\x0ebackendTimeout\"\xd2\x01\n" +
 	"\aBackend\x12\x18\n" +
 	"\abackend\x18\x01 \x01(\tR\abackend\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\x01R\apercent\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x1c\n" +
 	"\tendpoints\x18\x04 \x03(\tR\tendpoints\x12\x10\n" +
 	"\x03tls\x18\x05 \x01(\tR\x03tls\x12-\n" +
-	"\x06origin\x18\x06 \x01(\v2\x15.weir.admin.v1.OriginR\x06origin\">\n" +
+	"\x06origin\x18\x06 \x01(\v2\x15.weir.admin.v1.OriginR\x06origin\x12\x18\n" +
+	"\achanges\x18\a \x03(\tR\achanges\">\n" +
 	"\x10TranslateRequest\x12\x14\n" +
 	"\x05types\x18\x01 \x03(\tR\x05types\x12\x14\n" +
 	"\x05names\x18\x02 \x03(\tR\x05names\"J\n" +
@@ -4416,7 +4522,7 @@ func file_weir_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_weir_admin_v1_admin_proto_rawDescData
 }
 
-var file_weir_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_weir_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_weir_admin_v1_admin_proto_goTypes = []any{
 	(*ObjectRef)(nil),              // 0: weir.admin.v1.ObjectRef
 	(*Origin)(nil),                 // 1: weir.admin.v1.Origin
@@ -4448,61 +4554,62 @@ var file_weir_admin_v1_admin_proto_goTypes = []any{
 	(*Choice)(nil),                 // 27: weir.admin.v1.Choice
 	(*Candidate)(nil),              // 28: weir.admin.v1.Candidate
 	(*Authentication)(nil),         // 29: weir.admin.v1.Authentication
-	(*AuthCandidate)(nil),          // 30: weir.admin.v1.AuthCandidate
-	(*AuthWay)(nil),                // 31: weir.admin.v1.AuthWay
-	(*AuthRule)(nil),               // 32: weir.admin.v1.AuthRule
-	(*Limit)(nil),                  // 33: weir.admin.v1.Limit
-	(*Setting)(nil),                // 34: weir.admin.v1.Setting
-	(*Destination)(nil),            // 35: weir.admin.v1.Destination
-	(*Backend)(nil),                // 36: weir.admin.v1.Backend
-	(*TranslateRequest)(nil),       // 37: weir.admin.v1.TranslateRequest
-	(*TranslateResponse)(nil),      // 38: weir.admin.v1.TranslateResponse
-	(*Resource)(nil),               // 39: weir.admin.v1.Resource
-	(*Document)(nil),               // 40: weir.admin.v1.Document
-	(*DiffRequest)(nil),            // 41: weir.admin.v1.DiffRequest
-	(*DiffResponse)(nil),           // 42: weir.admin.v1.DiffResponse
-	(*Change)(nil),                 // 43: weir.admin.v1.Change
-	(*FieldChange)(nil),            // 44: weir.admin.v1.FieldChange
-	(*ResourceChange)(nil),         // 45: weir.admin.v1.ResourceChange
-	(*ApplyRequest)(nil),           // 46: weir.admin.v1.ApplyRequest
-	(*ApplyResponse)(nil),          // 47: weir.admin.v1.ApplyResponse
-	(*ListDecisionsRequest)(nil),   // 48: weir.admin.v1.ListDecisionsRequest
-	(*ListDecisionsResponse)(nil),  // 49: weir.admin.v1.ListDecisionsResponse
-	(*ListCandidatesRequest)(nil),  // 50: weir.admin.v1.ListCandidatesRequest
-	(*ListCandidatesResponse)(nil), // 51: weir.admin.v1.ListCandidatesResponse
-	(*ListLimitsRequest)(nil),      // 52: weir.admin.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),     // 53: weir.admin.v1.ListLimitsResponse
-	(*GetCounterRequest)(nil),      // 54: weir.admin.v1.GetCounterRequest
-	(*GetCounterResponse)(nil),     // 55: weir.admin.v1.GetCounterResponse
-	(*ResetCounterRequest)(nil),    // 56: weir.admin.v1.ResetCounterRequest
-	(*ResetCounterResponse)(nil),   // 57: weir.admin.v1.ResetCounterResponse
-	(*UnreachableServer)(nil),      // 58: weir.admin.v1.UnreachableServer
-	(*timestamppb.Timestamp)(nil),  // 59: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),        // 60: google.protobuf.Struct
-	(*durationpb.Duration)(nil),    // 61: google.protobuf.Duration
-	(*v1.Decision)(nil),            // 62: weir.decision.v1.Decision
-	(*v1.Candidate)(nil),           // 63: weir.decision.v1.Candidate
-	(*v11.Limit)(nil),              // 64: weir.limits.v1.Limit
-	(*v11.Entry)(nil),              // 65: weir.limits.v1.Entry
-	(*v11.Counter)(nil),            // 66: weir.limits.v1.Counter
+	(*LeftOut)(nil),                // 30: weir.admin.v1.LeftOut
+	(*AuthCandidate)(nil),          // 31: weir.admin.v1.AuthCandidate
+	(*AuthWay)(nil),                // 32: weir.admin.v1.AuthWay
+	(*AuthRule)(nil),               // 33: weir.admin.v1.AuthRule
+	(*Limit)(nil),                  // 34: weir.admin.v1.Limit
+	(*Setting)(nil),                // 35: weir.admin.v1.Setting
+	(*Destination)(nil),            // 36: weir.admin.v1.Destination
+	(*Backend)(nil),                // 37: weir.admin.v1.Backend
+	(*TranslateRequest)(nil),       // 38: weir.admin.v1.TranslateRequest
+	(*TranslateResponse)(nil),      // 39: weir.admin.v1.TranslateResponse
+	(*Resource)(nil),               // 40: weir.admin.v1.Resource
+	(*Document)(nil),               // 41: weir.admin.v1.Document
+	(*DiffRequest)(nil),            // 42: weir.admin.v1.DiffRequest
+	(*DiffResponse)(nil),           // 43: weir.admin.v1.DiffResponse
+	(*Change)(nil),                 // 44: weir.admin.v1.Change
+	(*FieldChange)(nil),            // 45: weir.admin.v1.FieldChange
+	(*ResourceChange)(nil),         // 46: weir.admin.v1.ResourceChange
+	(*ApplyRequest)(nil),           // 47: weir.admin.v1.ApplyRequest
+	(*ApplyResponse)(nil),          // 48: weir.admin.v1.ApplyResponse
+	(*ListDecisionsRequest)(nil),   // 49: weir.admin.v1.ListDecisionsRequest
+	(*ListDecisionsResponse)(nil),  // 50: weir.admin.v1.ListDecisionsResponse
+	(*ListCandidatesRequest)(nil),  // 51: weir.admin.v1.ListCandidatesRequest
+	(*ListCandidatesResponse)(nil), // 52: weir.admin.v1.ListCandidatesResponse
+	(*ListLimitsRequest)(nil),      // 53: weir.admin.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),     // 54: weir.admin.v1.ListLimitsResponse
+	(*GetCounterRequest)(nil),      // 55: weir.admin.v1.GetCounterRequest
+	(*GetCounterResponse)(nil),     // 56: weir.admin.v1.GetCounterResponse
+	(*ResetCounterRequest)(nil),    // 57: weir.admin.v1.ResetCounterRequest
+	(*ResetCounterResponse)(nil),   // 58: weir.admin.v1.ResetCounterResponse
+	(*UnreachableServer)(nil),      // 59: weir.admin.v1.UnreachableServer
+	(*timestamppb.Timestamp)(nil),  // 60: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),        // 61: google.protobuf.Struct
+	(*durationpb.Duration)(nil),    // 62: google.protobuf.Duration
+	(*v1.Decision)(nil),            // 63: weir.decision.v1.Decision
+	(*v1.Candidate)(nil),           // 64: weir.decision.v1.Candidate
+	(*v11.Limit)(nil),              // 65: weir.limits.v1.Limit
+	(*v11.Entry)(nil),              // 66: weir.limits.v1.Entry
+	(*v11.Counter)(nil),            // 67: weir.limits.v1.Counter
 }
 var file_weir_admin_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: weir.admin.v1.Origin.object:type_name -> weir.admin.v1.ObjectRef
 	0,  // 1: weir.admin.v1.Problem.object:type_name -> weir.admin.v1.ObjectRef
 	5,  // 2: weir.admin.v1.Status.fleets:type_name -> weir.admin.v1.Fleet
-	59, // 3: weir.admin.v1.Status.update_time:type_name -> google.protobuf.Timestamp
+	60, // 3: weir.admin.v1.Status.update_time:type_name -> google.protobuf.Timestamp
 	7,  // 4: weir.admin.v1.Fleet.clients:type_name -> weir.admin.v1.Client
 	6,  // 5: weir.admin.v1.Fleet.quarantined:type_name -> weir.admin.v1.Quarantine
 	1,  // 6: weir.admin.v1.Quarantine.origin:type_name -> weir.admin.v1.Origin
 	8,  // 7: weir.admin.v1.Client.rejected:type_name -> weir.admin.v1.Rejection
 	14, // 8: weir.admin.v1.ListObjectsResponse.objects:type_name -> weir.admin.v1.Object
 	1,  // 9: weir.admin.v1.Object.origin:type_name -> weir.admin.v1.Origin
-	59, // 10: weir.admin.v1.Object.create_time:type_name -> google.protobuf.Timestamp
+	60, // 10: weir.admin.v1.Object.create_time:type_name -> google.protobuf.Timestamp
 	15, // 11: weir.admin.v1.Object.conditions:type_name -> weir.admin.v1.Condition
 	1,  // 12: weir.admin.v1.Object.attached:type_name -> weir.admin.v1.Origin
 	16, // 13: weir.admin.v1.Object.routes:type_name -> weir.admin.v1.RoutePolicies
 	2,  // 14: weir.admin.v1.Object.problems:type_name -> weir.admin.v1.Problem
-	60, // 15: weir.admin.v1.Object.document:type_name -> google.protobuf.Struct
+	61, // 15: weir.admin.v1.Object.document:type_name -> google.protobuf.Struct
 	1,  // 16: weir.admin.v1.RoutePolicies.origin:type_name -> weir.admin.v1.Origin
 	17, // 17: weir.admin.v1.RoutePolicies.policies:type_name -> weir.admin.v1.PolicyUse
 	1,  // 18: weir.admin.v1.PolicyUse.policy:type_name -> weir.admin.v1.Origin
@@ -4519,81 +4626,83 @@ var file_weir_admin_v1_admin_proto_depIdxs = []int32{
 	1,  // 29: weir.admin.v1.Explanation.origin:type_name -> weir.admin.v1.Origin
 	17, // 30: weir.admin.v1.Explanation.policies:type_name -> weir.admin.v1.PolicyUse
 	29, // 31: weir.admin.v1.Explanation.authentication:type_name -> weir.admin.v1.Authentication
-	33, // 32: weir.admin.v1.Explanation.limits:type_name -> weir.admin.v1.Limit
-	34, // 33: weir.admin.v1.Explanation.settings:type_name -> weir.admin.v1.Setting
-	35, // 34: weir.admin.v1.Explanation.destination:type_name -> weir.admin.v1.Destination
+	34, // 32: weir.admin.v1.Explanation.limits:type_name -> weir.admin.v1.Limit
+	35, // 33: weir.admin.v1.Explanation.settings:type_name -> weir.admin.v1.Setting
+	36, // 34: weir.admin.v1.Explanation.destination:type_name -> weir.admin.v1.Destination
 	1,  // 35: weir.admin.v1.Candidate.origin:type_name -> weir.admin.v1.Origin
 	1,  // 36: weir.admin.v1.Authentication.policy:type_name -> weir.admin.v1.Origin
-	31, // 37: weir.admin.v1.Authentication.ways:type_name -> weir.admin.v1.AuthWay
-	32, // 38: weir.admin.v1.Authentication.rules:type_name -> weir.admin.v1.AuthRule
-	30, // 39: weir.admin.v1.Authentication.candidates:type_name -> weir.admin.v1.AuthCandidate
-	1,  // 40: weir.admin.v1.AuthCandidate.origin:type_name -> weir.admin.v1.Origin
-	1,  // 41: weir.admin.v1.Limit.policy:type_name -> weir.admin.v1.Origin
-	36, // 42: weir.admin.v1.Destination.backends:type_name -> weir.admin.v1.Backend
-	1,  // 43: weir.admin.v1.Backend.origin:type_name -> weir.admin.v1.Origin
-	39, // 44: weir.admin.v1.TranslateResponse.resources:type_name -> weir.admin.v1.Resource
-	60, // 45: weir.admin.v1.Resource.body:type_name -> google.protobuf.Struct
-	40, // 46: weir.admin.v1.DiffRequest.documents:type_name -> weir.admin.v1.Document
-	43, // 47: weir.admin.v1.DiffResponse.objects:type_name -> weir.admin.v1.Change
-	43, // 48: weir.admin.v1.DiffResponse.served:type_name -> weir.admin.v1.Change
-	45, // 49: weir.admin.v1.DiffResponse.resources:type_name -> weir.admin.v1.ResourceChange
-	2,  // 50: weir.admin.v1.DiffResponse.problems:type_name -> weir.admin.v1.Problem
-	2,  // 51: weir.admin.v1.DiffResponse.new_problems:type_name -> weir.admin.v1.Problem
-	2,  // 52: weir.admin.v1.DiffResponse.mended:type_name -> weir.admin.v1.Problem
-	44, // 53: weir.admin.v1.Change.fields:type_name -> weir.admin.v1.FieldChange
-	1,  // 54: weir.admin.v1.Change.old:type_name -> weir.admin.v1.Origin
-	1,  // 55: weir.admin.v1.Change.new:type_name -> weir.admin.v1.Origin
-	40, // 56: weir.admin.v1.ApplyRequest.documents:type_name -> weir.admin.v1.Document
-	61, // 57: weir.admin.v1.ApplyRequest.wait:type_name -> google.protobuf.Duration
-	43, // 58: weir.admin.v1.ApplyResponse.objects:type_name -> weir.admin.v1.Change
-	2,  // 59: weir.admin.v1.ApplyResponse.problems:type_name -> weir.admin.v1.Problem
-	62, // 60: weir.admin.v1.ListDecisionsResponse.decisions:type_name -> weir.decision.v1.Decision
-	58, // 61: weir.admin.v1.ListDecisionsResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
-	63, // 62: weir.admin.v1.ListCandidatesResponse.candidates:type_name -> weir.decision.v1.Candidate
-	58, // 63: weir.admin.v1.ListCandidatesResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
-	64, // 64: weir.admin.v1.ListLimitsResponse.limits:type_name -> weir.limits.v1.Limit
-	58, // 65: weir.admin.v1.ListLimitsResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
-	65, // 66: weir.admin.v1.GetCounterRequest.entries:type_name -> weir.limits.v1.Entry
-	66, // 67: weir.admin.v1.GetCounterResponse.counters:type_name -> weir.limits.v1.Counter
-	58, // 68: weir.admin.v1.GetCounterResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
-	65, // 69: weir.admin.v1.ResetCounterRequest.entries:type_name -> weir.limits.v1.Entry
-	66, // 70: weir.admin.v1.ResetCounterResponse.counters:type_name -> weir.limits.v1.Counter
-	58, // 71: weir.admin.v1.ResetCounterResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
-	3,  // 72: weir.admin.v1.AdminService.GetStatus:input_type -> weir.admin.v1.GetStatusRequest
-	9,  // 73: weir.admin.v1.AdminService.GetPlan:input_type -> weir.admin.v1.GetPlanRequest
-	11, // 74: weir.admin.v1.AdminService.ListObjects:input_type -> weir.admin.v1.ListObjectsRequest
-	13, // 75: weir.admin.v1.AdminService.GetObject:input_type -> weir.admin.v1.GetObjectRequest
-	18, // 76: weir.admin.v1.AdminService.ListProblems:input_type -> weir.admin.v1.ListProblemsRequest
-	20, // 77: weir.admin.v1.AdminService.ListClients:input_type -> weir.admin.v1.ListClientsRequest
-	22, // 78: weir.admin.v1.AdminService.Explain:input_type -> weir.admin.v1.ExplainRequest
-	37, // 79: weir.admin.v1.AdminService.Translate:input_type -> weir.admin.v1.TranslateRequest
-	48, // 80: weir.admin.v1.AdminService.ListDecisions:input_type -> weir.admin.v1.ListDecisionsRequest
-	50, // 81: weir.admin.v1.AdminService.ListCandidates:input_type -> weir.admin.v1.ListCandidatesRequest
-	52, // 82: weir.admin.v1.AdminService.ListLimits:input_type -> weir.admin.v1.ListLimitsRequest
-	54, // 83: weir.admin.v1.AdminService.GetCounter:input_type -> weir.admin.v1.GetCounterRequest
-	56, // 84: weir.admin.v1.AdminService.ResetCounter:input_type -> weir.admin.v1.ResetCounterRequest
-	41, // 85: weir.admin.v1.AdminService.Diff:input_type -> weir.admin.v1.DiffRequest
-	46, // 86: weir.admin.v1.AdminService.Apply:input_type -> weir.admin.v1.ApplyRequest
-	4,  // 87: weir.admin.v1.AdminService.GetStatus:output_type -> weir.admin.v1.Status
-	10, // 88: weir.admin.v1.AdminService.GetPlan:output_type -> weir.admin.v1.Plan
-	12, // 89: weir.admin.v1.AdminService.ListObjects:output_type -> weir.admin.v1.ListObjectsResponse
-	14, // 90: weir.admin.v1.AdminService.GetObject:output_type -> weir.admin.v1.Object
-	19, // 91: weir.admin.v1.AdminService.ListProblems:output_type -> weir.admin.v1.ListProblemsResponse
-	21, // 92: weir.admin.v1.AdminService.ListClients:output_type -> weir.admin.v1.ListClientsResponse
-	24, // 93: weir.admin.v1.AdminService.Explain:output_type -> weir.admin.v1.Explanation
-	38, // 94: weir.admin.v1.AdminService.Translate:output_type -> weir.admin.v1.TranslateResponse
-	49, // 95: weir.admin.v1.AdminService.ListDecisions:output_type -> weir.admin.v1.ListDecisionsResponse
-	51, // 96: weir.admin.v1.AdminService.ListCandidates:output_type -> weir.admin.v1.ListCandidatesResponse
-	53, // 97: weir.admin.v1.AdminService.ListLimits:output_type -> weir.admin.v1.ListLimitsResponse
-	55, // 98: weir.admin.v1.AdminService.GetCounter:output_type -> weir.admin.v1.GetCounterResponse
-	57, // 99: weir.admin.v1.AdminService.ResetCounter:output_type -> weir.admin.v1.ResetCounterResponse
-	42, // 100: weir.admin.v1.AdminService.Diff:output_type -> weir.admin.v1.DiffResponse
-	47, // 101: weir.admin.v1.AdminService.Apply:output_type -> weir.admin.v1.ApplyResponse
-	87, // [87:102] is the sub-list for method output_type
-	72, // [72:87] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	32, // 37: weir.admin.v1.Authentication.ways:type_name -> weir.admin.v1.AuthWay
+	33, // 38: weir.admin.v1.Authentication.rules:type_name -> weir.admin.v1.AuthRule
+	31, // 39: weir.admin.v1.Authentication.candidates:type_name -> weir.admin.v1.AuthCandidate
+	30, // 40: weir.admin.v1.Authentication.left_out:type_name -> weir.admin.v1.LeftOut
+	1,  // 41: weir.admin.v1.LeftOut.origin:type_name -> weir.admin.v1.Origin
+	1,  // 42: weir.admin.v1.AuthCandidate.origin:type_name -> weir.admin.v1.Origin
+	1,  // 43: weir.admin.v1.Limit.policy:type_name -> weir.admin.v1.Origin
+	37, // 44: weir.admin.v1.Destination.backends:type_name -> weir.admin.v1.Backend
+	1,  // 45: weir.admin.v1.Backend.origin:type_name -> weir.admin.v1.Origin
+	40, // 46: weir.admin.v1.TranslateResponse.resources:type_name -> weir.admin.v1.Resource
+	61, // 47: weir.admin.v1.Resource.body:type_name -> google.protobuf.Struct
+	41, // 48: weir.admin.v1.DiffRequest.documents:type_name -> weir.admin.v1.Document
+	44, // 49: weir.admin.v1.DiffResponse.objects:type_name -> weir.admin.v1.Change
+	44, // 50: weir.admin.v1.DiffResponse.served:type_name -> weir.admin.v1.Change
+	46, // 51: weir.admin.v1.DiffResponse.resources:type_name -> weir.admin.v1.ResourceChange
+	2,  // 52: weir.admin.v1.DiffResponse.problems:type_name -> weir.admin.v1.Problem
+	2,  // 53: weir.admin.v1.DiffResponse.new_problems:type_name -> weir.admin.v1.Problem
+	2,  // 54: weir.admin.v1.DiffResponse.mended:type_name -> weir.admin.v1.Problem
+	45, // 55: weir.admin.v1.Change.fields:type_name -> weir.admin.v1.FieldChange
+	1,  // 56: weir.admin.v1.Change.old:type_name -> weir.admin.v1.Origin
+	1,  // 57: weir.admin.v1.Change.new:type_name -> weir.admin.v1.Origin
+	41, // 58: weir.admin.v1.ApplyRequest.documents:type_name -> weir.admin.v1.Document
+	62, // 59: weir.admin.v1.ApplyRequest.wait:type_name -> google.protobuf.Duration
+	44, // 60: weir.admin.v1.ApplyResponse.objects:type_name -> weir.admin.v1.Change
+	2,  // 61: weir.admin.v1.ApplyResponse.problems:type_name -> weir.admin.v1.Problem
+	63, // 62: weir.admin.v1.ListDecisionsResponse.decisions:type_name -> weir.decision.v1.Decision
+	59, // 63: weir.admin.v1.ListDecisionsResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
+	64, // 64: weir.admin.v1.ListCandidatesResponse.candidates:type_name -> weir.decision.v1.Candidate
+	59, // 65: weir.admin.v1.ListCandidatesResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
+	65, // 66: weir.admin.v1.ListLimitsResponse.limits:type_name -> weir.limits.v1.Limit
+	59, // 67: weir.admin.v1.ListLimitsResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
+	66, // 68: weir.admin.v1.GetCounterRequest.entries:type_name -> weir.limits.v1.Entry
+	67, // 69: weir.admin.v1.GetCounterResponse.counters:type_name -> weir.limits.v1.Counter
+	59, // 70: weir.admin.v1.GetCounterResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
+	66, // 71: weir.admin.v1.ResetCounterRequest.entries:type_name -> weir.limits.v1.Entry
+	67, // 72: weir.admin.v1.ResetCounterResponse.counters:type_name -> weir.limits.v1.Counter
+	59, // 73: weir.admin.v1.ResetCounterResponse.unreachable:type_name -> weir.admin.v1.UnreachableServer
+	3,  // 74: weir.admin.v1.AdminService.GetStatus:input_type -> weir.admin.v1.GetStatusRequest
+	9,  // 75: weir.admin.v1.AdminService.GetPlan:input_type -> weir.admin.v1.GetPlanRequest
+	11, // 76: weir.admin.v1.AdminService.ListObjects:input_type -> weir.admin.v1.ListObjectsRequest
+	13, // 77: weir.admin.v1.AdminService.GetObject:input_type -> weir.admin.v1.GetObjectRequest
+	18, // 78: weir.admin.v1.AdminService.ListProblems:input_type -> weir.admin.v1.ListProblemsRequest
+	20, // 79: weir.admin.v1.AdminService.ListClients:input_type -> weir.admin.v1.ListClientsRequest
+	22, // 80: weir.admin.v1.AdminService.Explain:input_type -> weir.admin.v1.ExplainRequest
+	38, // 81: weir.admin.v1.AdminService.Translate:input_type -> weir.admin.v1.TranslateRequest
+	49, // 82: weir.admin.v1.AdminService.ListDecisions:input_type -> weir.admin.v1.ListDecisionsRequest
+	51, // 83: weir.admin.v1.AdminService.ListCandidates:input_type -> weir.admin.v1.ListCandidatesRequest
+	53, // 84: weir.admin.v1.AdminService.ListLimits:input_type -> weir.admin.v1.ListLimitsRequest
+	55, // 85: weir.admin.v1.AdminService.GetCounter:input_type -> weir.admin.v1.GetCounterRequest
+	57, // 86: weir.admin.v1.AdminService.ResetCounter:input_type -> weir.admin.v1.ResetCounterRequest
+	42, // 87: weir.admin.v1.AdminService.Diff:input_type -> weir.admin.v1.DiffRequest
+	47, // 88: weir.admin.v1.AdminService.Apply:input_type -> weir.admin.v1.ApplyRequest
+	4,  // 89: weir.admin.v1.AdminService.GetStatus:output_type -> weir.admin.v1.Status
+	10, // 90: weir.admin.v1.AdminService.GetPlan:output_type -> weir.admin.v1.Plan
+	12, // 91: weir.admin.v1.AdminService.ListObjects:output_type -> weir.admin.v1.ListObjectsResponse
+	14, // 92: weir.admin.v1.AdminService.GetObject:output_type -> weir.admin.v1.Object
+	19, // 93: weir.admin.v1.AdminService.ListProblems:output_type -> weir.admin.v1.ListProblemsResponse
+	21, // 94: weir.admin.v1.AdminService.ListClients:output_type -> weir.admin.v1.ListClientsResponse
+	24, // 95: weir.admin.v1.AdminService.Explain:output_type -> weir.admin.v1.Explanation
+	39, // 96: weir.admin.v1.AdminService.Translate:output_type -> weir.admin.v1.TranslateResponse
+	50, // 97: weir.admin.v1.AdminService.ListDecisions:output_type -> weir.admin.v1.ListDecisionsResponse
+	52, // 98: weir.admin.v1.AdminService.ListCandidates:output_type -> weir.admin.v1.ListCandidatesResponse
+	54, // 99: weir.admin.v1.AdminService.ListLimits:output_type -> weir.admin.v1.ListLimitsResponse
+	56, // 100: weir.admin.v1.AdminService.GetCounter:output_type -> weir.admin.v1.GetCounterResponse
+	58, // 101: weir.admin.v1.AdminService.ResetCounter:output_type -> weir.admin.v1.ResetCounterResponse
+	43, // 102: weir.admin.v1.AdminService.Diff:output_type -> weir.admin.v1.DiffResponse
+	48, // 103: weir.admin.v1.AdminService.Apply:output_type -> weir.admin.v1.ApplyResponse
+	89, // [89:104] is the sub-list for method output_type
+	74, // [74:89] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_weir_admin_v1_admin_proto_init() }
@@ -4607,7 +4716,7 @@ func file_weir_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_admin_v1_admin_proto_rawDesc), len(file_weir_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   59,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
