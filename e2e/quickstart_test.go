@@ -78,7 +78,10 @@ func TestUpIsIdempotentShiftsPortsAndCleansUp(t *testing.T) {
 	defer func() { _ = held.Close() }()
 	port := strconv.Itoa(held.Addr().(*net.TCPAddr).Port)
 	gateway := "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: quickstart}\nspec:\n  gatewayClassName: weir\n  listeners: [{name: http, protocol: HTTP, port: " + port + "}]\n"
-	s := harness.Start(t, harness.Files{"gateway.yaml": gateway})
+	const aimless = "apiVersion: weir.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: aimless}\nspec:\n" +
+		"  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: nowhere}]\n  timeouts: {request: 5s}\n"
+	s := harness.Start(t, harness.Files{"gateway.yaml": gateway, "aimless.yaml": aimless})
+	require.Contains(t, s.Started, "there is no HTTPRoute default/nowhere", "what is wrong with the policy is said at once")
 	require.NotContains(t, s.URL, ":"+port)
 	require.Contains(t, s.Started, port, "the shift is explained")
 	require.Equal(t, http.StatusOK, s.Get("/v1/users").Status)

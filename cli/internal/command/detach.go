@@ -73,7 +73,7 @@ func (a *App) upDetached(ctx context.Context, dir state.Dir, policyDir string, f
 		if err := command.Process.Release(); err != nil {
 			return err
 		}
-		if err := a.printReady(dir, record); err != nil {
+		if err := a.printReady(ctx, dir, record); err != nil {
 			return err
 		}
 		fmt.Fprintf(a.Stdout, "It runs in the background; %s down stops it.\n", a.self())

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,8 +15,9 @@ import (
 	"weir.dev/cli/state"
 )
 
-// printReady shows what runs and what to try on it.
-func (a *App) printReady(dir state.Dir, record state.Record) error {
+// printReady shows what runs, what is wrong with the policy, and what to try.
+func (a *App) printReady(ctx context.Context, dir state.Dir, record state.Record) error {
+	defer a.printPolicy(ctx, record)
 	printTable(a.Stdout, reportOf(record), record.Notes)
 	credentials, err := a.credentials(dir)
 	if err != nil {

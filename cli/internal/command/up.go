@@ -121,7 +121,7 @@ func (a *App) alreadyUp(ctx context.Context, dir state.Dir, record state.Record,
 			record.PolicyDir, dir.Root(), a.self())
 	}
 	fmt.Fprintln(a.Stdout, "weir is running already")
-	return a.printReady(dir, probeAll(ctx, record))
+	return a.printReady(ctx, dir, probeAll(ctx, record))
 }
 
 func (a *App) findEnvoy(ctx context.Context, progress *term.Progress) (envoy.Found, error) {
@@ -178,7 +178,7 @@ func (a *App) upHere(ctx context.Context, dir state.Dir, policyDir string, found
 	options.Progress = func(record state.Record) { progress.Set(waitingFor(record)) }
 	options.Ready = func(record state.Record) {
 		progress.Set("")
-		if err := a.printReady(dir, record); err != nil {
+		if err := a.printReady(ctx, dir, record); err != nil {
 			progress.Println("weir: " + err.Error())
 		}
 		progress.Println("Ctrl-C stops it.")
