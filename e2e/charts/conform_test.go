@@ -168,6 +168,16 @@ func TestObjectsAreOfTheirSchemas(t *testing.T) {
 		require.Empty(t, faults)
 		require.Greater(t, valid, 5)
 	})
+	t.Run("so is what a mesh begins with", func(t *testing.T) {
+		base := t.TempDir()
+		out, err := exec.CommandContext(t.Context(), harness.Bin(t, "weir"), "mesh", "base", "--dir", base, "--profile", "default-deny").CombinedOutput()
+		require.NoError(t, err, string(out))
+		objects, err := os.ReadFile(filepath.Join(base, "base.yaml"))
+		require.NoError(t, err)
+		valid, faults := conform(t, dir, bytes.NewReader(objects))
+		require.Empty(t, faults)
+		require.Equal(t, 9, valid)
+	})
 	t.Run("and the check can fail", func(t *testing.T) {
 		for broken, want := range map[string]string{
 			`{"apiVersion":"v1","kind":"Service","metadata":{"name":"x"},"spec":{"port":[]}}`:                                                        "additional properties 'port' not allowed",

@@ -22,25 +22,12 @@ import (
 	"weir.dev/e2e/internal/harness"
 )
 
-// meshValues are those of istiod that name extauthz.
-const meshValues = `meshConfig:
-  extensionProviders:
-    - name: weir-extauthz
-      envoyExtAuthzGrpc:
-        service: weir-extauthz.weir-system.svc.cluster.local
-        port: 9001
-        timeout: 1s
-        failOpen: false
-        statusOnError: "503"
-`
-
-// gatewayValues are those of Istio's ingress gateway.
-const gatewayValues = `name: istio-ingressgateway
-labels: {istio: ingressgateway}
-imagePullPolicy: IfNotPresent
+// smallGateway are values of Istio's ingress gateway for a small node without load
+// balancers, beside those that `weir mesh base` makes.
+const smallGateway = `imagePullPolicy: IfNotPresent
 autoscaling: {enabled: false}
 resources: {requests: {cpu: 10m, memory: 64Mi}}
-service: {type: ClusterIP, ports: [{name: http, port: 8080, targetPort: 8080}, {name: plain, port: 8081, targetPort: 8081}, {name: https, port: 8443, targetPort: 8443}]}
+service: {type: ClusterIP}
 `
 
 // backends are the services of the quickstart as they run beside Istio.
@@ -103,13 +90,15 @@ func newIstioWorld(t *testing.T) *istioWorld {
 	w := newWorld(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Minute)
 	defer cancel()
-	values := filepath.Join(t.TempDir(), "mesh.yaml")
-	require.NoError(t, os.WriteFile(values, []byte(meshValues), 0o600))
-	require.NoError(t, w.node.Istio(ctx, w.envoyBinary(ctx), values))
-	gateway := filepath.Join(t.TempDir(), "gateway.yaml")
-	require.NoError(t, os.WriteFile(gateway, []byte(gatewayValues), 0o600))
+	base := t.TempDir()
+	output, code := w.weir("mesh", "base", "--dir", base, "--ports", "8080,8081,8443")
+	require.Equal(t, 0, code, output)
+	require.NoError(t, w.node.Istio(ctx, w.envoyBinary(ctx), filepath.Join(base, "istiod.yaml")))
+	w.kubectl("", "apply", "--server-side", "--field-manager", "weir", "-f", filepath.Join(base, "base.yaml"))
+	small := filepath.Join(t.TempDir(), "small.yaml")
+	require.NoError(t, os.WriteFile(small, []byte(smallGateway), 0o600))
 	w.helm("upgrade", "--install", "istio-ingressgateway", filepath.Join(w.istioSource(), "manifests", "charts", "gateway"),
-		"-n", "istio-ingress", "--create-namespace", "-f", gateway, "--wait", "--timeout", "3m")
+		"-n", "istio-ingress", "-f", filepath.Join(base, "ingress-gateway.yaml"), "-f", small, "--wait", "--timeout", "3m")
 	return &istioWorld{world: w, address: join(w.field("{.spec.clusterIP}", "service", "istio-ingressgateway", "-n", "istio-ingress"), "8080")}
 }
 

@@ -20,7 +20,7 @@ func (a *App) meshCommand() *cobra.Command {
 		Use: "mesh", Short: "Work with Istio", Args: arguments(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.meshAssertCommand(), a.meshCheckCommand(), a.meshMTLSCommand())
+	c.AddCommand(a.meshAssertCommand(), a.meshBaseCommand(), a.meshCheckCommand(), a.meshMTLSCommand())
 	return c
 }
 
