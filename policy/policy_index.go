@@ -172,23 +172,26 @@ func (c *Closing) statement() *statement {
 }
 
 // closeMissing closes what an AuthPolicy with a target that is not there may have
-// been meant to protect: the object, when only the section is missing; the one of
-// the name, when only the kind is wrong; or else every route of the namespace that
-// nothing else protects.
+// been meant to protect: the object, when only the section is missing, or else every
+// route of the namespace that nothing else protects; and the route of the name, when
+// there is one of another kind.
 func (r *resolver) closeMissing(policy *statement, target v1alpha1.TargetRef) {
 	closing := Closing{Origin: policy.object.Origin(""), Namespace: policy.namespace(), Created: metav1.NewTime(policy.created())}
 	whole := target
 	whole.SectionName = nil
-	meant := target.SectionName != nil && r.targetExists(keyOf(policy.namespace(), whole))
-	if !meant {
-		if kind := r.otherKind(keyOf(policy.namespace(), whole)); kind != "" {
-			whole.Kind, meant = gatewayv1.Kind(kind), true
-		}
-	}
-	if meant {
-		closing.Targets, closing.Overrides, closing.Merge = []v1alpha1.TargetRef{whole}, policy.overrides, !policy.atomic
+	targeted := closing
+	targeted.Overrides, targeted.Merge = policy.overrides, !policy.atomic
+	if target.SectionName != nil && r.targetExists(keyOf(policy.namespace(), whole)) {
+		targeted.Targets = []v1alpha1.TargetRef{whole}
+		r.closings = append(r.closings, targeted)
+		return
 	}
 	r.closings = append(r.closings, closing)
+	if kind := r.otherKind(keyOf(policy.namespace(), whole)); kind != "" {
+		whole.Kind = gatewayv1.Kind(kind)
+		targeted.Targets = []v1alpha1.TargetRef{whole}
+		r.closings = append(r.closings, targeted)
+	}
 }
 
 // otherKind is the kind of a route that has the name of one of another kind, which is

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -41,6 +42,21 @@ func Read(parser *policy.Parser, paths ...string) (Update, error) {
 	return source.build(), nil
 }
 
+// behindLostLink reports whether a path, or a folder on it, is a link to what is not
+// there: a file system that is away, whose objects a Source keeps.
+func behindLostLink(path string) bool {
+	for {
+		if info, err := os.Lstat(path); err == nil {
+			return info.Mode()&os.ModeSymlink != 0
+		}
+		parent := filepath.Dir(path)
+		if parent == path {
+			return false
+		}
+		path = parent
+	}
+}
+
 // Left reports whether an object is not in its file any more. A Source lets go of
 // it only after a moment, so that it may be in force still. A file that cannot be
 // read as a whole, and what is of no file, counts as having it.
@@ -50,7 +66,7 @@ func Left(parser *policy.Parser, object *policy.Object) bool {
 	}
 	info, err := os.Stat(object.File)
 	if err != nil {
-		return errors.Is(err, os.ErrNotExist)
+		return errors.Is(err, os.ErrNotExist) && !behindLostLink(object.File)
 	}
 	content, err := readBounded(object.File, info)
 	if err != nil {

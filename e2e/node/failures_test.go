@@ -112,6 +112,17 @@ func (l *traffic) ended(t *testing.T, lost float64) {
 	}
 }
 
+// killed ends both processes of a program, and waits until there are two others.
+func (w *world) killed(program string) {
+	w.Helper()
+	before := w.node.Processes(program)
+	require.Equal(w.T, 2, w.node.Kill(program))
+	w.eventually("the kubelet starts "+program+" again", 2*time.Minute, func() bool {
+		now := w.node.Processes(program)
+		return len(now) == 2 && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(before, pid) })
+	})
+}
+
 // twice are the parts that there are two of; counters in memory are of one ratelimit.
 var twice = []string{"controlplane", "extauthz", "ingress"}
 
@@ -227,13 +238,11 @@ func TestSlowFailures(t *testing.T) {
 	t.Run("Kubernetes' API is killed, then the control plane, then every proxy", func(t *testing.T) {
 		load := w.asking(s)
 		require.Equal(t, 1, w.node.Kill("kube-apiserver"))
-		require.Equal(t, 2, w.node.Kill("controlplaned"))
-		w.eventually("the kubelet starts the control plane again", 2*time.Minute, func() bool { return len(w.node.Processes("controlplaned")) == 2 })
+		w.killed("controlplaned")
 		w.eventually("enough is asked without them", time.Minute, func() bool { return load.answered() > 500 })
 		load.ended(t, fewLost)
 		// Proxies that know nothing are told what was in force, though nobody can be asked.
-		require.Equal(t, 2, w.node.Kill("envoy"))
-		w.eventually("the kubelet starts the proxies again", 2*time.Minute, func() bool { return len(w.node.Processes("envoy")) == 2 })
+		w.killed("envoy")
 		w.recovered(s)
 		require.Empty(t, w.node.Processes("kube-apiserver"))
 		load = w.asking(s)

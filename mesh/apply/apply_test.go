@@ -150,6 +150,43 @@ func TestRoutesOf(t *testing.T) {
 	require.Empty(t, routesOf(services, before, nil), "of no Gateway that is known")
 }
 
+// Ports that are not asked about any more are opened only when nothing is routed there.
+func TestRulesChange(t *testing.T) {
+	there := object(t, "kind: AuthorizationPolicy\nmetadata: {name: weir-extauthz}")
+	for _, c := range []struct {
+		kind, name, action string
+		before             *unstructured.Unstructured
+		want               bool
+	}{
+		{"AuthorizationPolicy", "weir-extauthz", Changed, there, true},
+		{"AuthorizationPolicy", "weir-extauthz", Unchanged, there, false},
+		{"AuthorizationPolicy", "weir-extauthz", Created, nil, false},
+		{"Secret", istio.RulesSecret, Changed, there, true},
+		{"Secret", "weir-certificate", Changed, there, false},
+		{"EnvoyFilter", "weir-80-routes", Changed, there, false},
+	} {
+		r := &run{items: []*item{{id: ID{c.kind, "gw", c.name}, action: c.action, before: c.before}}}
+		require.Equal(t, c.want, r.rulesChange(), "%+v", c)
+		r = &run{deletions: r.items}
+		require.Equal(t, c.want, r.rulesChange(), "%+v", c)
+	}
+}
+
+// What is taken out again of what was brought is waited for, too.
+func TestServing(t *testing.T) {
+	before, after := object(t, live), object(t, strings.Replace(live, "name: b", "name: c", 1))
+	kept := &item{id: ID{"VirtualService", "gw", "kept"}, before: before, after: after, action: NotApplied}
+	r := &run{items: []*item{kept}}
+	require.Same(t, before, r.serving()[0], "a dry run is no change")
+	r.written, kept.action = r.items, Changed
+	require.Same(t, after, r.serving()[0])
+	had := r.serving()
+	kept.after, kept.action = nil, Deleted
+	require.Nil(t, r.serving()[0])
+	gateways := map[string]*unstructured.Unstructured{"gw/weir-80": object(t, "spec: {servers: [{port: {number: 80}}]}")}
+	require.Equal(t, []Routes{{Port: 80, Count: map[string]int{"a": 0, "c": 0}}}, taken(had, r.serving(), gateways))
+}
+
 // A certificate's Secret is no rules.
 func TestExpectedRules(t *testing.T) {
 	secret := func(name, content string) istio.Object {

@@ -56,6 +56,7 @@ func (r *run) retire(ctx context.Context) error {
 		return nil
 	}
 	r.request.Progress("taking out routes that go")
+	had := r.serving()
 	var trimmed []*item
 	for _, it := range r.services() {
 		rest, removed := without(it.before, it.want)
@@ -67,28 +68,23 @@ func (r *run) retire(ctx context.Context) error {
 		}
 		trimmed = append(trimmed, it)
 	}
-	return r.lost(ctx, trimmed)
+	return r.lost(ctx, trimmed, had, r.gatewaysBefore())
 }
 
-// lost waits until the gateways have not the routes any more that were taken out.
-// Nothing else is waited for: what this apply is to mend is not there yet.
-func (r *run) lost(ctx context.Context, trimmed []*item) error {
+// lost waits until the gateways have not the routes any more that were taken out of
+// what they had. Nothing else is waited for: what this apply is to mend is not there
+// yet.
+func (r *run) lost(ctx context.Context, trimmed []*item, had []*unstructured.Unstructured, gateways map[string]*unstructured.Unstructured) error {
 	if len(trimmed) == 0 || r.Mesh == nil {
 		return nil
 	}
 	if err := r.known(ctx, trimmed); err != nil {
 		return err
 	}
-	var before, now []*unstructured.Unstructured
-	for _, it := range r.services() {
-		before = append(before, it.before)
-		if slices.Contains(r.written, it) {
-			now = append(now, it.after)
-		} else {
-			now = append(now, it.before)
-		}
+	left := taken(had, r.serving(), gateways)
+	if len(left) == 0 {
+		return nil
 	}
-	left := taken(before, now, r.gatewaysBefore())
 	return r.await(ctx, "the gateways to have lost routes that go", func(ctx context.Context) ([]string, error) {
 		return r.Mesh.Unserved(ctx, nil, left)
 	})

@@ -57,6 +57,7 @@ func (r *run) leave(why string, items []*item) {
 
 // withdraw takes the routes out that were not there before.
 func (r *run) withdraw(ctx context.Context, routes []*item) error {
+	had := r.serving()
 	var trimmed []*item
 	for _, it := range routes {
 		if it.id.Kind != "VirtualService" {
@@ -70,13 +71,13 @@ func (r *run) withdraw(ctx context.Context, routes []*item) error {
 			if err := it.delete(ctx, it.after, false); err != nil {
 				return fmt.Errorf("%s is not deleted: %w", it.id, err)
 			}
-			it.after = nil
+			it.after, it.action = nil, Deleted
 		} else if err := r.write(ctx, it, rest); err != nil {
 			return err
 		}
 		trimmed = append(trimmed, it)
 	}
-	return r.lost(ctx, trimmed)
+	return r.lost(ctx, trimmed, had, r.gateways())
 }
 
 // oldRules waits until extauthz decides by the rules that there were before.

@@ -14,11 +14,27 @@ import (
 // routing reports whether objects of a kind bring requests in.
 func routing(kind string) bool { return kind == "Gateway" || kind == "VirtualService" }
 
-// rulesChange reports whether extauthz will decide otherwise.
+// rulesChange reports whether extauthz will decide otherwise, or be asked about other
+// ports.
 func (r *run) rulesChange() bool {
 	return slices.ContainsFunc(slices.Concat(r.items, r.deletions), func(it *item) bool {
-		return it.id.Kind == "Secret" && it.id.Name == istio.RulesSecret && it.action != Unchanged && it.before != nil
+		guards := it.id.Kind == "Secret" && it.id.Name == istio.RulesSecret || it.id.Kind == "AuthorizationPolicy"
+		return guards && it.action != Unchanged && it.before != nil
 	})
+}
+
+// serving are the VirtualServices as they are now.
+func (r *run) serving() []*unstructured.Unstructured {
+	var found []*unstructured.Unstructured
+	for _, it := range r.services() {
+		// Before it is written, after is what a dry run said.
+		if slices.Contains(r.written, it) && (it.after != nil || it.action == Deleted) {
+			found = append(found, it.after)
+		} else {
+			found = append(found, it.before)
+		}
+	}
+	return found
 }
 
 // services are the VirtualServices, those that go included.
