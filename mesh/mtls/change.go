@@ -152,6 +152,13 @@ func (c *change) refuse(reasons []Reason) *Result {
 // take observes where that is needed, and makes the change.
 func (c *change) take(ctx context.Context, made *unstructured.Unstructured) (*Result, error) {
 	if c.request.To == Strict {
+		busy, err := busy(ctx, c.Cluster, c.request.Scope)
+		if err != nil {
+			return nil, err
+		}
+		if len(busy) > 0 {
+			return c.refuse(busy), nil
+		}
 		observing, err := observe(ctx, c.Cluster, c.standing, c.request)
 		if observing != nil {
 			defer c.endObservation(ctx, observing)
@@ -176,10 +183,10 @@ func (c *change) take(ctx context.Context, made *unstructured.Unstructured) (*Re
 	c.request.Progress("setting " + string(c.request.To))
 	if err := c.Apply(ctx, made, false); err != nil {
 		// It may have come although the answer did not.
-		return c.restore(ctx, []Reason{{policy.CodeMTLSRolledBack, err.Error()}}), nil
+		return c.restore(ctx, []Reason{{policy.CodeMTLSRolledBack, err.Error()}}, nil), nil
 	}
-	if reasons := c.verify(ctx); len(reasons) > 0 {
-		return c.restore(ctx, reasons), nil
+	if reasons, callers := c.verify(ctx); len(reasons) > 0 || len(callers) > 0 {
+		return c.restore(ctx, reasons, callers), nil
 	}
 	c.result.Action = Changed
 	return c.result, nil
@@ -197,92 +204,17 @@ func interrupted(ctx context.Context) error {
 	return fmt.Errorf("interrupted; no mode was changed: %w", context.Cause(ctx))
 }
 
-// verify waits until every sidecar has the mode and, after STRICT, watches whether
-// somebody is harmed.
-func (c *change) verify(ctx context.Context) []Reason {
-	if late := c.settle(ctx, c.request.Wait); late != "" {
-		return []Reason{{policy.CodeMTLSRolledBack, late}}
-	}
-	if c.observing == nil {
-		return nil
-	}
-	c.request.Progress(fmt.Sprintf("watching for %s whether somebody is refused", c.request.Watch))
-	for end := time.Now().Add(c.request.Watch + logsLate); ; {
-		callers := harmed(c.before, c.observing.tally.callers(Directory{}))
-		if len(callers) > 0 {
-			return c.blame(ctx, callers)
-		}
-		if why := c.observing.blind(); why != "" {
-			return []Reason{{policy.CodeMTLSRolledBack, why}}
-		}
-		if !time.Now().Before(end) {
-			return nil
-		}
-		if !pause(ctx, lookEvery) {
-			return []Reason{{policy.CodeMTLSRolledBack, "interrupted before it was known whether somebody is refused"}}
-		}
-	}
-}
-
-// blame names who was harmed; who it is may have come after the observation.
-func (c *change) blame(ctx context.Context, callers []Caller) []Reason {
-	c.observing.look(ctx)
-	var reasons []Reason
-	for i := range callers {
-		c.observing.directory.name(&callers[i])
-		reasons = append(reasons, Reason{policy.CodeMTLSRolledBack, fmt.Sprintf("%s: %s", &callers[i], remedy(&callers[i]))})
-	}
-	c.result.Callers = callers
-	return reasons
-}
-
-// settle waits until every sidecar of the scope has the modes that the policies say;
-// what is missing is answered when it is in vain.
-func (c *change) settle(ctx context.Context, within time.Duration) string {
-	c.request.Progress("waiting for the sidecars to have it")
-	for end := time.Now().Add(within); ; {
-		state, err := c.State(ctx, c.request.Scope.Namespace)
-		var late string
-		if err == nil {
-			standing, _ := Stand(state, c.request.Scope)
-			late = firstOf(standing.Governed, func(pod Pod) string {
-				inbound, err := c.ask(ctx, pod)
-				if err != nil {
-					return err.Error()
-				}
-				if inbound.Rejected != "" {
-					return "its proxy refuses its configuration: " + inbound.Rejected
-				}
-				return inbound.Differs(state.Policies.Effective(pod.Namespace, pod.Labels))
-			})
-		} else {
-			late = err.Error()
-		}
-		switch {
-		case late == "":
-			return ""
-		case !time.Now().Before(end):
-			return fmt.Sprintf("waited %s for the sidecars in vain: %s", within, late)
-		case !pause(ctx, lookEvery):
-			return "interrupted before every sidecar had it"
-		}
-	}
-}
-
-func (c *change) ask(ctx context.Context, pod Pod) (Inbound, error) {
-	ctx, cancel := context.WithTimeout(ctx, askWithin)
-	defer cancel()
-	return c.Inbound(ctx, pod)
-}
-
-// restore puts the policy back as it was; an ended context does not keep it from that.
-func (c *change) restore(ctx context.Context, reasons []Reason) *Result {
+// restore puts the policy back as it was, and then names the callers that were harmed;
+// an ended context does not keep it from that.
+func (c *change) restore(ctx context.Context, reasons []Reason, callers []Caller) *Result {
 	c.result.Action, c.result.Reasons = RolledBack, reasons
 	c.request.Progress("putting it back")
 	ctx = context.WithoutCancel(ctx)
 	within, cancel := context.WithTimeout(ctx, restoreWithin)
 	defer cancel()
-	if err := putBack(within, c.Cluster, c.request.Scope, c.standing.ours); err != nil {
+	err := putBack(within, c.Cluster, c.request.Scope, c.standing.ours)
+	c.name(ctx, callers)
+	if err != nil {
 		scope := c.request.Scope
 		c.result.Action = Stuck
 		c.result.Reasons = append(c.result.Reasons, Reason{policy.CodeMTLSRolledBack, fmt.Sprintf(
@@ -290,7 +222,7 @@ func (c *change) restore(ctx context.Context, reasons []Reason) *Result {
 			err, scope.Namespace, scope, c.request.To, scope.flags(), c.standing.Mode)})
 		return c.result
 	}
-	if late := c.settle(ctx, min(c.request.Wait, restoreWithin)); late != "" {
+	if late := c.settle(ctx, min(c.request.Wait, restoreWithin), Unset); late != "" {
 		c.result.Notes = append(c.result.Notes, "the policy is as it was; "+late)
 	}
 	return c.result

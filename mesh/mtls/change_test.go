@@ -33,6 +33,11 @@ type fake struct {
 	asking   error
 	deaf     bool
 	logsLost error
+	// slow is how long a sidecar takes to answer; looked is called as names are asked for.
+	slow   time.Duration
+	looked func()
+	// called is the pod that calls are to; "" is every one.
+	called string
 }
 
 func newFake(mode Mode) *fake {
@@ -57,6 +62,9 @@ func (f *fake) State(context.Context, string) (State, error) {
 }
 
 func (f *fake) Directory(context.Context) (Directory, error) {
+	if f.looked != nil {
+		f.looked()
+	}
 	return Directory{
 		Pods:    map[string]Pod{"10.0.0.9": {Namespace: "legacy", Name: "old-1", Workload: "Deployment old"}},
 		Nodes:   map[string]string{"10.1.0.1": "node1"},
@@ -137,7 +145,10 @@ func (f *fake) Observers(context.Context, string) ([]Observer, error) {
 	return []Observer{*f.observer}, nil
 }
 
-func (f *fake) Inbound(context.Context, Pod) (Inbound, error) {
+func (f *fake) Inbound(ctx context.Context, _ Pod) (Inbound, error) {
+	if f.slow > 0 && !pause(ctx, f.slow) {
+		return Inbound{}, ctx.Err()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	inbound := Inbound{Ports: map[uint32]Mode{0: f.settled, 8080: f.settled}, logs: []string{"other"}}
@@ -147,7 +158,7 @@ func (f *fake) Inbound(context.Context, Pod) (Inbound, error) {
 	return inbound, f.asking
 }
 
-func (f *fake) Follow(ctx context.Context, _ Pod, _ bool, line func([]byte)) error {
+func (f *fake) Follow(ctx context.Context, pod Pod, _ bool, line func([]byte)) error {
 	for pause(ctx, 100*time.Millisecond) {
 		f.mu.Lock()
 		run, mode, lost := f.run, f.settled, f.logsLost
@@ -156,7 +167,7 @@ func (f *fake) Follow(ctx context.Context, _ Pod, _ bool, line func([]byte)) err
 			return lost
 		}
 		line([]byte("[2026] \"GET / HTTP/1.1\" 200"))
-		if from, plain := f.calls(time.Since(f.began)); from != "" && run != "" && plain {
+		if from, plain := f.calls(time.Since(f.began)); from != "" && run != "" && plain && (f.called == "" || f.called == pod.Name) {
 			what := kindRequest
 			if mode == Strict {
 				what = kindRefused

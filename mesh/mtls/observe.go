@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"weir.dev/policy"
 )
 
 const (
@@ -27,8 +29,9 @@ type observation struct {
 	run     string
 	object  *unstructured.Unstructured
 	tally   *tally
-	stop    context.CancelFunc
 	follows sync.WaitGroup
+	// stops end the reading of logs.
+	stops []context.CancelFunc
 
 	directory Directory
 	// followed are pods whose log is read, by UID.
@@ -49,18 +52,14 @@ func observe(ctx context.Context, cluster Cluster, standing Standing, request Re
 		object:   ObserverObject(scope, run, standing.ours.mark()),
 		followed: map[string]bool{}, lost: map[string]string{},
 	}
-	// Logs are read until end, whatever becomes of the context: somebody may be harmed
-	// while things are put back.
-	var following context.Context
-	following, o.stop = context.WithCancel(context.WithoutCancel(ctx))
 	request.Progress("having the sidecars tell who calls in plaintext")
-	o.follow(following, standing.Governed, false)
+	o.follow(ctx, standing.Governed, false)
 	o.look(ctx)
 	if err := cluster.Apply(ctx, o.object, false); err != nil {
 		return o, err
 	}
 	for end := time.Now().Add(request.Wait); ; {
-		if _, o.unready = o.sidecars(ctx); len(o.unready) == 0 {
+		if o.unready = o.survey(ctx).unknown; len(o.unready) == 0 {
 			break
 		}
 		// Who calls while one does not tell would not be seen.
@@ -68,12 +67,12 @@ func observe(ctx context.Context, cluster Cluster, standing Standing, request Re
 			return o, nil
 		}
 	}
-	o.window(ctx, following)
+	o.window(ctx)
 	return o, nil
 }
 
 // window waits while callers are counted.
-func (o *observation) window(ctx, following context.Context) {
+func (o *observation) window(ctx context.Context) {
 	for end := time.Now().Add(o.request.Observe); ; {
 		left := time.Until(end)
 		if left <= 0 {
@@ -83,21 +82,21 @@ func (o *observation) window(ctx, following context.Context) {
 		if !pause(ctx, min(relistEvery, left)) {
 			return
 		}
-		o.join(ctx, following)
+		o.join(ctx)
 	}
 	pause(ctx, logsLate)
 }
 
 // join follows pods that have come.
-func (o *observation) join(ctx, following context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, askWithin)
+func (o *observation) join(ctx context.Context) {
+	asking, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
-	state, err := o.cluster.State(ctx, o.scope.Namespace)
+	state, err := o.cluster.State(asking, o.scope.Namespace)
 	if err != nil {
 		return // it is asked again, and counts at the end
 	}
 	standing, _ := Stand(state, o.scope)
-	o.follow(following, standing.Governed, true)
+	o.follow(ctx, standing.Governed, true)
 	for i := range standing.Governed {
 		if !o.known(standing.Governed[i]) {
 			o.look(ctx)
@@ -112,13 +111,16 @@ func (o *observation) known(pod Pod) bool {
 	return there
 }
 
-// follow reads the logs of pods that are not read yet.
+// follow reads the logs of pods that are not read yet, until end, whatever becomes of
+// the context: somebody may be harmed while things are put back.
 func (o *observation) follow(ctx context.Context, pods []Pod, fromStart bool) {
 	for _, pod := range pods {
 		if o.followed[pod.UID] {
 			continue
 		}
 		o.followed[pod.UID] = true
+		ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+		o.stops = append(o.stops, stop)
 		o.follows.Go(func() {
 			err := o.cluster.Follow(ctx, pod, fromStart, func(text []byte) { o.tally.line(pod.String(), text) })
 			if err != nil && !gone(err) {
@@ -139,24 +141,38 @@ func (o *observation) look(ctx context.Context) {
 	}
 }
 
-// sidecars are those that would go by the policy, and why it is not known of some who
-// calls them.
-func (o *observation) sidecars(ctx context.Context) (pods []Pod, unknown []string) {
-	ctx, cancel := context.WithTimeout(ctx, askWithin)
-	defer cancel()
-	state, err := o.cluster.State(ctx, o.scope.Namespace)
+// survey is how the sidecars stand that would go by the policy.
+type survey struct {
+	// mode is the scope's, by whom it is said.
+	mode Mode
+	by   string
+	pods []Pod
+	// unknown says of some why it is not known who calls them.
+	unknown []string
+	// differs is the first one that has another mode than the policies say.
+	differs string
+	// failed is why the cluster could not be asked at all.
+	failed error
+}
+
+func (o *observation) survey(ctx context.Context) survey {
+	state, others, err := o.ask(ctx)
 	if err != nil {
-		return nil, []string{"the cluster cannot be asked who would be called: " + err.Error()}
+		return survey{failed: err, unknown: []string{"the cluster cannot be asked who would be called: " + err.Error()}}
 	}
 	standing, reasons := Stand(state, o.scope)
-	for _, reason := range reasons {
-		unknown = append(unknown, "meanwhile: "+reason.Message)
+	found := survey{mode: standing.Mode, by: standing.By, pods: standing.Governed}
+	for _, reason := range append(reasons, others...) {
+		found.unknown = append(found.unknown, "meanwhile: "+reason.Message)
 	}
-	said := eachOf(standing.Governed, func(pod Pod) string {
-		inbound, err := o.cluster.Inbound(ctx, pod)
-		switch {
-		case err != nil:
+	differ := make([]string, len(standing.Governed))
+	said := eachOf(standing.Governed, func(i int, pod Pod) string {
+		inbound, err := ask(ctx, o.cluster, pod)
+		if err != nil {
 			return fmt.Sprintf("the sidecar of %s cannot be asked: %v", &pod, err)
+		}
+		differ[i] = inbound.Differs(state.Policies.Effective(pod.Namespace, pod.Labels))
+		switch {
 		case inbound.Rejected != "":
 			return fmt.Sprintf("the sidecar of %s refuses its configuration, so who calls it is not known: %s", &pod, inbound.Rejected)
 		case !inbound.Observed(logName(o.run)):
@@ -164,12 +180,49 @@ func (o *observation) sidecars(ctx context.Context) (pods []Pod, unknown []strin
 		}
 		return ""
 	})
-	for _, line := range said {
+	for i, line := range said {
 		if line != "" {
-			unknown = append(unknown, line)
+			found.unknown = append(found.unknown, line)
+		}
+		if found.differs == "" && differ[i] != "" {
+			found.differs = "pod " + standing.Governed[i].String() + ": " + differ[i]
 		}
 	}
-	return standing.Governed, unknown
+	return found
+}
+
+// ask is the state of the scope's namespace, and what speaks of other observations.
+func (o *observation) ask(ctx context.Context) (state State, others []Reason, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	if state, err = o.cluster.State(ctx, o.scope.Namespace); err != nil {
+		return State{}, nil, err
+	}
+	others, err = apart(ctx, o.cluster, o.scope, o.run)
+	return state, others, err
+}
+
+// busy says which observer is there already. Two of them on one pod would both add to
+// the listener's default filter chain, which a proxy refuses; one that was left keeps
+// everybody from looking.
+func busy(ctx context.Context, cluster Cluster, scope Scope) ([]Reason, error) {
+	return apart(ctx, cluster, scope, "")
+}
+
+// apart are the observers of other runs.
+func apart(ctx context.Context, cluster Cluster, scope Scope, run string) ([]Reason, error) {
+	observers, err := cluster.Observers(ctx, scope.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	var reasons []Reason
+	for i := range observers {
+		if run == "" || observers[i].Run != run {
+			reasons = append(reasons, Reason{policy.CodeMTLSUnknown, fmt.Sprintf(
+				"%s is of another observation, and two do not go together: wait until that has ended or, if it was killed, run %s", &observers[i], observers[i].takeAway())})
+		}
+	}
+	return reasons, nil
 }
 
 // evidence is what was found.
@@ -177,9 +230,10 @@ func (o *observation) evidence(ctx context.Context) Evidence {
 	if len(o.unready) > 0 {
 		return Evidence{Callers: o.tally.callers(o.directory), Unknown: o.unready}
 	}
-	pods, unknown := o.sidecars(ctx)
+	found := o.survey(ctx)
+	unknown := found.unknown
 	o.mu.Lock()
-	for _, pod := range pods {
+	for _, pod := range found.pods {
 		if why := o.lost[pod.UID]; why != "" {
 			unknown = append(unknown, why)
 		} else if !o.followed[pod.UID] {
@@ -218,7 +272,9 @@ func (o *observation) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askWithin)
 	defer cancel()
 	err := o.cluster.Delete(ctx, o.object)
-	o.stop()
+	for _, stop := range o.stops {
+		stop()
+	}
 	o.follows.Wait()
 	return err
 }
@@ -236,6 +292,16 @@ func Watch(ctx context.Context, cluster Cluster, request Request) (evidence Evid
 			return Evidence{}, reason
 		}
 	}
+	if request.Scope.Namespace == state.Policies.Root {
+		return Evidence{}, Reason{policy.CodeMTLSForeign, request.Scope.Namespace + " is the mesh's root namespace, where an EnvoyFilter is every sidecar's: observe the namespaces one after the other"}
+	}
+	busy, err := busy(ctx, cluster, request.Scope)
+	if err != nil {
+		return Evidence{}, err
+	}
+	if len(busy) > 0 {
+		return Evidence{}, busy[0]
+	}
 	observing, err := observe(ctx, cluster, standing, request)
 	defer func() { err = cmp.Or(err, errors.Join(observing.end(ctx))) }()
 	if err != nil {
@@ -249,7 +315,7 @@ func Watch(ctx context.Context, cluster Cluster, request Request) (evidence Evid
 }
 
 // eachOf asks of pods, some at once, and puts what is answered in their order.
-func eachOf(pods []Pod, ask func(Pod) string) []string {
+func eachOf(pods []Pod, ask func(int, Pod) string) []string {
 	answers := make([]string, len(pods))
 	slots := make(chan struct{}, podsAtOnce)
 	var working sync.WaitGroup
@@ -257,7 +323,7 @@ func eachOf(pods []Pod, ask func(Pod) string) []string {
 		slots <- struct{}{}
 		working.Go(func() {
 			defer func() { <-slots }()
-			answers[i] = ask(pod)
+			answers[i] = ask(i, pod)
 		})
 	}
 	working.Wait()
@@ -266,7 +332,7 @@ func eachOf(pods []Pod, ask func(Pod) string) []string {
 
 // firstOf is the first of what is answered that is not empty, with whom it is about.
 func firstOf(pods []Pod, ask func(Pod) string) string {
-	for i, answer := range eachOf(pods, ask) {
+	for i, answer := range eachOf(pods, func(_ int, pod Pod) string { return ask(pod) }) {
 		if answer != "" {
 			return "pod " + pods[i].String() + ": " + answer
 		}

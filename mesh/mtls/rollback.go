@@ -60,7 +60,7 @@ func Rollback(ctx context.Context, cluster Cluster, request Request) (*Result, e
 		return nil, err
 	}
 	c.result.Action = Changed
-	if late := c.settle(ctx, request.Wait); late != "" {
+	if late := c.settle(ctx, request.Wait, Unset); late != "" {
 		c.result.Notes = append(c.result.Notes, late)
 	}
 	return c.result, nil
