@@ -104,14 +104,13 @@ func (f *fake) Apply(_ context.Context, object *unstructured.Unstructured, dry b
 	return nil
 }
 
-// settle has the sidecars take what the policies say, a while later.
+// settle has the sidecars take what the policies say then, a while later.
 func (f *fake) settle() {
-	mode := f.state.Policies.Effective("shop", f.state.Pods[0].Labels).Mode
 	go func() {
 		time.Sleep(f.late)
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.settled = mode
+		f.settled = f.state.Policies.Effective("shop", f.state.Pods[0].Labels).Mode
 	}()
 }
 
@@ -146,7 +145,10 @@ func (f *fake) Observers(context.Context, string) ([]Observer, error) {
 }
 
 func (f *fake) Inbound(ctx context.Context, _ Pod) (Inbound, error) {
-	if f.slow > 0 && !pause(ctx, f.slow) {
+	f.mu.Lock()
+	slow := f.slow
+	f.mu.Unlock()
+	if slow > 0 && !pause(ctx, slow) {
 		return Inbound{}, ctx.Err()
 	}
 	f.mu.Lock()
@@ -341,6 +343,11 @@ func TestDryRunChangesNoMode(t *testing.T) {
 		require.Equal(t, WouldBe, result.Action)
 		require.Equal(t, []string{"observer", "no observer"}, f.applied)
 		require.Equal(t, []string{"without a sidecar, where STRICT does nothing: shop/batch-1"}, result.Notes)
+		request.To = Disable
+		result, err = Set(t.Context(), f, request)
+		require.NoError(t, err)
+		require.Contains(t, result.Notes[1], "callers whose DestinationRule has tls ISTIO_MUTUAL or MUTUAL fail")
+		request.To = Strict
 		f.refuses = func(*unstructured.Unstructured) error { return errors.New("no permission") }
 		_, err = Set(t.Context(), f, request)
 		require.ErrorContains(t, err, "no permission")

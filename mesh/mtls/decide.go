@@ -136,6 +136,9 @@ func (s *Standing) notes(to Mode) []string {
 	if len(s.Apart) > 0 {
 		notes = append(notes, "with a mode of their own, which stays: "+names(s.Apart))
 	}
+	if to == Disable && s.Mode != Disable {
+		notes = append(notes, "in DISABLE, callers whose DestinationRule has tls ISTIO_MUTUAL or MUTUAL fail until that is changed, or the mode is")
+	}
 	return notes
 }
 

@@ -63,6 +63,10 @@ func TestRollbackAfterAKill(t *testing.T) {
 			killed: func(t *testing.T, f *fake) { t.Helper(); f.strict(t) },
 		},
 		{
+			name: "somebody deleted ours", action: Cleared, applied: []string{"no observer"}, mode: Permissive,
+			killed: func(t *testing.T, f *fake) { t.Helper(); f.observer.Before = "STRICT" },
+		},
+		{
 			name: "when the step back is refused", was: []Mode{Strict, Permissive}, action: Refused, applied: []string{"no observer"}, mode: Permissive,
 			killed: func(t *testing.T, f *fake) { t.Helper(); f.observer.Before = "DISABLE" },
 		},

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os/signal"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -252,6 +254,9 @@ func (a *App) changeMTLS(ctx context.Context, o mtlsOptions, to mtls.Mode, do fu
 	if to == mtls.Strict && o.observe < shortObserve {
 		fmt.Fprintf(a.Stderr, "weir: --observe %s is short: who holds a connection is seen after 45 seconds\n", o.observe)
 	}
+	// Whoever reads the output may go; that must not end a change midway.
+	signal.Ignore(syscall.SIGPIPE)
+	defer signal.Reset(syscall.SIGPIPE)
 	progress := term.NewProgress(a.Stderr)
 	result, err := do(ctx, cluster, mtls.Request{
 		Scope: mtls.Scope{Namespace: o.namespace, Selector: o.workload}, To: to,
