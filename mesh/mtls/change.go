@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"weir.dev/policy"
@@ -23,8 +24,10 @@ type Cluster interface {
 	// Apply brings an object by server-side apply as field manager weir; dry only tries
 	// it. A field of another manager is an error.
 	Apply(ctx context.Context, object *unstructured.Unstructured, dry bool) error
-	// Delete takes away what Apply brought; what is not there, or not labelled as ours,
-	// is left.
+	// Observers are those of a namespace that carry our labels.
+	Observers(ctx context.Context, namespace string) ([]Observer, error)
+	// Delete takes away what Apply brought; what is not there, not labelled as ours, or
+	// of another run is left.
 	Delete(ctx context.Context, object *unstructured.Unstructured) error
 	// Inbound asks a pod's sidecar how it takes connections.
 	Inbound(ctx context.Context, pod Pod) (Inbound, error)
@@ -42,6 +45,8 @@ const (
 	// logsLate is how long what a sidecar logs may take: Istio has it written each second,
 	// and a log that is silent is asked for anew after four.
 	logsLate = 7 * time.Second
+	// answerWithin bounds one attempt of them, so that there are more.
+	answerWithin = 10 * time.Second
 	// restoreWithin bounds putting things back.
 	restoreWithin = 2 * time.Minute
 )
@@ -66,6 +71,8 @@ const (
 	WouldBe    = "would be changed"
 	Refused    = "refused"
 	RolledBack = "rolled back"
+	// Cleared is that an observer was taken away which had been left, and no more.
+	Cleared = "cleared"
 	// Stuck is what was to be put back and could not be.
 	Stuck = "not put back"
 )
@@ -145,7 +152,7 @@ func (c *change) refuse(reasons []Reason) *Result {
 // take observes where that is needed, and makes the change.
 func (c *change) take(ctx context.Context, made *unstructured.Unstructured) (*Result, error) {
 	if c.request.To == Strict {
-		observing, err := observe(ctx, c.Cluster, c.request.Scope, c.standing.Governed, c.request)
+		observing, err := observe(ctx, c.Cluster, c.standing, c.request)
 		if observing != nil {
 			defer c.endObservation(ctx, observing)
 		}
@@ -181,7 +188,8 @@ func (c *change) take(ctx context.Context, made *unstructured.Unstructured) (*Re
 // endObservation says what could not be taken away.
 func (c *change) endObservation(ctx context.Context, observing *observation) {
 	if err := observing.end(ctx); err != nil {
-		c.result.Notes = append(c.result.Notes, fmt.Sprintf("what was observed by is still there; run weir mesh mtls rollback, or delete it: %v", err))
+		observer := ReadObserver(observing.object)
+		c.result.Notes = append(c.result.Notes, fmt.Sprintf("%s, which was observed by, may still be there; run %s: %v", &observer, observer.takeAway(), err))
 	}
 }
 
@@ -271,11 +279,15 @@ func (c *change) ask(ctx context.Context, pod Pod) (Inbound, error) {
 func (c *change) restore(ctx context.Context, reasons []Reason) *Result {
 	c.result.Action, c.result.Reasons = RolledBack, reasons
 	c.request.Progress("putting it back")
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreWithin)
+	ctx = context.WithoutCancel(ctx)
+	within, cancel := context.WithTimeout(ctx, restoreWithin)
 	defer cancel()
-	if err := putBack(ctx, c.Cluster, c.request.Scope, c.standing.ours); err != nil {
+	if err := putBack(within, c.Cluster, c.request.Scope, c.standing.ours); err != nil {
+		scope := c.request.Scope
 		c.result.Action = Stuck
-		c.result.Reasons = append(c.result.Reasons, Reason{policy.CodeMTLSRolledBack, fmt.Sprintf("could not be put back; run weir mesh mtls rollback: %v", err)})
+		c.result.Reasons = append(c.result.Reasons, Reason{policy.CodeMTLSRolledBack, fmt.Sprintf(
+			"could not be put back: %v; once the API server answers, see weir mesh mtls status -n %s: where %s is %s, run weir mesh mtls rollback %s; where it is %s, nothing is left to do",
+			err, scope.Namespace, scope, c.request.To, scope.flags(), c.standing.Mode)})
 		return c.result
 	}
 	if late := c.settle(ctx, min(c.request.Wait, restoreWithin)); late != "" {
@@ -284,7 +296,9 @@ func (c *change) restore(ctx context.Context, reasons []Reason) *Result {
 	return c.result
 }
 
-// putBack brings the policy of before, or takes ours away where there was none.
+// putBack brings the policy of before, or takes ours away where there was none. It tries
+// until the context ends, since callers may be cut off as long, but a few times only what
+// the API server refuses.
 func putBack(ctx context.Context, cluster Cluster, scope Scope, former *Policy) error {
 	mode, history := Permissive, []Former(nil)
 	if former != nil {
@@ -294,13 +308,23 @@ func putBack(ctx context.Context, cluster Cluster, scope Scope, former *Policy) 
 	if err != nil {
 		return err
 	}
-	for attempt := 0; ; attempt++ {
+	attempt := func() error {
+		ctx, cancel := context.WithTimeout(ctx, answerWithin)
+		defer cancel()
 		if former == nil {
-			err = cluster.Delete(ctx, made)
-		} else {
-			err = cluster.Apply(ctx, made, false)
+			return cluster.Delete(ctx, made)
 		}
-		if err == nil || attempt == 3 || !pause(ctx, lookEvery) {
+		return cluster.Apply(ctx, made, false)
+	}
+	for refused := 0; ; {
+		err := attempt()
+		if err == nil {
+			return nil
+		}
+		if apierrors.IsConflict(err) || apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
+			refused++
+		}
+		if refused == 4 || !pause(ctx, lookEvery) {
 			return err
 		}
 	}

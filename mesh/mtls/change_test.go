@@ -23,6 +23,7 @@ type fake struct {
 	mu       sync.Mutex
 	state    State
 	run      string
+	observer *Observer
 	late     time.Duration
 	calls    func(since time.Duration) (from string, plaintext bool)
 	began    time.Time
@@ -79,6 +80,8 @@ func (f *fake) Apply(_ context.Context, object *unstructured.Unstructured, dry b
 		raw, _ := json.Marshal(object)
 		_, rest, _ := strings.Cut(string(raw), `"weir_mtls":"`)
 		f.run, _, _ = strings.Cut(rest, `"`)
+		observer := ReadObserver(object)
+		f.observer = &observer
 		return nil
 	}
 	read, err := ReadPolicy(object)
@@ -107,14 +110,31 @@ func (f *fake) settle() {
 func (f *fake) Delete(_ context.Context, object *unstructured.Unstructured) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.refuses != nil {
+		if err := f.refuses(object); err != nil {
+			return err
+		}
+	}
 	if object.GetKind() == "EnvoyFilter" {
-		f.applied, f.run = append(f.applied, "no observer"), ""
+		f.applied = append(f.applied, "no observer")
+		if f.observer != nil && f.observer.Run == ReadObserver(object).Run {
+			f.run, f.observer = "", nil
+		}
 		return nil
 	}
 	f.applied = append(f.applied, "deleted")
 	f.state.Policies = f.state.Policies.with(Scope{Namespace: object.GetNamespace()}, Unset, at(0))
 	f.settle()
 	return nil
+}
+
+func (f *fake) Observers(context.Context, string) ([]Observer, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.observer == nil {
+		return nil, nil
+	}
+	return []Observer{*f.observer}, nil
 }
 
 func (f *fake) Inbound(context.Context, Pod) (Inbound, error) {
@@ -259,7 +279,7 @@ func TestSetGoesByTheEvidence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(Permissive)
 		f.calls = between("10.0.0.9", 0, 61*time.Second)
-		observing, err := observe(t.Context(), f, Scope{Namespace: "shop"}, f.state.Pods[:1], asked(Strict))
+		observing, err := observe(t.Context(), f, Standing{Governed: f.state.Pods[:1]}, asked(Strict))
 		require.NoError(t, err)
 		evidence := observing.evidence(t.Context())
 		require.NoError(t, observing.end(t.Context()))

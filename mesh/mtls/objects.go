@@ -67,8 +67,9 @@ func logName(run string) string { return "weir.mtls." + run }
 
 // ObserverObject is an EnvoyFilter that has the sidecars of a scope log who calls in
 // plaintext, as it begins, and who finds no way in. The ways of mutual TLS stay what
-// they are but for those of TCP, whose log is quiet.
-func ObserverObject(scope Scope, run string) *unstructured.Unstructured {
+// they are but for those of TCP, whose log is quiet. before is the mark of our policy
+// as it began.
+func ObserverObject(scope Scope, run, before string) *unstructured.Unstructured {
 	const (
 		manager = "envoy.filters.network.http_connection_manager"
 		proxy   = "envoy.filters.network.tcp_proxy"
@@ -107,7 +108,29 @@ func ObserverObject(scope Scope, run string) *unstructured.Unstructured {
 	if len(scope.Selector) > 0 {
 		spec["workloadSelector"] = map[string]any{"labels": selected(scope)}
 	}
-	return object("networking.istio.io/v1alpha3", "EnvoyFilter", named(observerBase, scope), scope, spec)
+	made := object("networking.istio.io/v1alpha3", "EnvoyFilter", named(observerBase, scope), scope, spec)
+	made.SetAnnotations(map[string]string{AnnotationRun: run, AnnotationBefore: before})
+	return made
+}
+
+// Observer is an EnvoyFilter of ObserverObject that is in a cluster.
+type Observer struct {
+	Namespace, Name string
+	// Run is the observation that it is of, Before the mark of our policy as that began.
+	Run, Before string
+}
+
+// ReadObserver reads one.
+func ReadObserver(object *unstructured.Unstructured) Observer {
+	said := object.GetAnnotations()
+	return Observer{Namespace: object.GetNamespace(), Name: object.GetName(), Run: said[AnnotationRun], Before: said[AnnotationBefore]}
+}
+
+func (o *Observer) String() string { return "EnvoyFilter " + o.Namespace + "/" + o.Name }
+
+// takeAway is the command that does.
+func (o *Observer) takeAway() string {
+	return "kubectl delete envoyfilter -n " + o.Namespace + " " + o.Name
 }
 
 // tlsTold is how often a connection in TLS is told of: shorter than logsLate.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 const (
@@ -23,6 +25,7 @@ type observation struct {
 	scope   Scope
 	request Request
 	run     string
+	object  *unstructured.Unstructured
 	tally   *tally
 	stop    context.CancelFunc
 	follows sync.WaitGroup
@@ -34,13 +37,16 @@ type observation struct {
 	mu sync.Mutex
 	// lost says of pods why their log is read no more, by UID.
 	lost map[string]string
+	// unready says why it did not begin.
+	unready []string
 }
 
 // observe begins one. What it answers has to be ended, with an error, too.
-func observe(ctx context.Context, cluster Cluster, scope Scope, pods []Pod, request Request) (*observation, error) {
-	run := newRun()
+func observe(ctx context.Context, cluster Cluster, standing Standing, request Request) (*observation, error) {
+	run, scope := newRun(), request.Scope
 	o := &observation{
 		cluster: cluster, scope: scope, request: request, run: run, tally: newTally(run),
+		object:   ObserverObject(scope, run, standing.ours.mark()),
 		followed: map[string]bool{}, lost: map[string]string{},
 	}
 	// Logs are read until end, whatever becomes of the context: somebody may be harmed
@@ -48,14 +54,18 @@ func observe(ctx context.Context, cluster Cluster, scope Scope, pods []Pod, requ
 	var following context.Context
 	following, o.stop = context.WithCancel(context.WithoutCancel(ctx))
 	request.Progress("having the sidecars tell who calls in plaintext")
-	o.follow(following, pods, false)
+	o.follow(following, standing.Governed, false)
 	o.look(ctx)
-	if err := cluster.Apply(ctx, ObserverObject(scope, run), false); err != nil {
+	if err := cluster.Apply(ctx, o.object, false); err != nil {
 		return o, err
 	}
-	for end := time.Now().Add(request.Wait); time.Now().Before(end); {
-		if _, unknown := o.sidecars(ctx); len(unknown) == 0 || !pause(ctx, lookEvery) {
+	for end := time.Now().Add(request.Wait); ; {
+		if _, o.unready = o.sidecars(ctx); len(o.unready) == 0 {
 			break
+		}
+		// Who calls while one does not tell would not be seen.
+		if !time.Now().Before(end) || !pause(ctx, lookEvery) {
+			return o, nil
 		}
 	}
 	o.window(ctx, following)
@@ -164,6 +174,9 @@ func (o *observation) sidecars(ctx context.Context) (pods []Pod, unknown []strin
 
 // evidence is what was found.
 func (o *observation) evidence(ctx context.Context) Evidence {
+	if len(o.unready) > 0 {
+		return Evidence{Callers: o.tally.callers(o.directory), Unknown: o.unready}
+	}
 	pods, unknown := o.sidecars(ctx)
 	o.mu.Lock()
 	for _, pod := range pods {
@@ -200,11 +213,11 @@ func (o *observation) blind() string {
 	return ""
 }
 
-// end takes the observer away again.
+// end takes the observer away again, if it is still ours.
 func (o *observation) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askWithin)
 	defer cancel()
-	err := o.cluster.Delete(ctx, ObserverObject(o.scope, o.run))
+	err := o.cluster.Delete(ctx, o.object)
 	o.stop()
 	o.follows.Wait()
 	return err
@@ -223,7 +236,7 @@ func Watch(ctx context.Context, cluster Cluster, request Request) (evidence Evid
 			return Evidence{}, reason
 		}
 	}
-	observing, err := observe(ctx, cluster, request.Scope, standing.Governed, request)
+	observing, err := observe(ctx, cluster, standing, request)
 	defer func() { err = cmp.Or(err, errors.Join(observing.end(ctx))) }()
 	if err != nil {
 		return Evidence{}, err

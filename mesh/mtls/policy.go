@@ -22,6 +22,10 @@ const (
 	LabelMTLS  = "weir.dev/mtls"
 	// AnnotationHistory is the JSON of []Former, the last one last.
 	AnnotationHistory = "weir.dev/mtls-history"
+	// AnnotationRun is the observation that an observer is of, AnnotationBefore how our
+	// policy of its scope was as that began.
+	AnnotationRun    = "weir.dev/mtls-run"
+	AnnotationBefore = "weir.dev/mtls-before"
 )
 
 // maxHistory bounds the modes that a rollback can go back by.
@@ -49,6 +53,14 @@ func (s Scope) String() string {
 	return "workload " + labels.Set(s.Selector).String() + " of namespace " + s.Namespace
 }
 
+// flags name the scope to weir mesh mtls.
+func (s Scope) flags() string {
+	if len(s.Selector) == 0 {
+		return "-n " + s.Namespace
+	}
+	return "-n " + s.Namespace + " --workload " + labels.Set(s.Selector).String()
+}
+
 // Policy is a PeerAuthentication.
 type Policy struct {
 	Scope
@@ -64,6 +76,18 @@ type Policy struct {
 
 // Ref is how it is called in messages.
 func (p *Policy) Ref() string { return "PeerAuthentication " + p.Namespace + "/" + p.Name }
+
+// mark tells a policy of ours from what it becomes by a change; nil is none.
+func (p *Policy) mark() string {
+	if p == nil {
+		return "none"
+	}
+	mark := string(p.Mode)
+	if last := len(p.History) - 1; last >= 0 {
+		mark += " since " + p.History[last].Until
+	}
+	return mark
+}
 
 // ReadPolicy reads a PeerAuthentication of security.istio.io/v1.
 func ReadPolicy(object *unstructured.Unstructured) (Policy, error) {

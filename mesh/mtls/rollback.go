@@ -3,13 +3,15 @@ package mtls
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"weir.dev/policy"
 )
 
 // Rollback takes a scope back to the mode that it had before ours was last set, or
 // takes our policy away where there was none. It never goes to a stricter mode: for
-// that somebody has to look who would be cut off.
+// that somebody has to look who would be cut off. Where an observation was ended midway,
+// without a change, what it left is taken away instead, and nothing else.
 func Rollback(ctx context.Context, cluster Cluster, request Request) (*Result, error) {
 	request.Progress("looking at " + request.Scope.String())
 	state, err := cluster.State(ctx, request.Scope.Namespace)
@@ -20,6 +22,10 @@ func Rollback(ctx context.Context, cluster Cluster, request Request) (*Result, e
 	c := &change{Cluster: cluster, request: request, standing: standing, result: &Result{
 		Scope: request.Scope, From: standing.Mode, To: standing.Mode, Sidecars: len(standing.Governed),
 	}}
+	// What is left of an observation goes first, whatever becomes of the rest.
+	if done, err := c.clear(ctx); done || err != nil {
+		return c.result, err
+	}
 	ours := standing.ours
 	if ours == nil {
 		if len(reasons) == 0 {
@@ -48,16 +54,46 @@ func Rollback(ctx context.Context, cluster Cluster, request Request) (*Result, e
 		c.result.Action = WouldBe
 		return c.result, nil
 	}
-	if err := putBack(ctx, cluster, request.Scope, former); err != nil {
+	within, cancel := context.WithTimeout(ctx, restoreWithin)
+	defer cancel()
+	if err := putBack(within, cluster, request.Scope, former); err != nil {
 		return nil, err
 	}
 	c.result.Action = Changed
-	// What an interrupted observation may have left.
-	if err := cluster.Delete(ctx, ObserverObject(request.Scope, "")); err != nil {
-		c.result.Notes = append(c.result.Notes, err.Error())
-	}
 	if late := c.settle(ctx, request.Wait); late != "" {
 		c.result.Notes = append(c.result.Notes, late)
 	}
 	return c.result, nil
+}
+
+// clear takes an observer of the scope away that was left. done says that this is all:
+// our policy is as it was when the observation began, so that no change was left, and
+// the mode before it is not the one that was interrupted.
+func (c *change) clear(ctx context.Context) (done bool, err error) {
+	observers, err := c.Observers(ctx, c.request.Scope.Namespace)
+	if err != nil {
+		return false, err
+	}
+	name := named(observerBase, c.request.Scope)
+	at := slices.IndexFunc(observers, func(o Observer) bool { return o.Name == name })
+	if at < 0 {
+		return false, nil
+	}
+	left, mark := &observers[at], c.standing.ours.mark()
+	// One that remembers nothing does not say that anything was changed.
+	done = c.standing.ours == nil || left.Before == "" || left.Before == mark
+	if c.request.DryRun {
+		c.result.Action = WouldBe
+		c.result.Notes = append(c.result.Notes, left.String()+", which an observation left, would be taken away")
+		return done, nil
+	}
+	if err := c.Delete(ctx, ObserverObject(c.request.Scope, left.Run, "")); err != nil {
+		return false, fmt.Errorf("%s, which an observation left, has to go first: %w", left, err)
+	}
+	c.result.Action = Cleared
+	c.result.Notes = append(c.result.Notes, left.String()+", which an observation left, was taken away")
+	if done && c.standing.ours != nil {
+		c.result.Notes = append(c.result.Notes, "no mode was changed by that observation; to go back by one nevertheless, run it again")
+	}
+	return done, nil
 }

@@ -142,8 +142,8 @@ func (a *App) mtlsRollbackCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "rollback", Short: "Return to the mode before", Args: arguments(0, 0),
 		Long: "Return a namespace or workload to the mode that it had before `weir mesh mtls set`; where Weir had set none, its\n" +
-			"PeerAuthentication is deleted. It never returns to STRICT, which `set` has to look for. What an interrupted\n" +
-			"observation left is taken away, too.",
+			"PeerAuthentication is deleted. It never returns to STRICT, which `set` has to look for. What an observation left that\n" +
+			"was killed is taken away first; when it had changed no mode yet, nothing else is done.",
 		Example: "  weir mesh mtls rollback -n shop",
 	}
 	var o mtlsOptions
@@ -262,7 +262,7 @@ func (a *App) changeMTLS(ctx context.Context, o mtlsOptions, to mtls.Mode, do fu
 		return err
 	}
 	err = write(a.Stdout, *o.format, result, func(w io.Writer) { printMTLSResult(w, result) })
-	if err == nil && result.Action != mtls.Changed && result.Action != mtls.Unchanged && result.Action != mtls.WouldBe {
+	if err == nil && !slices.Contains([]string{mtls.Changed, mtls.Unchanged, mtls.WouldBe, mtls.Cleared}, result.Action) {
 		err = silentError{}
 	}
 	return err
@@ -282,7 +282,13 @@ func printMTLSResult(w io.Writer, result *mtls.Result) {
 	case mtls.Unchanged:
 		fmt.Fprintf(w, "%s is %s already\n", scope, result.To)
 	case mtls.WouldBe:
+		if result.To == result.From {
+			fmt.Fprintf(w, "%s would stay %s\n", scope, result.From)
+			return
+		}
 		fmt.Fprintf(w, "%s would be %s in %s; it is %s\n", scope, result.To, plural(result.Sidecars, "sidecar"), result.From)
+	case mtls.Cleared:
+		fmt.Fprintf(w, "%s stays %s: what an observation left was taken away\n", scope, result.From)
 	case mtls.RolledBack:
 		fmt.Fprintf(w, "%s is %s again: everything was put back as it was\n", scope, result.From)
 	case mtls.Stuck:

@@ -57,10 +57,14 @@ shop       Deployment orders  2 of 2    STRICT, 9000: DISABLE  PeerAuthenticatio
 		mtls.Refused:    "namespace shop stays PERMISSIVE: STRICT is refused\n",
 		mtls.RolledBack: "namespace shop is PERMISSIVE again: everything was put back as it was\n",
 		mtls.Stuck:      "namespace shop could not be put back to PERMISSIVE\n",
+		mtls.Cleared:    "namespace shop stays PERMISSIVE: what an observation left was taken away\n",
 	} {
 		out.Reset()
 		result.Action = action
 		printMTLSResult(&out, result)
 		require.Equal(t, want, out.String())
 	}
+	out.Reset()
+	printMTLSResult(&out, &mtls.Result{Scope: result.Scope, From: mtls.Permissive, To: mtls.Permissive, Action: mtls.WouldBe})
+	require.Equal(t, "namespace shop would stay PERMISSIVE\n", out.String())
 }

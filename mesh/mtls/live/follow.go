@@ -29,7 +29,8 @@ const (
 // Follow implements mtls.Cluster. A log that ends while the pod goes on, as by a
 // restart or a proxy between, is gone on with where it ended. So is one that is
 // silent for a while: when a kubelet rotates a log, it sometimes sends nothing more to
-// who follows it, and says nothing.
+// who follows it, and says nothing. A log that is not found is no sign of a pod that is
+// gone: a kubelet that starts anew answers so for pods that run.
 func (c *Cluster) Follow(ctx context.Context, pod mtls.Pod, fromStart bool, line func([]byte)) error {
 	began := time.Now()
 	var last time.Time
@@ -43,10 +44,10 @@ func (c *Cluster) Follow(ctx context.Context, pod mtls.Pod, fromStart bool, line
 		if until.After(last) {
 			last, tries = until, 0
 		}
-		if ctx.Err() != nil || !found {
-			return nil //nolint:nilerr // neither is a failure
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // no failure
 		}
-		if errors.Is(err, errSilent) {
+		if found && errors.Is(err, errSilent) {
 			tries = 0
 			continue
 		}

@@ -82,6 +82,18 @@ func (c *Cluster) State(ctx context.Context, namespace string) (mtls.State, erro
 	return state, err
 }
 
+// Observers implements mtls.Cluster.
+func (c *Cluster) Observers(ctx context.Context, namespace string) ([]mtls.Observer, error) {
+	var found []mtls.Observer
+	err := c.list(ctx, "EnvoyFilter", namespace, func(object *unstructured.Unstructured) error {
+		if isOurs(object) {
+			found = append(found, mtls.ReadObserver(object))
+		}
+		return nil
+	})
+	return found, err
+}
+
 // list calls each with every object of a kind.
 func (c *Cluster) list(ctx context.Context, kind, namespace string, each func(*unstructured.Unstructured) error) error {
 	options := metav1.ListOptions{Limit: pageSize}
@@ -198,13 +210,17 @@ func ref(object *unstructured.Unstructured) string {
 	return object.GetKind() + " " + object.GetNamespace() + "/" + object.GetName()
 }
 
+func isOurs(object *unstructured.Unstructured) bool {
+	return object.GetLabels()[mtls.LabelOwner] == mtls.OwnerValue && object.GetLabels()[mtls.LabelMTLS] != ""
+}
+
 // ours is the object as it is, an error when it is another's.
 func (c *Cluster) ours(ctx context.Context, object *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	live, err := c.objects.Resource(resource(object.GetKind())).Namespace(object.GetNamespace()).Get(ctx, object.GetName(), metav1.GetOptions{})
 	if err != nil {
 		return nil, err
 	}
-	if live.GetLabels()[mtls.LabelOwner] != mtls.OwnerValue || live.GetLabels()[mtls.LabelMTLS] == "" {
+	if !isOurs(live) {
 		return nil, fmt.Errorf("%s is not Weir's, by its labels, and is left alone: rename or delete it", ref(object))
 	}
 	return live, nil
@@ -218,6 +234,9 @@ func (c *Cluster) Delete(ctx context.Context, object *unstructured.Unstructured)
 	}
 	if err != nil {
 		return err
+	}
+	if run := object.GetAnnotations()[mtls.AnnotationRun]; run != "" && run != live.GetAnnotations()[mtls.AnnotationRun] {
+		return nil
 	}
 	uid := live.GetUID()
 	err = c.objects.Resource(resource(object.GetKind())).Namespace(object.GetNamespace()).Delete(ctx, object.GetName(), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
