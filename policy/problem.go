@@ -144,7 +144,7 @@ func Explanations() map[Code]string {
 		CodeOverridden:       "Another policy is attached to the same target and wins: one that overrides, then the older one, then the first by namespace and name. Keep one of them, or let the winner have strategy merge.",
 		CodeListenerConflict: "Two listeners claim the same port and hostname.",
 		CodeRouteConflict:    "Two routes have an identical match; the older one, then the first by namespace and name, answers.",
-		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended.",
+		CodeFailClosed:       "An AuthPolicy is broken, so what it protects (or might protect) is refused with 503 until it is mended. A control plane that had a good version of it goes on by that one; `weir validate` knows none.",
 		CodeMeshOpen:         "`weir mesh check`: the route has no AuthPolicy. Attach one; for a route that is meant for everybody one that says `anonymous`.",
 		CodeMeshUnlimited:    "`weir mesh check`: the route has no RateLimitPolicy. Attach one to it, its Gateway or the listener.",
 		CodeMeshWildcard:     "`weir mesh check`: a wildcard host takes requests for names that nobody asked for. Name the hosts, or say who answers for them with the annotation weir.dev/owner.",

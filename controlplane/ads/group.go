@@ -192,12 +192,16 @@ type Client struct {
 	Rejected *Rejection `json:"rejected,omitempty"`
 }
 
-// Clients lists the connected subscribers by node id.
+// Clients lists the connected subscribers by node id; whoever has subscribed to
+// nothing yet is none.
 func (g *Group) Clients() []Client {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var clients []Client
 	for session := range g.sessions {
+		if len(session.types) == 0 {
+			continue
+		}
 		client := Client{Node: session.node, Peer: session.peer, Group: g.name, Rejected: session.rejected(nil, nil)}
 		client.InSync = g.ready && client.Rejected == nil && session.inSync(nil) && session.follows()
 		clients = append(clients, client)

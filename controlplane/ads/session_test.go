@@ -82,6 +82,28 @@ func TestNothingIsServedBeforeTheFirstRollout(t *testing.T) {
 	require.True(t, f.ads.Clients()[0].InSync)
 }
 
+// A proxy that has only just connected has nothing yet, so it must not make its fleet
+// programmed.
+func TestWhoAsksForNothingYetIsNoSubscriber(t *testing.T) {
+	f := newFixture(t)
+	require.NoError(t, f.requireDone(f.rollout(setOf(t, "rules r=1"))))
+	c := f.dial("extauthz")
+	require.Eventually(t, func() bool {
+		families, err := f.registry.Gather()
+		require.NoError(t, err)
+		for _, family := range families {
+			if family.GetName() == "weir_ads_clients" {
+				return family.GetMetric()[0].GetGauge().GetValue() == 1
+			}
+		}
+		return false
+	}, patience, time.Millisecond)
+	require.Empty(t, f.ads.Clients())
+	c.subscribe("n", rules, []string{"*"}, nil)
+	c.accept(rules, "+r=1")
+	require.Eventually(t, func() bool { return len(f.ads.Clients()) == 1 && f.ads.Clients()[0].InSync }, patience, time.Millisecond)
+}
+
 func TestFirstSyncAndChanges(t *testing.T) {
 	f := newFixture(t)
 	require.NoError(t, f.requireDone(f.rollout(setOf(t, "rules a=1 b=1 c=1"))))
