@@ -104,6 +104,7 @@ const (
 	CodeShadowSkipped    Code = "WEIR2460"
 	CodeShadowRefuses    Code = "WEIR2461"
 	CodeIstioUnsupported Code = "WEIR6001"
+	CodeIstioKept        Code = "WEIR6002"
 	CodeMeshOpen         Code = "WEIR6101"
 	CodeMeshUnlimited    Code = "WEIR6102"
 	CodeMeshWildcard     Code = "WEIR6103"
@@ -158,6 +159,7 @@ func Explanations() map[Code]string {
 		CodeMTLSForeign:      "`weir mesh mtls`: the mode is said by a PeerAuthentication that is not Weir's. Change it where it comes from, or delete it and set the mode again.",
 		CodeMTLSRolledBack:   "`weir mesh mtls`: after the change somebody was refused, or a sidecar did not take it, and it was put back. The message says who or which.",
 		CodeIstioUnsupported: "Istio can't do what the field asks for, and leaving it out would change what is served. Take it out of what goes to Istio, or serve the route by Weir's own proxies.",
+		CodeIstioKept:        "The AuthPolicy asks for Istio to decide (annotation istio.weir.dev/decide), which for this route would give other answers, so extauthz decides as before. Change what the message names, or take the annotation away.",
 		CodeCertificate:      "A Secret of type kubernetes.io/tls does not hold a certificate with its key. Its last good version, if there is one, keeps serving.",
 		CodeNoClientCert:     "A way by client certificate has no effect on a listener, because the listener asks for no certificate, or removes or replaces the header that would tell of one. Attach a TLSPolicy with clientCertificates, or a HeaderPolicy with another forwardedClientCert.mode.",
 		CodeUnverifiedCert:   "The listener lets in clients whose certificate it could not verify, and the way by certificate names no authorities to verify it by, so it is left out. Set caCertificateRefs, or have the listener refuse such clients.",

@@ -138,25 +138,38 @@ func standaloneMatch(match *policy.Match) *rulesv1.RouteMatch {
 	return made
 }
 
-// asked is every request but those to ports of which every route is everybody's,
-// such as one that redirects to another: their hosts have other rules elsewhere, and
-// extauthz sees no ports.
-func (c *compiler) asked() *security.Rule {
+// openPorts are those of which every route is everybody's, such as one that redirects
+// to another: their hosts have other rules elsewhere, and extauthz sees no ports.
+func (c *compiler) openPorts() []string {
 	var open []string
 	for i := range c.in.Plan.Ports {
 		if port := &c.in.Plan.Ports[i]; !c.guarded(port) {
 			open = append(open, strconv.Itoa(int(port.Number)))
 		}
 	}
-	if len(open) == 0 {
-		return &security.Rule{}
+	return open
+}
+
+// asked is every request but those to open ports and those that Istio decides about.
+func (c *compiler) asked(others []*operation) *security.Rule {
+	if len(others) == 0 {
+		open := c.openPorts()
+		if len(open) == 0 {
+			return &security.Rule{}
+		}
+		others = []*operation{{NotPorts: open}}
 	}
-	return &security.Rule{To: []*security.Rule_To{{Operation: &security.Operation{NotPorts: open}}}}
+	made := &security.Rule{}
+	for _, one := range others {
+		made.To = append(made.To, &security.Rule_To{Operation: one})
+	}
+	return made
 }
 
 // authorization has the gateway ask extauthz about every request that has a
-// route. Open ones are asked about too: what is left out would be open by mistake
-// the day that its path is guarded.
+// route, but for those that Istio decides about. Open ones are asked about too: what
+// is left out would be open by mistake the day that its path is guarded. The rules have
+// all routes, so that extauthz can be asked about any.
 func (c *compiler) authorization() {
 	if !c.table.guarded {
 		return
@@ -181,13 +194,15 @@ func (c *compiler) authorization() {
 		APIVersion: "v1", Kind: "Secret", Namespace: c.options.RulesNamespace, Name: RulesSecret, Secret: true,
 		Body: map[string]any{"type": "Opaque", "stringData": map[string]any{RulesKey: string(raw)}}, Origins: c.table.origins,
 	})
+	decided, others := c.nativeOperations()
+	c.nativeObjects(decided)
 	asked := &security.AuthorizationPolicy{
 		Selector: &v1beta1.WorkloadSelector{MatchLabels: c.selector()},
 		Action:   security.AuthorizationPolicy_CUSTOM,
 		ActionDetail: &security.AuthorizationPolicy_Provider{
 			Provider: &security.AuthorizationPolicy_ExtensionProvider{Name: c.options.Provider},
 		},
-		Rules: []*security.Rule{c.asked()},
+		Rules: []*security.Rule{c.asked(others)},
 	}
 	c.add(Object{
 		APIVersion: securityVersion, Kind: "AuthorizationPolicy", Name: "weir-extauthz",

@@ -60,11 +60,15 @@ type Input struct {
 	Routes    []*routev3.RouteConfiguration
 	// LimitPolicies are the objects of kind RateLimitPolicy, which ratelimitd reads.
 	LimitPolicies []*policy.Object
+	// AuthPolicies are the objects of kind AuthPolicy, whose annotations say who
+	// decides.
+	AuthPolicies []*policy.Object
 }
 
 // Compile makes the resources of a Plan, sorted by kind and name. What cannot be
 // made is a problem of code WEIR6001 and is left out; callers refuse to apply a
-// result that has such problems.
+// result that has such problems. Notices of code WEIR6002 say of a route that was to
+// be Istio's to decide why it is extauthz's.
 func Compile(in Input, options Options) ([]Object, policy.Problems) {
 	c := &compiler{
 		in: in, options: options,
@@ -74,6 +78,7 @@ func Compile(in Input, options Options) ([]Object, policy.Problems) {
 	}
 	c.index()
 	c.compileBackends()
+	c.decide()
 	for i := range in.Plan.Ports {
 		c.port(&in.Plan.Ports[i])
 	}
@@ -103,6 +108,8 @@ type compiler struct {
 	// table is what extauthz chooses by.
 	table authTable
 	ports map[int32]bool
+	// natives are the routes that Istio decides about.
+	natives natives
 	// certificates are the ids of those that are made.
 	certificates map[string]bool
 	// hashBy is what the routes to a backend hash by.

@@ -8,6 +8,7 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -22,6 +23,7 @@ const (
 	managerName   = "envoy.filters.network.http_connection_manager"
 	extAuthzName  = "envoy.filters.http.ext_authz"
 	routerName    = "envoy.filters.http.router"
+	jwtName       = "envoy.filters.http.jwt_authn"
 	rateLimitName = "envoy.filters.http.ratelimit."
 	// ownRateLimit is the name that Weir's target has for ratelimitd.
 	ownRateLimit = "weir/ratelimit"
@@ -218,6 +220,9 @@ func (p *patches) listener(subFilter string) *networking.EnvoyFilter_EnvoyConfig
 func (p *patches) connection(from *hcmv3.HttpConnectionManager) {
 	manager := alone(from)
 	manager.HttpFilters = nil
+	if p.c.natives.any() && p.c.guarded(p.port) {
+		manager.LocalReplyConfig = nativeReplies(manager.GetLocalReplyConfig())
+	}
 	config := &anypb.Any{}
 	if err := config.MarshalFrom(manager); err != nil {
 		p.c.refuse(portOrigin(p.port), "%v", err)
@@ -298,6 +303,14 @@ func (p *patches) route(route *policy.Route) bool {
 	if err != nil {
 		p.c.refuse(route.Origin, "%v", err)
 		return false
+	}
+	if p.c.natives.any() && p.c.natives.decides(route) == nil {
+		// RequestAuthentication is the whole gateway's: here it would refuse tokens of
+		// others.
+		if configs[jwtName], err = anypb.New(&jwtv3.PerRouteConfig{RequirementSpecifier: &jwtv3.PerRouteConfig_Disabled{Disabled: true}}); err != nil {
+			p.c.refuse(route.Origin, "%v", err)
+			return false
+		}
 	}
 	value := &routev3.Route{TypedPerFilterConfig: configs}
 	if action := lifted.GetRoute(); action != nil && (len(action.GetRateLimits()) > 0 || action.GetIdleTimeout() != nil) {

@@ -96,7 +96,7 @@ func (o *Object) compare(other *Object) int {
 // Kinds are those of the objects that are made, in the order of applying: whatever
 // is referred to first, and what guards a route before the route.
 func Kinds() []string {
-	return []string{"Secret", "ConfigMap", "ServiceEntry", "DestinationRule", "AuthorizationPolicy", "EnvoyFilter", "Gateway", "VirtualService"}
+	return []string{"Secret", "ConfigMap", "ServiceEntry", "DestinationRule", "RequestAuthentication", "AuthorizationPolicy", "EnvoyFilter", "Gateway", "VirtualService"}
 }
 
 func rank(kind string) int { return slices.Index(Kinds(), kind) }

@@ -25,7 +25,12 @@ func (c *compiler) route(route *policy.Route) ([]*networking.HTTPRoute, bool) {
 	c.incomplete = false
 	c.routeLimits(route)
 	made := &networking.HTTPRoute{Name: route.ID, Match: matches(&route.Match, route.GRPC)}
-	made.Headers = headers(route.RequestHeaders, route.ResponseHeaders)
+	native := c.natives.decides(route)
+	requestHeaders := route.RequestHeaders
+	if native != nil {
+		requestHeaders = native.headers(requestHeaders)
+	}
+	made.Headers = headers(requestHeaders, route.ResponseHeaders)
 	entries := []*networking.HTTPRoute{made}
 	switch {
 	case route.Auth != nil && route.Auth.Refuse:
@@ -39,6 +44,9 @@ func (c *compiler) route(route *policy.Route) ([]*networking.HTTPRoute, bool) {
 		}
 	default:
 		c.forward(route, made)
+	}
+	if native != nil && route.Match.Path.Kind == policy.PathPrefix {
+		entries = append(entries, canonicalOnly(route, made))
 	}
 	entries = append(entries, preflight(route, entries[0])...)
 	return entries, len(c.problems.Errors()) == before && !c.incomplete
@@ -73,6 +81,17 @@ func (c *compiler) routeLimits(route *policy.Route) {
 			}
 		}
 	}
+}
+
+// canonicalOnly leaves a route with the paths that are read in one way, as extauthz
+// would, and answers the others with 400: what is to be guarded otherwise below the
+// route could be asked for by another spelling.
+func canonicalOnly(route *policy.Route, made *networking.HTTPRoute) *networking.HTTPRoute {
+	others := &networking.HTTPRoute{Name: made.GetName(), Match: made.GetMatch(), DirectResponse: &networking.HTTPDirectResponse{Status: http.StatusBadRequest}}
+	only := made.GetMatch()[0].DeepCopy()
+	only.Uri = expression(within(route.Match.Path))
+	made.Match = []*networking.HTTPMatchRequest{only}
+	return others
 }
 
 func repeats(headers []policy.Header) bool {

@@ -88,8 +88,11 @@ func (a *App) loadForIstio(paths []string, o istioOptions) (*forIstio, error) {
 	}
 	input := istio.Input{Plan: found.plan}
 	for _, object := range found.objects {
-		if object.Ref.Kind == "RateLimitPolicy" {
+		switch object.Ref.Kind {
+		case "RateLimitPolicy":
 			input.LimitPolicies = append(input.LimitPolicies, object)
+		case "AuthPolicy":
+			input.AuthPolicies = append(input.AuthPolicies, object)
 		}
 	}
 	for _, fleet := range fleetsOf(found.plan) {

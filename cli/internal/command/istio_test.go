@@ -15,7 +15,7 @@ import (
 // What Istio is given for policies, but for the connection settings, which are those
 // of Weir's own target.
 func TestTranslateIstio(t *testing.T) {
-	for _, name := range []string{"istio", "istio-tls"} {
+	for _, name := range []string{"istio", "istio-tls", "istio-jwt"} {
 		arguments := []string{"translate", "--target", "istio", "-o", "json", "testdata/" + name + ".in.yaml"}
 		code, out, errs := runApp(t, arguments...)
 		require.Equal(t, 0, code, errs)
@@ -26,7 +26,7 @@ func TestTranslateIstio(t *testing.T) {
 		var kept []map[string]any
 		for _, object := range list.Items {
 			metadata := object["metadata"].(map[string]any) //nolint:forcetypeassert // as made
-			if !strings.HasSuffix(metadata["name"].(string), "-connection") && (name == "istio" || object["kind"] != "EnvoyFilter") {
+			if !strings.HasSuffix(metadata["name"].(string), "-connection") && (name != "istio-tls" || object["kind"] != "EnvoyFilter") {
 				kept = append(kept, object)
 			}
 		}

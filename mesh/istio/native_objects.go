@@ -1,0 +1,204 @@
+package istio
+
+import (
+	"maps"
+	"slices"
+
+	security "istio.io/api/security/v1beta1"
+	"istio.io/api/type/v1beta1"
+
+	"weir.dev/kit/identity"
+	"weir.dev/policy"
+)
+
+// Names of the objects by which Istio decides. Envoy looks through the policies that
+// refuse in the order of their names, and the first that holds says why.
+const (
+	TokensName      = "weir-jwt"
+	nameCredentials = "weir-jwt-1-credentials" //nolint:gosec // a name
+	nameIssuer      = "weir-jwt-2-issuer"
+	nameAudience    = "weir-jwt-3-audience"
+	nameToken       = "weir-jwt-4-token" //nolint:gosec // a name
+	nameScope       = "weir-jwt-5-scope"
+	nameRule        = "weir-jwt-6-rule"
+)
+
+// Headers by which AuthorizationPolicy sees what it has no words for: that a token
+// ends, and that it is bound to a key. Envoy takes a client's own away, and services
+// don't get them.
+const (
+	headerExpires = "weir-verified-exp"
+	headerBound   = "weir-verified-cnf"
+)
+
+// operation is a route's requests, or those that are not.
+type operation = security.Operation
+
+// nativeAt is a route that Istio decides about, on a host.
+type nativeAt struct {
+	*nativeRoute
+	operation *operation
+}
+
+// nativeOperations are the requests that Istio decides about, and those of the same
+// hosts that extauthz is asked about: every request is one or the other, or both.
+func (c *compiler) nativeOperations() (decided []nativeAt, asked []*operation) {
+	var closed []string
+	for _, host := range c.guardedHosts() {
+		var paths []string
+		names := []string{host.Name}
+		if host.Name != "*" {
+			names = append(names, host.Name+":*") // a Host header may have a port
+		}
+		of := func(made *operation) *operation {
+			made.Hosts, made.NotPorts = names, c.openPorts()
+			return made
+		}
+		var others []*operation
+		for i := range host.Routes {
+			route := &host.Routes[i]
+			made := c.natives.decides(route)
+			if made == nil {
+				continue
+			}
+			own := operationPaths(route.Match.Path)
+			paths = append(paths, own...)
+			taken := of(&operation{Paths: own})
+			if route.Match.Method != "" {
+				taken.Methods = []string{route.Match.Method}
+				others = append(others, of(&operation{Paths: own, NotMethods: c.methodsAt(host, route.Match.Path)}))
+			}
+			for j := range i {
+				before := &host.Routes[j]
+				if !overlap(before.Match.Path, route.Match.Path) || apart(&before.Match, &route.Match) {
+					continue
+				}
+				narrower := operationPaths(before.Match.Path)
+				taken.NotPaths = append(taken.NotPaths, narrower...)
+				if c.natives.decides(before) == nil {
+					others = append(others, of(&operation{Paths: narrower}))
+				} else if before.Match.Method != "" {
+					others = append(others, of(&operation{Paths: narrower, NotMethods: []string{before.Match.Method}}))
+				}
+			}
+			decided = append(decided, nativeAt{made, taken})
+		}
+		if len(paths) == 0 {
+			continue
+		}
+		closed = append(closed, names...)
+		slices.Sort(paths)
+		asked = append(asked, of(&operation{NotPaths: slices.Compact(paths)}))
+		asked = append(asked, others...)
+	}
+	if len(closed) > 0 {
+		asked = append([]*operation{{NotHosts: closed, NotPorts: c.openPorts()}}, asked...)
+	}
+	return decided, asked
+}
+
+// methodsAt are those of the routes of a path that Istio decides about.
+func (c *compiler) methodsAt(host *policy.Host, path policy.PathMatch) []string {
+	var methods []string
+	for i := range host.Routes {
+		if route := &host.Routes[i]; c.natives.decides(route) != nil && route.Match.Path == path && !slices.Contains(methods, route.Match.Method) {
+			methods = append(methods, route.Match.Method)
+		}
+	}
+	return methods
+}
+
+// nativeObjects makes the RequestAuthentication and the policies that refuse.
+func (c *compiler) nativeObjects(decided []nativeAt) {
+	if len(decided) == 0 {
+		return
+	}
+	var origins []policy.Origin
+	for _, at := range decided {
+		origins = append(origins, at.origin)
+	}
+	c.tokens(decided, origins)
+	policies := map[string]*security.AuthorizationPolicy{}
+	refuse := func(name string, at nativeAt, from []*security.Rule_From, when ...*security.Condition) {
+		if policies[name] == nil {
+			policies[name] = &security.AuthorizationPolicy{Selector: &v1beta1.WorkloadSelector{MatchLabels: c.selector()}, Action: security.AuthorizationPolicy_DENY}
+		}
+		policies[name].Rules = append(policies[name].Rules, &security.Rule{
+			From: from, To: []*security.Rule_To{{Operation: at.operation}}, When: when,
+		})
+	}
+	for _, at := range decided {
+		refuse(nameCredentials, at, []*security.Rule_From{{Source: &security.Source{NotRequestPrincipals: []string{"*"}}}})
+		refuse(nameIssuer, at, nil, &security.Condition{Key: "request.auth.claims[iss]", NotValues: []string{at.issuer}})
+		// RequestAuthentication takes http://x/ for x.
+		refuse(nameAudience, at, nil, &security.Condition{Key: "request.auth.audiences", NotValues: at.audiences})
+		// Envoy takes a token without exp, or with exp 0, for one that never ends.
+		refuse(nameToken, at, nil, &security.Condition{Key: "request.headers[" + headerExpires + "]", NotValues: []string{"1*", "2*", "3*", "4*", "5*", "6*", "7*", "8*", "9*"}})
+		refuse(nameToken, at, nil, &security.Condition{Key: "request.headers[" + headerBound + "]", Values: []string{"*"}})
+		name := nameRule
+		if at.byScope {
+			name = nameScope
+		}
+		for _, conditions := range at.refused {
+			refuse(name, at, nil, conditions...)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(policies)) {
+		c.add(Object{APIVersion: securityVersion, Kind: "AuthorizationPolicy", Name: name, Body: map[string]any{"spec": message(policies[name])}, Origins: origins})
+	}
+}
+
+// tokens makes the RequestAuthentication: a rule for each issuer. The token stays
+// where it is until the route, so that routes that are extauthz's still find it.
+func (c *compiler) tokens(decided []nativeAt, origins []policy.Origin) {
+	made := &security.RequestAuthentication{Selector: &v1beta1.WorkloadSelector{MatchLabels: c.selector()}}
+	byIssuer := map[string]*security.JWTRule{}
+	for _, at := range decided {
+		rule := byIssuer[at.issuer]
+		if rule == nil {
+			rule = &security.JWTRule{
+				Issuer: at.issuer, Jwks: at.keys.inline, JwksUri: at.keys.uri, ForwardOriginalToken: true,
+				FromHeaders: []*security.JWTHeader{{Name: "Authorization", Prefix: "Bearer "}},
+				OutputClaimToHeaders: []*security.ClaimToHeader{
+					{Header: identity.HeaderSubject, Claim: "sub"}, {Header: headerExpires, Claim: "exp"}, {Header: headerBound, Claim: "cnf"},
+				},
+			}
+			if at.scopes != "" {
+				rule.SpaceDelimitedClaims = []string{at.scopes}
+			}
+			byIssuer[at.issuer] = rule
+			made.JwtRules = append(made.JwtRules, rule)
+		}
+		for _, audience := range at.audiences {
+			if !slices.Contains(rule.Audiences, audience) {
+				rule.Audiences = append(rule.Audiences, audience)
+			}
+		}
+	}
+	c.add(Object{
+		APIVersion: securityVersion, Kind: "RequestAuthentication", Name: TokensName,
+		Body: map[string]any{"spec": message(made)}, Origins: origins,
+	})
+}
+
+// nativeHeaders is what the service of a route gets and does not get.
+func (n *nativeRoute) headers(change policy.HeaderChange) policy.HeaderChange {
+	remove := []string{
+		"authorization", "dpop", headerExpires, headerBound, identity.HeaderConsumer, identity.HeaderTenant, identity.HeaderTier, identity.HeaderScopes,
+	}
+	if !n.subject {
+		remove = append(remove, identity.HeaderSubject)
+	}
+	if n.authenticator == "" {
+		remove = append(remove, identity.HeaderAuthenticator)
+	} else {
+		change.Set = append(slices.Clone(change.Set), policy.Header{Name: identity.HeaderAuthenticator, Value: n.authenticator})
+	}
+	for _, name := range change.Remove {
+		if !slices.Contains(remove, name) {
+			remove = append(remove, name)
+		}
+	}
+	change.Remove = remove
+	return change
+}
