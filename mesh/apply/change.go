@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -92,25 +93,38 @@ func (r *run) lost(ctx context.Context, trimmed []*item, had []*unstructured.Uns
 
 // guard brings what is referred to and what guards, and waits for it.
 func (r *run) guard(ctx context.Context) error {
-	var told []*item
 	var rules []byte
+	judged := map[*item]*unstructured.Unstructured{}
 	for _, it := range r.items {
-		if routing(it.id.Kind) || it.action == Unchanged {
+		if it.id.Kind == "EnvoyFilter" {
+			judged[it] = r.meanwhile(it)
+		}
+	}
+	// What is judged is said before who judges, and that before who is refused.
+	for _, kinds := range [][]string{nil, guarding()[:1], guarding()[1:]} {
+		var told []*item
+		for _, it := range r.items {
+			last := slices.Contains(guarding(), it.id.Kind)
+			if routing(it.id.Kind) || it.action == Unchanged || last != (kinds != nil) || last && !slices.Contains(kinds, it.id.Kind) {
+				continue
+			}
+			r.request.Progress("applying " + it.id.String())
+			if err := r.write(ctx, it, cmp.Or(judged[it], with(it.before, it.want))); err != nil {
+				return err
+			}
+			if it.id.Kind != "Secret" && it.id.Kind != "ConfigMap" {
+				told = append(told, it)
+			}
+		}
+		if r.Mesh == nil {
 			continue
 		}
-		r.request.Progress("applying " + it.id.String())
-		if err := r.write(ctx, it, with(it.before, it.want)); err != nil {
+		if err := r.known(ctx, told); err != nil {
 			return err
-		}
-		if it.id.Kind != "Secret" && it.id.Kind != "ConfigMap" {
-			told = append(told, it)
 		}
 	}
 	if r.Mesh == nil {
 		return nil
-	}
-	if err := r.known(ctx, told); err != nil {
-		return err
 	}
 	for _, it := range r.items {
 		if it.id.Kind == "Secret" && it.id.Name == istio.RulesSecret {
@@ -156,7 +170,7 @@ func (r *run) route(ctx context.Context) error {
 		switch it.id.Kind {
 		case "EnvoyFilter":
 			if it.want != nil {
-				filters = append(filters, it.want)
+				filters = append(filters, r.meanwhile(it))
 			}
 		case "VirtualService":
 			before, services = append(before, it.before), append(services, it.want)
@@ -172,23 +186,46 @@ func (r *run) route(ctx context.Context) error {
 // hold any more.
 func (r *run) settle(ctx context.Context) error {
 	r.request.Progress("deleting what is not there any more")
-	for _, it := range r.items {
-		if it.id.Kind != "DestinationRule" || it.before == nil || with(it.before, it.want) == it.want {
-			continue
+	// Who is not refused any more is told before tokens are not judged any more.
+	var told []*item
+	for _, kind := range []string{"AuthorizationPolicy", "RequestAuthentication", "EnvoyFilter", "DestinationRule"} {
+		for _, it := range r.items {
+			if it.id.Kind != kind || it.before == nil || !slices.Contains(r.written, it) || r.meanwhile(it) == it.want {
+				continue
+			}
+			if err := r.write(ctx, it, it.want); err != nil {
+				return err
+			}
+			told = append(told, it)
 		}
-		if err := r.write(ctx, it, it.want); err != nil {
-			return err
+		for _, it := range r.deletions {
+			if it.id.Kind == kind {
+				if err := r.drop(ctx, it); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	for _, it := range r.deletions {
-		if it.action == Deleted { // what brings requests in is gone before
-			continue
+		if err := r.drop(ctx, it); err != nil {
+			return err
 		}
-		if err := it.delete(ctx, it.before, false); err != nil {
-			return fmt.Errorf("%s is not deleted: %w; what is served is new already, so apply again", it.id, err)
-		}
-		it.action = Deleted
 	}
+	if r.Mesh == nil {
+		return nil
+	}
+	return r.known(ctx, told)
+}
+
+// drop deletes what the set does not hold any more.
+func (r *run) drop(ctx context.Context, it *item) error {
+	if it.action == Deleted { // what brings requests in is gone before
+		return nil
+	}
+	if err := it.delete(ctx, it.before, false); err != nil {
+		return fmt.Errorf("%s is not deleted: %w; what is served is new already, so apply again", it.id, err)
+	}
+	it.action = Deleted
 	return nil
 }
 

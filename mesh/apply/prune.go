@@ -18,7 +18,7 @@ const pageSize = 500
 
 // groupKinds are the kinds that are made.
 func groupKinds() []schema.GroupKind {
-	groups := map[string]string{"Secret": "", "ConfigMap": "", "AuthorizationPolicy": "security.istio.io"}
+	groups := map[string]string{"Secret": "", "ConfigMap": "", "AuthorizationPolicy": "security.istio.io", "RequestAuthentication": "security.istio.io"}
 	var kinds []schema.GroupKind
 	for _, kind := range istio.Kinds() {
 		group, known := groups[kind]

@@ -3,6 +3,7 @@ package apply
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -72,14 +73,15 @@ func without(live, want *unstructured.Unstructured) (rest *unstructured.Unstruct
 	}
 	kept := map[string]bool{}
 	if want != nil {
-		for _, entry := range entries(want, "http") {
-			kept[identity(entry)] = true
+		for _, id := range identities(entries(want, "http")) {
+			kept[id] = true
 		}
 	}
 	all := entries(live, "http")
+	ids := identities(all)
 	var left []any
-	for _, entry := range all {
-		if kept[identity(entry)] {
+	for i, entry := range all {
+		if kept[ids[i]] {
 			left = append(left, entry)
 		}
 	}
@@ -96,20 +98,43 @@ func without(live, want *unstructured.Unstructured) (rest *unstructured.Unstruct
 	return part, removed
 }
 
-// identity is what tells one route from another: its name and what it matches.
-func identity(entry any) string {
-	fields, _ := entry.(map[string]any)
-	raw, err := json.Marshal([]any{fields["name"], fields["match"]})
-	if err != nil {
-		return ""
+// identities are what tells one route from another: its name and what it matches. One
+// that takes some spellings of its paths, and refuses the others in the entry after
+// it, is the same as one that takes all: extauthz refuses them, then.
+func identities(list []any) []string {
+	made := make([]string, len(list))
+	for i, entry := range list {
+		match := field(entry, "match")
+		if i+1 < len(list) && nameOf(list[i+1]) == nameOf(entry) && refuses(list[i+1]) {
+			match = field(list[i+1], "match")
+		}
+		if raw, err := json.Marshal([]any{nameOf(entry), match}); err == nil {
+			made[i] = string(raw)
+		}
 	}
-	return string(raw)
+	return made
 }
 
-// with is a DestinationRule that has the subsets of the one before, too: routes
-// refer to them until they are changed. Other objects are as they are.
+// refuses reports whether an entry answers with 400, whatever is asked.
+func refuses(entry any) bool {
+	answer, _ := field(entry, "directResponse").(map[string]any)
+	return fmt.Sprint(answer["status"]) == "400"
+}
+
+// with is an object that has what routes of before need, too: a DestinationRule the
+// subsets that they refer to, what guards whatever guarded them. Other objects are as
+// they are.
 func with(before, want *unstructured.Unstructured) *unstructured.Unstructured {
-	if before == nil || want.GetKind() != "DestinationRule" {
+	if before == nil {
+		return want
+	}
+	switch want.GetKind() {
+	case "AuthorizationPolicy":
+		return joined(before, want, "rules", "", "")
+	case "RequestAuthentication":
+		return joined(before, want, "jwtRules", "issuer", "audiences")
+	case "DestinationRule":
+	default:
 		return want
 	}
 	all := entries(want, "subsets")

@@ -12,15 +12,16 @@ import (
 )
 
 // Names of the objects by which Istio decides. Envoy looks through the policies that
-// refuse in the order of their names, and the first that holds says why.
+// refuse in the order of their names, and the first that holds says why; all come
+// before weir-extauthz, for kubectl applies in that order.
 const (
-	TokensName      = "weir-jwt"
-	nameCredentials = "weir-jwt-1-credentials" //nolint:gosec // a name
-	nameIssuer      = "weir-jwt-2-issuer"
-	nameAudience    = "weir-jwt-3-audience"
-	nameToken       = "weir-jwt-4-token" //nolint:gosec // a name
-	nameScope       = "weir-jwt-5-scope"
-	nameRule        = "weir-jwt-6-rule"
+	TokensName      = "weir-tokens"
+	nameCredentials = "weir-by-token-1-credentials" //nolint:gosec // a name
+	nameIssuer      = "weir-by-token-2-issuer"
+	nameAudience    = "weir-by-token-3-audience"
+	nameToken       = "weir-by-token-4-token" //nolint:gosec // a name
+	nameScope       = "weir-by-token-5-scope"
+	nameRule        = "weir-by-token-6-rule"
 )
 
 // Headers by which AuthorizationPolicy sees what it has no words for: that a token

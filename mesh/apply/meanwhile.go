@@ -1,0 +1,130 @@
+package apply
+
+import (
+	"reflect"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// jwtFilter is Istio's own for RequestAuthentication.
+const jwtFilter = "envoy.filters.http.jwt_authn"
+
+// guarding are the kinds by which Istio decides, in the order in which they come: a
+// token is judged before anybody is refused for having none.
+func guarding() []string { return []string{"RequestAuthentication", "AuthorizationPolicy"} }
+
+// meanwhile is what an object is while routes change. It refuses whatever the one
+// before refused and the one to be does: a route that changes from extauthz to Istio,
+// or back, has both guards until the change is everywhere.
+func (r *run) meanwhile(it *item) *unstructured.Unstructured {
+	if it.id.Kind == "EnvoyFilter" {
+		return judging(it.want, r.judged())
+	}
+	return with(it.before, it.want)
+}
+
+// judged are the routes whose tokens Istio judged before, by name.
+func (r *run) judged() map[string]bool {
+	names, off, any := map[string]bool{}, map[string]bool{}, false
+	for _, it := range slices.Concat(r.items, r.deletions) {
+		switch {
+		case it.before == nil:
+		case it.id.Kind == "RequestAuthentication":
+			any = true
+		case it.id.Kind == "VirtualService":
+			for _, entry := range entries(it.before, "http") {
+				names[nameOf(entry)] = true
+			}
+		case it.id.Kind == "EnvoyFilter":
+			for _, patch := range entries(it.before, "configPatches") {
+				if name, configs := ofRoute(patch); configs[jwtFilter] != nil {
+					off[name] = true
+				}
+			}
+		}
+	}
+	if !any {
+		return nil
+	}
+	for name := range off {
+		delete(names, name)
+	}
+	return names
+}
+
+// judging is an EnvoyFilter that does not yet end the judging of tokens on routes:
+// their guard of before refuses who has no token that was judged.
+func judging(want *unstructured.Unstructured, routes map[string]bool) *unstructured.Unstructured {
+	ends := func(patch any) bool {
+		name, configs := ofRoute(patch)
+		return routes[name] && configs[jwtFilter] != nil
+	}
+	if !slices.ContainsFunc(entries(want, "configPatches"), ends) {
+		return want
+	}
+	kept := want.DeepCopy()
+	patches := entries(kept, "configPatches")
+	for _, patch := range patches {
+		if ends(patch) {
+			_, configs := ofRoute(patch)
+			delete(configs, jwtFilter)
+		}
+	}
+	_ = unstructured.SetNestedSlice(kept.Object, patches, "spec", "configPatches") // spec is an object
+	return kept
+}
+
+// ofRoute is the route that a patch is about, and what filters do there.
+func ofRoute(patch any) (name string, configs map[string]any) {
+	fields, _ := patch.(map[string]any)
+	name, _, _ = unstructured.NestedString(fields, "match", "routeConfiguration", "vhost", "route", "name")
+	inner, _, _ := unstructured.NestedFieldNoCopy(fields, "patch", "value", "typed_per_filter_config")
+	configs, _ = inner.(map[string]any)
+	return name, configs
+}
+
+// joined are the entries of a list of the spec, and those of before that are not
+// among them. Of two with the same key the one to be is taken, with what both have of
+// the field named.
+func joined(before, want *unstructured.Unstructured, list, key, both string) *unstructured.Unstructured {
+	all := entries(want, list)
+	changed := false
+	for _, old := range entries(before, list) {
+		i := slices.IndexFunc(all, func(entry any) bool {
+			if key == "" {
+				return reflect.DeepEqual(entry, old)
+			}
+			return field(entry, key) == field(old, key)
+		})
+		if i < 0 {
+			all, changed = append(all, old), true
+			continue
+		}
+		if key == "" {
+			continue
+		}
+		entry, _ := all[i].(map[string]any)
+		values, _ := entry[both].([]any)
+		olds, _ := field(old, both).([]any)
+		for _, value := range olds {
+			if !slices.Contains(values, value) {
+				values, changed = append(values, value), true
+			}
+		}
+		if len(values) > 0 {
+			entry[both] = values
+		}
+	}
+	if !changed {
+		return want
+	}
+	made := want.DeepCopy()
+	_ = unstructured.SetNestedSlice(made.Object, all, "spec", list) // spec is an object
+	return made
+}
+
+func field(entry any, name string) any {
+	fields, _ := entry.(map[string]any)
+	return fields[name]
+}
