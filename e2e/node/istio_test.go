@@ -92,6 +92,7 @@ func TestSlowIstioAnswersAlike(t *testing.T) {
 		})
 	}
 	applying(t, w, policies)
+	t.Run("Istio decides about tokens", func(t *testing.T) { judging(t, w.in(t), policies) })
 	t.Run("TLS ends at the gateway", func(t *testing.T) { endingTLS(t, w.in(t), own, policies) })
 	istiodGone(t, w, mesh, policies)
 	t.Run("a patch that is gone is seen", func(t *testing.T) {

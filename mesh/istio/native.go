@@ -207,6 +207,8 @@ func (c *compiler) nativePlace(hosts []*policy.Host, host *policy.Host, at int) 
 		c.keep(route.Origin, "a match by an expression, which AuthorizationPolicy has not")
 	case strings.ContainsAny(route.Match.Path.Value, "*{}%;") || !canonical(route.Match.Path.Value):
 		c.keep(route.Origin, "the path %q, in which AuthorizationPolicy would read a pattern, or which can be read in two ways", route.Match.Path.Value)
+	case len(within(route.Match.Path)) > maxExpression:
+		c.keep(route.Origin, "the path is too long for an expression of Istio's, which has %d bytes at most", maxExpression)
 	}
 	for i := range at {
 		before := &host.Routes[i]

@@ -16,11 +16,13 @@ const (
 	asciiCode  = `%2[0-46-9A-Ca-c]|%3[A-Fa-f]|%40|%5[BEbe]|%60|%7[B-Db-d]`
 	beyondCode = `%[89ABab][0-9A-Fa-f]|%[Cc][2-9A-Fa-f]|%[Dd][0-9A-Fa-f]|%[EFef][1-9A-Fa-f]|%[Ee]0%[ABab][0-9A-Fa-f]|%[Ff]0%[9ABab][0-9A-Fa-f]`
 	plain      = `(?:` + plainByte + `|` + asciiCode + `|` + beyondCode + `)`
-	following  = `(?:\.|` + plain + `)*`
-	segment    = `(?:\.?` + plain + following + `|\.\.(?:\.|` + plain + `)` + following + `)`
+	// A segment that is not of dots alone, or of three and more.
+	segment = `(?:\.*(?:` + plain + `\.*)+|\.{3,})`
+	// maxExpression is the longest that istiod takes (validateStringRegexp).
+	maxExpression = 1024
 )
 
-var canonicalPath = regexp.MustCompile(`^/(?:` + segment + `/)*(?:` + segment + `)?$`)
+var canonicalPath = regexp.MustCompile(`^(?:/|(?:/` + segment + `)+/?)$`)
 
 // canonical reports whether a path is read in one way only.
 func canonical(path string) bool { return canonicalPath.MatchString(path) }
@@ -29,11 +31,10 @@ func canonical(path string) bool { return canonicalPath.MatchString(path) }
 // are of the whole path.
 func within(match policy.PathMatch) string {
 	prefix := regexp.QuoteMeta(strings.TrimSuffix(match.Value, "/"))
-	below := `/(?:` + segment + `/)*(?:` + segment + `)?`
 	if prefix == "" {
-		return below
+		return `/|(?:/` + segment + `)+/?`
 	}
-	return prefix + `(?:` + below + `)?`
+	return prefix + `(?:/` + segment + `)*/?`
 }
 
 // operationPaths are those of a match as AuthorizationPolicy says them.

@@ -3,6 +3,7 @@ package istio
 import (
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -23,7 +24,17 @@ func TestCanonical(t *testing.T) {
 		"/a%zz": false, "/%252e": false, "/a b": false, "/a\x00": false, "/é": false, "/%c0%af": false, "/%e0%80%af": false, "/%f0%80%80%af": false, "/a#b": false, "/a?b": false, "/%2d": false, "/%5f": false, "/%7e": false,
 	} {
 		require.Equal(t, want, canonical(path), path)
+		for _, prefix := range []string{"/", "/in", "/in/"} {
+			if !strings.HasPrefix(path, "/") {
+				continue
+			}
+			expression := regexp.MustCompile("^(?:" + within(policy.PathMatch{Kind: policy.PathPrefix, Value: prefix}) + ")$")
+			require.Equal(t, want, expression.MatchString(strings.TrimSuffix(prefix, "/")+path), "%s%s", prefix, path)
+			require.False(t, expression.MatchString(strings.TrimSuffix(prefix, "/")+"x//"))
+		}
 	}
+	require.True(t, regexp.MustCompile("^(?:"+within(policy.PathMatch{Kind: policy.PathPrefix, Value: "/in"})+")$").MatchString("/in"))
+	require.Less(t, len(within(policy.PathMatch{Kind: policy.PathPrefix, Value: "/" + strings.Repeat("x", 700)})), maxExpression)
 }
 
 // What AuthorizationPolicies refuse is what the rules refuse, whoever calls: by all

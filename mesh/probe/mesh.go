@@ -405,6 +405,32 @@ func (m *Mesh) Guards(ctx context.Context, ports []int32) ([]string, error) {
 	})
 }
 
+// Judges says of each gateway what its ports lack of the objects by which Istio
+// decides by itself; see assert.Proxy.
+func (m *Mesh) Judges(ctx context.Context, ports []int32, objects []*unstructured.Unstructured) ([]string, error) {
+	gateways, err := m.Gateways(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return eachPod(gateways, func(pod Pod) ([]string, error) {
+		dump, err := m.Dump(ctx, pod)
+		if err != nil {
+			return nil, err
+		}
+		proxy, err := assert.Read(dump)
+		if err != nil {
+			return nil, fmt.Errorf("gateway %s: %w", pod, err)
+		}
+		var lines []string
+		for _, port := range ports {
+			for _, line := range proxy.Judges(port, objects) {
+				lines = append(lines, fmt.Sprintf("gateway %s: %s", pod, line))
+			}
+		}
+		return lines, nil
+	})
+}
+
 // podsAtOnce bounds the pods that are asked together.
 const podsAtOnce = 8
 

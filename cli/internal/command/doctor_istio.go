@@ -5,10 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"weir.dev/cli/internal/doctor"
 	"weir.dev/mesh/apply"
+	"weir.dev/mesh/istio"
 	"weir.dev/mesh/probe"
 )
 
@@ -72,11 +76,16 @@ func examineMesh(ctx context.Context, cluster apply.Cluster, mesh *probe.Mesh, r
 	if len(hindrances) > 0 || err != nil {
 		return findings, nil
 	}
+	var ports []int32
+	for _, port := range routes {
+		ports = append(ports, port.Port)
+	}
+	if judges := judging(request.Objects); len(judges) > 0 {
+		lacking, err := mesh.Judges(ctx, ports, judges)
+		findings = append(findings, lines("tokens", doctor.Error, "apply the policy; of a RequestAuthentication of others, take the gateway's labels out of its selector", lacking, err,
+			"every gateway judges tokens, and refuses, where Istio decides by itself")...)
+	}
 	if rules != nil {
-		var ports []int32
-		for _, port := range routes {
-			ports = append(ports, port.Port)
-		}
 		open, err := mesh.Guards(ctx, ports)
 		findings = append(findings, lines("guard", doctor.Error, "apply the policy: the AuthorizationPolicy weir-extauthz says it; look for EnvoyFilters of others", open, err,
 			"every gateway asks extauthz on every port, and refuses when it does not answer")...)
@@ -97,6 +106,20 @@ func examineMesh(ctx context.Context, cluster apply.Cluster, mesh *probe.Mesh, r
 	}
 	findings = append(findings, lines("strays", doctor.Warning, "delete it, or take it over with weir apply --target istio --force-conflicts", names, err, "there are none")...)
 	return findings, nil
+}
+
+// judging are the objects by which Istio decides by itself, if there are any.
+func judging(objects []istio.Object) []*unstructured.Unstructured {
+	var found []*unstructured.Unstructured
+	if !slices.ContainsFunc(objects, func(o istio.Object) bool { return o.Kind == "RequestAuthentication" }) {
+		return nil
+	}
+	for i := range objects {
+		if kind := objects[i].Kind; kind == "RequestAuthentication" || kind == "AuthorizationPolicy" {
+			found = append(found, objects[i].Unstructured())
+		}
+	}
+	return found
 }
 
 // differing are the objects that are not as the policy says.

@@ -1,4 +1,5 @@
-// Command peer is a workload of the suites: it answers HTTP and echoes TCP, and
+// Command peer is a workload of the suites: it answers HTTP with the headers that it
+// was sent, as JSON, and echoes TCP, and
 // calls others on and on and writes each second what came of it, as a line of JSON.
 //
 //	peer --http :8080 --tcp :9000 [--call URL] [--hold host:port]
@@ -65,7 +66,7 @@ func run(ctx context.Context) error {
 		go p.hold(ctx, *hold)
 	}
 	go p.tell(ctx)
-	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "peer\n") })
+	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _ = json.NewEncoder(w).Encode(r.Header) })
 	server := &http.Server{Addr: *web, Handler: answer, ReadHeaderTimeout: 10 * time.Second}
 	go func() {
 		<-ctx.Done()

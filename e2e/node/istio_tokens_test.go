@@ -1,0 +1,350 @@
+//go:build slow
+
+package node_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/require"
+
+	"weir.dev/e2e/internal/harness"
+)
+
+// tokens is a policy of two routes with the same rules: Istio decides about /native,
+// extauthz about /asked.
+const tokens = `apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: tokens}
+spec:
+  parentRefs: [{name: quickstart}]
+  hostnames: [tokens.example.com]
+  rules:
+    - {name: admin, matches: [{path: {type: PathPrefix, value: /native/admin}}], backendRefs: [{group: weir.dev, kind: Backend, name: peer}]}
+    - {name: native, matches: [{path: {type: PathPrefix, value: /native}}], backendRefs: [{group: weir.dev, kind: Backend, name: peer}]}
+    - {name: asked, matches: [{path: {type: PathPrefix, value: /asked}}], backendRefs: [{group: weir.dev, kind: Backend, name: peer}]}
+    - {name: scoped, matches: [{path: {type: Exact, value: /scoped/native}, method: GET}], backendRefs: [{group: weir.dev, kind: Backend, name: peer}]}
+    - {name: scoped-asked, matches: [{path: {type: Exact, value: /scoped/asked}, method: GET}], backendRefs: [{group: weir.dev, kind: Backend, name: peer}]}
+---
+apiVersion: weir.dev/v1alpha1
+kind: Backend
+metadata: {name: peer}
+spec: {endpoints: [{address: peer.weir-system.svc.cluster.local, port: 8080}]}
+---
+apiVersion: weir.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: admin}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: tokens, sectionName: admin}]
+  authentication: [{name: key, apiKey: {}}]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: issuer-of-tokens}
+data: {jwks: '%[1]s'}
+---
+`
+
+// policyOf is one of them. Tokens have to be for "shop", with a role or a scope.
+const policyOf = `apiVersion: weir.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: %[1]s, annotations: {istio.weir.dev/decide: %[2]s}}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: tokens, sectionName: %[1]s}]
+  authentication:
+    - name: staff
+      jwt: {issuer: "https://id.example", audiences: [shop], algorithms: [ES256], leeway: 60s, jwks: {configMapRef: {name: issuer-of-tokens, key: jwks}}}
+  authorization: {roleClaims: [realm.roles, groups], rules: [%[3]s]}
+  upstream: {identityHeaders: [Subject, Authenticator]}
+---
+`
+
+const (
+	byRole  = "{name: clerks, effect: Require, requireRoles: {anyOf: [clerk, manager]}}, {name: guests, effect: Deny, when: identity.hasRole('guest')}"
+	byScope = "{name: reads, effect: Require, requireScopes: {allOf: [read]}}"
+)
+
+// peerObjects are what stands behind the routes.
+const peerObjects = `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: peer, namespace: weir-system}
+spec:
+  selector: {matchLabels: {app: peer}}
+  template:
+    metadata: {labels: {app: peer}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: peer, image: docker.io/weir/peer:dev, imagePullPolicy: IfNotPresent, readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: peer, namespace: weir-system}
+spec: {selector: {app: peer}, ports: [{name: http, port: 8080}]}
+`
+
+// issuer signs tokens.
+type issuer struct {
+	*testing.T
+	key *ecdsa.PrivateKey
+}
+
+func newIssuer(t *testing.T) *issuer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	return &issuer{t, key}
+}
+
+func (i *issuer) jwks() string {
+	point, err := i.key.PublicKey.Bytes()
+	require.NoError(i.T, err)
+	half := (len(point) - 1) / 2
+	encode := base64.RawURLEncoding.EncodeToString
+	return fmt.Sprintf(`{"keys":[{"kty":"EC","crv":"P-256","kid":"a","x":"%s","y":"%s"}]}`, encode(point[1:1+half]), encode(point[1+half:]))
+}
+
+// token is a good one with changes; a claim that is changed to nil goes.
+func (i *issuer) token(changes map[string]any) string {
+	i.Helper()
+	claims := jwt.MapClaims{
+		"iss": "https://id.example", "aud": "shop", "sub": "alice", "exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix(),
+		"realm": map[string]any{"roles": []string{"clerk"}}, "scope": "write read",
+	}
+	for name, value := range changes {
+		if claims[name] = value; value == nil {
+			delete(claims, name)
+		}
+	}
+	made := jwt.NewWithClaims(jwt.SigningMethodES256, claims)
+	made.Header["kid"] = "a"
+	signed, err := made.SignedString(i.key)
+	require.NoError(i.T, err)
+	return signed
+}
+
+// judging asks the same of routes that Istio decides about and of those that extauthz
+// does, and watches who is asked.
+func judging(t *testing.T, w *istioWorld, base []string) {
+	by := newIssuer(t)
+	other := newIssuer(t)
+	w.loadPeer(t.Context())
+	w.kubectl(peerObjects, "apply", "-f", "-")
+	w.kubectl("", "rollout", "status", "-n", "weir-system", "deployment/peer", "--timeout", "90s")
+	extra := t.TempDir()
+	all := append(append([]string{}, base...), extra)
+	write := func(native, asked string) {
+		text := fmt.Sprintf(tokens, by.jwks()) + fmt.Sprintf(policyOf, "native", native, byRole) + fmt.Sprintf(policyOf, "asked", asked, byRole) +
+			fmt.Sprintf(policyOf, "scoped", native, byScope) + fmt.Sprintf(policyOf, "scoped-asked", asked, byScope)
+		require.NoError(t, os.WriteFile(filepath.Join(extra, "tokens.yaml"), []byte(text), 0o600))
+	}
+	write("istio", "extauthz")
+	w.applied(all...)
+	ask := func(path, token string, more ...string) *harness.Response {
+		if token != "" {
+			more = append(more, "Authorization", "Bearer "+token)
+		}
+		return w.get(path, more...)
+	}
+	w.eventually("Istio decides", time.Minute, func() bool { return ask("/native/x", by.token(nil)).Status == http.StatusOK })
+	unsigned := strings.Join([]string{base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)), strings.Split(by.token(nil), ".")[1], ""}, ".")
+	soon := time.Now().Unix()
+	cases := []struct {
+		name, token string
+		status      int
+	}{
+		{"valid", by.token(nil), 200},
+		{"audience in a list", by.token(map[string]any{"aud": []string{"x", "shop"}}), 200},
+		{"ends within the leeway", by.token(map[string]any{"exp": soon - 20}), 200},
+		{"missing", "", 401},
+		{"expired", by.token(map[string]any{"exp": soon - 90}), 401},
+		{"not valid yet", by.token(map[string]any{"nbf": soon + 300}), 401},
+		{"without an end", by.token(map[string]any{"exp": nil}), 401},
+		{"an end that is none", by.token(map[string]any{"exp": 0}), 401},
+		{"wrong issuer", by.token(map[string]any{"iss": "https://other.example"}), 401},
+		{"without an issuer", by.token(map[string]any{"iss": nil}), 401},
+		{"wrong audience", by.token(map[string]any{"aud": "other"}), 401},
+		{"an audience that looks like it", by.token(map[string]any{"aud": "https://shop/"}), 401},
+		{"without an audience", by.token(map[string]any{"aud": nil}), 401},
+		{"alg none", unsigned, 401},
+		{"another's key", other.token(nil), 401},
+		{"no token at all", "x.y.z", 401},
+		{"without a subject", by.token(map[string]any{"sub": nil}), 401},
+		{"a bound token", by.token(map[string]any{"cnf": map[string]any{"jkt": "x"}}), 401},
+	}
+	roles := []struct {
+		name   string
+		claims map[string]any
+		status int
+	}{
+		{"a role in another claim, as a text", map[string]any{"realm": nil, "groups": "manager"}, 200},
+		{"one of a list", map[string]any{"realm": nil, "groups": []string{"x", "manager"}}, 200},
+		{"no role", map[string]any{"realm": nil}, 403},
+		{"another role", map[string]any{"realm": map[string]any{"roles": []string{"reader"}}}, 403},
+		{"a role that looks like it", map[string]any{"realm": map[string]any{"roles": []string{"clerks"}}}, 403},
+		{"a text that holds it", map[string]any{"realm": nil, "groups": "clerk manager"}, 403},
+		{"a role that is refused", map[string]any{"groups": []string{"guest"}}, 403},
+	}
+	scopes := []struct {
+		name   string
+		claims map[string]any
+		status int
+	}{
+		{"a scope of several", nil, 200},
+		{"a list of scopes", map[string]any{"scope": []string{"read", "x"}}, 200},
+		{"no scope", map[string]any{"scope": nil}, 403},
+		{"a scope that looks like it", map[string]any{"scope": "reads"}, 403},
+	}
+	alike := func(t *testing.T, w *istioWorld, native, asked, token string, status int) {
+		t.Helper()
+		before := w.decisions()
+		one := ask(native, token)
+		require.Equal(t, before, w.decisions(), "extauthz was asked about %s", native)
+		two := ask(asked, token)
+		require.Greater(t, w.decisions(), before, "extauthz was not asked about %s", asked)
+		require.Equal(t, status, two.Status, "extauthz: %s", two.Body)
+		require.Equal(t, status, one.Status, "Istio: %s", one.Body)
+		require.Equal(t, two.Header.Get("Content-Type"), one.Header.Get("Content-Type"))
+		require.Equal(t, two.Header.Get("Www-Authenticate") != "", one.Header.Get("Www-Authenticate") != "", "%v\n%v", one.Header, two.Header)
+		if status != http.StatusOK {
+			require.Equal(t, problemOf(two)["status"], problemOf(one)["status"])
+			require.NotEmpty(t, problemOf(one)["code"], "%s", one.Body)
+		}
+	}
+	for _, c := range cases {
+		t.Run("token: "+c.name, func(t *testing.T) { alike(t, w.in(t), "/native/x", "/asked/x", c.token, c.status) })
+	}
+	for _, c := range roles {
+		t.Run("roles: "+c.name, func(t *testing.T) { alike(t, w.in(t), "/native", "/asked", by.token(c.claims), c.status) })
+	}
+	for _, c := range scopes {
+		t.Run("scopes: "+c.name, func(t *testing.T) {
+			alike(t, w.in(t), "/scoped/native", "/scoped/asked", by.token(c.claims), c.status)
+		})
+	}
+	t.Run("what is told is the same, whatever a client says", func(t *testing.T) {
+		var told [2]map[string][]string
+		for i, path := range []string{"/native/x", "/asked/x"} {
+			answer := ask(path, by.token(nil), "x-weir-subject", "root", "x-weir-authenticator", "root", "x-weir-scopes", "all", "x-weir-consumer", "default/root",
+				"weir-verified-exp", "9", "weir-verified-cnf", "")
+			require.Equal(t, http.StatusOK, answer.Status)
+			require.NoError(t, json.Unmarshal([]byte(answer.Body), &told[i]), answer.Body)
+			for _, name := range []string{"X-Request-Id", "Traceparent", "X-Envoy-Original-Path"} {
+				delete(told[i], name)
+			}
+		}
+		require.Equal(t, []string{"alice"}, told[0]["X-Weir-Subject"])
+		require.Equal(t, []string{"staff"}, told[0]["X-Weir-Authenticator"])
+		require.Equal(t, told[1], told[0])
+		require.NotContains(t, told[0], "Authorization")
+	})
+	t.Run("an end is nothing that a client could say", func(t *testing.T) {
+		require.Equal(t, http.StatusUnauthorized, ask("/native/x", by.token(map[string]any{"exp": nil}), "weir-verified-exp", "9").Status)
+	})
+	t.Run("what is below is extauthz's, however it is spelt", func(t *testing.T) {
+		for _, path := range []string{"/native/admin", "/native/admin/x", "/native/x/../admin", "/native//admin", "/native/%61dmin", "/native/admin;x", "/native/x/..%2fadmin", "/native/%2561dmin"} {
+			answer := ask(path, by.token(nil))
+			require.Contains(t, []int{http.StatusUnauthorized, http.StatusBadRequest}, answer.Status, path)
+			require.Contains(t, []any{"CREDENTIALS_MISSING", "PATH_NOT_CANONICAL", "BAD_REQUEST"}, problemOf(answer)["code"], path)
+		}
+		require.Equal(t, http.StatusOK, ask("/native/caf%C3%A9", by.token(nil)).Status)
+	})
+	t.Run("all of it is in the gateway, and Istio finds nothing wrong", func(t *testing.T) {
+		w := w.in(t)
+		out, code := w.weir(append([]string{"doctor", "--target", "istio"}, all...)...)
+		require.Equal(t, 0, code, out)
+		require.Regexp(t, `ok +tokens: every gateway judges tokens`, out)
+		w.analyze()
+	})
+	t.Run("who decides changes under load, and nobody is let in nor lost", func(t *testing.T) {
+		w := w.in(t)
+		stop := make(chan struct{})
+		done := make(chan map[string]int)
+		go func() {
+			seen := map[string]int{}
+			for {
+				select {
+				case <-stop:
+					done <- seen
+					return
+				default:
+				}
+				for _, path := range []string{"/native/x", "/asked/x"} {
+					seen[fmt.Sprint("without ", answers(w.address, path, "Host", "tokens.example.com"))]++
+					seen[fmt.Sprint("with ", answers(w.address, path, "Host", "tokens.example.com", "Authorization", "Bearer "+by.token(nil)))]++
+				}
+			}
+		}()
+		write("extauthz", "istio")
+		w.applied(all...)
+		write("istio", "extauthz")
+		w.applied(all...)
+		close(stop)
+		seen := <-done
+		w.Logf("answers while it changed: %v", seen)
+		require.Zero(t, seen["without 200"])
+		require.Positive(t, seen["without 401"])
+		require.Positive(t, seen["with 200"])
+		require.Len(t, seen, 2)
+	})
+	t.Run("what refuses is what is applied", func(t *testing.T) { // the control of all of the above
+		w := w.in(t)
+		w.kubectl("", "delete", "authorizationpolicy", "-n", "istio-ingress", "weir-by-token-1-credentials", "weir-by-token-2-issuer", "weir-by-token-3-audience", "weir-by-token-4-token", "weir-by-token-6-rule")
+		w.eventually("anybody is let in", time.Minute, func() bool { return ask("/native/x", "").Status == http.StatusOK })
+		require.Equal(t, http.StatusUnauthorized, ask("/asked/x", "").Status)
+		out, code := w.weir(append([]string{"doctor", "--target", "istio"}, all...)...)
+		require.Equal(t, 1, code, out)
+		require.Contains(t, out, "does not refuse by rule 0 of AuthorizationPolicy istio-ingress/weir-by-token-1-credentials")
+		w.applied(all...)
+		require.Equal(t, http.StatusUnauthorized, ask("/native/x", "").Status)
+	})
+	require.NoError(t, os.Remove(filepath.Join(extra, "tokens.yaml")))
+	w.applied(all...)
+}
+
+// get asks the gateway for a path of tokens.example.com, with pairs of headers.
+func (w *istioWorld) get(path string, headers ...string) *harness.Response {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(w.Context(), 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.address+path, nil)
+	require.NoError(w.T, err)
+	request.Host = "tokens.example.com"
+	for i := 0; i+1 < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	answer, err := http.DefaultTransport.RoundTrip(request)
+	require.NoError(w.T, err)
+	defer answer.Body.Close()
+	raw, err := io.ReadAll(answer.Body)
+	require.NoError(w.T, err)
+	return &harness.Response{Status: answer.StatusCode, Header: answer.Header, Body: string(raw)}
+}
+
+// decisions is how many requests extauthz has decided.
+func (w *istioWorld) decisions() (total float64) {
+	w.Helper()
+	pod := strings.TrimSpace(w.kubectl("", "get", "pod", "-n", "weir-system", "-l", "app=weir-extauthz", "-o", "jsonpath={.items[0].metadata.name}"))
+	metrics := w.kubectl("", "get", "--raw", "/api/v1/namespaces/weir-system/pods/"+pod+":9002/proxy/metrics")
+	for line := range strings.Lines(metrics) {
+		var value float64
+		if name, rest, found := strings.Cut(line, "{"); found && name == "weir_extauthz_decisions_total" {
+			_, err := fmt.Sscan(rest[strings.LastIndex(rest, "}")+1:], &value)
+			require.NoError(w.T, err, line)
+			total += value
+		}
+	}
+	return total
+}

@@ -1,0 +1,84 @@
+package apply
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+const refusing = "kind: AuthorizationPolicy\nmetadata: {name: weir-by-token-1-credentials}\nspec: {action: DENY, rules: [{to: [{operation: {paths: [/a]}}]}, {to: [{operation: {paths: [/b]}}]}]}"
+
+// Guards of before stay while routes change, beside those to be.
+func TestGuardsAreJoined(t *testing.T) {
+	want := object(t, refusing)
+	require.Same(t, want, with(nil, want))
+	require.Same(t, want, with(object(t, refusing), want), "nothing goes")
+	require.Same(t, want, with(object(t, strings.Replace(refusing, ", {to: [{operation: {paths: [/b]}}]}", "", 1)), want), "more is refused at once")
+	both := with(object(t, strings.Replace(refusing, "/a", "/old", 1)), want)
+	require.Len(t, entries(both, "rules"), 3)
+	require.Contains(t, entries(both, "rules"), entries(object(t, strings.Replace(refusing, "/a", "/old", 1)), "rules")[0])
+	require.Len(t, entries(want, "rules"), 2, "what is to be stays what it is")
+
+	everything := object(t, "kind: AuthorizationPolicy\nspec: {action: CUSTOM, rules: [{}]}")
+	some := object(t, "kind: AuthorizationPolicy\nspec: {action: CUSTOM, rules: [{to: [{operation: {notPaths: [/a]}}]}]}")
+	require.Contains(t, entries(with(everything, some), "rules"), any(map[string]any{}), "extauthz is asked about everything still")
+
+	tokens := "kind: RequestAuthentication\nspec: {jwtRules: [{issuer: one, audiences: [a], jwks: new}]}"
+	joined := with(object(t, "kind: RequestAuthentication\nspec: {jwtRules: [{issuer: two}, {issuer: one, audiences: [b], jwks: old}]}"), object(t, tokens))
+	require.Equal(t, []any{
+		map[string]any{"issuer": "one", "audiences": []any{"a", "b"}, "jwks": "new"}, map[string]any{"issuer": "two"},
+	}, entries(joined, "jwtRules"))
+	require.Same(t, want, with(object(t, refusing), want))
+}
+
+const patched = `kind: EnvoyFilter
+spec:
+  configPatches:
+    - {match: {routeConfiguration: {vhost: {route: {name: kept}}}}, patch: {value: {typed_per_filter_config: {envoy.filters.http.jwt_authn: {disabled: true}, other: {}}}}}
+    - {match: {routeConfiguration: {vhost: {route: {name: back}}}}, patch: {value: {typed_per_filter_config: {envoy.filters.http.jwt_authn: {disabled: true}}}}}
+    - {match: {routeConfiguration: {vhost: {route: {name: fresh}}}}, patch: {value: {typed_per_filter_config: {envoy.filters.http.jwt_authn: {disabled: true}}}}}
+`
+
+// The tokens of a route that goes back to extauthz are judged until nobody is refused
+// there for having none; other routes are let be from the first.
+func TestTokensAreJudgedMeanwhile(t *testing.T) {
+	before := object(t, strings.NewReplacer("name: back", "name: elsewhere", "name: fresh", "name: elsewhere").Replace(patched))
+	filter := &item{id: ID{"EnvoyFilter", "gw", "routes"}, before: before, want: object(t, patched)}
+	services := &item{id: ID{"VirtualService", "gw", "all"}, before: object(t, "spec: {http: [{name: kept}, {name: back}]}"), want: object(t, "spec: {}")}
+	tokens := &item{id: ID{"RequestAuthentication", "gw", "weir-tokens"}, before: object(t, "spec: {}")}
+	disabled := func(value *unstructured.Unstructured) (names []string) {
+		for _, patch := range entries(value, "configPatches") {
+			if name, configs := ofRoute(patch); configs[jwtFilter] != nil {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	r := &run{items: []*item{filter, services}, deletions: []*item{tokens}}
+	require.Equal(t, []string{"kept", "fresh"}, disabled(r.meanwhile(filter)))
+	require.Equal(t, []string{"kept", "back", "fresh"}, disabled(filter.want), "what is to be stays what it is")
+	_, configs := ofRoute(entries(r.meanwhile(filter), "configPatches")[0])
+	require.Contains(t, configs, "other")
+
+	r = &run{items: []*item{filter, services}}
+	require.Same(t, filter.want, r.meanwhile(filter), "nobody's tokens were judged before")
+}
+
+// A route is the same whoever decides about it: it is not taken out because its
+// paths are written otherwise. What refuses other spellings stays with it.
+func TestIdentitiesOfDecidedRoutes(t *testing.T) {
+	const matches = "match: [{uri: {exact: /a}}, {uri: {prefix: /a/}}]"
+	plain := object(t, "kind: VirtualService\nmetadata: {managedFields: [{manager: weir, operation: Apply, fieldsV1: {'f:spec': {'f:http': {}}}}]}\nspec: {http: [{name: a, "+matches+"}, {name: b, match: [{uri: {exact: /b}}]}]}")
+	decided := object(t, "kind: VirtualService\nmetadata: {managedFields: [{manager: weir, operation: Apply, fieldsV1: {'f:spec': {'f:http': {}}}}]}\nspec: {http: [{name: a, match: [{uri: {regex: '/a.*'}}]}, {name: a, "+matches+", directResponse: {status: 400}}, {name: b, match: [{uri: {exact: /b}}]}]}")
+	for _, change := range [][2]*unstructured.Unstructured{{plain, decided}, {decided, plain}} {
+		rest, removed := without(change[0], change[1])
+		require.Nil(t, rest)
+		require.Zero(t, removed)
+	}
+	moved := object(t, "spec: {http: [{name: a, match: [{uri: {exact: /c}}]}]}")
+	rest, removed := without(decided, moved)
+	require.Nil(t, rest)
+	require.Equal(t, 3, removed)
+}

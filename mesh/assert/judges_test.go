@@ -1,0 +1,51 @@
+package assert
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+)
+
+const judging = `configs:
+  - dynamic_listeners:
+      - active_state:
+          listener:
+            address: {socket_address: {port_value: 8080}}
+            filter_chains:
+              - filters:
+                  - typed_config:
+                      http_filters:
+                        - {typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication, providers: {origins-0: {issuer: https://id.example}}}}
+                        - {typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, rules: {action: DENY, policies: {"ns[gw]-policy[weir]-rule[0]": {}, "ns[gw]-policy[weir]-rule[1]": {}}}}}
+`
+
+func TestJudges(t *testing.T) {
+	object := func(text string) *unstructured.Unstructured {
+		made := &unstructured.Unstructured{}
+		require.NoError(t, yaml.Unmarshal([]byte(text), &made.Object))
+		return made
+	}
+	objects := []*unstructured.Unstructured{
+		object("{kind: RequestAuthentication, metadata: {name: tokens, namespace: gw}, spec: {jwtRules: [{issuer: 'https://id.example'}]}}"),
+		object("{kind: AuthorizationPolicy, metadata: {name: weir, namespace: gw}, spec: {action: DENY, rules: [{}, {}]}}"),
+		object("{kind: AuthorizationPolicy, metadata: {name: asks, namespace: gw}, spec: {action: CUSTOM, rules: [{}]}}"),
+		object("{kind: VirtualService, metadata: {name: a, namespace: gw}}"),
+	}
+	for change, want := range map[[2]string][]string{
+		{"", ""}: nil,
+		{"https://id.example", "https://other.example"}:                                         {`port 8080 does not know the issuer "https://id.example" of RequestAuthentication gw/tokens`},
+		{"https://id.example}", "https://id.example}, origins-1: {issuer: https://id.example}"}: {`port 8080 takes tokens of issuer "https://id.example" by a RequestAuthentication of others, too: its keys are as good as the policy's`},
+		{"rule[1]", "rule[2]"}:          {"port 8080 does not refuse by rule 1 of AuthorizationPolicy gw/weir"},
+		{"action: DENY", "action: LOG"}: {"port 8080 does not refuse by rule 0 of AuthorizationPolicy gw/weir", "port 8080 does not refuse by rule 1 of AuthorizationPolicy gw/weir"},
+		{"8080", "8081"}:                nil,
+	} {
+		dump, err := yaml.YAMLToJSON([]byte(strings.Replace(judging, change[0], change[1], 1)))
+		require.NoError(t, err)
+		proxy, err := Read(dump)
+		require.NoError(t, err)
+		require.Equal(t, want, proxy.Judges(8080, objects), change[1])
+	}
+}
