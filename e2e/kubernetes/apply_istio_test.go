@@ -91,6 +91,7 @@ func istioLists() []client.ObjectList {
 	var lists []client.ObjectList
 	for _, kind := range []string{
 		"v1 Secret", "v1 ConfigMap", "networking.istio.io/v1 ServiceEntry", "networking.istio.io/v1 DestinationRule", "security.istio.io/v1 AuthorizationPolicy",
+		"security.istio.io/v1 RequestAuthentication",
 		"networking.istio.io/v1alpha3 EnvoyFilter", "networking.istio.io/v1 Gateway", "networking.istio.io/v1 VirtualService",
 	} {
 		version, name, _ := strings.Cut(kind, " ")
@@ -300,6 +301,7 @@ func TestSlowApplyToIstio(t *testing.T) {
 	})
 	failures(t, w)
 	strangers(t, w)
+	deciding(t, w)
 }
 
 // failures are those after which everything is as it was.

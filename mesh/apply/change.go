@@ -100,12 +100,10 @@ func (r *run) guard(ctx context.Context) error {
 			judged[it] = r.meanwhile(it)
 		}
 	}
-	// What is judged is said before who judges, and that before who is refused.
-	for _, kinds := range [][]string{nil, guarding()[:1], guarding()[1:]} {
+	for _, part := range r.parts() {
 		var told []*item
-		for _, it := range r.items {
-			last := slices.Contains(guarding(), it.id.Kind)
-			if routing(it.id.Kind) || it.action == Unchanged || last != (kinds != nil) || last && !slices.Contains(kinds, it.id.Kind) {
+		for _, it := range part {
+			if routing(it.id.Kind) || it.action == Unchanged {
 				continue
 			}
 			r.request.Progress("applying " + it.id.String())
@@ -211,7 +209,7 @@ func (r *run) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	if r.Mesh == nil {
+	if r.Mesh == nil || !r.judges() {
 		return nil
 	}
 	return r.known(ctx, told)

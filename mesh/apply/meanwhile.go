@@ -10,9 +10,25 @@ import (
 // jwtFilter is Istio's own for RequestAuthentication.
 const jwtFilter = "envoy.filters.http.jwt_authn"
 
-// guarding are the kinds by which Istio decides, in the order in which they come: a
-// token is judged before anybody is refused for having none.
-func guarding() []string { return []string{"RequestAuthentication", "AuthorizationPolicy"} }
+// judges reports whether Istio judges tokens, before or afterwards.
+func (r *run) judges() bool {
+	return slices.ContainsFunc(slices.Concat(r.items, r.deletions), func(it *item) bool { return it.id.Kind == "RequestAuthentication" })
+}
+
+// parts are the objects in the order in which they come. Where Istio judges tokens, it
+// is told first which routes not to look at, then of the issuers, and then who is
+// refused: nobody is for a token that was not looked at.
+func (r *run) parts() [][]*item {
+	if !r.judges() {
+		return [][]*item{r.items}
+	}
+	parts := make([][]*item, 3)
+	for _, it := range r.items {
+		part := slices.Index([]string{"RequestAuthentication", "AuthorizationPolicy"}, it.id.Kind) + 1
+		parts[part] = append(parts[part], it)
+	}
+	return parts
+}
 
 // meanwhile is what an object is while routes change. It refuses whatever the one
 // before refused and the one to be does: a route that changes from extauthz to Istio,
