@@ -23,7 +23,7 @@ func decidedBy(native ...string) []istio.Object {
 		if err := yaml.Unmarshal([]byte(text), &body); err != nil {
 			return
 		}
-		made := istio.Object{APIVersion: "security.istio.io/v1", Kind: kind, Namespace: "gw", Name: name, Body: map[string]any{"spec": body}, Origins: objects[0].Origins}
+		made := istio.Object{APIVersion: "security.istio.io/v1", Kind: kind, Namespace: "gw", Name: name, Body: map[string]any{"spec": body}, Origins: objects[0].Origins, Annotations: map[string]string{istio.AnnotationOrigin: "shop.yaml:9"}}
 		if kind == "EnvoyFilter" {
 			made.APIVersion = "networking.istio.io/v1alpha3"
 		}

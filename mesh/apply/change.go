@@ -100,8 +100,11 @@ func (r *run) guard(ctx context.Context) error {
 			judged[it] = r.meanwhile(it)
 		}
 	}
+	told, err := r.unspared(ctx)
+	if err != nil {
+		return err
+	}
 	for _, part := range r.parts() {
-		var told []*item
 		for _, it := range part {
 			if routing(it.id.Kind) || it.action == Unchanged {
 				continue
@@ -120,6 +123,7 @@ func (r *run) guard(ctx context.Context) error {
 		if err := r.known(ctx, told); err != nil {
 			return err
 		}
+		told = nil
 	}
 	if r.Mesh == nil {
 		return nil
@@ -168,7 +172,7 @@ func (r *run) route(ctx context.Context) error {
 		switch it.id.Kind {
 		case "EnvoyFilter":
 			if it.want != nil {
-				filters = append(filters, r.meanwhile(it))
+				filters = append(filters, r.asserted(it))
 			}
 		case "VirtualService":
 			before, services = append(before, it.before), append(services, it.want)
@@ -188,7 +192,7 @@ func (r *run) settle(ctx context.Context) error {
 	var told []*item
 	for _, kind := range []string{"AuthorizationPolicy", "RequestAuthentication", "EnvoyFilter", "DestinationRule"} {
 		for _, it := range r.items {
-			if it.id.Kind != kind || it.before == nil || !slices.Contains(r.written, it) || r.meanwhile(it) == it.want {
+			if it.id.Kind != kind || !slices.Contains(r.written, it) || r.meanwhile(it) == it.want {
 				continue
 			}
 			if err := r.write(ctx, it, it.want); err != nil {

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"context"
 	"reflect"
 	"slices"
 
@@ -34,10 +35,60 @@ func (r *run) parts() [][]*item {
 // before refused and the one to be does: a route that changes from extauthz to Istio,
 // or back, has both guards until the change is everywhere.
 func (r *run) meanwhile(it *item) *unstructured.Unstructured {
-	if it.id.Kind == "EnvoyFilter" {
+	switch {
+	case it.id.Kind != "EnvoyFilter":
+		return with(it.before, it.want)
+	case r.willJudge():
 		return judging(it.want, r.judged())
+	default:
+		return sparing(it.before, it.want)
 	}
-	return with(it.before, it.want)
+}
+
+// asserted is what the gateways have to have of an EnvoyFilter meanwhile: what it
+// only keeps of before is not asked for.
+func (r *run) asserted(it *item) *unstructured.Unstructured {
+	if !r.willJudge() {
+		return it.want
+	}
+	return r.meanwhile(it)
+}
+
+// willJudge reports whether Istio is to judge tokens.
+func (r *run) willJudge() bool {
+	return slices.ContainsFunc(r.items, func(it *item) bool { return it.id.Kind == "RequestAuthentication" })
+}
+
+// unspared has an EnvoyFilter that goes spare no route any more, before anybody is
+// refused for a token that was not judged.
+func (r *run) unspared(ctx context.Context) ([]*item, error) {
+	if !r.willJudge() {
+		return nil, nil
+	}
+	var told []*item
+	for _, it := range r.deletions {
+		if it.id.Kind != "EnvoyFilter" {
+			continue
+		}
+		part, err := appliedPart(it.before)
+		if err != nil || part == nil {
+			continue // not Weir's to change
+		}
+		patches, all := entries(part, "configPatches"), map[string]bool{}
+		for _, patch := range patches {
+			if name, configs := ofRoute(patch); configs[jwtFilter] != nil {
+				all[name] = true
+			}
+		}
+		if len(all) == 0 {
+			continue
+		}
+		if err := r.write(ctx, it, judging(part, all)); err != nil {
+			return nil, err
+		}
+		told = append(told, it)
+	}
+	return told, nil
 }
 
 // judged are the routes whose tokens Istio judged before, by name.
@@ -87,6 +138,36 @@ func judging(want *unstructured.Unstructured, routes map[string]bool) *unstructu
 			delete(configs, jwtFilter)
 		}
 	}
+	_ = unstructured.SetNestedSlice(kept.Object, patches, "spec", "configPatches") // spec is an object
+	return kept
+}
+
+// sparing is an EnvoyFilter that keeps what it spared routes before: tokens are judged
+// until the change is over.
+func sparing(before, want *unstructured.Unstructured) *unstructured.Unstructured {
+	if before == nil {
+		return want
+	}
+	patches, changed := entries(want, "configPatches"), false
+	for _, patch := range entries(before, "configPatches") {
+		name, configs := ofRoute(patch)
+		off := configs[jwtFilter]
+		if off == nil {
+			continue
+		}
+		i := slices.IndexFunc(patches, func(other any) bool { n, c := ofRoute(other); return n == name && c != nil })
+		if i < 0 {
+			fields, _ := patch.(map[string]any)
+			_ = unstructured.SetNestedMap(fields, map[string]any{jwtFilter: off}, "patch", "value", "typed_per_filter_config") // it is there
+			patches, changed = append(patches, patch), true
+		} else if _, own := ofRoute(patches[i]); own[jwtFilter] == nil {
+			own[jwtFilter], changed = off, true
+		}
+	}
+	if !changed {
+		return want
+	}
+	kept := want.DeepCopy()
 	_ = unstructured.SetNestedSlice(kept.Object, patches, "spec", "configPatches") // spec is an object
 	return kept
 }

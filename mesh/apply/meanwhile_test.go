@@ -47,7 +47,7 @@ func TestTokensAreJudgedMeanwhile(t *testing.T) {
 	before := object(t, strings.NewReplacer("name: back", "name: elsewhere", "name: fresh", "name: elsewhere").Replace(patched))
 	filter := &item{id: ID{"EnvoyFilter", "gw", "routes"}, before: before, want: object(t, patched)}
 	services := &item{id: ID{"VirtualService", "gw", "all"}, before: object(t, "spec: {http: [{name: kept}, {name: back}]}"), want: object(t, "spec: {}")}
-	tokens := &item{id: ID{"RequestAuthentication", "gw", "weir-tokens"}, before: object(t, "spec: {}")}
+	tokens := &item{id: ID{"RequestAuthentication", "gw", "weir-tokens"}, before: object(t, "spec: {}"), want: object(t, "spec: {}")}
 	disabled := func(value *unstructured.Unstructured) (names []string) {
 		for _, patch := range entries(value, "configPatches") {
 			if name, configs := ofRoute(patch); configs[jwtFilter] != nil {
@@ -56,14 +56,22 @@ func TestTokensAreJudgedMeanwhile(t *testing.T) {
 		}
 		return names
 	}
-	r := &run{items: []*item{filter, services}, deletions: []*item{tokens}}
+	r := &run{items: []*item{filter, services, tokens}}
 	require.Equal(t, []string{"kept", "fresh"}, disabled(r.meanwhile(filter)))
 	require.Equal(t, []string{"kept", "back", "fresh"}, disabled(filter.want), "what is to be stays what it is")
 	_, configs := ofRoute(entries(r.meanwhile(filter), "configPatches")[0])
 	require.Contains(t, configs, "other")
 
-	r = &run{items: []*item{filter, services}}
+	tokens.before = nil
 	require.Same(t, filter.want, r.meanwhile(filter), "nobody's tokens were judged before")
+
+	// Where nobody's tokens are to be judged any more, other routes are spared until
+	// that is so.
+	tokens.before, filter.want = object(t, "spec: {}"), object(t, "kind: EnvoyFilter\nspec: {configPatches: [{match: {routeConfiguration: {vhost: {route: {name: kept}}}}, patch: {value: {typed_per_filter_config: {other: {}}}}}]}")
+	r = &run{items: []*item{filter, services}, deletions: []*item{tokens}}
+	require.Equal(t, []string{"kept", "elsewhere"}, disabled(r.meanwhile(filter)))
+	require.Empty(t, disabled(r.asserted(filter)))
+	require.Same(t, filter.want, sparing(nil, filter.want))
 }
 
 // A route is the same whoever decides about it: it is not taken out because its
