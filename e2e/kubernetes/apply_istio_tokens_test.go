@@ -117,18 +117,23 @@ func deciding(t *testing.T, w *istioAPI) {
 				w.t = t
 				before := w.all()
 				mesh := &pretended{says: map[string][]string{}}
-				mesh.when = func(method string) {
+				look := func(method string) {
 					looked++
 					for _, path := range []string{"/a", "/b"} {
 						asked, refused, judged := w.guards(path)
 						require.True(t, asked || refused, "%s is open at %s", path, method)
 						require.True(t, judged || !refused, "%s is refused to everybody at %s", path, method)
 					}
+				}
+				mesh.when = func(method string) {
+					look(method)
 					if fails && strings.HasPrefix(method, "Unserved") {
 						mesh.says[method] = []string{"not there"}
 					}
 				}
-				result := w.apply(w.request(decidedBy(native...)), mesh)
+				request := w.request(decidedBy(native...))
+				request.Progress = look // before each change
+				result := w.apply(request, mesh)
 				if fails {
 					require.NotEmpty(t, result.Failed)
 					require.True(t, result.RolledBack, "%v", result.Failed)
@@ -145,5 +150,5 @@ func deciding(t *testing.T, w *istioAPI) {
 			})
 		}
 	}
-	require.Greater(t, looked, 30)
+	require.Greater(t, looked, 100)
 }
