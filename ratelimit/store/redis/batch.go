@@ -89,7 +89,7 @@ func (r *request) wait(ctx context.Context) error {
 // beginning already.
 func (b *batcher) run() {
 	for first := true; ; first = false {
-		// Whoever is about to ask does so first: twice as many go in one call under
+		// Whoever is about to ask does so first: half as many again go in one call under
 		// load, and where there is none it takes no time.
 		runtime.Gosched()
 		b.mu.Lock()
