@@ -89,7 +89,9 @@ func readingBodies(t *testing.T, w *istioWorld, own, mesh *harness.System, base 
 	t.Run("without the EnvoyFilter", func(t *testing.T) {
 		w := w.in(t)
 		w.kubectl("", "delete", "envoyfilter", "-n", "istio-ingress", "weir-8080-routes")
-		w.eventually("bodies are not sent", time.Minute, func() bool { return mesh.Do("POST", "/paying", `{"amount": 5}`, typed...).Status == http.StatusBadRequest })
+		w.eventually("bodies are not sent", time.Minute, func() bool {
+			return mesh.Do("POST", "/paying", `{"amount": 5}`, typed...).Status == http.StatusBadRequest
+		})
 		mesh.Get("/empty").Problem(t, http.StatusBadRequest, "BODY_INVALID")
 		mesh.Do("POST", "/empty", `{"amount": 5}`, typed...).Problem(t, http.StatusBadRequest, "BODY_INVALID")
 		out, code := w.weir(append([]string{"doctor", "--target", "istio"}, all...)...)

@@ -165,8 +165,8 @@ configs:
 	for change, want := range map[[2]string]string{
 		{"[c.example, a.example]", "[c.example]"}: "configPatches[0]: FILTER_CHAIN a.example is there 0 times",
 		{"[c.example, a.example]}, transport_socket: {name: tls, typed_config: {require_client_certificate: true}}", "[c.example, a.example]}, transport_socket: {name: tls}"}: "what is missing is value.transport_socket.typed_config",
-		{"filter_chains: [{transport_socket", "filter_chains: [{filter_chain_match: {server_names: [a.example]}, transport_socket"}: "configPatches[1]: FILTER_CHAIN without a server name is there 0 times",
-		{"  - dynamic_listeners:\n", "  - dynamic_listeners:\n" + quic}: "FILTER_CHAIN a.example is there 2 times and 1 have the patch, want 1",
+		{"filter_chains: [{transport_socket", "filter_chains: [{filter_chain_match: {server_names: [a.example]}, transport_socket"}:                                            "configPatches[1]: FILTER_CHAIN without a server name is there 0 times",
+		{"  - dynamic_listeners:\n", "  - dynamic_listeners:\n" + quic}:                                                                                                        "FILTER_CHAIN a.example is there 2 times and 1 have the patch, want 1",
 	} {
 		changed := strings.Replace(dump, change[0], change[1], 1)
 		require.NotEqual(t, dump, changed, change[0])
