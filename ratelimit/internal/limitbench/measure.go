@@ -23,14 +23,18 @@ const (
 	users       = 1000
 	// hotUsers are asked for with leases, which are for what is busy.
 	hotUsers = 10
-	// rate is the calls a second at which latency is measured.
-	rate  = 500
-	ticks = 100 // of /proc/PID/stat, each second; fixed on Linux
+	// rate and busyRate are the calls a second at which latency is measured: few, and
+	// about half of what envoyproxy/ratelimit and the client can do on two cores.
+	rate     = 500
+	busyRate = 4000
+	ticks    = 100 // of /proc/PID/stat, each second; fixed on Linux
 )
 
 type result struct {
 	server, redis float64 // µs for each call
 	p50, p99      time.Duration
+	// busy50 and busy99 are those at busyRate.
+	busy50, busy99 time.Duration
 }
 
 // subject is a server that is being measured.
@@ -40,7 +44,7 @@ type subject struct {
 	server      *running
 	serverSpent float64 // seconds
 	redisSpent  float64
-	took        []time.Duration
+	took, busy  []time.Duration
 }
 
 // client asks over several connections in turn.
@@ -90,17 +94,23 @@ func (s *subject) round(calls int) error {
 	}
 	s.serverSpent += cpu(s.server.pid) - serverBefore
 	s.redisSpent += cpu(s.server.redisPIDs...) - redisBefore
-	took, err := s.latency()
-	s.took = append(s.took, took...)
+	took, err := s.latency(rate)
+	if err != nil {
+		return err
+	}
+	busy, err := s.latency(busyRate)
+	s.took, s.busy = append(s.took, took...), append(s.busy, busy...)
 	return err
 }
 
 func (s *subject) result(calls int) result {
 	slices.Sort(s.took)
+	slices.Sort(s.busy)
 	each := 1e6 / float64(calls)
 	return result{
 		server: s.serverSpent * each, redis: s.redisSpent * each,
 		p50: s.took[len(s.took)/2], p99: s.took[len(s.took)*99/100],
+		busy50: s.busy[len(s.busy)/2], busy99: s.busy[len(s.busy)*99/100],
 	}
 }
 
@@ -138,25 +148,27 @@ func (c *client) load(calls int) error {
 // latency asks at a fixed rate, whatever the answers take. A call is timed from
 // when it is made, which no other call delays: how late this program's own timers
 // are is none of the server's.
-func (c *client) latency() ([]time.Duration, error) {
-	const calls = rate
+func (c *client) latency(rate int) ([]time.Duration, error) {
+	calls := rate // those of a second
 	took := make([]time.Duration, calls)
 	var failed atomic.Int64
+	var last atomic.Pointer[error]
 	var group sync.WaitGroup
 	started := time.Now()
 	for i := range calls {
-		time.Sleep(time.Until(started.Add(time.Duration(i) * time.Second / rate)))
+		time.Sleep(time.Until(started.Add(time.Duration(i) * time.Second / time.Duration(rate))))
 		group.Go(func() {
 			sent := time.Now()
-			if c.ask(i) != nil {
+			if err := c.ask(i); err != nil {
 				failed.Add(1)
+				last.Store(&err)
 			}
 			took[i] = time.Since(sent)
 		})
 	}
 	group.Wait()
-	if failed.Load() > calls/20 {
-		return nil, fmt.Errorf("%d of %d calls failed at %d a second", failed.Load(), calls, rate)
+	if failed.Load() > int64(calls/20) {
+		return nil, fmt.Errorf("%d of %d calls failed at %d a second, such as: %w", failed.Load(), calls, rate, *last.Load())
 	}
 	return took, nil
 }

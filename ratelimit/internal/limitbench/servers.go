@@ -309,7 +309,7 @@ func openStore(mode, url string, observer guard.Observer) (ratelimit.Store, erro
 	if err != nil {
 		return nil, err
 	}
-	leasing := lease.New(guard.New(store, guard.Options{Timeout: time.Second, Observer: observer}), lease.Options{})
+	leasing := lease.New(guard.New(store, guard.Options{Timeout: time.Second, MaxInFlight: 4096, Observer: observer}), lease.Options{})
 	go leasing.Run(context.Background()) // until the parent kills this process
 	return leasing, nil
 }

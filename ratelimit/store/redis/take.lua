@@ -12,74 +12,93 @@
 -- 2 a key of another type, 3 the clock is in none of a calendar's periods) and per
 -- charge a byte (1 allowed) and what the key holds after the request, with its
 -- length before it (byte).
-local values, changed, expiries = {}, {}, {}
+--
+-- This is most of what a call costs the server, which does nothing else meanwhile:
+-- it makes few tables and strings, and looks little up.
+local byte, char = string.byte, string.char
+local arguments, KEYS = ARGV[2], KEYS
+-- What the keys hold, which of them changed, when these expire, and which are of
+-- another type (nil for none).
+local values, changed, expiries, foreign = {}, {}, {}, nil
 
 local function load(key)
-  local value = values[key]
-  if value == nil then
-    value = redis.pcall('GET', key) or ''
-    values[key] = value
+  local value = redis.pcall('GET', key) or ''
+  if type(value) ~= 'string' then
+    foreign = foreign or {}
+    foreign[key] = true
+    value = ''
   end
+  values[key] = value
   return value
 end
+
+-- How a charge's part of the answer begins, by the length of what follows.
+local yes, no = {}, {}
 
 -- What the charges of one request would leave; reused by each request.
 local keys, allowed, after, expiry, forced = {}, {}, {}, {}, {}
 
--- decide fills these for the charge i that is described at position at, and
--- returns whether it stops the request, the position of the next, and what is
--- wrong.
-local function decide(i, key, arguments, at)
-  local letter, flags, length = unpackNumbers('<c1BB', arguments, at)
-  local value = load(key)
-  local rest = flags % 16
-  keys[i], allowed[i], after[i], expiry[i], forced[i] = key, false, nil, nil, flags >= 16
-  local wrong
-  if type(value) ~= 'string' then return true, at + 3 + length, '\2' end
-  if rest >= 8 then
-    allowed[i] = true
-    if length > 0 then after[i] = refunds[letter](value, arguments, at + 3) end
-  elseif rest < 4 then
-    allowed[i], after[i], expiry[i] = algorithms[letter](value, arguments, at + 3, forced[i])
-    if allowed[i] == nil then wrong = '\3' end
-  end
-  if flags % 2 == 1 then after[i] = nil end
-  return not allowed[i] and math.floor(flags / 2) % 2 == 0, at + 3 + length, wrong
-end
-
-local arguments = ARGV[2]
-local reply = {packNumbers('<d', now)}
+local reply, parts = {packNumbers('<d', now)}, 1
 local position, size, charge = 1, #arguments, 0
 while position <= size do
-  local count = string.byte(arguments, position)
-  position = position + 1
+  local count = byte(arguments, position)
   local stopped, wrong = false, nil
+  position = position + 1
   for i = 1, count do
     charge = charge + 1
-    local stops, next, problem = decide(i, KEYS[charge], arguments, position)
-    stopped, position, wrong = stopped or stops, next, wrong or problem
+    local key = KEYS[charge]
+    local letter, flags, length = byte(arguments, position, position + 2)
+    local value, at = values[key] or load(key), position + 3
+    local passes, leaves, expires = false, nil, nil
+    position = at + length
+    if foreign and foreign[key] then
+      stopped, wrong = true, wrong or '\2'
+    elseif flags % 16 >= 8 then
+      passes = true
+      if length > 0 then leaves = (refunds[letter] or others(refunds, letter))(value, arguments, at) end
+    elseif flags % 8 < 4 then
+      passes, leaves, expires = (algorithms[letter] or others(algorithms, letter))(value, arguments, at, flags >= 16)
+      if passes == nil then wrong = wrong or '\3' end
+    end
+    if not passes and flags % 4 < 2 then stopped = true end
+    if flags % 2 == 1 then leaves = nil end
+    keys[i], allowed[i], after[i], expiry[i], forced[i] = key, passes, leaves, expires, flags >= 16
   end
-  reply[#reply + 1] = wrong or stopped and '\0' or '\1'
+  reply[parts + 1] = wrong or stopped and '\0' or '\1'
   for i = 1, count do
-    local key = keys[i]
-    if after[i] and not wrong and (forced[i] or not stopped) then
-      values[key] = after[i]
+    local key, value = keys[i], after[i]
+    if value and not wrong and (forced[i] or not stopped) then
+      values[key] = value
       expiries[key] = expiry[i] or expiries[key]
       changed[key] = true
+    else
+      value = values[key]
     end
-    local value = values[key]
-    if type(value) ~= 'string' then value = '' end
-    reply[#reply + 1] = packNumbers('<BBc0', allowed[i] and 1 or 0, #value, value)
+    local length = #value
+    if allowed[i] then
+      local begin = yes[length]
+      if not begin then
+        begin = char(1, length)
+        yes[length] = begin
+      end
+      reply[parts + 2 * i] = begin
+    else
+      no[length] = no[length] or char(0, length)
+      reply[parts + 2 * i] = no[length]
+    end
+    reply[parts + 2 * i + 1] = value
   end
+  parts = parts + 2 * count + 1
 end
 
+local call = redis.call
 for key in pairs(changed) do
   local at = expiries[key]
   if at then
     local ttl = math.max(1, math.ceil((at - now) / 1000)) + grace
-    redis.call('SET', key, values[key], 'PX', string.format('%.0f', ttl))
+    call('SET', key, values[key], 'PX', string.format('%.0f', ttl))
   else
-    redis.call('SET', key, values[key], 'KEEPTTL')
+    call('SET', key, values[key], 'KEEPTTL')
   end
 end
 return table.concat(reply)
