@@ -92,8 +92,8 @@ func readingBodies(t *testing.T, w *istioWorld, own, mesh *harness.System, base 
 		w.eventually("bodies are not sent", time.Minute, func() bool {
 			return mesh.Do("POST", "/paying", `{"amount": 5}`, typed...).Status == http.StatusBadRequest
 		})
-		mesh.Get("/empty").Problem(t, http.StatusBadRequest, "BODY_INVALID")
-		mesh.Do("POST", "/empty", `{"amount": 5}`, typed...).Problem(t, http.StatusBadRequest, "BODY_INVALID")
+		mesh.Get("/empty").Problem(t, http.StatusBadRequest, "REQUEST_BODY_INVALID")
+		mesh.Do("POST", "/empty", `{"amount": 5}`, typed...).Problem(t, http.StatusBadRequest, "REQUEST_BODY_INVALID")
 		out, code := w.weir(append([]string{"doctor", "--target", "istio"}, all...)...)
 		require.Equal(t, 1, code, out)
 		require.Contains(t, out, "HTTP_ROUTE httproute/default/paying/away@default/quickstart/http")

@@ -200,14 +200,14 @@ func clientCertificates(t *testing.T, w *istioWorld, own *harness.System, base [
 		{"required, another name", required, unlisted, own.Key(), "no connection"},
 		{"required, the right one", required, orders, nil, "302"},
 		{"required, the right one and a forged header", required, orders, forged, "302"},
-		{"required, a name of the listener but not of the rules", required, billing, nil, "401"},
-		{"required, a name of the listener, and a forged header", required, billing, forged, "401"},
-		{"required, a name of the listener, and a key", required, billing, own.Key(), "302"},
+		{"required, a name of the listener but not of the rules", required, billing, nil, "40"},
+		{"required, a name of the listener, and a forged header", required, billing, forged, "40"},
+		{"required, a name of the listener, and a key beside it", required, billing, own.Key(), "40"},
 		{"optional, none", optional, nil, nil, "401"},
 		{"optional, none and a key", optional, nil, own.Key(), "302"},
 		{"optional, none and a forged header", optional, nil, forged, "401"},
 		{"optional, of another authority", optional, wrong, nil, "no connection"},
-		{"optional, another name", optional, unlisted, nil, "401"},
+		{"optional, another name", optional, unlisted, nil, "403"},
 		{"optional, the right one", optional, orders, nil, "302"},
 	}
 	for _, c := range cases {
