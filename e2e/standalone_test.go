@@ -191,6 +191,14 @@ func plainEnvoy(t *testing.T, a *alone, upstream string, modes []mode) map[strin
 		listeners = append(listeners, listener)
 	}
 	resources["listeners"] = listeners
+	return runEnvoy(t, config)
+}
+
+// runEnvoy runs Envoy with a configuration, and returns where its listeners are by
+// name.
+func runEnvoy(t *testing.T, config tree) map[string]string {
+	t.Helper()
+	listeners := dig(config, "static_resources", "listeners").([]any)
 	file := filepath.Join(t.TempDir(), "envoy.json")
 	content, err := json.Marshal(config)
 	require.NoError(t, err)
@@ -221,7 +229,7 @@ func plainEnvoy(t *testing.T, a *alone, upstream string, modes []mode) map[strin
 			return false
 		}
 		defer answer.Body.Close()
-		return json.NewDecoder(answer.Body).Decode(&found) == nil && len(found.Listeners) == len(modes)
+		return json.NewDecoder(answer.Body).Decode(&found) == nil && len(found.Listeners) == len(listeners)
 	}, 30*time.Second, 20*time.Millisecond, "%s", &log)
 	addresses := map[string]string{}
 	for _, listener := range found.Listeners {

@@ -28,13 +28,15 @@ type bodyReader struct {
 	most int
 	// files is nil when bodies are JSON only.
 	files *protoregistry.Files
+	// announced asks the proxy to say that it sends bodies.
+	announced bool
 }
 
 func newBodyReader(source *rulesv1.BodyInput) (*bodyReader, error) {
 	if source == nil {
 		return nil, nil //nolint:nilnil // no body is read
 	}
-	reader := &bodyReader{most: int(source.GetMaxBytes())}
+	reader := &bodyReader{most: int(source.GetMaxBytes()), announced: source.GetAnnounced()}
 	if reader.most == 0 || reader.most > maxBodyBytes {
 		return nil, fmt.Errorf("body.max_bytes: %d is outside 1 to %d", reader.most, maxBodyBytes)
 	}
@@ -69,6 +71,9 @@ func (b *bodyReader) read(request *Request, path string) (*structpb.Value, error
 	if len(request.Body) == 0 {
 		if request.Size > 0 || request.Received > 0 {
 			return nil, badBody("the request has a body and the proxy did not send it")
+		}
+		if b.announced && !request.SendsBody {
+			return nil, badBody("the proxy does not say that it sends the route's bodies")
 		}
 		return nil, nil //nolint:nilnil // documented
 	}

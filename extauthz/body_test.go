@@ -74,6 +74,28 @@ func TestJSONBodies(t *testing.T) {
 	})
 }
 
+// Where the proxy has to say that it sends bodies, none is not taken for an empty one
+// of a proxy that was not told to.
+func TestAnnouncedBodies(t *testing.T) {
+	for _, test := range []struct {
+		announced, says bool
+		body            string
+		want            extauthz.Reason
+	}{
+		{true, true, "", extauthz.ReasonAllowed},
+		{true, false, "", extauthz.ReasonBodyInvalid},
+		{true, false, `{"a": 1}`, extauthz.ReasonPermissionDenied},
+		{true, true, `{"a": 1}`, extauthz.ReasonPermissionDenied},
+		{false, false, "", extauthz.ReasonAllowed},
+	} {
+		route := authtest.WithRules(authtest.Route("r", authtest.Anonymous()), authtest.Allow("a", "request.body == null"))
+		route.Body = &rulesv1.BodyInput{MaxBytes: 200, Announced: test.announced}
+		r := request("content-type: application/json")
+		r.Body, r.Size, r.SendsBody = []byte(test.body), -1, test.says
+		require.Equal(t, test.want, decide(t, rulesOf(t, route), r).Reason, "%+v", test)
+	}
+}
+
 func message(t *testing.T, m proto.Message) string {
 	raw, err := proto.Marshal(m)
 	require.NoError(t, err)

@@ -49,6 +49,8 @@ type Request struct {
 	// Body is the request's, whole, where the route asks for it, and empty
 	// elsewhere. It is not valid text, nor of any type, unless checked.
 	Body []byte
+	// SendsBody says that the proxy states to send the bodies of the route.
+	SendsBody bool
 	// ID is the request id for logs and answers; empty when it is absent or
 	// not fit to be repeated.
 	ID string

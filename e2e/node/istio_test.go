@@ -94,6 +94,9 @@ func TestSlowIstioAnswersAlike(t *testing.T) {
 	applying(t, w, policies)
 	t.Run("Istio decides about tokens", func(t *testing.T) { judging(t, w.in(t), policies) })
 	t.Run("TLS ends at the gateway", func(t *testing.T) { endingTLS(t, w.in(t), own, policies) })
+	t.Run("client certificates", func(t *testing.T) { clientCertificates(t, w.in(t), own, policies) })
+	t.Run("bodies", func(t *testing.T) { readingBodies(t, w.in(t), own, mesh, policies) })
+	t.Run("logins", func(t *testing.T) { loggingIn(t, w.in(t), own, mesh, policies) })
 	istiodGone(t, w, mesh, policies)
 	t.Run("a patch that is gone is seen", func(t *testing.T) {
 		w.kubectl("", "delete", "envoyfilter", "-n", "istio-ingress", "weir-8080-routes")

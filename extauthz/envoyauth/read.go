@@ -61,8 +61,12 @@ func (r *reader) attributes(number protowire.Number, value wire) error {
 		})
 	case 10: // context_extensions
 		name, text, err := value.entry()
-		if err == nil && name == RouteExtension {
+		switch {
+		case err != nil:
+		case name == RouteExtension:
 			r.request.Route = text
+		case name == BodyExtension:
+			r.request.SendsBody = text != ""
 		}
 		return err
 	}

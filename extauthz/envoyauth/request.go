@@ -14,6 +14,10 @@ import (
 // RouteExtension is the context extension that holds the route's id.
 const RouteExtension = "weir.route"
 
+// BodyExtension is the context extension by which a proxy says that it sends the
+// bodies of a route.
+const BodyExtension = "weir.body"
+
 // maxRequestIDBytes bounds a request id that is repeated to the client.
 const maxRequestIDBytes = 128
 
@@ -31,6 +35,7 @@ func toRequest(check *authv3.CheckRequest) *extauthz.Request {
 		Protocol:  http.GetProtocol(),
 		Scheme:    http.GetScheme(),
 		Body:      body(http),
+		SendsBody: attributes.GetContextExtensions()[BodyExtension] != "",
 		Source:    attributes.GetSource().GetAddress().GetSocketAddress().GetAddress(),
 		Headers:   headers(http),
 

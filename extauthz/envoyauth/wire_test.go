@@ -36,7 +36,7 @@ func full() *authv3.CheckRequest {
 	}
 	return &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Source: peer("192.0.2.1", 1234), Destination: peer("192.0.2.2", 443),
-		ContextExtensions: map[string]string{RouteExtension: "r", "other": "x"},
+		ContextExtensions: map[string]string{RouteExtension: "r", BodyExtension: "true", "other": "x"},
 		Request: &authv3.AttributeContext_Request{
 			Time: timestamppb.Now(),
 			Http: &authv3.AttributeContext_HttpRequest{
@@ -126,7 +126,7 @@ func TestReadsAsProtocolBuffersDo(t *testing.T) {
 	}
 	// Written in two parts, a message is both together.
 	other := &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-		ContextExtensions: map[string]string{RouteExtension: "later"},
+		ContextExtensions: map[string]string{RouteExtension: "later", BodyExtension: ""},
 		Source:            &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{}}},
 	}}
 	requireSameReading(t, append(marshal(t, full()), marshal(t, other)...))

@@ -1,6 +1,7 @@
 package assert
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -144,7 +145,7 @@ func (p *Proxy) filter(object *unstructured.Unstructured) ([]Finding, error) {
 	}
 	var findings []Finding
 	for i, assertion := range assertions {
-		found := Finding{Filter: name, Patch: i, Subject: assertion.ApplyTo + " " + assertion.Name, Want: assertion.Count}
+		found := Finding{Filter: name, Patch: i, Subject: assertion.ApplyTo + " " + cmp.Or(assertion.Name, "without a server name"), Want: assertion.Count}
 		value := snake(at(patches[i], "patch", "value")) // as the dump
 		for _, candidate := range p.candidates(assertion) {
 			found.Matched++
@@ -217,6 +218,13 @@ func (p *Proxy) candidates(assertion istio.Assertion) []any {
 			continue
 		}
 		for _, chain := range list(at(listener, "filter_chains")) {
+			if assertion.ApplyTo == "FILTER_CHAIN" {
+				names := list(at(chain, "filter_chain_match", "server_names"))
+				if slices.Contains(names, any(assertion.Name)) || len(names) == 0 && assertion.Name == "" {
+					found = append(found, chain)
+				}
+				continue
+			}
 			for _, filter := range list(at(chain, "filters")) {
 				if assertion.ApplyTo == "NETWORK_FILTER" {
 					if at(filter, "name") == assertion.Name {

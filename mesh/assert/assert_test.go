@@ -127,3 +127,52 @@ func TestRoutesAndGuards(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, empty.Ports())
 }
+
+// A listener that asks for client certificates is one that does so in each of its
+// chains, of which one over QUIC is another one.
+func TestFilterChains(t *testing.T) {
+	const filter = `
+kind: EnvoyFilter
+metadata:
+  name: weir-8443-clients
+  namespace: istio-ingress
+  annotations:
+    weir.dev/assertion: '[{"patch":0,"applyTo":"FILTER_CHAIN","port":8443,"name":"a.example","count":1},{"patch":1,"applyTo":"FILTER_CHAIN","port":8444,"name":"","count":1}]'
+spec:
+  configPatches:
+    - patch: {value: {transport_socket: {name: tls, typed_config: {require_client_certificate: true}}}}
+    - patch: {value: {transport_socket: {name: tls, typed_config: {require_client_certificate: true}}}}
+`
+	const dump = `
+configs:
+  - dynamic_listeners:
+      - active_state:
+          listener:
+            address: {socket_address: {port_value: 8443}}
+            filter_chains:
+              - {filter_chain_match: {server_names: [b.example]}, transport_socket: {name: tls}}
+              - {filter_chain_match: {server_names: [c.example, a.example]}, transport_socket: {name: tls, typed_config: {require_client_certificate: true}}}
+      - active_state:
+          listener:
+            address: {socket_address: {port_value: 8444}}
+            filter_chains: [{transport_socket: {name: tls, typed_config: {require_client_certificate: true}}}]
+`
+	findings, err := check(t, filter, dump)
+	require.NoError(t, err)
+	require.Empty(t, findings)
+	const quic = `      - active_state: {listener: {address: {socket_address: {port_value: 8443, protocol: UDP}}, filter_chains: [{filter_chain_match: {server_names: [a.example]}, transport_socket: {name: quic}}]}}
+`
+	for change, want := range map[[2]string]string{
+		{"[c.example, a.example]", "[c.example]"}: "configPatches[0]: FILTER_CHAIN a.example is there 0 times",
+		{"[c.example, a.example]}, transport_socket: {name: tls, typed_config: {require_client_certificate: true}}", "[c.example, a.example]}, transport_socket: {name: tls}"}: "what is missing is value.transport_socket.typed_config",
+		{"filter_chains: [{transport_socket", "filter_chains: [{filter_chain_match: {server_names: [a.example]}, transport_socket"}:                                            "configPatches[1]: FILTER_CHAIN without a server name is there 0 times",
+		{"  - dynamic_listeners:\n", "  - dynamic_listeners:\n" + quic}:                                                                                                        "FILTER_CHAIN a.example is there 2 times and 1 have the patch, want 1",
+	} {
+		changed := strings.Replace(dump, change[0], change[1], 1)
+		require.NotEqual(t, dump, changed, change[0])
+		findings, err := check(t, filter, changed)
+		require.NoError(t, err)
+		require.Len(t, findings, 1, change[0])
+		require.Contains(t, findings[0].String(), want)
+	}
+}

@@ -76,6 +76,10 @@ func (t *authTable) rules(c *compiler, route *policy.Route) *rulesv1.AuthRoute {
 		if rules.GetRouteId() == route.Auth.RouteID {
 			alone := proto.CloneOf(rules)
 			alone.RouteId, alone.Digest = "", ""
+			announce(alone.GetBody())
+			for _, candidate := range alone.GetCandidates() {
+				announce(candidate.GetBody())
+			}
 			return alone
 		}
 	}

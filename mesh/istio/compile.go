@@ -77,10 +77,11 @@ func Compile(in Input, options Options) ([]Object, policy.Problems) {
 		ports: map[int32]bool{}, certificates: map[string]bool{}, hashBy: map[string][]v1alpha1.HashBy{},
 	}
 	c.index()
+	c.in.Plan = c.apart(in.Plan)
 	c.compileBackends()
 	c.decide()
-	for i := range in.Plan.Ports {
-		c.port(&in.Plan.Ports[i])
+	for i := range c.in.Plan.Ports {
+		c.port(&c.in.Plan.Ports[i])
 	}
 	c.authorization()
 	c.limitRules()

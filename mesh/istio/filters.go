@@ -46,11 +46,12 @@ func renamed(name string) string {
 type Assertion struct {
 	// Patch counts from 0.
 	Patch int `json:"patch"`
-	// ApplyTo is NETWORK_FILTER, HTTP_FILTER or HTTP_ROUTE.
+	// ApplyTo is FILTER_CHAIN, NETWORK_FILTER, HTTP_FILTER or HTTP_ROUTE.
 	ApplyTo string `json:"applyTo"`
 	// Port is the Gateway's.
 	Port int32 `json:"port"`
-	// Name of the filter or route that is matched, or that is put in.
+	// Name of the filter or route that is matched, or that is put in; of a filter chain
+	// one of its server names, or nothing for one without.
 	Name string `json:"name"`
 	// Count is how many such there are afterwards.
 	Count int `json:"count"`
@@ -75,6 +76,10 @@ func (c *compiler) filters(port *policy.Port, chains []*policy.Chain, listeners 
 		c.refuse(portOrigin(port), "nothing is known of how port %d is to be served", port.Number)
 		return
 	}
+	if err := alike(managers, asksClients(chains)); err != nil {
+		c.refuse(portOrigin(port), "%v", err)
+		return
+	}
 	for _, other := range managers[1:] {
 		if !proto.Equal(alone(managers[0]), alone(other)) {
 			c.refuse(portOrigin(port), "listeners of one port whose HeaderPolicy, TrafficPolicy or ExtensionPolicy of the whole listener differ; give them ports of their own")
@@ -85,10 +90,13 @@ func (c *compiler) filters(port *policy.Port, chains []*policy.Chain, listeners 
 	connection := &patches{c: c, port: port, chains: len(chains)}
 	connection.connection(manager)
 	connection.add("connection", listeners)
+	asked := &patches{c: c, port: port, chains: 1}
+	asked.resumption(chains)
+	asked.add("clients", listeners)
 
 	limited := slices.ContainsFunc(chains, func(chain *policy.Chain) bool { return chainLimited(chain) })
 	inserted := &patches{c: c, port: port, chains: len(chains), switches: &switches{}}
-	inserted.httpFilters(manager, limited)
+	inserted.httpFilters(manager, chains, limited)
 	inserted.add("filters", listeners)
 
 	routes := &patches{c: c, port: port, chains: len(chains), switches: inserted.switches, parts: map[string]policy.Origin{}}
@@ -234,7 +242,7 @@ func (p *patches) connection(from *hcmv3.HttpConnectionManager) {
 }
 
 // httpFilters puts in those before and after extauthz, which Istio itself puts in.
-func (p *patches) httpFilters(from *hcmv3.HttpConnectionManager, limited bool) {
+func (p *patches) httpFilters(from *hcmv3.HttpConnectionManager, chains []*policy.Chain, limited bool) {
 	at := slices.IndexFunc(from.GetHttpFilters(), func(f *hcmv3.HttpFilter) bool { return f.GetName() == extAuthzName })
 	if at < 0 {
 		p.c.refuse(portOrigin(p.port), "extauthz is not among the filters")
@@ -244,6 +252,7 @@ func (p *patches) httpFilters(from *hcmv3.HttpConnectionManager, limited bool) {
 	for i := at - 1; i >= 0; i-- { // Each is put before those before it.
 		p.insert(all[i], p.listener(""), networking.EnvoyFilter_Patch_INSERT_FIRST)
 	}
+	p.forwardedClientCert(chains)
 	p.extAuthz(all[at])
 	for _, from := range all[at+1:] {
 		if from.GetName() == routerName {
@@ -311,6 +320,10 @@ func (p *patches) route(route *policy.Route) bool {
 			p.c.refuse(route.Origin, "%v", err)
 			return false
 		}
+	}
+	if err := bodies(route, configs); err != nil {
+		p.c.refuse(route.Origin, "%v", err)
+		return false
 	}
 	value := &routev3.Route{TypedPerFilterConfig: configs}
 	if action := lifted.GetRoute(); action != nil && (len(action.GetRateLimits()) > 0 || action.GetIdleTimeout() != nil) {

@@ -80,9 +80,7 @@ func (c *compiler) chain(port *policy.Port, chain *policy.Chain) *networking.Ser
 	if edge.BufferKiB != standard.BufferKiB {
 		c.refuse(at, "bufferKiB of a listener")
 	}
-	if edge.ForwardedClientCert != standard.ForwardedClientCert {
-		c.refuse(at, "forwardedClientCert: the mesh's topology settings say it")
-	}
+	c.forwarding(&edge, at)
 	served := c.hosts(port, chain)
 	if len(served) == 0 {
 		return nil

@@ -68,12 +68,6 @@ func (c *compiler) routeLimits(route *policy.Route) {
 			c.refuse(route.Origin, "a share of the requests has no backend; mend the reference")
 		}
 	}
-	if route.Auth != nil && route.Auth.BodyBytes > 0 {
-		c.refuse(route.Auth.Origin, "rules that read the body: Istio's provider sends it for all routes or for none")
-	}
-	if route.Auth != nil && route.Auth.Login {
-		c.refuse(route.Auth.Origin, "a login: its own paths have no backend that Istio could route them to")
-	}
 	if len(route.Extensions) > 0 {
 		for i := range route.Extensions {
 			if route.Extensions[i].Backend != "" {

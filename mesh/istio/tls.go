@@ -16,9 +16,6 @@ import (
 func (c *compiler) terminate(server *networking.Server, chain *policy.Chain, at policy.Origin) {
 	tls := chain.TLS
 	switch {
-	case tls.Clients != nil:
-		c.refuse(tls.Clients.Origin, "client certificates; ask for them at Weir's own proxies")
-		return
 	case len(tls.Certificates) != 1:
 		c.refuse(at, "%d certificates of one listener; give each its own listener, with its hostname", len(tls.Certificates))
 		return
@@ -31,7 +28,7 @@ func (c *compiler) terminate(server *networking.Server, chain *policy.Chain, at 
 	}
 	server.Port.Name, server.Port.Protocol = "https-"+slug(chain.Name), "HTTPS"
 	server.Tls = &networking.ServerTLSSettings{
-		Mode: networking.ServerTLSSettings_SIMPLE, CredentialName: c.certificate(tls.Certificates[0], at),
+		Mode: networking.ServerTLSSettings_SIMPLE, CredentialName: c.certificate(tls.Certificates[0], tls.Clients, at),
 		MinProtocolVersion: versions[tls.MinVersion], MaxProtocolVersion: versions[tls.MaxVersion],
 	}
 	if tls.MinVersion != v1alpha1.TLS13 { // which has its own
@@ -39,6 +36,7 @@ func (c *compiler) terminate(server *networking.Server, chain *policy.Chain, at 
 			server.Tls.CipherSuites = append(server.Tls.CipherSuites, string(suite))
 		}
 	}
+	c.clients(server.GetTls(), tls.Clients)
 	// What a client asks for (SNI) chooses the server; a listener without a hostname
 	// takes all.
 	server.Hosts = []string{c.options.Namespace + "/*"}
@@ -50,28 +48,53 @@ func (c *compiler) terminate(server *networking.Server, chain *policy.Chain, at 
 	}
 }
 
-// certificate makes the Secret of a certificate, once, and returns its name.
-func (c *compiler) certificate(id string, at policy.Origin) string {
-	name := "weir-" + slug(id)
-	if c.certificates[id] {
+// certificate makes the Secret of a certificate, once, and returns its name. What
+// clients' certificates are verified with is in the same Secret, so that a gateway
+// never has one of them without the other; listeners that ask for other clients with
+// the same certificate have a Secret of their own, since istiod finds the authorities
+// by the name of the certificate.
+func (c *compiler) certificate(id string, clients *policy.ClientValidation, at policy.Origin) string {
+	of := id
+	if clients != nil {
+		of += " for " + clients.Secret
+	}
+	name := "weir-" + slug(of)
+	if c.certificates[of] {
 		return name
 	}
-	for i := range c.in.Plan.Secrets {
-		secret := &c.in.Plan.Secrets[i]
-		if secret.ID != id {
-			continue
+	secret := c.secret(id)
+	if secret == nil {
+		c.refuse(at, "certificate %q is not in the plan", id)
+		return ""
+	}
+	content, origins := map[string]any{"tls.crt": string(secret.Certificate), "tls.key": string(secret.PrivateKey)}, []policy.Origin{secret.Origin}
+	if clients != nil {
+		trusted := c.secret(clients.Secret)
+		if trusted == nil || len(trusted.Authorities) == 0 {
+			c.refuse(clients.Origin, "the authorities of client certificates, %q, are not in the plan", clients.Secret)
+			return ""
 		}
-		c.certificates[id] = true
-		c.add(Object{
-			APIVersion: "v1", Kind: "Secret", Name: name, Secret: true, Origins: []policy.Origin{secret.Origin},
-			Body: map[string]any{"type": "kubernetes.io/tls", "stringData": map[string]any{
-				"tls.crt": string(secret.Certificate), "tls.key": string(secret.PrivateKey),
-			}},
-		})
-		return name
+		content[authoritiesKey], origins = string(trusted.Authorities), append(origins, clients.Origin)
+		if len(trusted.RevocationLists) > 0 {
+			content[revocationsKey] = string(trusted.RevocationLists)
+		}
 	}
-	c.refuse(at, "certificate %q is not in the plan", id)
-	return ""
+	c.certificates[of] = true
+	c.add(Object{
+		APIVersion: "v1", Kind: "Secret", Name: name, Secret: true, Origins: origins,
+		Body: map[string]any{"type": "kubernetes.io/tls", "stringData": content},
+	})
+	return name
+}
+
+// secret is one of the Plan's, nil for none.
+func (c *compiler) secret(id string) *policy.Secret {
+	for i := range c.in.Plan.Secrets {
+		if secret := &c.in.Plan.Secrets[i]; secret.ID == id {
+			return secret
+		}
+	}
+	return nil
 }
 
 // overlapping refuses chains of a port of which one takes what another one is for:

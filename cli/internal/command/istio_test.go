@@ -15,7 +15,7 @@ import (
 // What Istio is given for policies, but for the connection settings, which are those
 // of Weir's own target.
 func TestTranslateIstio(t *testing.T) {
-	for _, name := range []string{"istio", "istio-tls", "istio-jwt"} {
+	for _, name := range []string{"istio", "istio-tls", "istio-jwt", "istio-clients", "istio-answers"} {
 		arguments := []string{"translate", "--target", "istio", "-o", "json", "testdata/" + name + ".in.yaml"}
 		code, out, errs := runApp(t, arguments...)
 		require.Equal(t, 0, code, errs)
@@ -26,7 +26,8 @@ func TestTranslateIstio(t *testing.T) {
 		var kept []map[string]any
 		for _, object := range list.Items {
 			metadata := object["metadata"].(map[string]any) //nolint:forcetypeassert // as made
-			if !strings.HasSuffix(metadata["name"].(string), "-connection") && (name != "istio-tls" || object["kind"] != "EnvoyFilter") {
+			wanted := map[string]string{"istio": "", "istio-jwt": "", "istio-tls": "no EnvoyFilter", "istio-clients": "-clients", "istio-answers": "-routes"}[name]
+			if object["kind"] != "EnvoyFilter" || strings.HasSuffix(metadata["name"].(string), wanted) && !strings.HasSuffix(metadata["name"].(string), "-connection") {
 				kept = append(kept, object)
 			}
 		}
@@ -58,6 +59,51 @@ func TestTranslateIstioRefusesOfTLS(t *testing.T) {
 		require.Equal(t, 1, code, "%s\n%s", change[1], out)
 		require.Contains(t, errs, "unsupported on istio: ")
 		require.Contains(t, errs, want)
+	}
+}
+
+// What of client certificates Istio would understand otherwise is refused, with its
+// place; what is told of them to services is told as it is asked for.
+func TestTranslateIstioOfClientCertificates(t *testing.T) {
+	content, err := os.ReadFile("testdata/istio-clients.in.yaml")
+	require.NoError(t, err)
+	forwarding := func(settings string) string {
+		return "apiVersion: weir.dev/v1alpha1\nkind: HeaderPolicy\nmetadata: {name: h}\nspec:\n  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: edge}]\n" +
+			"  forwardedClientCert: {" + settings + "}\n---\n"
+	}
+	const names, before = "{type: DNS, exact: orders.example.com}", "apiVersion: v1\nkind: ConfigMap"
+	for _, test := range []struct{ old, new, refused, kept, gone string }{
+		{old: names, new: names, kept: "weir.forwarded_client_cert"},
+		{old: names, new: "{type: Email, exact: orders@example.com}", kept: "- orders@example.com"},
+		{old: names, new: "{type: DNS, suffix: .example.com}", refused: "subjectAltNames[1]: a prefix or suffix: Istio compares whole names"},
+		{old: names, new: "{type: URI, prefix: 'spiffe://'}", refused: "subjectAltNames[1]: a prefix or suffix"},
+		{old: names, new: "{type: IP, exact: 192.0.2.1}", refused: "subjectAltNames[1]: an address"},
+		{old: names, new: "{type: URI, exact: orders.example.com}", refused: `subjectAltNames[1]: "orders.example.com" may be a name of another kind than URI`},
+		{old: names, new: "{type: URI, exact: 'sip:orders@example.com'}", refused: `subjectAltNames[1]: "sip:orders@example.com" may be a name`},
+		{old: names, new: "{type: DNS, exact: 'urn:orders'}", refused: `subjectAltNames[1]: "urn:orders" may be a name of another kind than DNS`},
+		{old: names, new: "{type: Email, exact: orders}", refused: `subjectAltNames[1]: "orders" may be a name of another kind than Email`},
+		{old: before, new: forwarding("mode: ForwardOnly") + before, refused: "forwardedClientCert mode ForwardOnly"},
+		{old: before, new: forwarding("mode: AppendForward") + before, refused: "forwardedClientCert mode AppendForward"},
+		{old: before, new: forwarding("mode: SanitizeSet") + before, refused: "forwardedClientCert without the detail DNS"},
+		{old: before, new: forwarding("mode: SanitizeSet, details: [Subject, URI, DNS, Cert]") + before, kept: "forward_client_cert_details: SANITIZE_SET", gone: "weir.forwarded_client_cert"},
+	} {
+		path := filepath.Join(t.TempDir(), "policy.yaml")
+		require.Contains(t, string(content), test.old)
+		require.NoError(t, os.WriteFile(path, []byte(strings.Replace(string(content), test.old, test.new, 1)), 0o600))
+		code, out, errs := runApp(t, "translate", "--target", "istio", path)
+		if test.refused != "" {
+			require.Equal(t, 1, code, test.new)
+			require.Contains(t, errs, "unsupported on istio: "+test.refused)
+			require.Contains(t, errs, path+":", "the place is named")
+			require.Empty(t, out)
+			continue
+		}
+		require.Equal(t, 0, code, errs)
+		require.Contains(t, out, test.kept)
+		require.NotContains(t, out, "BEGIN", "neither keys nor certificates are shown")
+		if test.gone != "" {
+			require.NotContains(t, out, test.gone)
+		}
 	}
 }
 

@@ -626,6 +626,11 @@ type BodyInput struct {
 	// A FileDescriptorSet with the request messages of gRPC methods; empty means
 	// that bodies are JSON.
 	DescriptorSet []byte `protobuf:"bytes,2,opt,name=descriptor_set,json=descriptorSet,proto3" json:"descriptor_set,omitempty"`
+	// A request without a body is refused unless the proxy says, by the context
+	// extension "weir.body", that it sends the bodies of the route. For proxies that
+	// are told so apart from these rules: one that was not would have every body
+	// taken for none.
+	Announced     bool `protobuf:"varint,3,opt,name=announced,proto3" json:"announced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -672,6 +677,13 @@ func (x *BodyInput) GetDescriptorSet() []byte {
 		return x.DescriptorSet
 	}
 	return nil
+}
+
+func (x *BodyInput) GetAnnounced() bool {
+	if x != nil {
+		return x.Announced
+	}
+	return false
 }
 
 // Upstream is what the service is told of the caller.
@@ -1046,10 +1058,11 @@ const file_weir_rules_v1_auth_authorization_proto_rawDesc = "" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rPROTOCOL_HTTP\x10\x01\x12\x11\n" +
-	"\rPROTOCOL_GRPC\x10\x02\"O\n" +
+	"\rPROTOCOL_GRPC\x10\x02\"m\n" +
 	"\tBodyInput\x12\x1b\n" +
 	"\tmax_bytes\x18\x01 \x01(\rR\bmaxBytes\x12%\n" +
-	"\x0edescriptor_set\x18\x02 \x01(\fR\rdescriptorSet\"\xe8\x01\n" +
+	"\x0edescriptor_set\x18\x02 \x01(\fR\rdescriptorSet\x12\x1c\n" +
+	"\tannounced\x18\x03 \x01(\bR\tannounced\"\xe8\x01\n" +
 	"\bUpstream\x12)\n" +
 	"\x10identity_headers\x18\x01 \x03(\tR\x0fidentityHeaders\x12?\n" +
 	"\rclaim_headers\x18\x02 \x03(\v2\x1a.weir.rules.v1.ClaimHeaderR\fclaimHeaders\x126\n" +
