@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -226,6 +228,12 @@ func TestRoutesOfATakenPortAreNotProgrammed(t *testing.T) {
 	for _, where := range [][2]string{{"httproute/default/first", "edge/good"}, {"gateway/default/edge", "listener good"}} {
 		s.Eventually(where[0]+" at "+where[1]+" is served", 10*time.Second, func() bool { return condition(where[0], where[1]) == "True Programmed" })
 	}
+	late := filepath.Join(t.TempDir(), "late.yaml")
+	_, second, _ := strings.Cut(portsYAML, "metadata: {name: closed}")
+	require.NoError(t, os.WriteFile(late, []byte("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: late, namespace: default}"+second), 0o600))
+	out, _, err := s.TryWeir("apply", late)
+	require.Error(t, err, out)
+	require.Contains(t, out, "1 object changed; not served yet: HTTPRoute default/late: Gateway default/edge: spec.listeners[1].port is not served: ")
 	require.NoError(t, taken.Close())
 	s.Eventually("the freed port is opened at the next try", 40*time.Second, func() bool {
 		return condition("httproute/default/closed", "edge/taken") == "True Programmed"

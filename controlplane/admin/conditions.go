@@ -120,6 +120,19 @@ func closedListener(fleets []Fleet, holder policy.ObjectRef, listeners []int) st
 	return ""
 }
 
+// closedRoute says of the first route among objects that is at a listener that is
+// not served; empty without one. What is rejected itself, problems say.
+func closedRoute(state *State, objects []*policy.Object) string {
+	for _, object := range objects {
+		for _, c := range conditionsOf(state, object.Ref) {
+			if c.GetReason() == reasonListener {
+				return fmt.Sprintf("%s: %s", object.Ref, c.GetMessage())
+			}
+		}
+	}
+	return ""
+}
+
 // served says whether proxies have what an object says, as far as the conditions
 // of the same place let it be in force at all.
 func served(ref policy.ObjectRef, at place) *adminv1.Condition {

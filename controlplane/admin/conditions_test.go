@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,6 +75,9 @@ spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: ow
 	state.Fleets[0].Quarantined = []Quarantine{closed}
 	require.Equal(t, "one Programmed=False/ListenerNotProgrammed Gateway default/one: spec.listeners[0].port is not served: n: taken", say("HTTPRoute", "first"))
 	require.Equal(t, "Programmed=False/Rejected n: taken; listener http Programmed=False/Rejected n: taken", say("Gateway", "one"))
+	first := slices.IndexFunc(state.Input.Objects, func(o *policy.Object) bool { return o.Ref.Name == "first" })
+	require.Equal(t, "HTTPRoute default/first: Gateway default/one: spec.listeners[0].port is not served: n: taken", closedRoute(state, state.Input.Objects[first:]))
+	require.Empty(t, closedRoute(state, state.Input.Objects[first+1:]), "those at the other Gateway")
 	closed.Origin.Field = "spec.listeners[1].port"
 	state.Fleets[0].Quarantined = []Quarantine{closed}
 	require.Equal(t, "one Programmed=True/Programmed", say("HTTPRoute", "first"), "another listener's")
