@@ -30,14 +30,7 @@ func newMTLSWorld(t *testing.T) *mtlsWorld {
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Minute)
 	defer cancel()
 	require.NoError(t, w.node.Istio(ctx, w.envoyBinary(ctx)))
-	binary := filepath.Join(t.TempDir(), "peer")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/peer")
-	build.Dir, build.Env = filepath.Join(harness.Root(t), "e2e"), append(os.Environ(), "CGO_ENABLED=0")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, string(out))
-	image, err := images.Static("docker.io/weir/peer:dev", binary)
-	require.NoError(t, err)
-	require.NoError(t, w.node.Load(ctx, image))
+	w.loadPeer(ctx)
 	objects, err := os.ReadFile(filepath.Join("testdata", "mtls.yaml"))
 	require.NoError(t, err)
 	w.kubectl(string(objects), "apply", "-f", "-")
@@ -46,6 +39,19 @@ func newMTLSWorld(t *testing.T) *mtlsWorld {
 		w.kubectl("", "rollout", "status", "-n", namespace, "deployment/"+name, "--timeout", "90s")
 	}
 	return w
+}
+
+// loadPeer builds the workload of e2e/cmd/peer into the node's store.
+func (w *world) loadPeer(ctx context.Context) {
+	w.Helper()
+	binary := filepath.Join(w.TempDir(), "peer")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/peer")
+	build.Dir, build.Env = filepath.Join(harness.Root(w.T), "e2e"), append(os.Environ(), "CGO_ENABLED=0")
+	out, err := build.CombinedOutput()
+	require.NoError(w.T, err, string(out))
+	image, err := images.Static("docker.io/weir/peer:dev", binary)
+	require.NoError(w.T, err)
+	require.NoError(w.T, w.node.Load(ctx, image))
 }
 
 func (w *mtlsWorld) in(t *testing.T) *mtlsWorld {
