@@ -78,7 +78,8 @@ func (l *Loop) waiting(lane *fleetLane, clients []ads.Client) string {
 	}
 	var behind []string
 	for _, client := range clients {
-		if !client.InSync {
+		// A listener that it cannot open holds up nothing but itself.
+		if opens := client.SyncedButListeners && quarantinedAll(lane.state.quarantined, client); !client.InSync && !opens {
 			behind = append(behind, client.Node)
 		}
 	}
@@ -87,6 +88,14 @@ func (l *Loop) waiting(lane *fleetLane, clients []ads.Client) string {
 		return fmt.Sprintf("not acknowledged by %s", strings.Join(slices.Compact(behind), ", "))
 	}
 	return ""
+}
+
+// quarantinedAll reports whether everything that a client rejects is quarantined,
+// so that the objects at fault say so themselves.
+func quarantinedAll(quarantined []Quarantine, client ads.Client) bool {
+	return client.Rejected != nil && !slices.ContainsFunc(client.Rejected.Resources, func(name string) bool {
+		return !slices.ContainsFunc(quarantined, func(q Quarantine) bool { return q.Resource == name })
+	})
 }
 
 // publish tells watchers whenever there is something new.

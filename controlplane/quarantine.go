@@ -15,7 +15,12 @@ import (
 // problemsOf says of each quarantined object what its proxy said.
 func problemsOf(quarantined []Quarantine) policy.Problems {
 	var problems policy.Problems
-	for _, q := range quarantined {
+	for i, q := range quarantined {
+		if policy.OfListener(q.Origin.Field) && slices.ContainsFunc(quarantined[:i], func(other Quarantine) bool {
+			return other.Origin.Object == q.Origin.Object && other.Resource == q.Resource && other.Node == q.Node
+		}) {
+			continue // The listeners of one object at one port are said once.
+		}
 		serves := "it is left out"
 		if q.Kept {
 			serves = "its last good version serves in its place"
@@ -23,6 +28,9 @@ func problemsOf(quarantined []Quarantine) policy.Problems {
 		problem := policy.Problem{
 			Origin: q.Origin, Code: policy.CodeRejected, Severity: policy.SeverityError,
 			Message: q.Node + " rejected " + q.Resource + ", so " + serves + ": " + q.Message,
+		}
+		if policy.OfListener(q.Origin.Field) && !q.Kept {
+			problem.Message += fmt.Sprintf("; it is tried again every %s", retryEvery)
 		}
 		if q.Among > 0 {
 			problem.Code = policy.CodeRolledBack
@@ -139,22 +147,42 @@ func quarantinedObjects(next *generation, options envoy.Options, blamed map[poli
 			if rejection.TypeURL != envoy.TypeListener {
 				continue
 			}
-			q := Quarantine{Kept: rejection.Kept[name], Node: rejection.Node, Resource: name, Message: rejection.Message}
-			origins := envoy.Trace(next.plan, options, rejection.TypeURL, name, rejection.Message)
-			origins = origins[:min(len(origins), 1)]
-			// Whoever is at fault, none of those that share the port is served.
-			for _, listener := range envoy.ListenersOf(next.plan, options, name) {
-				if !slices.ContainsFunc(origins, func(o policy.Origin) bool { return o.Object == listener.Object }) {
-					origins = append(origins, listener)
-				}
-			}
-			if len(origins) == 0 {
-				origins = []policy.Origin{{}}
-			}
-			for _, q.Origin = range origins {
+			q := Quarantine{Kept: rejection.Kept[name], Node: rejection.Node, Resource: name, Message: rejection.Of(name)}
+			for _, q.Origin = range listenerOrigins(next, options, rejection, name) {
 				quarantined = append(quarantined, q)
 			}
 		}
 	}
 	return quarantined
+}
+
+// cannotBind is how Envoy says that a listener's port cannot be opened
+// (source/common/listener_manager, ListenSocketFactoryImpl).
+const cannotBind = "cannot bind '"
+
+// listenerOrigins are what a rejected listener of Envoy's is made from, the
+// likeliest to blame first. Whoever that is, no listener that shares the port is
+// served, so that each of them is there.
+func listenerOrigins(next *generation, options envoy.Options, rejection *ads.Rejection, name string) []policy.Origin {
+	listeners := envoy.ListenersOf(next.plan, options, name)
+	if strings.Contains(rejection.Message, cannotBind) {
+		for i := range listeners {
+			listeners[i].Field += ".port"
+		}
+		return listeners
+	}
+	origins := envoy.Trace(next.plan, options, rejection.TypeURL, name, rejection.Message)
+	origins = origins[:min(len(origins), 1)]
+	for _, listener := range listeners {
+		within := func(o policy.Origin) bool {
+			return o.Object == listener.Object && (o.Field == listener.Field || strings.HasPrefix(o.Field, listener.Field+"."))
+		}
+		if !slices.ContainsFunc(origins, within) {
+			origins = append(origins, listener)
+		}
+	}
+	if len(origins) == 0 {
+		return []policy.Origin{{}}
+	}
+	return origins
 }

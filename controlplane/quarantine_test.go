@@ -167,8 +167,6 @@ func TestQuarantineFailsClosed(t *testing.T) {
 	require.True(t, p.serves("one-r0"))
 }
 
-// The first target is rejected by a proxy that has nothing: all of it but what is
-// to blame serves.
 // A port that Envoy cannot open serves none of the Gateways that share it: none of
 // them may say that it is programmed.
 func TestAPortThatCannotBeOpenedIsEachGateways(t *testing.T) {
@@ -193,13 +191,15 @@ spec:
 	for i, name := range []string{"blue", "green"} {
 		q := outcome.Fleets[""].Quarantined[i]
 		require.Equal(t, policy.ObjectRef{Kind: "Gateway", Namespace: "default", Name: name}, q.Origin.Object)
-		require.Equal(t, "spec.listeners[0]", q.Origin.Field)
+		require.Equal(t, "spec.listeners[0].port", q.Origin.Field)
 		require.False(t, q.Kept)
 		require.Equal(t, "cannot bind '127.0.0.9:8090': Address already in use", q.Message)
 	}
 	require.True(t, p.serves("one-r3"))
 }
 
+// The first target is rejected by a proxy that has nothing: all of it but what is
+// to blame serves.
 func TestQuarantineInTheFirstTarget(t *testing.T) {
 	for _, say := range []string{"no", "bad value %s"} {
 		t.Run(say, func(t *testing.T) {

@@ -101,7 +101,8 @@ func (r *resolver) attach(object *Object, edges map[portKey]*edge, parents []gat
 				verdict.say(gatewayv1.RouteReasonNoMatchingListenerHostname, fmt.Sprintf("listener %q serves %q, and the route none of that", l.name, l.hostname))
 				continue
 			}
-			verdict.taken, l.attached[object.Ref] = true, true
+			l.attached[object.Ref] = true
+			verdict.listeners = append(verdict.listeners, l.index)
 			for _, host := range hosts {
 				if done[l.id()+" "+host] { // two parents that name one listener
 					continue
@@ -176,10 +177,11 @@ func hostCovers(listener, host string) bool {
 
 // verdict is what becomes of a route at one parent.
 type verdict struct {
-	taken   bool
-	rank    int
-	reason  gatewayv1.RouteConditionReason
-	message string
+	// listeners that take it, by their places in the parent.
+	listeners []int
+	rank      int
+	reason    gatewayv1.RouteConditionReason
+	message   string
 }
 
 // say notes a reason, unless a better one is known: the one that got furthest.
@@ -213,8 +215,8 @@ func (v *verdict) consider(l *listener, route *Object) bool {
 // judge reports a route that no listener of a parent takes, and writes status.
 func (r *resolver) judge(object *Object, index int, parent gatewayv1.ParentReference, verdict *verdict) {
 	gateway := parentOf(object, parent)
-	known := r.gateways[gateway]
-	if !verdict.taken {
+	known, taken := r.gateways[gateway], len(verdict.listeners) > 0
+	if !taken {
 		why := verdict.message
 		if !known {
 			why = fmt.Sprintf("there is no %s of a class of Weir's", gateway)
@@ -226,10 +228,12 @@ func (r *resolver) judge(object *Object, index int, parent gatewayv1.ParentRefer
 		return
 	}
 	accepted := condition(gatewayv1.RouteConditionAccepted, true, gatewayv1.RouteReasonAccepted, "")
-	if !verdict.taken {
+	if !taken {
 		accepted = condition(gatewayv1.RouteConditionAccepted, false, verdict.reason, verdict.message)
 	}
-	SetCondition(&r.status(object).parent(parent).Conditions, accepted)
+	status := r.status(object).parent(parent)
+	status.Listeners = verdict.listeners
+	SetCondition(&status.Conditions, accepted)
 }
 
 // parentOf is the Gateway or ListenerSet that a parentRef names.

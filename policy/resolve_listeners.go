@@ -51,7 +51,7 @@ func (l *listener) id() string {
 // holder is the object that the listener is written in.
 func (l *listener) holder() *Object { return cmp.Or(l.set, l.gateway) }
 
-func (l *listener) field() string { return fmt.Sprintf("spec.listeners[%d]", l.index) }
+func (l *listener) field() string { return ListenerField(l.index) }
 
 func (l *listener) origin() Origin { return l.holder().Origin(l.field()) }
 

@@ -2,8 +2,10 @@ package policy
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -44,7 +46,31 @@ type ListenerStatus struct {
 type ParentStatus struct {
 	Ref        gatewayv1.ParentReference `json:"ref"`
 	Conditions []Condition               `json:"conditions,omitempty"`
+	// Listeners of the parent that take the route, by their place in its
+	// spec.listeners; nil for anything but routes.
+	Listeners []int `json:"-"`
 }
+
+// ListenerField is the field of a Gateway or ListenerSet that holds its listener
+// at a place of the list.
+func ListenerField(index int) string { return fmt.Sprintf("spec.listeners[%d]", index) }
+
+// WithinListener reports whether a field of a Gateway or ListenerSet is that of
+// its listener at a place of the list, or is inside of it.
+func WithinListener(field string, index int) bool {
+	return strings.HasPrefix(field, ListenerField(index))
+}
+
+// ClosesListeners reports whether what is wrong at a field of a Gateway or
+// ListenerSet is so with one of its listeners at some places of the list: it is in
+// one of them, or in none.
+func ClosesListeners(field string, indexes []int) bool {
+	return len(indexes) > 0 && !OfListener(field) || slices.ContainsFunc(indexes, func(i int) bool { return WithinListener(field, i) })
+}
+
+// OfListener reports whether a field of a Gateway or ListenerSet is one listener's,
+// whichever.
+func OfListener(field string) bool { return strings.HasPrefix(field, "spec.listeners[") }
 
 // Condition is a metav1.Condition without what only a writer knows: the time and
 // the observed generation.

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -16,6 +17,8 @@ import (
 const (
 	conditionProgrammed = "Programmed"
 	conditionEnforced   = "Enforced"
+	// reasonListener is that of a route at a listener that no proxy serves.
+	reasonListener = "ListenerNotProgrammed"
 )
 
 // conditionsOf are what Resolve says of an object, with Programmed (of routes
@@ -34,26 +37,29 @@ func conditionsOf(state *State, ref policy.ObjectRef) []*adminv1.Condition {
 		if ok {
 			add("", state.Plan.Statuses[i].Conditions)
 		}
-		return append(out, served(state, ref, "", state.Fleets, nil))
+		return append(out, served(ref, place{fleets: state.Fleets}))
 	}
 	status := &state.Plan.Statuses[i]
 	add("", status.Conditions)
 	if ref.Kind == "Gateway" || ref.Kind == "ListenerSet" {
 		fleets := state.fleetsAt(ref)
-		out = append(out, served(state, ref, "", fleets, status.Conditions))
-		for _, listener := range status.Listeners {
-			about := "listener " + listener.Name
-			add(about, listener.Conditions)
-			out = append(out, served(state, ref, about, fleets, listener.Conditions))
+		out = append(out, served(ref, place{fleets: fleets, conditions: status.Conditions}))
+		for i, listener := range status.Listeners {
+			at := place{about: "listener " + listener.Name, fleets: fleets, conditions: listener.Conditions}
+			at.passes = func(field string) bool { return policy.OfListener(field) && !policy.WithinListener(field, i) }
+			add(at.about, listener.Conditions)
+			out = append(out, served(ref, at))
 		}
 	}
 	for _, parent := range status.Parents {
 		if ref.Kind == "ListenerSet" { // Its Gateway, of which there is nothing more to say.
 			break
 		}
-		about := parentText(parent.Ref)
-		add(about, parent.Conditions)
-		out = append(out, served(state, ref, about, state.fleetsAt(gatewayOf(ref, parent.Ref)), parent.Conditions))
+		holder := gatewayOf(ref, parent.Ref)
+		at := place{about: parentText(parent.Ref), fleets: state.fleetsAt(holder), conditions: parent.Conditions}
+		at.closed = closedListener(at.fleets, holder, parent.Listeners)
+		add(at.about, parent.Conditions)
+		out = append(out, served(ref, at))
 	}
 	return out
 }
@@ -88,9 +94,49 @@ func (s *State) fleetsAt(ref policy.ObjectRef) []Fleet {
 	return slices.DeleteFunc(slices.Clone(s.Fleets), func(f Fleet) bool { return f.Name != name })
 }
 
-// served says whether proxies have what an object says, as far as conditions, of
-// the same place, let it be in force at all.
-func served(state *State, ref policy.ObjectRef, about string, fleets []Fleet, conditions []policy.Condition) *adminv1.Condition {
+// place is where an object is served: a listener of its, a parent, or "" for the
+// object itself.
+type place struct {
+	about      string
+	fleets     []Fleet
+	conditions []policy.Condition
+	// passes are fields of the object that this place does without; nil for none.
+	passes func(field string) bool
+	// closed says why a listener of the parent is not served; empty when all are.
+	closed string
+}
+
+// closedListener says of the first that is not served of a parent's listeners,
+// by their places in it, why not.
+func closedListener(fleets []Fleet, holder policy.ObjectRef, listeners []int) string {
+	for _, fleet := range fleets {
+		for _, q := range fleet.Quarantined {
+			// Where the last good version serves, routes reach it.
+			if q.Origin.Object == holder && !q.Kept && policy.ClosesListeners(q.Origin.Field, listeners) {
+				return fmt.Sprintf("%s is not served: %s: %s", strings.TrimSuffix(holder.String()+": "+q.Origin.Field, ": "), q.Node, q.Message)
+			}
+		}
+	}
+	return ""
+}
+
+// closedRoute says of the first route among objects that is at a listener that is
+// not served; empty without one. What is rejected itself, problems say.
+func closedRoute(state *State, objects []*policy.Object) string {
+	for _, object := range objects {
+		for _, c := range conditionsOf(state, object.Ref) {
+			if c.GetReason() == reasonListener {
+				return fmt.Sprintf("%s: %s", object.Ref, c.GetMessage())
+			}
+		}
+	}
+	return ""
+}
+
+// served says whether proxies have what an object says, as far as the conditions
+// of the same place let it be in force at all.
+func served(ref policy.ObjectRef, at place) *adminv1.Condition {
+	about, fleets, conditions := at.about, at.fleets, at.conditions
 	kind := conditionProgrammed
 	if strings.HasSuffix(ref.Kind, "Policy") {
 		kind = conditionEnforced
@@ -114,10 +160,13 @@ func served(state *State, ref policy.ObjectRef, about string, fleets []Fleet, co
 	}
 	for _, fleet := range fleets {
 		for _, quarantine := range fleet.Quarantined {
-			if quarantine.Origin.Object == ref {
+			if quarantine.Origin.Object == ref && (at.passes == nil || !at.passes(quarantine.Origin.Field)) {
 				return no("Rejected", quarantine.Node+": "+quarantine.Message)
 			}
 		}
+	}
+	if at.closed != "" {
+		return no(reasonListener, at.closed)
 	}
 	for _, fleet := range fleets {
 		if !fleet.Programmed {

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,6 +70,20 @@ spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: ow
 	require.Equal(t, "Gateway one Enforced=True/Enforced", say("AuthPolicy", "own"))
 	require.Contains(t, say("AuthPolicy", "lost"), "Enforced=False/Invalid it is not accepted")
 	require.Equal(t, "Gateway two Enforced=False/Pending fleet b: not acknowledged by n", say("AuthPolicy", "slow"))
+
+	closed := Quarantine{Origin: policy.Origin{Object: policy.ObjectRef{Kind: "Gateway", Namespace: "default", Name: "one"}, Field: "spec.listeners[0].port"}, Node: "n", Message: "taken"}
+	state.Fleets[0].Quarantined = []Quarantine{closed}
+	require.Equal(t, "one Programmed=False/ListenerNotProgrammed Gateway default/one: spec.listeners[0].port is not served: n: taken", say("HTTPRoute", "first"))
+	require.Equal(t, "Programmed=False/Rejected n: taken; listener http Programmed=False/Rejected n: taken", say("Gateway", "one"))
+	first := slices.IndexFunc(state.Input.Objects, func(o *policy.Object) bool { return o.Ref.Name == "first" })
+	require.Equal(t, "HTTPRoute default/first: Gateway default/one: spec.listeners[0].port is not served: n: taken", closedRoute(state, state.Input.Objects[first:]))
+	require.Empty(t, closedRoute(state, state.Input.Objects[first+1:]), "those at the other Gateway")
+	closed.Origin.Field = "spec.listeners[1].port"
+	state.Fleets[0].Quarantined = []Quarantine{closed}
+	require.Equal(t, "one Programmed=True/Programmed", say("HTTPRoute", "first"), "another listener's")
+	closed.Origin.Field, closed.Kept = "spec.listeners[0].tls", true
+	state.Fleets[0].Quarantined = []Quarantine{closed}
+	require.Equal(t, "one Programmed=True/Programmed", say("HTTPRoute", "first"), "the last good version serves")
 
 	state.Fleets[0].Quarantined = []Quarantine{{Origin: policy.Origin{Object: policy.ObjectRef{Kind: "HTTPRoute", Namespace: "default", Name: "first"}}, Node: "n", Message: "no"}}
 	require.Equal(t, "one Programmed=False/Rejected n: no", say("HTTPRoute", "first"))

@@ -196,6 +196,11 @@ func (s *Server) Apply(ctx context.Context, request *adminv1.ApplyRequest) (*adm
 	}
 	s.options.Logger.InfoContext(ctx, "objects applied", "objects", len(p.documents), "pruned", len(request.GetPrune()), "plan", p.plan.Digest)
 	s.await(ctx, out, stored, wait)
+	if state := s.options.Running.State(); out.GetProgrammed() {
+		if why := closedRoute(&state, p.documents); why != "" {
+			out.Programmed, out.Waiting = false, why
+		}
+	}
 	return out, nil
 }
 

@@ -188,6 +188,9 @@ type Client struct {
 	// InSync says that everything it subscribed to is acknowledged, and that
 	// nothing is left that it has yet to subscribe to.
 	InSync bool `json:"inSync"`
+	// SyncedButListeners says that it would be in sync but for listeners that it
+	// rejected.
+	SyncedButListeners bool `json:"-"`
 	// Rejected is what it refuses of what is served now.
 	Rejected *Rejection `json:"rejected,omitempty"`
 }
@@ -203,7 +206,9 @@ func (g *Group) Clients() []Client {
 			continue
 		}
 		client := Client{Node: session.node, Peer: session.peer, Group: g.name, Rejected: session.rejected(nil, nil)}
-		client.InSync = g.ready && client.Rejected == nil && session.inSync(nil) && session.follows()
+		answered := g.ready && session.inSync(nil) && session.follows()
+		client.InSync = answered && client.Rejected == nil
+		client.SyncedButListeners = answered && session.rejected(nil, session.typesBut(envoy.TypeListener)) == nil
 		clients = append(clients, client)
 	}
 	slices.SortFunc(clients, compareClients)

@@ -61,6 +61,7 @@ func (g *Group) Rollout(ctx context.Context, next envoy.Set) error {
 		switch {
 		case alone && len(rejection.Blamed()) > 0 && len(partial.Rejections) <= maxQuarantined:
 		case first:
+			g.clearListeners()
 			return &partial
 		default:
 			g.restore(ctx, withRules(current, next, rejection))
@@ -68,9 +69,10 @@ func (g *Group) Rollout(ctx context.Context, next envoy.Set) error {
 		}
 		next = g.quarantine(current, next, rejection)
 	}
-	if _, standing := g.outOfSync(nil, nil); standing != nil {
+	if standing := g.standing(); len(standing) > 0 {
 		g.metrics.rollouts.WithLabelValues("rejected").Inc()
-		partial.Rejections = append(partial.Rejections, standing)
+		partial.Rejections = append(partial.Rejections, standing...)
+		g.clearListeners()
 	}
 	if len(partial.Rejections) > 0 {
 		return &partial
@@ -103,6 +105,37 @@ func (g *Group) standingRule() *Rejection {
 		return nil
 	}
 	return standing
+}
+
+// standing is what clients reject of what is served, a rejection of each, by node.
+func (g *Group) standing() []*Rejection {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var found []*Rejection
+	for session := range g.sessions {
+		if rejection := session.rejected(nil, nil); rejection != nil && len(found) < maxQuarantined {
+			found = append(found, rejection)
+		}
+	}
+	slices.SortFunc(found, func(a, b *Rejection) int { return strings.Compare(a.Node, b.Node) })
+	return found
+}
+
+// clearListeners offers clients the listeners again that came with one that they
+// rejected and are not blamed, to learn that they have them.
+func (g *Group) clearListeners() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for session := range g.sessions {
+		rejection := session.rejected(nil, []string{envoy.TypeListener})
+		if rejection == nil {
+			continue
+		}
+		if blamed := rejection.Blamed(); len(blamed) > 0 && len(blamed) < len(rejection.Resources) {
+			session.types[envoy.TypeListener].forgive(func(name string) bool { return !slices.Contains(blamed, name) })
+			session.wake()
+		}
+	}
 }
 
 // maxQuarantined bounds how many rejections one rollout works around.
@@ -139,15 +172,19 @@ func (g *Group) walk(ctx context.Context, current, next envoy.Set, first bool) e
 	} else {
 		reached = g.Target()
 	}
+	waited := false
 	for _, now := range todo {
 		if !first && equal(now.target, reached) {
 			continue
 		}
 		g.set(now.target)
-		reached = now.target
+		reached, waited = now.target, true
 		if err := g.await(ctx, now, base); err != nil {
 			return fmt.Errorf("step %q: %w", now.name, err)
 		}
+	}
+	if !waited { // What is offered again is answered before anything is said of it.
+		return g.await(ctx, step{name: "again", target: next}, base)
 	}
 	return nil
 }
@@ -187,6 +224,21 @@ func (r *Rejection) Blamed() []string {
 		}
 	}
 	return named
+}
+
+// Of is what the message says of one of the resources: the lines that name it, or
+// all of it.
+func (r *Rejection) Of(name string) string {
+	var lines []string
+	for line := range strings.Lines(r.Message) {
+		if mentions(line, name) {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	if len(lines) == 0 {
+		return r.Message
+	}
+	return strings.Join(lines, "\n")
 }
 
 // mentions reports whether a message holds a name by itself, not as a part of a

@@ -312,6 +312,18 @@ func (s *session) rejected(base envoy.Set, types []string) *Rejection {
 	return nil
 }
 
+// typesBut are the types that the client subscribed to, without one; never nil.
+// The caller holds the group's mutex.
+func (s *session) typesBut(without string) []string {
+	types := []string{}
+	for typeURL := range s.types {
+		if typeURL != without {
+			types = append(types, typeURL)
+		}
+	}
+	return types
+}
+
 // versionOf a resource in a set; a set that is nil has no opinion.
 func versionOf(set envoy.Set, typeURL, name string) string {
 	if set == nil {

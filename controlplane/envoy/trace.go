@@ -56,7 +56,7 @@ func trace(plan *policy.Plan, options Options, cache *Cache, typeURL, resource, 
 }
 
 // ListenersOf are the listeners of Gateways and ListenerSets that a listener of
-// Envoy's serves, the first of each object, in the Plan's order.
+// Envoy's serves, each once, in the Plan's order.
 func ListenersOf(plan *policy.Plan, options Options, resource string) []policy.Origin {
 	var listeners []policy.Origin
 	for i := range plan.Ports {
@@ -66,7 +66,7 @@ func ListenersOf(plan *policy.Plan, options Options, resource string) []policy.O
 		}
 		for j := range port.Chains {
 			for _, listener := range port.Chains[j].Listeners {
-				if !slices.ContainsFunc(listeners, func(o policy.Origin) bool { return o.Object == listener.Object }) {
+				if !slices.Contains(listeners, listener) {
 					listeners = append(listeners, listener)
 				}
 			}

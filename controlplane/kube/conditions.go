@@ -26,6 +26,8 @@ func (c *composer) programmed(conditions []policy.Condition, old []metav1.Condit
 		condition.Reason, condition.Message = reasonOverridden, overridden.Message
 	case progress.state == progressRejected:
 		condition.Reason, condition.Message = reasonRejected, progress.message
+	case progress.state == progressClosed:
+		condition.Reason, condition.Message = reasonListener, progress.message
 	case progress.state == progressWaiting && (progress.long || !c.wasDone(old, kind)):
 		condition.Reason, condition.Message = reasonPending, progress.message
 	default:

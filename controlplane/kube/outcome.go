@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"fmt"
 	"time"
 
 	"weir.dev/policy"
@@ -83,8 +84,6 @@ type progress struct {
 	message string
 	// long is set when it has been waited for a while.
 	long bool
-	// field is what was rejected, for progressRejected.
-	field string
 }
 
 type progressState int
@@ -93,16 +92,19 @@ const (
 	progressDone progressState = iota
 	progressWaiting
 	progressRejected
+	// progressClosed is a route's where a listener of its parent is not served.
+	progressClosed
 )
 
-// progressOf is the worst of the fleets.
-func (v *verdict) progressOf(object policy.ObjectRef, fleets []string, now time.Time) progress {
+// progressOf is the worst of the fleets. What was rejected of the object in fields
+// that passes, nil for none, is not counted.
+func (v *verdict) progressOf(object policy.ObjectRef, fleets []string, now time.Time, passes func(field string) bool) progress {
 	result := progress{state: progressDone}
 	for _, name := range fleets {
 		fleet, known := v.outcome.Fleets[name]
 		for _, quarantine := range fleet.Quarantined {
-			if quarantine.Origin.Object == object {
-				return progress{state: progressRejected, message: quarantine.text(), field: quarantine.Origin.Field}
+			if quarantine.Origin.Object == object && (passes == nil || !passes(quarantine.Origin.Field)) {
+				return progress{state: progressRejected, message: quarantine.text()}
 			}
 		}
 		if known && fleet.Programmed || result.state != progressDone {
@@ -111,6 +113,25 @@ func (v *verdict) progressOf(object policy.ObjectRef, fleets []string, now time.
 		result = progress{state: progressWaiting, message: fleet.Waiting, long: !known || now.Sub(v.waiting[name]) >= keepProgrammed}
 		if result.message == "" {
 			result.message = "no proxy has taken it over yet"
+		}
+	}
+	return result
+}
+
+// routeProgress is that of a route at a parent, which serves it at listeners of
+// its own.
+func (v *verdict) routeProgress(route policy.ObjectRef, parent *policy.ParentStatus, now time.Time) progress {
+	fleets, holder := v.fleetsAt(route, parent), parentOf(route, parent)
+	result := v.progressOf(route, fleets, now, nil)
+	if result.state == progressRejected {
+		return result
+	}
+	for _, name := range fleets {
+		for _, q := range v.outcome.Fleets[name].Quarantined {
+			// Where the last good version serves, routes reach it.
+			if q.Origin.Object == holder && !q.Kept && policy.ClosesListeners(q.Origin.Field, parent.Listeners) {
+				return progress{state: progressClosed, message: fmt.Sprintf("%s: %s", holder, q.text())}
+			}
 		}
 	}
 	return result
@@ -140,8 +161,8 @@ func (v *verdict) fleetsOf(status *policy.ObjectStatus) []string {
 	return fleets
 }
 
-// fleetsAt lists the fleets that serve an object at one parent or ancestor.
-func (v *verdict) fleetsAt(object policy.ObjectRef, parent *policy.ParentStatus) []string {
+// parentOf is what an object's parent or ancestor refers to.
+func parentOf(object policy.ObjectRef, parent *policy.ParentStatus) policy.ObjectRef {
 	ref := policy.ObjectRef{Kind: kindGateway, Namespace: object.Namespace, Name: string(parent.Ref.Name)}
 	if parent.Ref.Kind != nil {
 		ref.Kind = string(*parent.Ref.Kind)
@@ -149,6 +170,12 @@ func (v *verdict) fleetsAt(object policy.ObjectRef, parent *policy.ParentStatus)
 	if parent.Ref.Namespace != nil {
 		ref.Namespace = string(*parent.Ref.Namespace)
 	}
+	return ref
+}
+
+// fleetsAt lists the fleets that serve an object at one parent or ancestor.
+func (v *verdict) fleetsAt(object policy.ObjectRef, parent *policy.ParentStatus) []string {
+	ref := parentOf(object, parent)
 	if ref.Kind == kindGateway {
 		return []string{v.fleetOf(ref)}
 	}

@@ -38,6 +38,8 @@ const (
 	reasonEnforced   = "Enforced"
 	reasonOverridden = "Overridden"
 	reasonRejected   = "Rejected"
+	// reasonListener is that of a route at a listener that no proxy serves.
+	reasonListener = "ListenerNotProgrammed"
 )
 
 // Bounds of the Gateway API's lists and of a condition's message; it allows
@@ -272,7 +274,8 @@ func (c *composer) object(view *statusView, status *policy.ObjectStatus) {
 		view.Conditions = c.merge(view.Conditions, conditions)
 		return
 	}
-	progress := c.verdict.progressOf(status.Object, c.verdict.fleetsOf(status), c.now)
+	fleets := c.verdict.fleetsOf(status)
+	progress := c.verdict.progressOf(status.Object, fleets, c.now, nil)
 	conditions = c.programmed(conditions, view.Conditions, conditionProgrammed, progress)
 	if c.placed {
 		unreached(conditions, c.addresses, status.Addresses)
@@ -294,10 +297,9 @@ func (c *composer) object(view *statusView, status *policy.ObjectStatus) {
 				old = before[j].Conditions
 			}
 		}
-		own := progress
-		if field := fmt.Sprintf("spec.listeners[%d]", i); own.state == progressRejected && strings.HasPrefix(own.field, "spec.listeners[") && !strings.HasPrefix(own.field, field) {
-			own = progressWithout(own)
-		}
+		own := c.verdict.progressOf(status.Object, fleets, c.now, func(field string) bool {
+			return policy.OfListener(field) && !policy.WithinListener(field, i)
+		})
 		conditions := c.programmed(slices.Clone(listener.Conditions), old, conditionProgrammed, own)
 		kinds := listener.SupportedKinds
 		if kinds == nil {
@@ -310,9 +312,6 @@ func (c *composer) object(view *statusView, status *policy.ObjectStatus) {
 	}
 }
 
-// progressWithout is the progress of a listener beside one that was rejected.
-func progressWithout(progress) progress { return progress{state: progressDone} }
-
 // parents writes a route's entries of Weir and keeps those of others.
 func (c *composer) parents(before []gatewayv1.RouteParentStatus, status *policy.ObjectStatus) []gatewayv1.RouteParentStatus {
 	own := make([]gatewayv1.RouteParentStatus, len(status.Parents))
@@ -324,7 +323,7 @@ func (c *composer) parents(before []gatewayv1.RouteParentStatus, status *policy.
 				old = before[j].Conditions
 			}
 		}
-		progress := c.verdict.progressOf(status.Object, c.verdict.fleetsAt(status.Object, parent), c.now)
+		progress := c.verdict.routeProgress(status.Object, parent, c.now)
 		conditions := c.programmed(slices.Clone(parent.Conditions), old, conditionRouteProgrammed, progress)
 		own[i] = gatewayv1.RouteParentStatus{ParentRef: parent.Ref, ControllerName: policy.ControllerName, Conditions: c.merge(old, conditions)}
 	}
@@ -344,7 +343,7 @@ func (c *composer) ancestors(before []gatewayv1.PolicyAncestorStatus, status *po
 				old = before[j].Conditions
 			}
 		}
-		progress := c.verdict.progressOf(status.Object, c.verdict.fleetsAt(status.Object, parent), c.now)
+		progress := c.verdict.progressOf(status.Object, c.verdict.fleetsAt(status.Object, parent), c.now, nil)
 		conditions := c.programmed(slices.Clone(parent.Conditions), old, conditionEnforced, progress)
 		own[i] = gatewayv1.PolicyAncestorStatus{AncestorRef: parent.Ref, ControllerName: policy.ControllerName, Conditions: c.merge(old, conditions)}
 	}

@@ -84,14 +84,15 @@ type istioWorld struct {
 	address string
 }
 
-// newIstioWorld installs Istio and its ingress gateway.
+// newIstioWorld installs Istio and its ingress gateway, in a mesh where nobody calls
+// what is not named: what Weir says has to serve there, too.
 func newIstioWorld(t *testing.T) *istioWorld {
 	t.Helper()
 	w := newWorld(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Minute)
 	defer cancel()
 	base := t.TempDir()
-	output, code := w.weir("mesh", "base", "--dir", base, "--ports", "8080,8081,8443")
+	output, code := w.weir("mesh", "base", "--dir", base, "--ports", "8080,8081,8443", "--profile", "default-deny")
 	require.Equal(t, 0, code, output)
 	require.NoError(t, w.node.Istio(ctx, w.envoyBinary(ctx), filepath.Join(base, "istiod.yaml")))
 	w.kubectl("", "apply", "--server-side", "--field-manager", "weir", "-f", filepath.Join(base, "base.yaml"))

@@ -91,6 +91,7 @@ func TestSlowIstioAnswersAlike(t *testing.T) {
 			}
 		})
 	}
+	t.Run("what is not named is denied", func(t *testing.T) { denying(t, w.in(t)) })
 	applying(t, w, policies)
 	t.Run("Istio decides about tokens", func(t *testing.T) { judging(t, w.in(t), policies) })
 	t.Run("TLS ends at the gateway", func(t *testing.T) { endingTLS(t, w.in(t), own, policies) })

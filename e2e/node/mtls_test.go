@@ -41,7 +41,7 @@ func newMTLSWorld(t *testing.T) *mtlsWorld {
 	return w
 }
 
-// loadPeer builds e2e/cmd/peer and brings it to the node.
+// loadPeer builds the workload of e2e/cmd/peer into the node's store.
 func (w *world) loadPeer(ctx context.Context) {
 	w.Helper()
 	binary := filepath.Join(w.TempDir(), "peer")

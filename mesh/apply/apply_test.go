@@ -1,10 +1,12 @@
 package apply
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
@@ -232,4 +234,21 @@ func TestAddedByOthers(t *testing.T) {
 	have := object(t, "kind: X\nmetadata: {name: a, labels: {x: y}}\nspec: {a: {b: 1, c: 2}, list: [1, 2], d: 3}\nextra: 1")
 	require.Equal(t, []string{"extra", "spec.a.c", "spec.d"}, added(want.Object, have.Object))
 	require.Empty(t, added(want.Object, want.Object))
+}
+
+// What no object is at fault of is said once, with how many it is about; what one
+// is at fault of, of that one.
+func TestAWebhookThatIsAwayIsSaidOnce(t *testing.T) {
+	away := apierrors.NewInternalError(errors.New(`failed calling webhook "rev.validation.istio.io": failed to call webhook: connection refused`))
+	r := &run{Cluster: Cluster{Host: "https://api"}, result: &Result{}}
+	all := []*item{{id: ID{"VirtualService", "gw", "a"}}, {id: ID{"EnvoyFilter", "gw", "b"}}, {id: ID{"Secret", "gw", "c"}}, {id: ID{"Secret", "gw", "d"}}, {id: ID{"Secret", "gw", "e"}}}
+	r.refusedAll(all, []error{away, away, nil, apierrors.NewInternalError(errors.New("etcd is away")), apierrors.NewInternalError(errors.New("etcd is away"))})
+	var said []string
+	for _, problem := range r.result.Problems {
+		said = append(said, problem.Message)
+	}
+	require.Len(t, said, 3)
+	require.Contains(t, said[0], "Secret gw/d: ")
+	require.Contains(t, said[1], "Secret gw/e: ")
+	require.Equal(t, "2 of 5 objects cannot be changed while the API server gets no answer from a webhook that it asks about them; see that what it names runs, istiod above all: "+away.Error(), said[2])
 }

@@ -83,9 +83,35 @@ func (r *run) tryAll(ctx context.Context) {
 		})
 	}
 	working.Wait()
+	r.refusedAll(all, errs)
+}
+
+// refusedAll notes what the API server says against objects. What it says of none of
+// them, because it could not ask a webhook, is said once.
+func (r *run) refusedAll(all []*item, errs []error) {
+	unasked, first := map[string]int{}, []string(nil)
 	for i, it := range all {
+		if message, ok := webhookFailure(errs[i]); ok {
+			if unasked[message]++; unasked[message] == 1 {
+				first = append(first, message)
+			}
+			continue
+		}
 		r.refused(it, errs[i])
 	}
+	for _, message := range first {
+		r.result.Problems = append(r.result.Problems, policy.Problem{
+			Origin: policy.Origin{File: r.Host}, Code: policy.CodeKubernetes, Severity: policy.SeverityError,
+			Message: fmt.Sprintf("%d of %d objects cannot be changed while the API server gets no answer from a webhook that it asks about them; see that what it names runs, istiod above all: %s",
+				unasked[message], len(all), message),
+		})
+	}
+}
+
+// webhookFailure is the API server's message where it could not ask a webhook, which
+// is no object's fault (apiserver, pkg/admission/plugin/webhook, ErrCallingWebhook).
+func webhookFailure(err error) (message string, ok bool) {
+	return fmt.Sprint(err), apierrors.IsInternalError(err) && strings.Contains(err.Error(), "failed calling webhook")
 }
 
 // try finds out what a change would do.

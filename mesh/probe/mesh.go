@@ -390,18 +390,7 @@ func (m *Mesh) Guards(ctx context.Context, ports []int32) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("gateway %s: %w", pod, err)
 		}
-		var lines []string
-		found := proxy.Ports()
-		for _, port := range ports {
-			guard, served := found[port]
-			switch {
-			case served && !guard.Asked:
-				lines = append(lines, fmt.Sprintf("gateway %s does not ask extauthz on port %d: everybody is let in", pod, port))
-			case guard.Open:
-				lines = append(lines, fmt.Sprintf("gateway %s lets everybody in on port %d when extauthz does not answer (failure_mode_allow)", pod, port))
-			}
-		}
-		return lines, nil
+		return unguarded(pod, proxy.Ports(), ports), nil
 	})
 }
 
@@ -429,6 +418,24 @@ func (m *Mesh) Judges(ctx context.Context, ports []int32, objects []*unstructure
 		}
 		return lines, nil
 	})
+}
+
+// unguarded are the ports of a gateway that are not guarded, or not for sure: of
+// one that it does not serve nothing can be said.
+func unguarded(pod Pod, found map[int32]assert.Guard, ports []int32) []string {
+	var lines []string
+	for _, port := range ports {
+		guard, served := found[port]
+		switch {
+		case !served:
+			lines = append(lines, fmt.Sprintf("gateway %s serves nothing on port %d, so nothing is known of its guard: its Service and Gateway must have the port", pod, port))
+		case !guard.Asked:
+			lines = append(lines, fmt.Sprintf("gateway %s does not ask extauthz on port %d: everybody is let in", pod, port))
+		case guard.Open:
+			lines = append(lines, fmt.Sprintf("gateway %s lets everybody in on port %d when extauthz does not answer (failure_mode_allow)", pod, port))
+		}
+	}
+	return lines
 }
 
 // podsAtOnce bounds the pods that are asked together.

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"weir.dev/mesh/assert"
 	"weir.dev/mesh/istio"
 )
 
@@ -61,5 +62,14 @@ func TestMissing(t *testing.T) {
 		if broken != "401" {
 			require.Error(t, err, broken)
 		}
+	}
+}
+
+func TestUnguarded(t *testing.T) {
+	found := map[int32]assert.Guard{80: {Asked: true}, 81: {}, 82: {Asked: true, Open: true}}
+	said := unguarded(Pod{Namespace: "gw", Name: "a"}, found, []int32{80, 81, 82, 83})
+	require.Len(t, said, 3)
+	for i, want := range []string{"does not ask extauthz on port 81", "lets everybody in on port 82", "serves nothing on port 83"} {
+		require.Contains(t, said[i], want)
 	}
 }

@@ -19,17 +19,19 @@ seccompProfile: {type: RuntimeDefault}
 {{/* Where pods go: spread over zones and hosts, and rather not beside one of their own. */}}
 {{- define "weir.placement" -}}
 {{- $selector := include "weir.selector" . | fromYaml }}
+{{- /* Pods of one revision are spread among themselves, and each kind has a label of its own for that. */}}
+{{- $revision := eq (get . "workload" | default "Deployment") "StatefulSet" | ternary "controller-revision-hash" "pod-template-hash" }}
 topologySpreadConstraints:
   - topologyKey: topology.kubernetes.io/zone
     maxSkew: 1
     whenUnsatisfiable: {{ .pod.topologySpread.zones }}
     labelSelector: {matchLabels: {{ $selector | toJson }}}
-    matchLabelKeys: [pod-template-hash]
+    matchLabelKeys: [{{ $revision }}]
   - topologyKey: kubernetes.io/hostname
     maxSkew: 1
     whenUnsatisfiable: {{ .pod.topologySpread.hosts }}
     labelSelector: {matchLabels: {{ $selector | toJson }}}
-    matchLabelKeys: [pod-template-hash]
+    matchLabelKeys: [{{ $revision }}]
 affinity:
 {{- if .pod.affinity }}
 {{ toYaml .pod.affinity | indent 2 }}

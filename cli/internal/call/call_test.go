@@ -121,6 +121,8 @@ func TestErrorsAreExplained(t *testing.T) {
 	require.Equal(t, "INVALID_ARGUMENT: no luck\n  reason: UNLUCKY (weir.dev)\n  page_size: must not be 13\n  try again after: 1s", call.Explain(err))
 	_, err = do(t, conn, "weir.user.v1.UserService/GetRole", "")
 	require.Contains(t, call.Explain(err), "UNIMPLEMENTED: ")
+	said := fault.New(codes.InvalidArgument, "INVALID", "prune: there is none").WithField("prune", "there is none")
+	require.Equal(t, "INVALID_ARGUMENT: prune: there is none\n  reason: INVALID (weir.dev)", call.Explain(said.GRPCStatus().Err()), "not twice")
 }
 
 func TestBadInput(t *testing.T) {

@@ -26,7 +26,9 @@ func Explain(err error) string {
 			}
 		case *errdetails.BadRequest:
 			for _, v := range d.GetFieldViolations() {
-				fmt.Fprintf(&b, "\n  %s: %s", v.GetField(), v.GetDescription())
+				if text := v.GetField() + ": " + v.GetDescription(); text != st.Message() { // which says it already
+					fmt.Fprintf(&b, "\n  %s", text)
+				}
 			}
 		case *errdetails.RetryInfo:
 			fmt.Fprintf(&b, "\n  try again after: %s", d.GetRetryDelay().AsDuration())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -140,6 +141,11 @@ func (a *App) tellProgress(ctx context.Context, client adminv1.AdminServiceClien
 	return cancel
 }
 
+// rejected reports whether a proxy refused some of what was applied.
+func rejected(problems policy.Problems) bool {
+	return slices.ContainsFunc(problems, func(p policy.Problem) bool { return p.Code == policy.CodeRejected })
+}
+
 func (a *App) showApplied(result *applied, o applyOptions) error {
 	err := write(a.Stdout, *o.format, result, func(w io.Writer) {
 		printChanges(w, "documents", result.Objects)
@@ -147,6 +153,8 @@ func (a *App) showApplied(result *applied, o applyOptions) error {
 		switch {
 		case result.DryRun:
 			fmt.Fprintf(w, "%s would be changed; nothing was\n", plural(len(result.Objects), "object"))
+		case result.Programmed && rejected(result.Problems):
+			fmt.Fprintf(w, "%s changed; every proxy serves what it did not reject\n", plural(len(result.Objects), "object"))
 		case result.Programmed:
 			fmt.Fprintf(w, "%s changed; every proxy serves it\n", plural(len(result.Objects), "object"))
 		default:
