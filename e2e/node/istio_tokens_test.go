@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -27,10 +28,17 @@ import (
 // tokens is a policy of two routes with the same rules: Istio decides about /native,
 // extauthz about /asked.
 const tokens = `apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: tokens}
+spec:
+  gatewayClassName: weir
+  listeners: [{name: http, protocol: HTTP, port: 8081}]
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: tokens}
 spec:
-  parentRefs: [{name: quickstart}]
+  parentRefs: [{name: tokens}]
   hostnames: [tokens.example.com]
   rules:
     - {name: admin, matches: [{path: {type: PathPrefix, value: /native/admin}}], backendRefs: [{group: weir.dev, kind: Backend, name: peer}]}
@@ -138,6 +146,9 @@ func (i *issuer) token(changes map[string]any) string {
 // judging asks the same of routes that Istio decides about and of those that extauthz
 // does, and watches who is asked.
 func judging(t *testing.T, w *istioWorld, base []string) {
+	host, _, err := net.SplitHostPort(w.address)
+	require.NoError(t, err)
+	w.address = join(host, "8081") // a Gateway of its own
 	by := newIssuer(t)
 	other := newIssuer(t)
 	w.loadPeer(t.Context())
