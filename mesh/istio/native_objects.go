@@ -3,6 +3,7 @@ package istio
 import (
 	"maps"
 	"slices"
+	"strconv"
 
 	security "istio.io/api/security/v1beta1"
 	"istio.io/api/type/v1beta1"
@@ -51,8 +52,10 @@ func (c *compiler) nativeOperations() (decided []nativeAt, asked []*operation) {
 		if host.Name != "*" {
 			names = append(names, host.Name+":*") // a Host header may have a port
 		}
+		// On another port the host may be one of a wildcard's.
+		ports := c.portsOf(host.Name)
 		of := func(made *operation) *operation {
-			made.Hosts, made.NotPorts = names, c.openPorts()
+			made.Hosts, made.Ports = names, ports
 			return made
 		}
 		var others []*operation
@@ -91,11 +94,27 @@ func (c *compiler) nativeOperations() (decided []nativeAt, asked []*operation) {
 		slices.Sort(paths)
 		asked = append(asked, of(&operation{NotPaths: slices.Compact(paths)}))
 		asked = append(asked, others...)
+		asked = append(asked, &operation{Hosts: names, NotPorts: append(slices.Clone(ports), c.openPorts()...)})
 	}
 	if len(closed) > 0 {
 		asked = append([]*operation{{NotHosts: closed, NotPorts: c.openPorts()}}, asked...)
 	}
 	return decided, asked
+}
+
+// portsOf are the ports that have a host and on which extauthz is asked.
+func (c *compiler) portsOf(name string) []string {
+	var ports []string
+	for i := range c.in.Plan.Ports {
+		port := &c.in.Plan.Ports[i]
+		has := func(chain policy.Chain) bool {
+			return slices.ContainsFunc(chain.Hosts, func(host policy.Host) bool { return host.Name == name && !host.Misdirected })
+		}
+		if c.guarded(port) && slices.ContainsFunc(port.Chains, has) {
+			ports = append(ports, strconv.Itoa(int(port.Number)))
+		}
+	}
+	return ports
 }
 
 // methodsAt are those of the routes of a path that Istio decides about.

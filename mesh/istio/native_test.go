@@ -164,7 +164,13 @@ func TestEveryRequestIsGuarded(t *testing.T) {
 			}
 			hosts = append(hosts, host)
 		}
-		c := &compiler{in: Input{Plan: &policy.Plan{Ports: []policy.Port{{Number: 80, Chains: []policy.Chain{{Hosts: hosts}}}}}}}
+		// The other port has a wildcard that the hosts of this one are of, too.
+		wild := policy.Host{Name: "*", Routes: []policy.Route{{ID: "wild", Auth: &policy.Auth{}, Match: policy.Match{Path: policy.PathMatch{Kind: policy.PathPrefix, Value: "/"}}}}}
+		ports := []policy.Port{{Number: 80, Chains: []policy.Chain{{Hosts: hosts}}}}
+		if hosts[0].Name != "*" {
+			ports = append(ports, policy.Port{Number: 81, Chains: []policy.Chain{{Hosts: []policy.Host{wild}}}})
+		}
+		c := &compiler{in: Input{Plan: &policy.Plan{Ports: ports}}}
 		c.natives.told = map[string]bool{}
 		c.natives.routes = map[string]*nativeRoute{}
 		all := c.guardedHosts()
@@ -178,16 +184,17 @@ func TestEveryRequestIsGuarded(t *testing.T) {
 		}
 		decided, others := c.nativeOperations()
 		for range 20 {
-			host, path, method := pick("x.example", "x.example:81", "y.example", "z.example"), pick("/", "/a", "/a/", "/a/b", "/a/b/c/d", "/ab", "/d/e"), pick("GET", "POST", "PUT")
-			if len(others) == 0 || slices.ContainsFunc(others, func(o *operation) bool { return matched(o, host, path, method) }) {
+			port, host, path, method := pick("80", "80", "81"), pick("x.example", "x.example:81", "y.example", "z.example"), pick("/", "/a", "/a/", "/a/b", "/a/b/c/d", "/ab", "/d/e"), pick("GET", "POST", "PUT")
+			if len(others) == 0 || slices.ContainsFunc(others, func(o *operation) bool { return matched(o, port, host, path, method) }) {
 				asked++
 				continue
 			}
 			decidedAlone++
+			require.Equal(t, "80", port, "the other port has other routes")
 			for _, headers := range []bool{false, true} {
 				route := chosen(hosts, host, path, method, headers)
 				require.NotNil(t, route)
-				require.True(t, slices.ContainsFunc(decided, func(d nativeAt) bool { return d.issuer == route.ID && matched(d.operation, host, path, method) }),
+				require.True(t, slices.ContainsFunc(decided, func(d nativeAt) bool { return d.issuer == route.ID && matched(d.operation, port, host, path, method) }),
 					"%s %s%s is of route %+v: %v", method, host, path, route.Match, decided)
 			}
 		}
@@ -197,7 +204,7 @@ func TestEveryRequestIsGuarded(t *testing.T) {
 }
 
 // matched is what Istio makes of an operation (pilot/pkg/security/authz).
-func matched(o *operation, host, path, method string) bool {
+func matched(o *operation, port, host, path, method string) bool {
 	in := func(list []string, value string) bool {
 		return slices.ContainsFunc(list, func(want string) bool {
 			prefix, open := strings.CutSuffix(want, "*")
@@ -207,7 +214,7 @@ func matched(o *operation, host, path, method string) bool {
 	for _, pair := range []struct {
 		is, not []string
 		value   string
-	}{{o.GetHosts(), o.GetNotHosts(), host}, {o.GetPaths(), o.GetNotPaths(), path}, {o.GetMethods(), o.GetNotMethods(), method}} {
+	}{{o.GetPorts(), o.GetNotPorts(), port}, {o.GetHosts(), o.GetNotHosts(), host}, {o.GetPaths(), o.GetNotPaths(), path}, {o.GetMethods(), o.GetNotMethods(), method}} {
 		if len(pair.is) > 0 && !in(pair.is, pair.value) || in(pair.not, pair.value) {
 			return false
 		}
