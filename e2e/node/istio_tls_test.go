@@ -109,7 +109,7 @@ func tlsAnswer(t *testing.T, address, host, path string, config *tls.Config, hea
 	t.Helper()
 	config.ServerName = host
 	config.NextProtos = []string{"h2", "http/1.1"}
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+	client := http.Client{Timeout: 5 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Transport: &http.Transport{
 		TLSClientConfig: config, DisableKeepAlives: true, ForceAttemptHTTP2: true,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, address)

@@ -73,8 +73,8 @@ func (r *run) findDeletions(ctx context.Context) error {
 	return nil
 }
 
-// list are the objects of a kind with some labels, in the namespace that the kind is
-// made in.
+// list are the objects of a kind with some labels, in the namespaces that the kind is
+// made in: Secrets are rules of extauthz and certificates of the gateway.
 func (r *run) list(ctx context.Context, kind schema.GroupKind, labels string) ([]unstructured.Unstructured, error) {
 	mapping, err := r.Mapper.RESTMapping(kind)
 	if meta.IsNoMatchError(err) {
@@ -83,16 +83,31 @@ func (r *run) list(ctx context.Context, kind schema.GroupKind, labels string) ([
 	if err != nil {
 		return nil, r.failed(err)
 	}
-	namespace := r.request.Options.Namespace
+	namespaces := []string{r.request.Options.Namespace}
 	if kind.Group == "" {
-		namespace = r.request.Options.RulesNamespace
+		namespaces = []string{r.request.Options.RulesNamespace}
+		if kind.Kind == "Secret" && r.request.Options.Namespace != r.request.Options.RulesNamespace {
+			namespaces = append(namespaces, r.request.Options.Namespace)
+		}
 	}
+	var all []unstructured.Unstructured
+	for _, namespace := range namespaces {
+		found, err := r.listIn(ctx, mapping.Resource, kind.Kind, namespace, labels)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+func (r *run) listIn(ctx context.Context, resource schema.GroupVersionResource, kind, namespace, labels string) ([]unstructured.Unstructured, error) {
 	var all []unstructured.Unstructured
 	options := metav1.ListOptions{LabelSelector: labels, Limit: pageSize}
 	for {
-		page, err := r.Objects.Resource(mapping.Resource).Namespace(namespace).List(ctx, options)
+		page, err := r.Objects.Resource(resource).Namespace(namespace).List(ctx, options)
 		if err != nil {
-			return nil, r.failed(fmt.Errorf("what there is of %s in %s with %s is not known: %w", kind.Kind, namespace, labels, err))
+			return nil, r.failed(fmt.Errorf("what there is of %s in %s with %s is not known: %w", kind, namespace, labels, err))
 		}
 		all = append(all, page.Items...)
 		if options.Continue = page.GetContinue(); options.Continue == "" {

@@ -61,6 +61,16 @@ func TestPatchesThatAreThere(t *testing.T) {
 	require.Empty(t, findings)
 }
 
+// Of what may be a secret Envoy says only that it is there.
+func TestRedacted(t *testing.T) {
+	findings, err := check(t, filter, strings.Replace(dump, "requestId: x", "requestId: '[redacted]'", 1))
+	require.NoError(t, err)
+	require.Empty(t, findings)
+	findings, err = check(t, filter, strings.Replace(dump, "{requestId: x}", "{}", 1))
+	require.NoError(t, err)
+	require.Len(t, findings, 1)
+}
+
 // Each way in which an EnvoyFilter can stop matching is seen, and which it is.
 func TestPatchesThatAreNot(t *testing.T) {
 	for change, want := range map[[2]string]string{
