@@ -31,8 +31,7 @@ type nativeRoute struct {
 	issuer    string
 	audiences []string
 	keys      keySet
-	// subject and authenticator are the identity headers that the service gets.
-	subject       bool
+	// authenticator is the identity header that the service gets, empty for none.
 	authenticator string
 	// refused says whom the rules refuse, in words of AuthorizationPolicy.
 	refused formula

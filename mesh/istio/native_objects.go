@@ -180,7 +180,7 @@ func (c *compiler) tokens(decided []nativeAt, origins []policy.Origin) {
 				Issuer: at.issuer, Jwks: at.keys.inline, JwksUri: at.keys.uri, ForwardOriginalToken: true,
 				FromHeaders: []*security.JWTHeader{{Name: "Authorization", Prefix: "Bearer "}},
 				OutputClaimToHeaders: []*security.ClaimToHeader{
-					{Header: identity.HeaderSubject, Claim: "sub"}, {Header: headerExpires, Claim: "exp"}, {Header: headerBound, Claim: "cnf"},
+					{Header: headerExpires, Claim: "exp"}, {Header: headerBound, Claim: "cnf"},
 				},
 			}
 			if at.scopes != "" {
@@ -206,9 +206,7 @@ func (n *nativeRoute) headers(change policy.HeaderChange) policy.HeaderChange {
 	remove := []string{
 		"authorization", "dpop", headerExpires, headerBound, identity.HeaderConsumer, identity.HeaderTenant, identity.HeaderTier, identity.HeaderScopes,
 	}
-	if !n.subject {
-		remove = append(remove, identity.HeaderSubject)
-	}
+	remove = append(remove, identity.HeaderSubject)
 	if n.authenticator == "" {
 		remove = append(remove, identity.HeaderAuthenticator)
 	} else {

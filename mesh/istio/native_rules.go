@@ -206,7 +206,7 @@ func (c *compiler) nativeUpstream(made *nativeRoute, way string, upstream *rules
 	}
 	at.Field = "spec.upstream"
 	if slices.Contains(told, "scopes") {
-		c.keep(at, "upstream.identityHeaders: the service is told scopes, which Istio would send as the claim has them; list those that it needs, such as [Subject, Authenticator]")
+		c.keep(at, "upstream.identityHeaders: the service is told scopes, which Istio would send as the claim has them; list those that it needs, such as [Authenticator]")
 	}
 	if len(upstream.GetClaimHeaders()) > 0 {
 		c.keep(at, "upstream.claimHeaders: Istio writes claims that are no text otherwise")
@@ -214,7 +214,10 @@ func (c *compiler) nativeUpstream(made *nativeRoute, way string, upstream *rules
 	if upstream.GetAssertion() != nil || upstream.GetExchange() != nil {
 		c.keep(at, "upstream: Istio signs no assertion, and exchanges no token")
 	}
-	made.subject = slices.Contains(told, "subject")
+	if slices.Contains(told, "subject") {
+		// Envoy would take the header away on every route, after extauthz has set it.
+		c.keep(at, "upstream.identityHeaders: the service is told the subject, which extauthz tells")
+	}
 	if slices.Contains(told, "authenticator") {
 		made.authenticator = way
 	}

@@ -15,7 +15,7 @@ import (
 func ordersKept() map[[2]string]string {
 	const way = "    - name: staff\n      jwt:\n        issuer: https://id.example.com\n        audiences: [shop]\n"
 	const keys = "jwks: {configMapRef: {name: issuer, key: jwks}}\n  authorization:\n    roleClaims"
-	const told = "upstream: {identityHeaders: [Subject, Authenticator]}"
+	const told = "upstream: {identityHeaders: [Authenticator]}"
 	const rule = "- {name: staff, effect: Require, requireRoles: {anyOf: [clerk, manager]}}"
 	const orders = "matches: [{path: {type: PathPrefix, value: /orders}}]"
 	return map[[2]string]string{
