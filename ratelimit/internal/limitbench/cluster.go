@@ -38,7 +38,7 @@ func measureCluster(dir string, roundTrip time.Duration, calls int, only string)
 	}
 	calls /= rounds
 	dir = filepath.Join(dir, "cluster-"+roundTrip.String())
-	err = measure(dir, kinds, calls, only, func(subjects []*subject) { page = clusterTable(subjects, roundTrip, calls*rounds) })
+	err = measure(dir, kinds, calls, only, 0, func(subjects []*subject) { page = clusterTable(subjects, roundTrip, calls*rounds) })
 	return page, err
 }
 

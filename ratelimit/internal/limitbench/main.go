@@ -42,15 +42,21 @@ func run(serve, redis string, rules, calls int, only, out string) error {
 	if err != nil {
 		return err
 	}
+	if _, err := io.WriteString(os.Stdout, table); err != nil {
+		return err
+	}
 	for _, roundTrip := range roundTrips() {
 		part, err := measureCluster(dir, roundTrip, calls/4, only)
 		if err != nil {
 			return err
 		}
+		if _, err := io.WriteString(os.Stdout, part); err != nil {
+			return err
+		}
 		table += part
 	}
-	if _, err := io.WriteString(os.Stdout, table); err != nil || out == "" {
-		return err
+	if out == "" {
+		return nil
 	}
 	page := "# What a rate limit decision costs\n\nMade by `go run ./internal/limitbench` in ratelimit; two descriptors for each call, 1,000 users, CPU with 64 calls in flight, latency at " +
 		fmt.Sprintf("%d calls/s, and at %d (busy), all\nin the same run on one machine, in turns, each server with a Redis of its own. Compare within the table.\n\n", rate, busyRate) + table
@@ -92,13 +98,13 @@ const rounds = 8
 
 func measureAll(dir string, calls int, only string) (page string, err error) {
 	calls /= rounds
-	err = measure(dir, kinds(), calls, only, func(subjects []*subject) { page = table(subjects, calls*rounds) })
+	err = measure(dir, kinds(), calls, only, busyRate, func(subjects []*subject) { page = table(subjects, calls*rounds) })
 	return page, err
 }
 
 // measure starts the kinds, measures them in turns and tells done of them, before
-// they are stopped.
-func measure(dir string, kinds []kind, calls int, only string, done func([]*subject)) error {
+// they are stopped. busy is the second rate at which latency is measured, 0 for none.
+func measure(dir string, kinds []kind, calls int, only string, busy int, done func([]*subject)) error {
 	var subjects []*subject
 	defer func() {
 		for _, s := range subjects {
@@ -122,7 +128,7 @@ func measure(dir string, kinds []kind, calls int, only string, done func([]*subj
 	for round := range rounds {
 		for _, s := range subjects {
 			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, rounds, s.name)
-			if err := s.round(calls); err != nil {
+			if err := s.round(calls, busy); err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 		}

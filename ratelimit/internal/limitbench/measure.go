@@ -87,7 +87,7 @@ func (s *subject) stop() {
 }
 
 // round measures it once more; the others have their turns in between.
-func (s *subject) round(calls int) error {
+func (s *subject) round(calls, busyRate int) error {
 	serverBefore, redisBefore := cpu(s.server.pid), cpu(s.server.redisPIDs...)
 	if err := s.load(calls); err != nil {
 		return err
@@ -95,23 +95,30 @@ func (s *subject) round(calls int) error {
 	s.serverSpent += cpu(s.server.pid) - serverBefore
 	s.redisSpent += cpu(s.server.redisPIDs...) - redisBefore
 	took, err := s.latency(rate)
-	if err != nil {
+	s.took = append(s.took, took...)
+	if err != nil || busyRate == 0 {
 		return err
 	}
 	busy, err := s.latency(busyRate)
-	s.took, s.busy = append(s.took, took...), append(s.busy, busy...)
+	s.busy = append(s.busy, busy...)
 	return err
 }
 
 func (s *subject) result(calls int) result {
-	slices.Sort(s.took)
-	slices.Sort(s.busy)
 	each := 1e6 / float64(calls)
-	return result{
-		server: s.serverSpent * each, redis: s.redisSpent * each,
-		p50: s.took[len(s.took)/2], p99: s.took[len(s.took)*99/100],
-		busy50: s.busy[len(s.busy)/2], busy99: s.busy[len(s.busy)*99/100],
+	made := result{server: s.serverSpent * each, redis: s.redisSpent * each}
+	made.p50, made.p99 = percentiles(s.took)
+	made.busy50, made.busy99 = percentiles(s.busy)
+	return made
+}
+
+// percentiles are the 50th and the 99th; 0 of nothing.
+func percentiles(took []time.Duration) (p50, p99 time.Duration) {
+	if len(took) == 0 {
+		return 0, 0
 	}
+	slices.Sort(took)
+	return took[len(took)/2], took[len(took)*99/100]
 }
 
 func (c *client) ask(i int) error {
