@@ -187,7 +187,10 @@ func TestSlowMTLS(t *testing.T) {
 		require.Contains(t, set(1, "STRICT"), "WEIR6201")
 		require.Regexp(t, `shop +Deployment front +1 of 1 +PERMISSIVE +Istio's default\n *shop +Deployment orders +1 of 1 +DISABLE`, w.mtls(0))
 		w.served("shop", "front")
+		before := w.counts("shop", "front")
 		set(0, "PERMISSIVE")
+		w.served("shop", "front")
+		w.noFailures("shop", "front", before)
 		set(0, "STRICT")
 		w.served("shop", "front")
 		for _, mode := range []string{"PERMISSIVE", "DISABLE", "PERMISSIVE"} {
