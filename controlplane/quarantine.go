@@ -165,13 +165,14 @@ const cannotBind = "cannot bind '"
 // served, so that each of them is there.
 func listenerOrigins(next *generation, options envoy.Options, rejection *ads.Rejection, name string) []policy.Origin {
 	listeners := envoy.ListenersOf(next.plan, options, name)
-	if strings.Contains(rejection.Message, cannotBind) {
+	message := rejection.Of(name)
+	if strings.Contains(message, cannotBind) {
 		for i := range listeners {
 			listeners[i].Field += ".port"
 		}
 		return listeners
 	}
-	origins := envoy.Trace(next.plan, options, rejection.TypeURL, name, rejection.Message)
+	origins := envoy.Trace(next.plan, options, rejection.TypeURL, name, message)
 	origins = origins[:min(len(origins), 1)]
 	for _, listener := range listeners {
 		within := func(o policy.Origin) bool {

@@ -52,7 +52,7 @@ func TestQuotasByPolicy(t *testing.T) {
 		require.Zero(t, s.Metric("ratelimitd", "weir_ratelimit_decisions_total", `rule="default/limits/`), "the limiter is not asked for each request")
 		require.Positive(t, s.Metric("ratelimitd", "weir_ratelimit_quota_assigned_total", `rule="default/limits/all"`))
 	}
-	explained := one.Weir("explain", "GET "+one.URL+"/limited")
+	explained := one.Weir("explain", "GET http://localhost/limited")
 	require.Contains(t, explained, "decided by the proxy from quotas, and without one refused")
 	require.Contains(t, explained, "decided by the proxy from quotas, and without one passed, and charged afterwards")
 }
@@ -237,7 +237,7 @@ func TestLeasedAndSharedLimitsThroughTheProxy(t *testing.T) {
 	})
 	require.Zero(t, passes(50, "X-Leased"), "and no more")
 	require.Positive(t, s.Metric("ratelimitd", "weir_ratelimit_lease_decisions_total"))
-	explained := s.Weir("explain", "GET "+s.URL+"/limited")
+	explained := s.Weir("explain", "GET http://localhost/limited")
 	require.Contains(t, explained, "decided from slices")
 	require.Contains(t, explained, "without the counters each replica admits its share")
 

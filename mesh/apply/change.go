@@ -60,7 +60,7 @@ func (r *run) retire(ctx context.Context) error {
 	had := r.serving()
 	var trimmed []*item
 	for _, it := range r.services() {
-		rest, removed := without(it.before, it.want)
+		rest, removed := without(it.before, it.want, true)
 		if removed == 0 {
 			continue
 		}
@@ -206,6 +206,12 @@ func (r *run) settle(ctx context.Context) error {
 					return err
 				}
 			}
+		}
+		if kind == "AuthorizationPolicy" && r.Mesh != nil && r.judges() {
+			if err := r.known(ctx, told); err != nil {
+				return err
+			}
+			told = nil
 		}
 	}
 	for _, it := range r.deletions {

@@ -67,18 +67,22 @@ func (r *run) gatewaysBefore() map[string]*unstructured.Unstructured {
 
 // without is a VirtualService without the routes that another one lacks, and how
 // many those are; nil when nothing is left of it.
-func without(live, want *unstructured.Unstructured) (rest *unstructured.Unstructured, removed int) {
+//
+// A route that takes some spellings of its paths, and refuses the others in the entry
+// after it, goes for one that takes all where extauthz refuses the others: whatever
+// guards it is extauthz's. alike says that it is.
+func without(live, want *unstructured.Unstructured, alike bool) (rest *unstructured.Unstructured, removed int) {
 	if live == nil {
 		return nil, 0
 	}
 	kept := map[string]bool{}
 	if want != nil {
-		for _, id := range identities(entries(want, "http")) {
+		for _, id := range identities(entries(want, "http"), alike) {
 			kept[id] = true
 		}
 	}
 	all := entries(live, "http")
-	ids := identities(all)
+	ids := identities(all, alike)
 	var left []any
 	for i, entry := range all {
 		if kept[ids[i]] {
@@ -98,17 +102,16 @@ func without(live, want *unstructured.Unstructured) (rest *unstructured.Unstruct
 	return part, removed
 }
 
-// identities are what tells one route from another: its name and what it matches. One
-// that takes some spellings of its paths, and refuses the others in the entry after
-// it, is the same as one that takes all: extauthz refuses them, then.
-func identities(list []any) []string {
+// identities are what tells one route from another: its name and what it matches.
+// alike is as for without.
+func identities(list []any, alike bool) []string {
 	made := make([]string, len(list))
 	for i, entry := range list {
 		match := field(entry, "match")
-		if i+1 < len(list) && nameOf(list[i+1]) == nameOf(entry) && refuses(list[i+1]) {
+		if alike && i+1 < len(list) && nameOf(list[i+1]) == nameOf(entry) && refuses(list[i+1]) {
 			match = field(list[i+1], "match")
 		}
-		if raw, err := json.Marshal([]any{nameOf(entry), match}); err == nil {
+		if raw, err := json.Marshal([]any{nameOf(entry), match, !alike && refuses(entry)}); err == nil {
 			made[i] = string(raw)
 		}
 	}

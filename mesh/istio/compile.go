@@ -40,6 +40,9 @@ type Options struct {
 	RateLimit Service
 	// RulesNamespace is where extauthz and ratelimitd read their rules.
 	RulesNamespace string
+	// CheckKeys is what extauthz asks of a JWK Set before it verifies by any key of it.
+	// Without it Istio is given none, and decides about nothing.
+	CheckKeys func(jwks []byte) error
 }
 
 // DefaultOptions are those of Istio's own charts and of Weir's.

@@ -7,6 +7,7 @@ import (
 
 	rulesv1 "weir.dev/api/gen/weir/rules/v1"
 	"weir.dev/policy"
+	"weir.dev/policy/v1alpha1"
 )
 
 // AnnotationDecide on an AuthPolicy says who decides on Istio about the routes that
@@ -98,7 +99,35 @@ func (c *compiler) decide() {
 	for id := range kept {
 		delete(n.routes, id)
 	}
+	c.settleMethods(hosts)
 	c.settleIssuers(hosts)
+}
+
+// settleMethods keeps a route of one method with extauthz where another route that
+// Istio decides about has some of its paths: what extauthz is asked about is told by
+// path, and a request that both decide about has no token left for Istio, since
+// extauthz comes first and takes it away. Routes of the same paths are told by their
+// methods.
+func (c *compiler) settleMethods(hosts []*policy.Host) {
+	var kept []*policy.Route
+	for _, host := range hosts {
+		for i := range host.Routes {
+			route := &host.Routes[i]
+			if route.Match.Method == "" || c.natives.decides(route) == nil {
+				continue
+			}
+			shares := func(other policy.Route) bool {
+				return c.natives.decides(&other) != nil && overlap(other.Match.Path, route.Match.Path) && (other.Match.Method == "" || other.Match.Path != route.Match.Path)
+			}
+			if slices.ContainsFunc(host.Routes, shares) {
+				kept = append(kept, route)
+			}
+		}
+	}
+	for _, route := range kept {
+		c.keep(route.Origin, "a match by a method, where another route that Istio decides about has some of its paths, by another prefix or any method")
+		delete(c.natives.routes, route.ID)
+	}
 }
 
 // settleIssuers keeps a route with extauthz whose issuer has other keys than an
@@ -233,11 +262,23 @@ func (c *compiler) nativePlace(hosts []*policy.Host, host *policy.Host, at int) 
 
 // nativeRoute says what else of a route needs extauthz.
 func (c *compiler) nativeRoute(route *policy.Route) {
+	if c.underscored() {
+		c.keep(route.Origin, "headers.underscores is Allow, and extauthz alone takes identity headers away that are spelt so (x_weir_tenant)")
+	}
 	if len(route.Extensions) > 0 {
 		c.keep(route.Extensions[0].Origin, "extensions may ask who calls, which extauthz tells")
 	}
 	if len(route.Backends) == 0 {
 		c.keep(route.Origin, "no service is behind it")
+	}
+	for i := range route.Backends {
+		change := &route.Backends[i].RequestHeaders
+		if slices.ContainsFunc(slices.Concat(change.Set, change.Add), func(h policy.Header) bool { return strings.EqualFold(h.Name, "authorization") }) {
+			c.keep(route.Origin, "a backend is given an Authorization header of its own, which the removal of the caller's would take away")
+		}
+	}
+	if lifted := c.lifted[route.ID]; route.Match.Path.Kind == policy.PathPrefix && (len(lifted.GetRoute().GetRateLimits()) > 0 || lifted.GetRoute().GetIdleTimeout() != nil) {
+		c.keep(route.Origin, "a prefix with limits or a timeout of streams: what refuses other spellings of its paths can have neither")
 	}
 	for i := range route.Limits {
 		limit := &route.Limits[i]
@@ -249,6 +290,13 @@ func (c *compiler) nativeRoute(route *policy.Route) {
 			c.keep(limit.Origin, "a limit by who calls, which extauthz tells")
 		}
 	}
+}
+
+// underscored reports whether a port lets names of headers with underscores pass.
+func (c *compiler) underscored() bool {
+	return slices.ContainsFunc(c.in.Plan.Ports, func(port policy.Port) bool {
+		return slices.ContainsFunc(port.Chains, func(chain policy.Chain) bool { return chain.Settings().Underscores == v1alpha1.UnderscoresAllow })
+	})
 }
 
 // callerless are the parts of a limit that say nothing of who calls.

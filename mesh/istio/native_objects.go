@@ -80,7 +80,9 @@ func (c *compiler) nativeOperations() (decided []nativeAt, asked []*operation) {
 				narrower := operationPaths(before.Match.Path)
 				taken.NotPaths = append(taken.NotPaths, narrower...)
 				if c.natives.decides(before) == nil {
-					others = append(others, of(&operation{Paths: narrower}))
+					if earlier, all := c.decidedBefore(host, j); !all {
+						others = append(others, of(&operation{Paths: narrower, NotPaths: earlier}))
+					}
 				} else if before.Match.Method != "" {
 					others = append(others, of(&operation{Paths: narrower, NotMethods: []string{before.Match.Method}}))
 				}
@@ -115,6 +117,24 @@ func (c *compiler) portsOf(name string) []string {
 		}
 	}
 	return ports
+}
+
+// decidedBefore are the paths of the route at a place of a host that Istio decides
+// about, since routes before it have them; all says that it has none else. A route of
+// one method is not among these: see settleMethods.
+func (c *compiler) decidedBefore(host *policy.Host, at int) (paths []string, all bool) {
+	of := host.Routes[at].Match.Path
+	for i := range at {
+		earlier := &host.Routes[i]
+		if c.natives.decides(earlier) == nil || earlier.Match.Method != "" || !overlap(earlier.Match.Path, of) {
+			continue
+		}
+		if covers(earlier.Match.Path, of) {
+			return nil, true
+		}
+		paths = append(paths, operationPaths(earlier.Match.Path)...)
+	}
+	return paths, false
 }
 
 // methodsAt are those of the routes of a path that Istio decides about.
@@ -205,8 +225,8 @@ func (c *compiler) tokens(decided []nativeAt, origins []policy.Origin) {
 func (n *nativeRoute) headers(change policy.HeaderChange) policy.HeaderChange {
 	remove := []string{
 		"authorization", "dpop", headerExpires, headerBound, identity.HeaderConsumer, identity.HeaderTenant, identity.HeaderTier, identity.HeaderScopes,
+		identity.HeaderSubject, identity.HeaderPrefix + "assertion",
 	}
-	remove = append(remove, identity.HeaderSubject)
 	if n.authenticator == "" {
 		remove = append(remove, identity.HeaderAuthenticator)
 	} else {

@@ -111,6 +111,12 @@ func (c *compiler) nativeToken(made *nativeRoute, way *rulesv1.Authenticator, at
 	switch {
 	case jwt.GetInlineJwks() != "":
 		inline, err := narrowed(jwt.GetInlineJwks(), jwt.GetAlgorithms())
+		switch {
+		case c.options.CheckKeys == nil:
+			err = errors.New("nobody has looked at the keys")
+		case err == nil:
+			err = c.options.CheckKeys([]byte(jwt.GetInlineJwks()))
+		}
 		if err != nil {
 			keep(".jwt.jwks.configMapRef", "%v", err)
 		}
@@ -157,6 +163,11 @@ func narrowed(jwks string, algorithms []string) (string, error) {
 		use, _ := key["use"].(string)
 		if use != "" && use != "sig" {
 			continue
+		}
+		if operations, said := key["key_ops"]; said {
+			if list, _ := operations.([]any); !slices.Contains(list, any("verify")) {
+				continue
+			}
 		}
 		named, _ := key["alg"].(string)
 		for _, algorithm := range algorithms {

@@ -148,8 +148,9 @@ func TestEveryRequestIsGuarded(t *testing.T) {
 	pick := func(list ...string) string { return list[random.IntN(len(list))] }
 	paths := []string{"/", "/a", "/a/b", "/a/b/c", "/ab", "/d"}
 	decidedAlone, asked := 0, 0
-	for range 4000 {
+	for round := range 8000 {
 		var hosts []policy.Host
+		inOrder := round%2 == 0
 		for _, name := range [][]string{{"*"}, {"x.example", "y.example"}, {"x.example"}}[random.IntN(3)] {
 			host := policy.Host{Name: name}
 			for i := range 1 + random.IntN(4) {
@@ -161,6 +162,9 @@ func TestEveryRequestIsGuarded(t *testing.T) {
 					route.Match.Headers = []policy.ValueMatch{{Name: "v", Value: "1"}}
 				}
 				host.Routes = append(host.Routes, route)
+			}
+			if inOrder {
+				slices.SortStableFunc(host.Routes, func(a, b policy.Route) int { return strings.Compare(specificity(a), specificity(b)) })
 			}
 			hosts = append(hosts, host)
 		}
@@ -182,11 +186,18 @@ func TestEveryRequestIsGuarded(t *testing.T) {
 				}
 			}
 		}
+		c.settleMethods(all)
 		decided, others := c.nativeOperations()
 		for range 20 {
 			port, host, path, method := pick("80", "80", "81"), pick("x.example", "x.example:81", "y.example", "z.example"), pick("/", "/a", "/a/", "/a/b", "/a/b/c/d", "/ab", "/d/e"), pick("GET", "POST", "PUT")
 			if len(others) == 0 || slices.ContainsFunc(others, func(o *operation) bool { return matched(o, port, host, path, method) }) {
 				asked++
+				if !inOrder {
+					continue
+				}
+				for _, d := range decided {
+					require.False(t, matched(d.operation, port, host, path, method), "%s %s%s is decided twice: by %v and %v", method, host, path, d.operation, others)
+				}
 				continue
 			}
 			decidedAlone++
@@ -201,6 +212,18 @@ func TestEveryRequestIsGuarded(t *testing.T) {
 	}
 	require.Positive(t, asked)
 	require.Positive(t, decidedAlone)
+}
+
+// specificity sorts routes as the Gateway API does (HTTPRouteRule, matches).
+func specificity(r policy.Route) string {
+	kind, method := 1, 1
+	if r.Match.Path.Kind == policy.PathExact {
+		kind = 0
+	}
+	if r.Match.Method != "" {
+		method = 0
+	}
+	return fmt.Sprintf("%d %03d %d %d", kind, 100-len(strings.TrimSuffix(r.Match.Path.Value, "/")), method, 9-len(r.Match.Headers))
 }
 
 // matched is what Istio makes of an operation (pilot/pkg/security/authz).

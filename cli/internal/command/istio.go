@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir.dev/controlplane/envoy"
+	"weir.dev/extauthz/jose"
 	"weir.dev/mesh/istio"
 	"weir.dev/policy"
 )
@@ -65,6 +66,10 @@ func (o *istioOptions) compile() (istio.Options, error) {
 	return istio.Options{
 		Namespace: o.namespace, Selector: o.selector, Provider: o.provider, RulesNamespace: o.rules,
 		RateLimit: istio.Service{Host: host, Port: uint32(port)},
+		CheckKeys: func(jwks []byte) error {
+			_, err := jose.ParseKeySet(jwks)
+			return err
+		},
 	}, nil
 }
 

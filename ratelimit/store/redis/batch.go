@@ -97,13 +97,15 @@ func (b *batcher) run() {
 			b.beginning--
 		}
 		batch := b.cut()
-		if len(batch) == 0 {
+		if len(batch) == 0 && len(b.queue) == 0 {
 			b.calls--
 			b.mu.Unlock()
 			return
 		}
 		b.mu.Unlock()
-		b.call(batch)
+		if len(batch) > 0 { // else nobody waits for these any more, but for later ones
+			b.call(batch)
+		}
 	}
 }
 

@@ -149,3 +149,31 @@ func TestWhoeverGivesUpInTheQueueIsNotSent(t *testing.T) {
 	require.ErrorIs(t, errs[1], context.Canceled)
 	require.NoError(t, errs[2])
 }
+
+// A whole batch of those who gave up does not keep those behind them waiting.
+func TestWhoWaitsBehindAFullBatchOfGoneIsSent(t *testing.T) {
+	h := newHeld(time.Hour)
+	var err error
+	var part string
+	h.ask(t.Context(), "a", &err, &part)
+	<-h.calls
+	later := &request{keys: []string{"later"}, done: make(chan struct{})}
+	h.mu.Lock()
+	for range h.maxBatch {
+		left := &request{keys: []string{"left"}, done: make(chan struct{})}
+		left.gone.Store(true)
+		h.queue = append(h.queue, left)
+	}
+	h.queue = append(h.queue, later)
+	h.mu.Unlock()
+	h.letGo <- nil
+	select {
+	case batch := <-h.calls:
+		require.Equal(t, "later", names(batch))
+	case <-time.After(10 * time.Second):
+		t.Fatal("it was not sent")
+	}
+	h.letGo <- nil
+	h.answers.Wait()
+	require.NoError(t, errors.Join(err, later.wait(t.Context())))
+}
