@@ -377,26 +377,27 @@ func (m *Mesh) Dump(ctx context.Context, pod Pod) ([]byte, error) {
 // Guards says of each gateway what its ports do about authorization; those that the
 // policy is about and that are not guarded, or not for sure, one line each.
 func (m *Mesh) Guards(ctx context.Context, ports []int32) ([]string, error) {
-	gateways, err := m.Gateways(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return eachPod(gateways, func(pod Pod) ([]string, error) {
-		dump, err := m.Dump(ctx, pod)
-		if err != nil {
-			return nil, err
-		}
-		proxy, err := assert.Read(dump)
-		if err != nil {
-			return nil, fmt.Errorf("gateway %s: %w", pod, err)
-		}
-		return unguarded(pod, proxy.Ports(), ports), nil
+	return m.eachGateway(ctx, func(pod Pod, proxy *assert.Proxy) []string {
+		return unguarded(pod, proxy.Ports(), ports)
 	})
 }
 
 // Judges says of each gateway what its ports lack of the objects by which Istio
 // decides by itself; see assert.Proxy.
 func (m *Mesh) Judges(ctx context.Context, ports []int32, objects []*unstructured.Unstructured) ([]string, error) {
+	return m.eachGateway(ctx, func(pod Pod, proxy *assert.Proxy) []string {
+		var lines []string
+		for _, port := range ports {
+			for _, line := range proxy.Judges(port, objects) {
+				lines = append(lines, fmt.Sprintf("gateway %s: %s", pod, line))
+			}
+		}
+		return lines
+	})
+}
+
+// eachGateway are the lines that are said of what each gateway's proxy runs with.
+func (m *Mesh) eachGateway(ctx context.Context, say func(Pod, *assert.Proxy) []string) ([]string, error) {
 	gateways, err := m.Gateways(ctx)
 	if err != nil {
 		return nil, err
@@ -410,13 +411,7 @@ func (m *Mesh) Judges(ctx context.Context, ports []int32, objects []*unstructure
 		if err != nil {
 			return nil, fmt.Errorf("gateway %s: %w", pod, err)
 		}
-		var lines []string
-		for _, port := range ports {
-			for _, line := range proxy.Judges(port, objects) {
-				lines = append(lines, fmt.Sprintf("gateway %s: %s", pod, line))
-			}
-		}
-		return lines, nil
+		return say(pod, proxy), nil
 	})
 }
 

@@ -359,10 +359,12 @@ func (s *System) Metric(component, name string, holding ...string) float64 {
 	return sum
 }
 
-// Calls counts the RPCs that a service began to serve, health checks left out.
+// Calls counts the RPCs that a service began to serve for callers outside: health
+// checks and the feed of keys, which extauthz asks for by itself, are left out.
 func (s *System) Calls(component string) float64 {
 	s.T.Helper()
-	return s.Metric(component, "grpc_server_started_total", `grpc_service="weir.`)
+	const started = "grpc_server_started_total"
+	return s.Metric(component, started, `grpc_service="weir.`) - s.Metric(component, started, `grpc_service="weir.keys.`)
 }
 
 // ResidentBytes is a process's resident memory.
