@@ -20,10 +20,10 @@ import (
 )
 
 // patience is how long a test waits for what must come; served is how soon a
-// saved change has to be out.
+// saved change has to be out: the system told of it, no rescan (2 s) found it.
 const (
 	patience = time.Minute
-	served   = time.Second
+	served   = 1900 * time.Millisecond
 )
 
 func parser(t testing.TB) *policy.Parser {
