@@ -1,7 +1,9 @@
 package apply
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"reflect"
 	"slices"
 
@@ -65,13 +67,13 @@ func answering(before, want *unstructured.Unstructured) *unstructured.Unstructur
 	for _, old := range entries(before, "configPatches") {
 		was, _ := old.(map[string]any)
 		kept, there, _ := unstructured.NestedFieldCopy(was, answers...)
-		i := slices.IndexFunc(patches, func(patch any) bool { return reflect.DeepEqual(field(patch, "match"), was["match"]) })
+		i := slices.IndexFunc(patches, func(patch any) bool { return alike(field(patch, "match"), was["match"]) })
 		if !there || i < 0 {
 			continue
 		}
 		fields, _ := patches[i].(map[string]any)
 		now, has, _ := unstructured.NestedFieldNoCopy(fields, answers...)
-		if has && !reflect.DeepEqual(kept, now) && unstructured.SetNestedField(fields, kept, answers...) == nil {
+		if has && !alike(kept, now) && unstructured.SetNestedField(fields, kept, answers...) == nil {
 			changed = true
 		}
 	}
@@ -169,6 +171,17 @@ func judging(want *unstructured.Unstructured, routes map[string]bool) *unstructu
 	}
 	_ = unstructured.SetNestedSlice(kept.Object, patches, "spec", "configPatches") // spec is an object
 	return kept
+}
+
+// alike reports whether two values are the same JSON: a number of the API server is
+// another type than one of ours.
+func alike(a, b any) bool {
+	one, err := json.Marshal(a)
+	if err != nil {
+		return false
+	}
+	other, err := json.Marshal(b)
+	return err == nil && bytes.Equal(one, other)
 }
 
 // sparing is an EnvoyFilter that keeps what it spared routes before: tokens are judged

@@ -77,6 +77,35 @@ func TestTokensAreJudgedMeanwhile(t *testing.T) {
 	require.Same(t, filter.want, sparing(nil, filter.want))
 }
 
+// Where nobody's tokens are to be judged any more, refusals are told in extauthz's words
+// for as long as there are any.
+func TestAnswersStayMeanwhile(t *testing.T) {
+	const filter = `kind: EnvoyFilter
+spec:
+  configPatches:
+    - {match: {context: GATEWAY}, patch: {value: {name: hcm, typed_config: {local_reply_config: {mappers: [native, own]}}}}}
+    - {match: {listener: {portNumber: 1}}, patch: {value: {name: other}}}
+`
+	answers := func(value *unstructured.Unstructured) any {
+		fields, _ := entries(value, "configPatches")[0].(map[string]any)
+		mappers, _, _ := unstructured.NestedSlice(fields, "patch", "value", "typed_config", "local_reply_config", "mappers")
+		return mappers
+	}
+	it := &item{id: ID{"EnvoyFilter", "gw", "connection"}, before: object(t, filter), want: object(t, strings.Replace(filter, "native, ", "", 1))}
+	tokens := &item{id: ID{"RequestAuthentication", "gw", "weir-tokens"}, before: object(t, "spec: {}")}
+	r := &run{items: []*item{it}, deletions: []*item{tokens}}
+	require.Equal(t, []any{"native", "own"}, answers(r.meanwhile(it)))
+	require.Equal(t, []any{"native", "own"}, answers(r.asserted(it)), "and it is asked for")
+	require.Equal(t, []any{"own"}, answers(it.want), "what is to be stays what it is")
+	require.Same(t, it.want, answering(nil, it.want))
+	require.Same(t, it.want, answering(it.want, it.want))
+	elsewhere := object(t, strings.Replace(filter, "GATEWAY", "ANY", 1))
+	require.Same(t, it.want, answering(elsewhere, it.want))
+	tokens.want = tokens.before
+	r = &run{items: []*item{it, tokens}}
+	require.Equal(t, []any{"own"}, answers(r.meanwhile(it)), "the answers are those of what judges")
+}
+
 // A rollback brings routes back to what they were when the guards of both came, before
 // the guards of before are all that there is.
 func TestRoutesGoBackBeforeTheirGuards(t *testing.T) {
