@@ -36,7 +36,10 @@ func decode(o helmchart.Object) (runtime.Object, error) {
 }
 
 // foreign are kinds of others' definitions.
-func foreign(o helmchart.Object) bool { return o.GroupVersionKind().Group == "monitoring.coreos.com" }
+func foreign(o helmchart.Object) bool {
+	group := o.GroupVersionKind().Group
+	return group == "monitoring.coreos.com" || strings.HasSuffix(group, ".istio.io")
+}
 
 // ours are kinds that Weir's own parser knows.
 func ours(o helmchart.Object) bool {

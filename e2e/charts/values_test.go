@@ -36,6 +36,11 @@ func TestBadValuesAreNamed(t *testing.T) {
 		"controlplane.certificates.lifetime=90 days":        "'/certificates/lifetime'",
 		"extauthz.autoscaling.cpu=0":                        "'/autoscaling/cpu'",
 		"extauthz.resources.requests.memory=much":           "'/resources/requests/memory'",
+		"extauthz.sidecarEgress={everything}":               "'/sidecarEgress/0'",
+		"global.sidecars.policies.callers.extauthz={*}":     "'/global/sidecars/policies/callers/extauthz/0'",
+		"global.sidecars.policies.callers.portal={}":        "portal",
+		"global.sidecars.policies.serviceAccounts.user=*":   "'/global/sidecars/policies/serviceAccounts/user'",
+		"externalHosts[0].host=db.example.com":              "'/externalHosts/0'",
 		"global.certificates.existingSecrets.extauthz=name": "name the Secret with tls.crt, tls.key and ca.crt",
 	} {
 		t.Run(set, func(t *testing.T) {
