@@ -281,7 +281,7 @@ func judging(t *testing.T, w *istioWorld, base []string) {
 		out, code := w.weir(append([]string{"doctor", "--target", "istio"}, all...)...)
 		require.Equal(t, 0, code, out)
 		require.Regexp(t, `ok +tokens: every gateway judges tokens`, out)
-		w.analyze()
+		w.analyze("istio-ingress")
 	})
 	t.Run("where both decide, whom extauthz let in is not judged again", func(t *testing.T) {
 		w := w.in(t)
