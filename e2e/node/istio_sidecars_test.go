@@ -66,7 +66,12 @@ kind: HTTPRoute
 metadata: {name: peer, namespace: platform}
 spec:
   parentRefs: [{name: weir}]
-  rules: [{matches: [{path: {type: PathPrefix, value: /peer}}], backendRefs: [{group: weir.dev, kind: Backend, name: peer}]}]
+  rules:
+    - matches: [{path: {type: PathPrefix, value: /peer}}]
+      filters: [{type: URLRewrite, urlRewrite: {hostname: peer.shop.svc.cluster.local}}]
+      backendRefs: [{group: weir.dev, kind: Backend, name: peer}]
+    - matches: [{path: {type: PathPrefix, value: /by-host}}]
+      backendRefs: [{group: weir.dev, kind: Backend, name: peer}]
 ---
 apiVersion: weir.dev/v1alpha1
 kind: AuthPolicy
@@ -76,7 +81,7 @@ spec:
   authentication:
     - name: staff
       jwt: {issuer: "https://id.example", audiences: [shop], algorithms: [ES256], jwks: {configMapRef: {name: issuer, key: jwks}}}
-  authorization: {rules: [{name: staff, effect: Allow, when: "identity.issuer == 'https://id.example'"}]}
+  authorization: {roleClaims: [realm.roles], rules: [{name: clerks, effect: Allow, when: identity.hasRole('clerk')}]}
 `
 
 // asker is a workload that calls a URL on and on, in a namespace that is told of
@@ -118,7 +123,7 @@ func TestSlowIstioSidecars(t *testing.T) {
 	install := []string{
 		"upgrade", "--install", "weir", charts, "-n", "platform", "--create-namespace", "--wait", "--timeout", "4m",
 		"-f", filepath.Join(charts, "values", "dev.yaml"), "-f", filepath.Join(charts, "values", "default-deny.yaml"),
-		"--set", "global.sidecars.policies.scrapers={cluster.local/ns/monitoring/sa/prometheus}",
+		"--set", "global.sidecars.policies.scrapers={cluster.local/ns/monitoring/sa/prometheus},ingress.sidecarEgress={shop/*}",
 	}
 	w.helm(install...)
 	by := newIssuer(t)
@@ -151,6 +156,10 @@ func TestSlowIstioSidecars(t *testing.T) {
 		w.eventually("the peer answers", time.Minute, func() bool { return answers(address, "/peer", "Authorization", token) == http.StatusOK })
 		require.Equal(t, http.StatusUnauthorized, answers(address, "/peer"))
 		require.Equal(t, http.StatusUnauthorized, answers(address, "/peer", "Authorization", "Bearer "+newIssuer(t).token(nil)))
+		// A sidecar sends plain HTTP where its Host header says, which is the client's where no route says it.
+		require.Equal(t, http.StatusBadGateway, answers(address, "/by-host", "Authorization", token, "Host", "api.example.com"))
+		require.Equal(t, http.StatusOK, answers(address, "/by-host", "Authorization", token, "Host", "peer.shop.svc.cluster.local"))
+		require.Equal(t, http.StatusOK, answers(address, "/peer", "Authorization", token, "Host", "api.example.com"))
 	})
 	t.Run("nobody else calls", func(t *testing.T) {
 		w := &mtlsWorld{w.in(t).world}
