@@ -34,7 +34,12 @@ func TestBadValuesAreNamed(t *testing.T) {
 		"global.gatewayPorts={70000}":                       "'/global/gatewayPorts/0'",
 		"controlplane.extAuthz.address=somewhere":           "'/extAuthz/address'",
 		"controlplane.certificates.lifetime=90 days":        "'/certificates/lifetime'",
-		"extauthz.autoscaling.cpu=0":                        "'/autoscaling/cpu'",
+		"extauthz.autoscaling.cpu=101":                      "'/autoscaling/cpu'",
+		"extauthz.autoscaling.kind=KEDA":                    "'/autoscaling/kind'",
+		"extauthz.autoscaling.requestsPerSecond=-1":         "'/autoscaling/requestsPerSecond'",
+		"extauthz.autoscaling.triggers[0].type=cron":        "extauthz: autoscaling.triggers are a ScaledObject's",
+		"controlplane.autoscaling.requestsPerSecond=5":      "'requestsPerSecond' not allowed",
+		"global.monitoring.prometheusURL=prometheus:9090":   "'/global/monitoring/prometheusURL'",
 		"extauthz.resources.requests.memory=much":           "'/resources/requests/memory'",
 		"global.certificates.existingSecrets.extauthz=name": "name the Secret with tls.crt, tls.key and ca.crt",
 	} {
