@@ -5,6 +5,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -39,7 +41,7 @@ func run() error {
 	relist := flags.Duration("metrics-relist-interval", time.Minute, "how often Prometheus is asked which series there are")
 	logs.AddFlags(flags)
 	if err := flags.Parse(os.Args[1:]); err != nil {
-		if err == pflag.ErrHelp {
+		if errors.Is(err, pflag.ErrHelp) {
 			return nil
 		}
 		return err
@@ -56,7 +58,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	client, err := adapter.DynamicClient()
+	kube, err := adapter.DynamicClient()
 	if err != nil {
 		return err
 	}
@@ -65,9 +67,19 @@ func run() error {
 		return fmt.Errorf("rules: %w", err)
 	}
 	ctx := genericapiserver.SetupSignalContext()
-	api := prom.NewClientForAPI(prom.NewGenericAPIClient(&http.Client{Timeout: requestTimeout}, base, nil), http.MethodGet)
-	metrics, lister := provider.NewPrometheusProvider(mapper, client, api, namers, *relist, *relist)
+	client := timed{prom.NewGenericAPIClient(&http.Client{Timeout: requestTimeout}, base, nil)}
+	metrics, lister := provider.NewPrometheusProvider(mapper, kube, prom.NewClientForAPI(client, http.MethodGet), namers, *relist, *relist)
 	lister.RunUntil(ctx.Done())
 	adapter.WithCustomMetrics(metrics)
 	return adapter.Run(ctx)
+}
+
+// timed leaves the timeout of a question to the client: prometheus-adapter counts
+// what is left of the context's deadline backwards, which was written as nothing by
+// the libraries of its time and is refused as a negative duration now.
+type timed struct{ prom.GenericAPIClient }
+
+func (t timed) Do(ctx context.Context, verb, endpoint string, query url.Values) (prom.APIResponse, error) {
+	query.Del("timeout")
+	return t.GenericAPIClient.Do(ctx, verb, endpoint, query)
 }
