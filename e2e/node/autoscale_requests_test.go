@@ -65,10 +65,11 @@ func TestSlowAutoscaleRequests(t *testing.T) {
 	rate := float64(many.answered()+more.answered()) / time.Since(began).Seconds()
 	w.Logf("after %s under load, %.0f requests a second:\n%s", time.Since(began).Round(time.Second), rate, w.kubectl("", "get", "hpa", "-n", "weir-system"))
 	w.kedaAsksTheSame(ctx, perPod)
-	for _, part := range []string{"extauthz", "ingress"} {
-		metric := map[string]string{"extauthz": "weir_grpc_requests_per_second", "ingress": "weir_http_requests_per_second"}[part]
-		list := w.kubectl("", "get", "--raw", "/apis/custom.metrics.k8s.io/v1beta1/namespaces/weir-system/pods/*/"+metric+"?labelSelector=app.kubernetes.io/name="+part)
-		require.Equal(t, len(w.pods(part)), strings.Count(list, `"metricName":"`+metric+`"`), list)
+	for part, metric := range map[string]string{"extauthz": "weir_grpc_requests_per_second", "ingress": "weir_http_requests_per_second"} {
+		w.eventually("each pod of "+part+" has its number", time.Minute, func() bool {
+			list, err := w.tryKubectl("", "get", "--raw", "/apis/custom.metrics.k8s.io/v1beta1/namespaces/weir-system/pods/*/"+metric+"?labelSelector=app.kubernetes.io/name="+part)
+			return err == nil && strings.Count(list, `"metricName":"`+metric+`"`) == len(w.pods(part))
+		})
 	}
 
 	many.ended(t, fewLost)
