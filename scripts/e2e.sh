@@ -30,7 +30,7 @@ suite 8 60m "policy from Kubernetes" -run "^TestSlow" ./e2e/kubernetes/
 if [ "$(uname -s)" = Linux ] && [ "$(id -u)" = 0 ]; then
   scripts/prerequisites.sh node
   suite 6 60m "an installation on Kubernetes" -run "^TestSlowInstall" ./e2e/node/
-  suite 10 60m "the same answers from Istio" -run "^TestSlowIstio" ./e2e/node/
+  suite 18 60m "the same answers from Istio" -run "^TestSlowIstio" ./e2e/node/
   suite 8 60m "mutual TLS step by step" -run "^TestSlowMTLS" ./e2e/node/
   suite 12 60m "Gateway API conformance" -run "^TestSlowGatewayAPI" ./e2e/node/
   suite 13 60m "failures on Kubernetes" -run "^TestSlowFailures" ./e2e/node/

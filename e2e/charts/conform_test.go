@@ -44,6 +44,11 @@ const everything = "extauthz.autoscaling.requestsPerSecond=500,ingress.autoscali
 	"global.networkPolicy.apiServer.cidrs={10.0.0.0/8},ingress.trustedProxies.trustedHops=1,ingress.gateway.create=true," +
 	"ingress.gateway.listeners[0].name=http,ingress.gateway.listeners[0].port=80,ingress.gateway.listeners[0].protocol=HTTP"
 
+// named is all that can be named to a mesh.
+const named = "extauthz.tokenReview.enabled=true,global.sidecars.policies.scrapers={mesh/ns/monitoring/sa/prometheus}," +
+	"global.sidecars.policies.callers.user={mesh/ns/shop/sa/orders},externalHosts[0].host=login.example.com,externalHosts[0].port=443,externalHosts[0].protocol=TLS," +
+	"externalHosts[1].host=db.example.com,externalHosts[1].port=5432,externalHosts[1].protocol=TCP,externalHosts[1].addresses={192.0.2.10}"
+
 // installation is a chart with values.
 type installation struct {
 	chart  string
@@ -60,6 +65,9 @@ func installations(t *testing.T) map[string]installation {
 	values := readValues(t, "prod")
 	require.NoError(t, strvals.ParseInto(everything, values))
 	all["weir with everything"] = installation{"weir", values}
+	values = readValues(t, "prod", "default-deny")
+	require.NoError(t, strvals.ParseInto(named, values))
+	all["weir in a mesh where all is named"] = installation{"weir", values}
 	for name, set := range alone() {
 		all[name] = installation{name, set}
 	}

@@ -38,7 +38,8 @@ func decode(o helmchart.Object) (runtime.Object, error) {
 
 // foreign are kinds of others' definitions.
 func foreign(o helmchart.Object) bool {
-	return slices.Contains([]string{"monitoring.coreos.com", "keda.sh"}, o.GroupVersionKind().Group)
+	group := o.GroupVersionKind().Group
+	return slices.Contains([]string{"monitoring.coreos.com", "keda.sh"}, group) || strings.HasSuffix(group, ".istio.io")
 }
 
 // ours are kinds that Weir's own parser knows.

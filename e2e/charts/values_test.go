@@ -41,6 +41,11 @@ func TestBadValuesAreNamed(t *testing.T) {
 		"controlplane.autoscaling.requestsPerSecond=5":      "'requestsPerSecond' not allowed",
 		"global.monitoring.prometheusURL=prometheus:9090":   "'/global/monitoring/prometheusURL'",
 		"extauthz.resources.requests.memory=much":           "'/resources/requests/memory'",
+		"extauthz.sidecarEgress={everything}":               "'/sidecarEgress/0'",
+		"global.sidecars.policies.callers.extauthz={*}":     "'/global/sidecars/policies/callers/extauthz/0'",
+		"global.sidecars.policies.callers.portal={}":        "portal",
+		"global.sidecars.policies.serviceAccounts.user=*":   "'/global/sidecars/policies/serviceAccounts/user'",
+		"externalHosts[0].host=db.example.com":              "'/externalHosts/0'",
 		"global.certificates.existingSecrets.extauthz=name": "name the Secret with tls.crt, tls.key and ca.crt",
 	} {
 		t.Run(set, func(t *testing.T) {
