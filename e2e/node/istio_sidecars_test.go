@@ -144,11 +144,8 @@ func TestSlowIstioSidecars(t *testing.T) {
 	t.Run("a key, and a limit", func(t *testing.T) {
 		require.Equal(t, http.StatusOK, s.Get("/v1/organizations").Status)
 		s.Do(http.MethodGet, "/v1/organizations", "", "X-API-Key", theKey[:20]).Problem(t, http.StatusUnauthorized, "API_KEY_INVALID")
-		last := 0
-		for range 5 {
-			last = s.Get("/v1/roles").Status
-		}
-		require.Equal(t, http.StatusTooManyRequests, last)
+		// A proxy that gets no answer in time lets requests in: what is asked for is one of ratelimit's.
+		w.in(t).eventually("the limit holds", 30*time.Second, func() bool { return s.Get("/v1/roles").Status == http.StatusTooManyRequests })
 	})
 	t.Run("a token, at a service of another namespace", func(t *testing.T) {
 		w := w.in(t)
