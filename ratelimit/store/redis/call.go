@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"strings"
 	"time"
@@ -125,25 +126,37 @@ func (s *Store) replicated(answer *goredis.Cmd) error {
 	return err
 }
 
+// arguments are those of a call of the script, each key once; see take.lua.
 func (s *Store) arguments(one *call, how, script string) []any {
-	keys, size := 0, 0
+	count, size := 0, 0
 	for _, r := range one.requests {
-		keys += len(r.keys)
+		count += len(r.keys)
 		size += len(r.charges)
 	}
-	arguments := make([]any, 0, 5+keys)
-	arguments = append(arguments, how, script, keys)
+	const before = 3
+	arguments := make([]any, before, before+count+2)
+	places := make(map[string]uint16, count)
 	charges := make([]byte, 0, size)
 	for _, r := range one.requests {
+		rest := r.charges
+		charges, rest = append(charges, rest[0]), rest[1:]
 		for i := range r.keys {
-			arguments = append(arguments, &r.keys[i])
+			place := places[r.keys[i]]
+			if place == 0 {
+				arguments = append(arguments, &r.keys[i])
+				place = uint16(len(arguments) - before) //nolint:gosec // at most maxBatch requests of maxCharges
+				places[r.keys[i]] = place
+			}
+			length := chargeHead + int(rest[chargeHead-1])
+			charges, rest = append(charges, rest[:length]...), rest[length:]
+			binary.LittleEndian.PutUint16(charges[len(charges)-length+chargePlace:], place)
 		}
-		charges = append(charges, r.charges...)
 	}
 	now := any("")
 	if s.clock != nil {
 		now = s.clock().UnixMicro()
 	}
+	arguments[0], arguments[1], arguments[2] = how, script, len(arguments)-before
 	return append(arguments, now, charges)
 }
 

@@ -169,7 +169,7 @@ func (s *Store) take(ctx context.Context, charges []ratelimit.Charge) (ratelimit
 func (s *Store) newRequest(ctx context.Context, group int, charges []ratelimit.Charge) *request {
 	r := &request{
 		group: group, keys: make([]string, len(charges)),
-		charges: make([]byte, 0, 1+51*len(charges)), done: make(chan struct{}),
+		charges: make([]byte, 0, 1+53*len(charges)), done: make(chan struct{}),
 	}
 	r.deadline, _ = ctx.Deadline()
 	for i := range charges {
