@@ -17,10 +17,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"weir.dev/kit/heap"
 	"weir.dev/kit/rpcserver"
 	"weir.dev/ratelimit"
 	"weir.dev/ratelimit/envoyrls"
-	"weir.dev/ratelimit/internal/heap"
 	"weir.dev/ratelimit/metrics"
 	"weir.dev/ratelimit/offenders"
 	"weir.dev/ratelimit/store/guard"
