@@ -24,6 +24,7 @@ const (
 	verdictAdmitted
 	verdictBroken
 	verdictClock
+	verdictWhole // of all requests of a call together
 )
 
 // The bytes that the values of algorithms.lua begin with.

@@ -8,17 +8,19 @@
 -- the state, 8 refund, 16 charge though refused), its key's place in KEYS (two
 -- bytes, the lower first), the length of its numbers (byte), and these as
 -- little-endian doubles.
+-- ARGV[3]: if there, all requests as one, which is tried first; see merge.go.
 --
 -- Returns the time as a double, then per request a byte (1 admitted, 0 refused,
 -- 2 a key of another type, 3 the clock is in none of a calendar's periods) and per
 -- charge a byte (1 allowed) and what the key holds after the request, with its
--- length before it (byte).
+-- length before it (byte). If all requests were admitted as one it returns that one:
+-- after the time a byte 4, and per charge what its key held before.
 --
 -- This is most of what a call costs the server, which does nothing else meanwhile:
 -- it makes few tables and strings, looks little up, and takes for granted that
 -- requests are admitted, which it undoes where they aren't.
 local byte, char, call = string.byte, string.char, redis.call
-local arguments, KEYS = ARGV[2], KEYS
+local KEYS = KEYS
 
 -- What the keys held, and their lengths then; what they hold now, when those that
 -- changed expire (0 for when they do already), and which are of another type (nil
@@ -55,58 +57,65 @@ local yes = {}
 -- What the charges of one request found and left; reused by each request.
 local places, before, expiry, allowed, stays = {}, {}, {}, {}, {}
 
-local reply, parts = {packNumbers('<d', now)}, 1
-local position, size = 1, #arguments
-while position <= size do
-  local count = byte(arguments, position)
-  local stopped, wrong, head = false, nil, parts + 1
-  position, parts = position + 1, head
-  for i = 1, count do
-    local letter, flags, low, high, length = byte(arguments, position, position + 4)
-    local place, at = low + 256 * high, position + 5
-    local value, passes, leaves, expires = values[place], false, nil, nil
-    position = at + length
-    if foreign and foreign[place] then
-      wrong = wrong or '\2'
-    elseif flags == 0 then
-      passes, leaves, expires = (algorithms[letter] or others(algorithms, letter))(value, arguments, at)
-    elseif flags % 16 >= 8 then
-      passes = true
-      if length > 0 then leaves = (refunds[letter] or others(refunds, letter))(value, arguments, at) end
-    elseif flags % 8 < 4 then
-      passes, leaves, expires = (algorithms[letter] or others(algorithms, letter))(value, arguments, at, flags >= 16)
-    end
-    if not passes then
-      if passes == nil then wrong = wrong or '\3' end
-      if flags % 4 < 2 then stopped = true end
-    end
-    places[i], before[i], expiry[i], allowed[i], stays[i] = place, value, expiries[place], passes, flags >= 16
-    if leaves and flags % 2 == 0 then
-      value = leaves
-      values[place] = value
-      expiries[place] = expires or expiries[place] or 0
-    end
-    local bytes = #value
-    local begin = yes[bytes]
-    if not begin then
-      begin = char(1, bytes)
-      yes[bytes] = begin
-    end
-    if not passes then begin = char(0, bytes) end
-    reply[parts + 1], reply[parts + 2] = begin, value
-    parts = parts + 2
-  end
-  reply[head] = '\1'
-  if wrong or stopped then
-    reply[head] = wrong or '\0'
+-- decide goes through requests, or through the one that is all of them, of which it
+-- returns false if it isn't admitted.
+local function decide(arguments, whole)
+  local values, expiries, reply, parts = values, expiries, {packNumbers('<d', now)}, 1
+  local position, size = 1, #arguments
+  while position <= size do
+    local count = byte(arguments, position)
+    local stopped, wrong, head = false, nil, parts + 1
+    position, parts = position + 1, head
     for i = 1, count do
-      local place = places[i]
-      if wrong or not stays[i] then values[place], expiries[place] = before[i], expiry[i] end
-      local value = values[place]
-      reply[head + 2 * i - 1], reply[head + 2 * i] = char(allowed[i] and 1 or 0, #value), value
+      local letter, flags, low, high, length = byte(arguments, position, position + 4)
+      local place, at = low + 256 * high, position + 5
+      local value, passes, leaves, expires = values[place], false, nil, nil
+      position = at + length
+      if foreign and foreign[place] then
+        wrong = wrong or '\2'
+      elseif flags == 0 then
+        passes, leaves, expires = (algorithms[letter] or others(algorithms, letter))(value, arguments, at)
+      elseif flags % 16 >= 8 then
+        passes = true
+        if length > 0 then leaves = (refunds[letter] or others(refunds, letter))(value, arguments, at) end
+      elseif flags % 8 < 4 then
+        passes, leaves, expires = (algorithms[letter] or others(algorithms, letter))(value, arguments, at, flags >= 16)
+      end
+      if not passes then
+        if passes == nil then wrong = wrong or '\3' end
+        if flags % 4 < 2 then stopped = true end
+      end
+      places[i], before[i], expiry[i], allowed[i], stays[i] = place, value, expiries[place], passes, flags >= 16
+      if leaves and flags % 2 == 0 then
+        values[place] = leaves
+        expiries[place] = expires or expiries[place] or 0
+        if not whole then value = leaves end
+      end
+      local bytes = #value
+      local begin = yes[bytes]
+      if not begin then
+        begin = char(1, bytes)
+        yes[bytes] = begin
+      end
+      if not passes then begin = char(0, bytes) end
+      reply[parts + 1], reply[parts + 2] = begin, value
+      parts = parts + 2
+    end
+    reply[head] = whole and '\4' or '\1'
+    if wrong or stopped then
+      reply[head] = wrong or '\0'
+      for i = 1, count do
+        local place = places[i]
+        if wrong or not stays[i] then values[place], expiries[place] = before[i], expiry[i] end
+        local value = values[place]
+        reply[head + 2 * i - 1], reply[head + 2 * i] = char(allowed[i] and 1 or 0, #value), value
+      end
     end
   end
+  return (not whole or reply[2] == '\4') and reply
 end
+
+local reply = ARGV[3] and decide(ARGV[3], true) or decide(ARGV[2])
 
 for i = 1, #KEYS do
   local at, value = expiries[i], values[i]
