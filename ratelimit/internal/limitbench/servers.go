@@ -23,6 +23,7 @@ import (
 	"weir.dev/ratelimit/envoyrls"
 	"weir.dev/ratelimit/metrics"
 	"weir.dev/ratelimit/offenders"
+	"weir.dev/ratelimit/rlscodec"
 	"weir.dev/ratelimit/store/guard"
 	"weir.dev/ratelimit/store/lease"
 	"weir.dev/ratelimit/store/memory"
@@ -282,7 +283,7 @@ func child(mode, url string, rules int) error {
 	var config rpcserver.Config
 	config.SetDefaults()
 	config.Listen, config.Plaintext = address, true
-	server, err := rpcserver.New(config, rpcserver.Options{Name: "bench", Logger: logger, Registry: registry, Quiet: true, Anonymous: true})
+	server, err := rpcserver.New(config, rpcserver.Options{Name: "bench", Logger: logger, Registry: registry, Quiet: true, Anonymous: true, Codec: rlscodec.New()})
 	if err != nil {
 		return err
 	}
