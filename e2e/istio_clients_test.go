@@ -73,7 +73,7 @@ func TestClientCertificatesAsIstioHasThem(t *testing.T) {
 	key, err := pemKey(certificate)
 	require.NoError(t, err)
 	matchers := []any{}
-	for _, name := range append(names, "192.0.2.1") {
+	for _, name := range append(names, "192.0.2.1", "https://pay.example.net", "https://pay.example.org/in") {
 		matchers = append(matchers, tree{"exact": name})
 	}
 	inline := func(text string) tree { return tree{"inline_string": text} }
@@ -147,7 +147,9 @@ func TestClientCertificatesAsIstioHasThem(t *testing.T) {
 		"the beginning of a name":        {issued(clients, "spiffe://example.com/ns/shop/sa/orders2"), "no connection"},
 		"of another authority":           {issued(strangers, "orders.example.com"), "no connection"},
 		"revoked":                        {&revoked, "no connection"},
-		"a DNS name that reads as an IP": {issued(clients, "192.0.2.1"), "told "}, // why addresses are refused
+		"a DNS name that reads as an IP": {issued(clients, "192.0.2.1"), "told "},     // why addresses are refused
+		"a wildcard that reads as a URI": {issued(clients, "*.example.net"), "told "}, // and URIs that end with a host
+		"a wildcard and a URI's path":    {issued(clients, "*.example.org"), "no connection"},
 	} {
 		require.Equal(t, c.want, ask("SANITIZE_SET", c.certificate), name)
 	}

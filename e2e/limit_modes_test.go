@@ -219,29 +219,36 @@ func TestLeasedAndSharedLimitsThroughTheProxy(t *testing.T) {
 	s, _ := ruled(t, `    - {name: leased, requests: 300, window: 744h, by: [{type: Header, header: X-Leased}], leased: true, failureMode: Closed}
     - {name: shared, requests: 40, window: 744h, by: [{type: Header, header: X-Shared}], localShare: true, failureMode: Closed}
 `, nil, "WEIR_REDIS_URL="+url)
-	passes := func(times int, header string) (passed int) {
+	// What took too long on a busy machine may have been counted, or not.
+	passes := func(times int, header string) (passed, unknown int) {
 		for range times {
-			answer := s.Get("/limited", header, "a")
-			if answer.Status == http.StatusOK {
+			switch answer := s.Get("/limited", header, "a"); answer.Status {
+			case http.StatusOK:
 				passed++
-				continue
+			case http.StatusServiceUnavailable:
+				answer.Problem(t, http.StatusServiceUnavailable, "RATE_LIMIT_UNAVAILABLE")
+				unknown++
+			default:
+				answer.Problem(t, http.StatusTooManyRequests, "RATE_LIMITED")
 			}
-			answer.Problem(t, http.StatusTooManyRequests, "RATE_LIMITED")
 		}
-		return passed
+		return passed, unknown
 	}
-	passed := 0
+	passed, unknown := 0, 0
 	s.Eventually("the whole limit to be used", 20*time.Second, func() bool {
-		passed += passes(50, "X-Leased")
-		return passed == 300
+		ok, late := passes(50, "X-Leased")
+		passed, unknown = passed+ok, unknown+late
+		return passed+unknown >= 300 && ok+late == 0
 	})
-	require.Zero(t, passes(50, "X-Leased"), "and no more")
+	require.LessOrEqual(t, passed, 300, "and no more")
+	require.Less(t, unknown, 30)
 	require.Positive(t, s.Metric("ratelimitd", "weir_ratelimit_lease_decisions_total"))
 	explained := s.Weir("explain", "GET http://localhost/limited")
 	require.Contains(t, explained, "decided from slices")
 	require.Contains(t, explained, "without the counters each replica admits its share")
 
-	require.Equal(t, 25, passes(25, "X-Shared"))
+	passed, unknown = passes(25, "X-Shared")
+	require.Equal(t, 25, passed+unknown)
 	kill()
 	after := 0
 	s.Eventually("the share to be used", 20*time.Second, func() bool {

@@ -50,37 +50,44 @@ spec: {gatewayClassName: weir, listeners: [{name: http, protocol: HTTP, port: 80
 ` + route("first", redirect(fmt.Sprint("v", version))) + route("middle", redirect(fmt.Sprint("v", version))+middle) + route("last", redirect(fmt.Sprint("v", version)))
 }
 
+// follow runs a control plane's loop for the proxy until the test ends; apply gives it
+// a policy. What is rejected is tried again every so often, 0 for the default.
+func (p *proxied) follow(every time.Duration) (loop *controlplane.Loop, apply func(text string)) {
+	p.t.Helper()
+	parser, err := policy.NewParser()
+	require.NoError(p.t, err)
+	loop = &controlplane.Loop{Server: p.server, Options: p.options, Logger: slog.New(slog.DiscardHandler), RetryEvery: every}
+	ctx, cancel := context.WithCancel(context.Background())
+	updates, ended := make(chan folder.Update), make(chan error, 1)
+	go func() { ended <- loop.Run(ctx, updates) }()
+	p.t.Cleanup(func() {
+		cancel()
+		require.ErrorIs(p.t, <-ended, context.Canceled)
+	})
+	return loop, func(text string) {
+		var update folder.Update
+		for _, document := range parser.Parse("p.yaml", []byte(text)) {
+			require.Empty(p.t, document.Problems, "validation must not see what only Envoy does")
+			update.Input.Objects = append(update.Input.Objects, document.Object)
+		}
+		updates <- update
+	}
+}
+
 // The real Envoy rejects one route of three: its last good version stays, the
 // others go on, and the object is named.
 func TestEnvoyRejectsOneRouteOfThree(t *testing.T) {
 	for name, middle := range rejectedFilters() {
 		t.Run(name, func(t *testing.T) {
 			p := startEnvoy(t)
-			parser, err := policy.NewParser()
-			require.NoError(t, err)
-			loop := &controlplane.Loop{Server: p.server, Options: p.options, Logger: slog.New(slog.DiscardHandler)}
-			ctx, cancel := context.WithCancel(t.Context())
-			updates, ended := make(chan folder.Update), make(chan error, 1)
-			go func() { ended <- loop.Run(ctx, updates) }()
-			defer func() {
-				cancel()
-				require.ErrorIs(t, <-ended, context.Canceled)
-			}()
-			apply := func(text string) {
-				var update folder.Update
-				for _, document := range parser.Parse("p.yaml", []byte(text)) {
-					require.Empty(t, document.Problems, "validation must not see what only Envoy does")
-					update.Input.Objects = append(update.Input.Objects, document.Object)
-				}
-				updates <- update
-			}
+			loop, apply := p.follow(0)
 			apply(quarantineYAML(1, ""))
-			require.Eventually(t, func() bool { return loop.Outcome().Fleets[""].Programmed }, 10*time.Second, 5*time.Millisecond)
+			require.Eventually(t, func() bool { return loop.Outcome().Fleets[""].Programmed }, time.Minute, 5*time.Millisecond)
 			apply(quarantineYAML(2, ", "+middle))
 			require.Eventually(t, func() bool {
 				fleet := loop.Outcome().Fleets[""]
 				return fleet.Programmed && len(fleet.Quarantined) == 1
-			}, 10*time.Second, 5*time.Millisecond, "%+v", loop.Outcome().Fleets)
+			}, time.Minute, 5*time.Millisecond, "%+v", loop.Outcome().Fleets)
 			q := loop.Outcome().Fleets[""].Quarantined[0]
 			t.Logf("%s: %s", q.Origin, q.Message)
 			require.Equal(t, "HTTPRoute default/middle", q.Origin.Object.String())
@@ -92,7 +99,7 @@ func TestEnvoyRejectsOneRouteOfThree(t *testing.T) {
 			require.Eventually(t, func() bool {
 				fleet := loop.Outcome().Fleets[""]
 				return fleet.Programmed && len(fleet.Quarantined) == 0 && strings.Contains(p.location("middle"), "v3")
-			}, 10*time.Second, 5*time.Millisecond)
+			}, time.Minute, 5*time.Millisecond)
 		})
 	}
 }
@@ -149,45 +156,68 @@ func TestEnvoyCannotOpenAPortFromTheStart(t *testing.T) {
 	taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p.ports[8081]))
 	require.NoError(t, err)
 	defer func() { _ = taken.Close() }()
-	parser, err := policy.NewParser()
-	require.NoError(t, err)
 	const every = 300 * time.Millisecond
-	loop := &controlplane.Loop{Server: p.server, Options: p.options, Logger: slog.New(slog.DiscardHandler), RetryEvery: every}
-	ctx, cancel := context.WithCancel(t.Context())
-	updates, ended := make(chan folder.Update), make(chan error, 1)
-	go func() { ended <- loop.Run(ctx, updates) }()
-	defer func() {
-		cancel()
-		require.ErrorIs(t, <-ended, context.Canceled)
-	}()
-	var update folder.Update
-	for _, document := range parser.Parse("p.yaml", []byte(portsYAML)) {
-		require.Empty(t, document.Problems)
-		update.Input.Objects = append(update.Input.Objects, document.Object)
-	}
-	updates <- update
+	loop, apply := p.follow(every)
+	apply(portsYAML)
 	closed := func() bool {
 		fleet := loop.Outcome().Fleets[""]
 		return len(fleet.Quarantined) == 1 && fleet.Quarantined[0].Origin.Field == "spec.listeners[1].port"
 	}
-	require.Eventually(t, func() bool { return closed() && loop.Outcome().Fleets[""].Programmed }, 10*time.Second, 5*time.Millisecond, "%+v", loop.Outcome().Fleets)
+	require.Eventually(t, func() bool { return closed() && loop.Outcome().Fleets[""].Programmed }, time.Minute, 5*time.Millisecond, "%+v", loop.Outcome().Fleets)
 	q := loop.Outcome().Fleets[""].Quarantined[0]
 	require.Equal(t, "Gateway default/edge", q.Origin.Object.String())
 	require.Contains(t, q.Message, "Address already in use")
 	require.False(t, q.Kept)
 	require.Contains(t, p.location(""), "v1")
 	for until := time.Now().Add(4 * every); time.Now().Before(until); time.Sleep(time.Millisecond) {
-		require.True(t, closed(), "a try does not make it good: %+v", loop.Outcome().Fleets)
+		// Until Envoy has answered a try, which takes long on a busy machine, nothing is said.
+		fleet := loop.Outcome().Fleets[""]
+		require.True(t, closed() || len(fleet.Quarantined) == 0 && !fleet.Programmed, "a try does not make it good: %+v", fleet)
 	}
+	require.Eventually(t, closed, time.Minute, 5*time.Millisecond)
 	require.NoError(t, taken.Close())
 	require.Eventually(t, func() bool {
 		fleet := loop.Outcome().Fleets[""]
 		return fleet.Programmed && len(fleet.Quarantined) == 0
-	}, 10*time.Second, 5*time.Millisecond, "%+v", loop.Outcome().Fleets)
+	}, time.Minute, 5*time.Millisecond, "%+v", loop.Outcome().Fleets)
 	connection, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", p.ports[8081]))
 	require.NoError(t, err)
 	require.NoError(t, connection.Close())
 	require.Empty(t, loop.Outcome().Problems.Errors())
+}
+
+// While a listener is closed from the start, what else is in force has a last good
+// version all the same, which stays when Envoy rejects the next.
+func TestRejectedRoutesBesideATakenPortKeepTheirLastVersion(t *testing.T) {
+	p := startEnvoy(t)
+	taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p.ports[8081]))
+	require.NoError(t, err)
+	defer func() { _ = taken.Close() }()
+	loop, apply := p.follow(0)
+	text := func(version int, middle string) string {
+		return strings.Replace(quarantineYAML(version, middle), "port: 8080}", "port: 8080}, {name: taken, protocol: HTTP, port: 8081}", 1)
+	}
+	quarantined := func(want int) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			fleet := loop.Outcome().Fleets[""]
+			return fleet.Programmed && len(fleet.Quarantined) == want
+		}, time.Minute, 5*time.Millisecond, "%+v", loop.Outcome().Fleets)
+	}
+	apply(text(1, ""))
+	quarantined(1)
+	require.Contains(t, p.location("middle"), "v1")
+	apply(text(2, ", "+rejectedFilters()["host"]))
+	quarantined(2)
+	for path, want := range map[string]string{"first": "v2", "middle": "v1", "last": "v2"} {
+		require.Contains(t, p.location(path), want, path)
+	}
+	for _, q := range loop.Outcome().Fleets[""].Quarantined {
+		require.Equal(t, q.Origin.Object.Kind == "HTTPRoute", q.Kept, q.Message)
+	}
+	apply(text(3, ""))
+	quarantined(1)
+	require.Contains(t, p.location("middle"), "v3")
 }
 
 // What has no open port does not say that it is served: a route at a listener of

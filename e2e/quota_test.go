@@ -141,7 +141,7 @@ kind: RateLimitPolicy
 metadata: {name: shared}
 spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: limited}]
-  limits: [{name: all, requests: %d, window: 744h}]
+  limits: [{name: all, requests: %d, window: 744h, failureMode: Closed}]
 `, limit))
 	one, two := startQuotaEnvoy(t, s, "default/shared/all", 1), startQuotaEnvoy(t, s, "default/shared/all", 2)
 	var passed, refused [3]atomic.Int64

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+	"net/http"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -75,6 +76,9 @@ func (b *bodyReader) read(request *Request, path string) (*structpb.Value, error
 		if b.announced && !request.SendsBody {
 			return nil, badBody("the proxy does not say that it sends the route's bodies")
 		}
+		if unsentBody(request) {
+			return nil, badBody("the request asks for another protocol and may have a body, which the proxy does not send then")
+		}
 		return nil, nil //nolint:nilnil // documented
 	}
 	if len(request.Body) > b.most {
@@ -94,6 +98,18 @@ func (b *bodyReader) read(request *Request, path string) (*structpb.Value, error
 		return b.readMessage(request, path)
 	}
 	return nil, badBody("the body is of type %q, which rules cannot read", media)
+}
+
+// unsentBody reports whether a request may have a body though none was sent: Envoy's
+// ext_authz keeps none of a request for a WebSocket, whatever it is told. An opening
+// handshake has none: it is a GET (RFC 6455 section 4.1), or a CONNECT over HTTP/2
+// (RFC 8441).
+func unsentBody(request *Request) bool {
+	if _, presence := request.Credential("upgrade"); presence == Absent {
+		return false
+	}
+	_, chunked := request.Credential("transfer-encoding")
+	return chunked != Absent || request.Method != http.MethodGet && request.Method != http.MethodConnect
 }
 
 func readJSON(raw []byte) (*structpb.Value, error) {

@@ -74,6 +74,26 @@ func TestJSONBodies(t *testing.T) {
 	})
 }
 
+// Envoy sends no body of a request for a WebSocket: one that may have one is refused,
+// and an opening handshake has none.
+func TestBodiesOfUpgrades(t *testing.T) {
+	for name, test := range map[string]struct {
+		method  string
+		headers []string
+		want    extauthz.Reason
+	}{
+		"a handshake":           {"GET", []string{"connection: Upgrade", "upgrade: websocket"}, extauthz.ReasonAllowed},
+		"over HTTP/2":           {"CONNECT", []string{"upgrade: websocket"}, extauthz.ReasonAllowed},
+		"one in chunks":         {"GET", []string{"upgrade: websocket", "transfer-encoding: chunked"}, extauthz.ReasonBodyInvalid},
+		"of another method":     {"POST", []string{"connection: Upgrade", "upgrade: websocket"}, extauthz.ReasonBodyInvalid},
+		"no upgrade, in chunks": {"POST", []string{"transfer-encoding: chunked"}, extauthz.ReasonAllowed},
+	} {
+		r := request(test.headers...)
+		r.Method, r.Size = test.method, -1
+		require.Equal(t, test.want, decide(t, bodyRules(t, nil, "request.body == null"), r).Reason, name)
+	}
+}
+
 // Where the proxy has to say that it sends bodies, none is not taken for an empty one
 // of a proxy that was not told to.
 func TestAnnouncedBodies(t *testing.T) {

@@ -216,9 +216,9 @@ func (g *Group) Clients() []Client {
 }
 
 // Accepted reports whether a client is connected that has acknowledged all of
-// what is served now.
+// what is served now, but for listeners that it cannot open.
 func (g *Group) Accepted() bool {
-	return slices.ContainsFunc(g.Clients(), func(c Client) bool { return c.InSync })
+	return slices.ContainsFunc(g.Clients(), func(c Client) bool { return c.InSync || c.SyncedButListeners })
 }
 
 // outOfSync lists the clients that have not answered the target for types (nil

@@ -19,12 +19,8 @@ import (
 	"weir.dev/policy"
 )
 
-// patience is how long a test waits for what must come; served is how soon a
-// saved change has to be out: the system told of it, no rescan (2 s) found it.
-const (
-	patience = time.Minute
-	served   = 1900 * time.Millisecond
-)
+// patience is how long a test waits for what must come.
+const patience = time.Minute
 
 func parser(t testing.TB) *policy.Parser {
 	t.Helper()
@@ -94,12 +90,20 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+// follow runs a source that sees what it is notified of, and nothing else.
 func follow(t *testing.T, config folder.Config) *follower {
+	t.Helper()
+	return rescanning(t, config, time.Hour)
+}
+
+// rescanning runs a source that looks by itself, too, every so often.
+func rescanning(t *testing.T, config folder.Config, every time.Duration) *follower {
 	t.Helper()
 	f := &follower{t: t, dir: config.Folders[0], updates: make(chan folder.Update, 1000), log: &lockedBuffer{}}
 	config.Logger = slog.New(slog.NewTextHandler(f.log, nil))
 	source, err := folder.New(config, parser(t))
 	require.NoError(t, err)
+	source.RescanEvery(every)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- source.Run(ctx, func(update folder.Update) { f.updates <- update }) }()

@@ -73,6 +73,8 @@ type Source struct {
 	unsettled map[string]time.Time
 	// emitted is set with the first update.
 	emitted bool
+	// rescan is how often all is looked at, whatever was notified.
+	rescan time.Duration
 }
 
 // New makes a source and reads what was kept.
@@ -92,6 +94,7 @@ func (s *Source) Name() string { return "folders " + strings.Join(s.config.Folde
 
 func newSource(config Config, parser *policy.Parser) *Source {
 	return &Source{
+		rescan: rescan,
 		config: config, parser: parser, keeper: source.NewKeeper(config.KeepFile, config.Logger), files: map[string]*file{}, good: map[policy.ObjectRef]*policy.Object{},
 		down: map[string]error{}, unsettled: map[string]time.Time{},
 	}
@@ -107,7 +110,7 @@ func (s *Source) Run(ctx context.Context, emit func(Update)) error {
 	}
 	defer func() { _ = watcher.Close() }()
 	defer s.keeper.Start()()
-	ticker := time.NewTicker(rescan)
+	ticker := time.NewTicker(s.rescan)
 	defer ticker.Stop()
 	s.scan(watcher, time.Now())
 	s.offer(emit)

@@ -22,6 +22,9 @@ import (
 const (
 	firstBackoff = 50 * time.Millisecond
 	maxBackoff   = time.Second
+	// brief is an outage that nobody has to be told of: the user service is still
+	// starting, or is replaced by another.
+	brief = 2 * time.Second
 	// silence is how long the feed may be still; it sends a sign of life every
 	// two seconds.
 	silence         = 8 * time.Second
@@ -43,12 +46,14 @@ type Client struct {
 	tls     *tls.Config
 	// every is how often last uses are told.
 	every time.Duration
+	// brief is how long an outage lasts before it is logged.
+	brief time.Duration
 }
 
 // NewClient makes a client of the service at address, host:port; nothing
 // connects before Run. tls authenticates both sides.
 func NewClient(store *Store, address string, tls *tls.Config) *Client {
-	return &Client{store: store, address: address, tls: tls, every: reportEvery}
+	return &Client{store: store, address: address, tls: tls, every: reportEvery, brief: brief}
 }
 
 // Run connects and reconnects until ctx ends; it returns only then, with
@@ -70,15 +75,16 @@ func (c *Client) Run(ctx context.Context) error {
 	reporting := make(chan struct{})
 	go func() { defer close(reporting); c.report(ctx, feed) }()
 	wait, lost := firstBackoff, false
+	last := time.Now() // when the feed was last heard
 	for ctx.Err() == nil {
 		heard, err := c.session(ctx, feed)
 		if ctx.Err() != nil {
 			break
 		}
 		if heard {
-			wait, lost = firstBackoff, false
+			wait, lost, last = firstBackoff, false, time.Now()
 		}
-		if c.store.options.Events.KeyFeed(err); !lost { // once an outage
+		if c.store.options.Events.KeyFeed(err); !lost && time.Since(last) >= c.brief { // once an outage
 			c.store.options.Logger.WarnContext(ctx, "the feed of issued API keys ended; going by what is known", "address", c.address, "error", err, "max_age", c.store.options.MaxAge)
 			lost = true
 		}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"log/slog"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -149,4 +151,33 @@ func TestClientFollowsTheFeed(t *testing.T) {
 	require.EqualValues(t, 7, within(t, service.asked).GetVersion())
 	cancel()
 	require.ErrorIs(t, within(t, done), context.Canceled)
+}
+
+// A service that is still starting is nothing to be told of; one that stays away is, once.
+func TestOutagesThatLastAreLogged(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, free.Close())
+	for name, tc := range map[string]struct {
+		brief time.Duration
+		lines int
+	}{"brief": {time.Hour, 0}, "lasting": {time.Nanosecond, 1}} {
+		t.Run(name, func(t *testing.T) {
+			var log strings.Builder
+			events := &heard{states: make(chan error)}
+			store, err := Open(Options{Path: filepath.Join(t.TempDir(), "keys"), Events: events, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			require.NoError(t, err)
+			client := NewClient(store, free.Addr().String(), &tls.Config{MinVersion: tls.VersionTLS13})
+			client.brief = tc.brief
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- client.Run(ctx) }()
+			for range 3 {
+				require.Error(t, within(t, events.states))
+			}
+			cancel()
+			require.ErrorIs(t, within(t, done), context.Canceled)
+			require.Equal(t, tc.lines, strings.Count(log.String(), "the feed of issued API keys ended"), log.String())
+		})
+	}
 }

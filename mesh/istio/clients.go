@@ -2,6 +2,7 @@ package istio
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -55,21 +56,39 @@ func (c *compiler) clients(server *networking.ServerTLSSettings, clients *policy
 	}
 }
 
+// notInDNS are characters that no name of a certificate's DNS names has.
+const notInDNS = "/?#:@"
+
 // unlikeIstio says why Istio cannot ask for a name, if it can't. It compares a text
 // with names of all kinds, so that one which may be a name of another kind, too, would
-// let in who has that one.
+// let in who has that one. With DNS names Envoy compares what follows the first dot,
+// and takes "*" for all that is before it (Utility::dnsNameMatch of its TLS): to it
+// "*.example.com" is alice@mail.example.com's name, and https://orders.example.com's.
 func unlikeIstio(name *v1alpha1.SubjectAltName) string {
 	switch kind := name.Type; {
 	case name.Exact == "":
 		return "a prefix or suffix: Istio compares whole names"
 	case kind == v1alpha1.SubjectAltNameIP:
 		return "an address: Istio compares names of all kinds, and a DNS name may read the same"
-	case kind == v1alpha1.SubjectAltNameURI && (!strings.Contains(name.Exact, ":") || strings.Contains(name.Exact, "@")),
-		kind == v1alpha1.SubjectAltNameEmail && (!strings.Contains(name.Exact, "@") || strings.Contains(name.Exact, ":")),
-		kind == v1alpha1.SubjectAltNameDNS && strings.ContainsAny(name.Exact, ":@"):
+	case kind == v1alpha1.SubjectAltNameEmail:
+		return "an address of mail: Istio compares names of all kinds, and would take a wildcard of DNS for it"
+	case kind == v1alpha1.SubjectAltNameURI && (!strings.Contains(name.Exact, ":") || strings.Contains(name.Exact, "@") || wildcardMatches(name.Exact)),
+		kind == v1alpha1.SubjectAltNameDNS && (strings.ContainsAny(name.Exact, notInDNS) || isAddress(name.Exact)):
 		return fmt.Sprintf("%q may be a name of another kind than %s, and Istio compares those of all kinds", name.Exact, kind)
 	}
 	return ""
+}
+
+// wildcardMatches reports whether there may be a DNS name with a wildcard that Envoy
+// takes for a text.
+func wildcardMatches(text string) bool {
+	_, rest, dotted := strings.Cut(text, ".")
+	return dotted && !strings.ContainsAny(rest, notInDNS)
+}
+
+func isAddress(text string) bool {
+	_, err := netip.ParseAddr(text)
+	return err == nil
 }
 
 // asksClients reports whether one of a port's chains asks for client certificates.
