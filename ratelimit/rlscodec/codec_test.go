@@ -90,7 +90,7 @@ func requests(t testing.TB) map[string]struct {
 		"an unknown field":   {append(append([]byte{}, whole...), 15<<3|2, 1, 'x'), false},
 		"one of an entry":    {[]byte{descriptorsTag, 5, entriesTag, 3, 3<<3 | 2, 1, 'x'}, false},
 		"one of a number":    {hits(2<<3, 5), false},
-		"another wire type":  {[]byte{1<<3 | 0, 5}, false},
+		"another wire type":  {[]byte{1 << 3, 5}, false},
 		"a cut number":       {hits(wrappedTag, 0x80), false},
 		"a cut hits message": {[]byte{descriptorsTag, 2, hitsTag, 5}, false},
 	}

@@ -12,12 +12,12 @@ import (
 const (
 	domainTag      = 1<<3 | 2 // RateLimitRequest
 	descriptorsTag = 2<<3 | 2
-	requestHitsTag = 3<<3 | 0
+	requestHitsTag = 3 << 3
 	entriesTag     = 1<<3 | 2 // RateLimitDescriptor
 	hitsTag        = 3<<3 | 2
 	keyTag         = 1<<3 | 2 // RateLimitDescriptor.Entry
 	valueTag       = 2<<3 | 2
-	wrappedTag     = 1<<3 | 0 // google.protobuf.UInt64Value
+	wrappedTag     = 1 << 3 // google.protobuf.UInt64Value
 )
 
 // wire is what is left of a message.
