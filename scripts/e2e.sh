@@ -30,12 +30,13 @@ suite 8 60m "policy from Kubernetes" -run "^TestSlow" ./e2e/kubernetes/
 if [ "$(uname -s)" = Linux ] && [ "$(id -u)" = 0 ]; then
   scripts/prerequisites.sh node
   suite 6 60m "an installation on Kubernetes" -run "^TestSlowInstall" ./e2e/node/
-  suite 10 60m "the same answers from Istio" -run "^TestSlowIstio" ./e2e/node/
+  suite 18 60m "the same answers from Istio" -run "^TestSlowIstio" ./e2e/node/
   suite 8 60m "mutual TLS step by step" -run "^TestSlowMTLS" ./e2e/node/
   suite 12 60m "Gateway API conformance" -run "^TestSlowGatewayAPI" ./e2e/node/
   suite 13 60m "failures on Kubernetes" -run "^TestSlowFailures" ./e2e/node/
-  # The first time this builds metrics-server, in five minutes.
-  suite 6 60m "autoscalers on Kubernetes" -run "^TestSlowAutoscale" ./e2e/node/
+  # The first time this builds metrics-server, in five minutes, and Prometheus and
+  # prometheus-adapter, in three.
+  suite 12 60m "autoscalers on Kubernetes" -run "^TestSlowAutoscale" ./e2e/node/
 else
   echo "e2e/node is not run: it boots a Kubernetes node without Docker, which needs root on Linux"
 fi

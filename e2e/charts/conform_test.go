@@ -39,10 +39,15 @@ func tool(t *testing.T, name string) string {
 }
 
 // everything is switched on that is off where nothing is said of it.
-const everything = "controlplane.provision.enabled=true,extauthz.tokenReview.enabled=true,global.otlp.address=otel:4317," +
+const everything = "extauthz.autoscaling.requestsPerSecond=500,ingress.autoscaling.requestsPerSecond=500,controlplane.provision.enabled=true,extauthz.tokenReview.enabled=true,global.otlp.address=otel:4317," +
 	"ratelimit.redis.caSecret=authority,ratelimit.redis.passwordKey=password,global.image.pullSecrets={one,two}," +
 	"global.networkPolicy.apiServer.cidrs={10.0.0.0/8},ingress.trustedProxies.trustedHops=1,ingress.gateway.create=true," +
 	"ingress.gateway.listeners[0].name=http,ingress.gateway.listeners[0].port=80,ingress.gateway.listeners[0].protocol=HTTP"
+
+// named is all that can be named to a mesh.
+const named = "extauthz.tokenReview.enabled=true,global.sidecars.policies.scrapers={mesh/ns/monitoring/sa/prometheus}," +
+	"global.sidecars.policies.callers.user={mesh/ns/shop/sa/orders},externalHosts[0].host=login.example.com,externalHosts[0].port=443,externalHosts[0].protocol=TLS," +
+	"externalHosts[1].host=db.example.com,externalHosts[1].port=5432,externalHosts[1].protocol=TCP,externalHosts[1].addresses={192.0.2.10}"
 
 // installation is a chart with values.
 type installation struct {
@@ -60,6 +65,9 @@ func installations(t *testing.T) map[string]installation {
 	values := readValues(t, "prod")
 	require.NoError(t, strvals.ParseInto(everything, values))
 	all["weir with everything"] = installation{"weir", values}
+	values = readValues(t, "prod", "default-deny")
+	require.NoError(t, strvals.ParseInto(named, values))
+	all["weir in a mesh where all is named"] = installation{"weir", values}
 	for name, set := range alone() {
 		all[name] = installation{name, set}
 	}
@@ -89,11 +97,13 @@ func schemaDir(t *testing.T) string {
 	}))
 	require.Greater(t, len(set), 50)
 	operator := module("monitoring", "github.com/prometheus-operator/prometheus-operator")
+	keda := module("monitoring", "github.com/kedacore/keda/v2")
 	var files []string
 	for _, pattern := range []string{
 		filepath.Join(root, "charts", "crds", "*.yaml"),
 		filepath.Join(module("../..", "sigs.k8s.io/gateway-api"), "config", "crd", "standard", "*.yaml"),
 		filepath.Join(operator, "example", "prometheus-operator-crd", "*monitors.yaml"),
+		filepath.Join(keda, "config", "crd", "bases", "keda.sh_scaledobjects.yaml"),
 		filepath.Join(module("istio", "istio.io/istio"), "manifests", "charts", "base", "files", "crd-all.gen.yaml"),
 	} {
 		found, err := filepath.Glob(pattern)
@@ -180,16 +190,17 @@ func TestObjectsAreOfTheirSchemas(t *testing.T) {
 	})
 	t.Run("and the check can fail", func(t *testing.T) {
 		for broken, want := range map[string]string{
-			`{"apiVersion":"v1","kind":"Service","metadata":{"name":"x"},"spec":{"port":[]}}`:                                                        "additional properties 'port' not allowed",
-			`{"apiVersion":"v1","kind":"Service","metadata":{"name":"x"},"spec":{"ports":[{"port":"80"}]}}`:                                          "got string, want integer",
-			`{"apiVersion":"autoscaling/v2","kind":"HorizontalPodAutoscaler","metadata":{"name":"x"},"spec":{"maxReplicas":2}}`:                      "missing property 'scaleTargetRef'",
-			`{"apiVersion":"autoscaling/v2beta1","kind":"HorizontalPodAutoscaler","metadata":{"name":"x"}}`:                                          "could not find schema",
-			`{"apiVersion":"monitoring.coreos.com/v1","kind":"ServiceMonitor","metadata":{"name":"x"},"spec":{"selector":{},"endpoint":[]}}`:         "'endpoint' not allowed",
-			`{"apiVersion":"gateway.networking.k8s.io/v1","kind":"GatewayClass","metadata":{"name":"x"},"spec":{}}`:                                  "missing property 'controllerName'",
-			`{"apiVersion":"weir.dev/v1alpha1","kind":"Backend","metadata":{"name":"x"},"spec":{"endpoint":[]}}`:                                     "'endpoint' not allowed",
-			`{"apiVersion":"networking.istio.io/v1","kind":"VirtualService","metadata":{"name":"x"},"spec":{"host":["x"]}}`:                          "'host' not allowed",
-			`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"x"},"spec":{"selector":{},"template":{"spec":{"container":[]}}}}`:       "'container' not allowed",
-			`{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"x"},"spec":{"podSelector":{},"ingress":[{"form":[]}]}}`: "'form' not allowed",
+			`{"apiVersion":"v1","kind":"Service","metadata":{"name":"x"},"spec":{"port":[]}}`:                                                                    "additional properties 'port' not allowed",
+			`{"apiVersion":"v1","kind":"Service","metadata":{"name":"x"},"spec":{"ports":[{"port":"80"}]}}`:                                                      "got string, want integer",
+			`{"apiVersion":"autoscaling/v2","kind":"HorizontalPodAutoscaler","metadata":{"name":"x"},"spec":{"maxReplicas":2}}`:                                  "missing property 'scaleTargetRef'",
+			`{"apiVersion":"autoscaling/v2beta1","kind":"HorizontalPodAutoscaler","metadata":{"name":"x"}}`:                                                      "could not find schema",
+			`{"apiVersion":"monitoring.coreos.com/v1","kind":"ServiceMonitor","metadata":{"name":"x"},"spec":{"selector":{},"endpoint":[]}}`:                     "'endpoint' not allowed",
+			`{"apiVersion":"keda.sh/v1alpha1","kind":"ScaledObject","metadata":{"name":"x"},"spec":{"scaleTargetRef":{"name":"x"},"triggers":[{"type":"cpu"}]}}`: "missing property 'metadata'",
+			`{"apiVersion":"gateway.networking.k8s.io/v1","kind":"GatewayClass","metadata":{"name":"x"},"spec":{}}`:                                              "missing property 'controllerName'",
+			`{"apiVersion":"weir.dev/v1alpha1","kind":"Backend","metadata":{"name":"x"},"spec":{"endpoint":[]}}`:                                                 "'endpoint' not allowed",
+			`{"apiVersion":"networking.istio.io/v1","kind":"VirtualService","metadata":{"name":"x"},"spec":{"host":["x"]}}`:                                      "'host' not allowed",
+			`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"x"},"spec":{"selector":{},"template":{"spec":{"container":[]}}}}`:                   "'container' not allowed",
+			`{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"x"},"spec":{"podSelector":{},"ingress":[{"form":[]}]}}`:             "'form' not allowed",
 		} {
 			valid, faults := conform(t, dir, strings.NewReader(broken))
 			require.Zero(t, valid, broken)

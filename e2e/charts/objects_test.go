@@ -16,6 +16,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -36,7 +37,10 @@ func decode(o helmchart.Object) (runtime.Object, error) {
 }
 
 // foreign are kinds of others' definitions.
-func foreign(o helmchart.Object) bool { return o.GroupVersionKind().Group == "monitoring.coreos.com" }
+func foreign(o helmchart.Object) bool {
+	group := o.GroupVersionKind().Group
+	return slices.Contains([]string{"monitoring.coreos.com", "keda.sh"}, group) || strings.HasSuffix(group, ".istio.io")
+}
 
 // ours are kinds that Weir's own parser knows.
 func ours(o helmchart.Object) bool {
@@ -190,6 +194,26 @@ func TestServersAreLookedAfter(t *testing.T) {
 	require.Equal(t, 6, servers)
 	for _, o := range rendered(t, "dev") {
 		require.NotContains(t, []string{"PodDisruptionBudget", "HorizontalPodAutoscaler"}, o.GetKind(), "one replica stays one")
+	}
+}
+
+// KEDA and an autoscaler of the chart's own would pull the same pods both ways.
+func TestOneAutoscalerDecides(t *testing.T) {
+	for kind, files := range map[string][]string{"HorizontalPodAutoscaler": {"prod"}, "ScaledObject": {"prod", "keda"}} {
+		targets := map[string]int{}
+		for _, o := range rendered(t, files...) {
+			if o.GetKind() != "HorizontalPodAutoscaler" && o.GetKind() != "ScaledObject" {
+				continue
+			}
+			require.Equal(t, kind, o.GetKind(), o.ID())
+			target, found, err := unstructured.NestedString(o.Object, "spec", "scaleTargetRef", "name")
+			require.NoError(t, err)
+			require.True(t, found, o.ID())
+			targets[target]++
+		}
+		require.Equal(t, map[string]int{
+			"weir-controlplane": 1, "weir-extauthz": 1, "weir-ratelimit": 1, "weir-user": 1, "weir-data": 1, "weir-ingress": 1,
+		}, targets, kind)
 	}
 }
 

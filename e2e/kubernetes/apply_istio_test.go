@@ -79,6 +79,14 @@ func (p *pretended) Unserved(_ context.Context, filters []*unstructured.Unstruct
 	return p.answer(fmt.Sprintf("Unserved %d %s", len(filters), raw))
 }
 
+func (p *pretended) Judges(_ context.Context, ports []int32, objects []*unstructured.Unstructured) ([]string, error) {
+	return p.answer(fmt.Sprintf("Judges %v %d", ports, len(objects)))
+}
+
+func (p *pretended) Draining(context.Context, time.Time) ([]string, error) {
+	return p.answer("Draining")
+}
+
 // istioAPI is an API server with Istio's kinds.
 type istioAPI struct {
 	t       *testing.T

@@ -161,35 +161,39 @@ func TestSlowInstall(t *testing.T) {
 			return w.field("{.items[*].metadata.name}", "deployments", "-n", "weir-system", "-l", "gateway.networking.k8s.io/gateway-name=shop") == ""
 		})
 	})
-	t.Run("an upgrade loses no request", func(t *testing.T) {
-		var sent, failed atomic.Int64
-		var first sync.Map
-		ctx, stop := context.WithCancel(t.Context())
-		var clients sync.WaitGroup
-		for range 4 {
-			clients.Go(func() {
-				for ctx.Err() == nil {
-					answer, err := s.TryDo(http.MethodGet, "/v1/organizations", "", s.Key()...)
-					sent.Add(1)
-					if err != nil || answer.Status != http.StatusOK {
-						failed.Add(1)
-						first.LoadOrStore("failure", fmt.Sprintf("%v %+v", err, answer))
-					}
-					time.Sleep(20 * time.Millisecond)
-				}
-			})
-		}
-		w.helm(append(install, "--set", "controlplane.podLabels.round=two,extauthz.podLabels.round=two,ratelimit.podLabels.round=two,ingress.podLabels.round=two")...)
-		stop()
-		clients.Wait()
-		why, _ := first.Load("failure")
-		require.Zero(t, failed.Load(), "of %d requests; the first: %v", sent.Load(), why)
-		require.Greater(t, sent.Load(), int64(100))
-		require.Equal(t, "two", w.field("{.spec.template.metadata.labels.round}", "deployment", "weir-ingress", "-n", "weir-system"))
-	})
+	t.Run("an upgrade loses no request", func(t *testing.T) { w.upgraded(t, s, "weir-system", install) })
 	t.Run("what an unknown value is told", func(t *testing.T) {
 		err := w.node.Helm(t.Context(), append(install, "--dry-run=client", "--set", "ingress.replica=3")...)
 		require.ErrorContains(t, err, "replica")
 		require.True(t, strings.Contains(err.Error(), "not allowed") || strings.Contains(err.Error(), "additional"), err.Error())
 	})
+}
+
+// upgraded installs once more, with labels that have all pods replaced, while clients ask.
+func (w *world) upgraded(t *testing.T, s *harness.System, namespace string, install []string) {
+	t.Helper()
+	var sent, failed atomic.Int64
+	var first sync.Map
+	ctx, stop := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				answer, err := s.TryDo(http.MethodGet, "/v1/organizations", "", s.Key()...)
+				sent.Add(1)
+				if err != nil || answer.Status != http.StatusOK {
+					failed.Add(1)
+					first.LoadOrStore("failure", fmt.Sprintf("%v %+v", err, answer))
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+		})
+	}
+	w.helm(append(install, "--set", "controlplane.podLabels.round=two,extauthz.podLabels.round=two,ratelimit.podLabels.round=two,ingress.podLabels.round=two")...)
+	stop()
+	clients.Wait()
+	why, _ := first.Load("failure")
+	require.Zero(t, failed.Load(), "of %d requests; the first: %v", sent.Load(), why)
+	require.Greater(t, sent.Load(), int64(100))
+	require.Equal(t, "two", w.field("{.spec.template.metadata.labels.round}", "deployment", "weir-ingress", "-n", namespace))
 }

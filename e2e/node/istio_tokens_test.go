@@ -15,7 +15,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -279,38 +281,58 @@ func judging(t *testing.T, w *istioWorld, base []string) {
 		out, code := w.weir(append([]string{"doctor", "--target", "istio"}, all...)...)
 		require.Equal(t, 0, code, out)
 		require.Regexp(t, `ok +tokens: every gateway judges tokens`, out)
-		w.analyze()
+		w.analyze("istio-ingress")
 	})
-	t.Run("who decides changes under load, and nobody is let in", func(t *testing.T) {
+	t.Run("where both decide, whom extauthz let in is not judged again", func(t *testing.T) {
 		w := w.in(t)
-		stop := make(chan struct{})
-		done := make(chan map[string]int)
-		go func() {
-			seen := map[string]int{}
-			for {
-				select {
-				case <-stop:
-					done <- seen
-					return
-				default:
-				}
-				for _, path := range []string{"/native/x", "/asked/x"} {
-					seen[fmt.Sprint("without ", answers(w.address, path, "Host", "tokens.example.com"))]++
-					seen[fmt.Sprint("with ", answers(w.address, path, "Host", "tokens.example.com", "Authorization", "Bearer "+by.token(nil)))]++
-				}
-			}
-		}()
+		w.kubectl("", "patch", "authorizationpolicy", "-n", "istio-ingress", "weir-extauthz", "--type=merge", "-p", `{"spec": {"rules": [{}]}}`)
+		w.eventually("extauthz is asked, too", time.Minute, func() bool {
+			before := w.decisions()
+			ask("/native/x", by.token(nil))
+			return w.decisions() > before
+		})
+		for range 20 {
+			require.Equal(t, http.StatusOK, ask("/native/x", by.token(nil)).Status)
+			require.Equal(t, http.StatusUnauthorized, ask("/native/x", "").Status)
+			require.Equal(t, http.StatusUnauthorized, ask("/native/x", other.token(nil)).Status)
+		}
+		// The control: without the condition the token, which extauthz took away, is missing.
+		rules := strings.Count(w.field("{.spec.rules[*].to}", "authorizationpolicy", "-n", "istio-ingress", "weir-by-token-1-credentials"), "operation")
+		require.Positive(t, rules)
+		var patches []string
+		for i := range rules {
+			patches = append(patches, fmt.Sprintf(`{"op": "remove", "path": "/spec/rules/%d/when"}`, i))
+		}
+		w.kubectl("", "patch", "authorizationpolicy", "-n", "istio-ingress", "weir-by-token-1-credentials", "--type=json", "-p", "["+strings.Join(patches, ",")+"]")
+		w.eventually("a valid token is refused", time.Minute, func() bool { return ask("/native/x", by.token(nil)).Status == http.StatusUnauthorized })
+		w.applied(append([]string{"--force-conflicts"}, all...)...)
+		// A connection that was there has one more answer of what the gateway had.
+		w.eventually("nobody is any more", time.Minute, func() bool { return ask("/native/x", by.token(nil)).Status == http.StatusOK })
+	})
+	t.Run("who decides changes under load, and is put back: nobody is let in, and nobody is refused who has a token", func(t *testing.T) {
+		w := w.in(t)
+		under := w.load("/native/x", "/asked/x", by)
 		write("extauthz", "istio")
 		w.applied(all...)
 		write("istio", "extauthz")
 		w.applied(all...)
-		close(stop)
-		seen := <-done
+		w.kubectl(removing, "apply", "-f", "-")
+		for _, decide := range []string{"istio", "extauthz"} { // Istio decides about more, and about less
+			write(decide, decide)
+			out, code := w.weir(append([]string{"apply", "--target", "istio", "--wait", "20s"}, all...)...)
+			require.Equal(t, 1, code, out)
+			require.Contains(t, out, "HTTP_FILTER weir.cors is there 0 times")
+			require.Contains(t, out, "everything was put back as it was")
+		}
+		w.kubectl(removing, "delete", "-f", "-")
+		write("istio", "extauthz")
+		w.applied(all...)
+		seen := under.end()
 		w.Logf("answers while it changed: %v", seen)
-		require.Zero(t, seen["without 200"])
-		require.Positive(t, seen["without 401"])
-		require.Positive(t, seen["with 200"])
-		require.NotContains(t, seen, "with 403")
+		require.Greater(t, seen["without 401"], 100)
+		require.Greater(t, seen["with 200"], 100)
+		require.Greater(t, seen["kept with 200"], 20)
+		require.Len(t, seen, 3, "without a token all is 401, with one all is 200, and no service was sent one")
 	})
 	t.Run("what refuses is what is applied", func(t *testing.T) { // the control of all of the above
 		w := w.in(t)
@@ -325,6 +347,83 @@ func judging(t *testing.T, w *istioWorld, base []string) {
 	})
 	require.NoError(t, os.Remove(filepath.Join(extra, "tokens.yaml")))
 	w.applied(all...)
+}
+
+// tokenLoad asks with and without tokens, on and on.
+type tokenLoad struct {
+	stop    chan struct{}
+	running sync.WaitGroup
+	mu      sync.Mutex
+	seen    map[string]int
+}
+
+// load asks for paths of tokens.example.com: by connections that are made for one
+// request, and by some that are kept, with time between their requests.
+func (w *istioWorld) load(one, two string, by *issuer) *tokenLoad {
+	w.Helper()
+	l := &tokenLoad{stop: make(chan struct{}), seen: map[string]int{}}
+	token := by.token(nil)
+	run := func(what string, pause time.Duration, kept bool, authorization string) {
+		client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: !kept}}
+		defer client.CloseIdleConnections()
+		for {
+			for _, path := range []string{one, two} {
+				request, err := http.NewRequestWithContext(w.Context(), http.MethodGet, "http://"+w.address+path, nil)
+				if err != nil {
+					l.note(what + " " + err.Error())
+					return
+				}
+				request.Host = "tokens.example.com"
+				if authorization != "" {
+					request.Header.Set("Authorization", authorization)
+				}
+				l.note(what + " " + outcome(&client, request, token))
+			}
+			select {
+			case <-l.stop:
+				return
+			case <-time.After(pause):
+			}
+		}
+	}
+	l.running.Go(func() { run("without", 10*time.Millisecond, false, "") })
+	l.running.Go(func() { run("with", 10*time.Millisecond, false, "Bearer "+token) })
+	for _, pause := range []time.Duration{time.Second, 3 * time.Second, 6 * time.Second} {
+		l.running.Go(func() { run("kept with", pause, true, "Bearer "+token) })
+	}
+	return l
+}
+
+func (l *tokenLoad) note(what string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seen[what]++
+}
+
+func (l *tokenLoad) end() map[string]int {
+	close(l.stop)
+	l.running.Wait()
+	return l.seen
+}
+
+// outcome is a status, and whether the peer, which answers with the headers that it was
+// sent, was sent the token.
+func outcome(client *http.Client, request *http.Request, token string) string {
+	answer, err := client.Do(request)
+	if err != nil {
+		return err.Error()
+	}
+	defer answer.Body.Close()
+	raw, err := io.ReadAll(answer.Body)
+	switch {
+	case err != nil:
+		return err.Error()
+	case strings.Contains(string(raw), token):
+		return "the service was sent the token"
+	case answer.StatusCode == http.StatusOK && !strings.Contains(string(raw), "X-Weir-Authenticator"):
+		return "the service was not told who decided: " + string(raw)
+	}
+	return strconv.Itoa(answer.StatusCode)
 }
 
 // get asks the gateway for a path of tokens.example.com, with pairs of headers.

@@ -57,6 +57,12 @@ type Mesh interface {
 	// Unserved says what the gateways lack: patches of EnvoyFilters, and routes of
 	// VirtualServices in the number given.
 	Unserved(ctx context.Context, filters []*unstructured.Unstructured, routes []Routes) ([]string, error)
+	// Judges says what the gateways lack, on the ports that they serve of those given, of
+	// RequestAuthentications and AuthorizationPolicies.
+	Judges(ctx context.Context, ports []int32, objects []*unstructured.Unstructured) ([]string, error)
+	// Draining are the gateways with connections that are served by what the gateway had
+	// before a time. Each of them is over that when its drain time is.
+	Draining(ctx context.Context, since time.Time) ([]string, error)
 }
 
 // Routes is how many routes of each name a port has to have.

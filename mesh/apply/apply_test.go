@@ -114,7 +114,7 @@ func TestWithout(t *testing.T) {
 				next = object(t, strings.Replace(live, change, "timeout: 3s", 1))
 			}
 		}
-		rest, removed := without(had, next, true)
+		rest, removed := without(had, next)
 		require.Equal(t, want.removed, removed, change)
 		if want.left == nil {
 			require.Nil(t, rest)
@@ -124,10 +124,10 @@ func TestWithout(t *testing.T) {
 		require.Equal(t, want.left[0], nameOf(entries(rest, "http")[0]))
 		require.Empty(t, entries(rest, "exportTo"), "what others own is not applied")
 	}
-	rest, removed := without(had, nil, true)
+	rest, removed := without(had, nil)
 	require.Nil(t, rest)
 	require.Equal(t, 2, removed)
-	_, removed = without(nil, had, true)
+	_, removed = without(nil, had)
 	require.Zero(t, removed)
 }
 
@@ -186,7 +186,7 @@ func TestServing(t *testing.T) {
 	kept.after, kept.action = nil, Deleted
 	require.Nil(t, r.serving()[0])
 	gateways := map[string]*unstructured.Unstructured{"gw/weir-80": object(t, "spec: {servers: [{port: {number: 80}}]}")}
-	require.Equal(t, []Routes{{Port: 80, Count: map[string]int{"a": 0, "c": 0}}}, taken(had, r.serving(), gateways))
+	require.Equal(t, []Routes{{Port: 80, Count: map[string]int{"a": 0, "c": 0}}}, altered(had, r.serving(), gateways))
 }
 
 // A certificate's Secret is no rules.
@@ -200,16 +200,16 @@ func TestExpectedRules(t *testing.T) {
 }
 
 // What an apply is to mend is not waited for before it has begun.
-func TestTaken(t *testing.T) {
+func TestAltered(t *testing.T) {
 	gateways := map[string]*unstructured.Unstructured{"gw/weir-80": object(t, "spec: {servers: [{port: {number: 80}}]}")}
 	all := []*unstructured.Unstructured{object(t, live)}
-	rest, removed := without(all[0], object(t, strings.Replace(live, "name: b", "name: c", 1)), true)
+	rest, removed := without(all[0], object(t, strings.Replace(live, "name: b", "name: c", 1)))
 	require.Equal(t, 1, removed)
 	left := []*unstructured.Unstructured{rest}
-	require.Equal(t, []Routes{{Port: 80, Count: map[string]int{"b": 0}}}, taken(all, left, gateways), "not route a, which may not be served as it should")
-	require.Equal(t, []Routes{{Port: 80, Count: map[string]int{"a": 0, "b": 0}}}, taken(all, []*unstructured.Unstructured{nil}, gateways))
-	require.Empty(t, taken(all, all, gateways))
-	require.Empty(t, taken(all, left, nil), "the Gateway is missing, so nothing was served")
+	require.Equal(t, []Routes{{Port: 80, Count: map[string]int{"b": 0}}}, altered(all, left, gateways), "not route a, which may not be served as it should")
+	require.Equal(t, []Routes{{Port: 80, Count: map[string]int{"a": 0, "b": 0}}}, altered(all, []*unstructured.Unstructured{nil}, gateways))
+	require.Empty(t, altered(all, all, gateways))
+	require.Empty(t, altered(all, left, nil), "the Gateway is missing, so nothing was served")
 }
 
 func TestFieldsHavePlaces(t *testing.T) {

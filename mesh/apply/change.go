@@ -27,7 +27,8 @@ const (
 //
 //  1. routes that go are taken out, when the rules of extauthz change: by the new
 //     ones their paths might be anybody's,
-//  2. what is referred to, and the guards, until every istiod and extauthz has them,
+//  2. what is referred to, and the guards, until every istiod and extauthz has them, and
+//     every gateway where Istio judges tokens,
 //  3. Gateways and routes, until the gateways serve them and every patch took,
 //  4. what is left over from before.
 //
@@ -60,7 +61,7 @@ func (r *run) retire(ctx context.Context) error {
 	had := r.serving()
 	var trimmed []*item
 	for _, it := range r.services() {
-		rest, removed := without(it.before, it.want, true)
+		rest, removed := without(it.before, it.want)
 		if removed == 0 {
 			continue
 		}
@@ -73,8 +74,8 @@ func (r *run) retire(ctx context.Context) error {
 }
 
 // lost waits until the gateways have not the routes any more that were taken out of
-// what they had. Nothing else is waited for: what this apply is to mend is not there
-// yet.
+// what they had, and those that were put back in their places. Nothing else is waited
+// for: what this apply is to mend is not there yet.
 func (r *run) lost(ctx context.Context, trimmed []*item, had []*unstructured.Unstructured, gateways map[string]*unstructured.Unstructured) error {
 	if len(trimmed) == 0 || r.Mesh == nil {
 		return nil
@@ -82,7 +83,7 @@ func (r *run) lost(ctx context.Context, trimmed []*item, had []*unstructured.Uns
 	if err := r.known(ctx, trimmed); err != nil {
 		return err
 	}
-	left := taken(had, r.serving(), gateways)
+	left := altered(had, r.serving(), gateways)
 	if len(left) == 0 {
 		return nil
 	}
@@ -133,10 +134,13 @@ func (r *run) guard(ctx context.Context) error {
 			rules = content(it.want)
 		}
 	}
-	if rules == nil {
-		return nil
+	if rules != nil {
+		err := r.await(ctx, "extauthz to have the rules", func(ctx context.Context) ([]string, error) { return r.Mesh.Unruled(ctx, rules) })
+		if err != nil {
+			return err
+		}
 	}
-	return r.await(ctx, "extauthz to have the rules", func(ctx context.Context) ([]string, error) { return r.Mesh.Unruled(ctx, rules) })
+	return r.judge(ctx)
 }
 
 // route brings Gateways and VirtualServices, and waits until they are served with

@@ -1,7 +1,9 @@
 package apply
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"reflect"
 	"slices"
 
@@ -41,7 +43,7 @@ func (r *run) meanwhile(it *item) *unstructured.Unstructured {
 	case r.willJudge():
 		return judging(it.want, r.judged())
 	default:
-		return sparing(it.before, it.want)
+		return sparing(it.before, answering(it.before, it.want))
 	}
 }
 
@@ -49,9 +51,38 @@ func (r *run) meanwhile(it *item) *unstructured.Unstructured {
 // only keeps of before is not asked for.
 func (r *run) asserted(it *item) *unstructured.Unstructured {
 	if !r.willJudge() {
-		return it.want
+		return answering(it.before, it.want)
 	}
 	return r.meanwhile(it)
+}
+
+// answering is an EnvoyFilter that keeps the answers of before: Istio refuses until the
+// change is over, and says so in extauthz's words.
+func answering(before, want *unstructured.Unstructured) *unstructured.Unstructured {
+	if before == nil {
+		return want
+	}
+	answers := []string{"patch", "value", "typed_config", "local_reply_config"}
+	patches, changed := entries(want, "configPatches"), false
+	for _, old := range entries(before, "configPatches") {
+		was, _ := old.(map[string]any)
+		kept, there, _ := unstructured.NestedFieldCopy(was, answers...)
+		i := slices.IndexFunc(patches, func(patch any) bool { return alike(field(patch, "match"), was["match"]) })
+		if !there || i < 0 {
+			continue
+		}
+		fields, _ := patches[i].(map[string]any)
+		now, has, _ := unstructured.NestedFieldNoCopy(fields, answers...)
+		if has && !alike(kept, now) && unstructured.SetNestedField(fields, kept, answers...) == nil {
+			changed = true
+		}
+	}
+	if !changed {
+		return want
+	}
+	made := want.DeepCopy()
+	_ = unstructured.SetNestedSlice(made.Object, patches, "spec", "configPatches") // spec is an object
+	return made
 }
 
 // willJudge reports whether Istio is to judge tokens.
@@ -140,6 +171,17 @@ func judging(want *unstructured.Unstructured, routes map[string]bool) *unstructu
 	}
 	_ = unstructured.SetNestedSlice(kept.Object, patches, "spec", "configPatches") // spec is an object
 	return kept
+}
+
+// alike reports whether two values are the same JSON: a number of the API server is
+// another type than one of ours.
+func alike(a, b any) bool {
+	one, err := json.Marshal(a)
+	if err != nil {
+		return false
+	}
+	other, err := json.Marshal(b)
+	return err == nil && bytes.Equal(one, other)
 }
 
 // sparing is an EnvoyFilter that keeps what it spared routes before: tokens are judged

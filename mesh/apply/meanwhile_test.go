@@ -1,11 +1,14 @@
 package apply
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"weir.dev/mesh/istio"
 )
 
 const refusing = "kind: AuthorizationPolicy\nmetadata: {name: weir-by-token-1-credentials}\nspec: {action: DENY, rules: [{to: [{operation: {paths: [/a]}}]}, {to: [{operation: {paths: [/b]}}]}]}"
@@ -74,6 +77,97 @@ func TestTokensAreJudgedMeanwhile(t *testing.T) {
 	require.Same(t, filter.want, sparing(nil, filter.want))
 }
 
+// Where nobody's tokens are to be judged any more, refusals are told in extauthz's words
+// for as long as there are any.
+func TestAnswersStayMeanwhile(t *testing.T) {
+	const filter = `kind: EnvoyFilter
+spec:
+  configPatches:
+    - {match: {context: GATEWAY}, patch: {value: {name: hcm, typed_config: {local_reply_config: {mappers: [native, own]}}}}}
+    - {match: {listener: {portNumber: 1}}, patch: {value: {name: other}}}
+`
+	answers := func(value *unstructured.Unstructured) any {
+		fields, _ := entries(value, "configPatches")[0].(map[string]any)
+		mappers, _, _ := unstructured.NestedSlice(fields, "patch", "value", "typed_config", "local_reply_config", "mappers")
+		return mappers
+	}
+	it := &item{id: ID{"EnvoyFilter", "gw", "connection"}, before: object(t, filter), want: object(t, strings.Replace(filter, "native, ", "", 1))}
+	tokens := &item{id: ID{"RequestAuthentication", "gw", "weir-tokens"}, before: object(t, "spec: {}")}
+	r := &run{items: []*item{it}, deletions: []*item{tokens}}
+	require.Equal(t, []any{"native", "own"}, answers(r.meanwhile(it)))
+	require.Equal(t, []any{"native", "own"}, answers(r.asserted(it)), "and it is asked for")
+	require.Equal(t, []any{"own"}, answers(it.want), "what is to be stays what it is")
+	require.Same(t, it.want, answering(nil, it.want))
+	require.Same(t, it.want, answering(it.want, it.want))
+	elsewhere := object(t, strings.Replace(filter, "GATEWAY", "ANY", 1))
+	require.Same(t, it.want, answering(elsewhere, it.want))
+	tokens.want = tokens.before
+	r = &run{items: []*item{it, tokens}}
+	require.Equal(t, []any{"own"}, answers(r.meanwhile(it)), "the answers are those of what judges")
+}
+
+// A rollback brings routes back to what they were when the guards of both came, before
+// the guards of before are all that there is.
+func TestRoutesGoBackBeforeTheirGuards(t *testing.T) {
+	before, after := object(t, live), object(t, strings.NewReplacer("name: b", "name: c", "timeout: 1s", "timeout: 9s").Replace(live))
+	secret := &item{id: ID{"Secret", "ns", istio.RulesSecret}, before: object(t, "{}"), action: Changed}
+	service := &item{id: ID{"VirtualService", "gw", "all"}, before: before, want: after, after: after}
+	r := &run{items: []*item{secret, service}}
+	names := func(value *unstructured.Unstructured) (found []string) {
+		for _, entry := range entries(value, "http") {
+			found = append(found, nameOf(entry)+" "+fmt.Sprint(field(entry, "timeout")))
+		}
+		return found
+	}
+	between, err := r.between(service)
+	require.NoError(t, err)
+	require.Equal(t, []string{"a 1s"}, names(between), "c goes, a is as it was, and b comes back after its guard")
+	require.Equal(t, []Routes{{Port: 80, Count: map[string]int{"c": 0}}},
+		altered([]*unstructured.Unstructured{after}, []*unstructured.Unstructured{between}, map[string]*unstructured.Unstructured{"gw/weir-80": object(t, "spec: {servers: [{port: {number: 80}}]}")}))
+	secret.action = Unchanged
+	between, err = r.between(service)
+	require.NoError(t, err)
+	require.Equal(t, []string{"a 1s", "b <nil>"}, names(between), "extauthz decides as before")
+	service.before = nil
+	between, err = r.between(service)
+	require.NoError(t, err)
+	require.Nil(t, between, "it was not there")
+	service.before = object(t, strings.ReplaceAll(live, "manager: weir", "manager: other"))
+	between, err = r.between(service)
+	require.NoError(t, err)
+	require.Equal(t, []string{"a 9s"}, names(between), "what was taken over is kept where it was there")
+}
+
+// Connections are waited for where Istio is to decide about less than before.
+func TestHandsBack(t *testing.T) {
+	fewer := strings.Replace(refusing, ", {to: [{operation: {paths: [/b]}}]}", "", 1)
+	asks := "kind: AuthorizationPolicy\nmetadata: {name: weir-extauthz}\nspec: {action: CUSTOM, rules: [{to: [{operation: {notPaths: [/a]}}]}]}"
+	for _, c := range []struct {
+		before, want string
+		hands        bool
+	}{
+		{refusing, refusing, false},
+		{fewer, refusing, false},
+		{refusing, fewer, true},
+		{refusing, "", true},
+		{"", refusing, false},
+		{strings.Replace(refusing, "paths: [/b]}}]", "paths: [/b]}}], when: [{key: k}]", 1), refusing, false},
+		{asks, strings.Replace(asks, "/a", "/b", 1), false},
+	} {
+		it := &item{id: ID{"AuthorizationPolicy", "gw", "a"}}
+		r := &run{items: []*item{it}}
+		if c.before != "" {
+			it.before = object(t, c.before)
+		}
+		if c.want != "" {
+			it.want = object(t, c.want)
+		} else {
+			r = &run{deletions: []*item{it}}
+		}
+		require.Equal(t, c.hands, r.handsBack(), "%+v", c)
+	}
+}
+
 // A route is the same whoever decides about it: it is not taken out because its
 // paths are written otherwise. What refuses other spellings stays with it.
 func TestIdentitiesOfDecidedRoutes(t *testing.T) {
@@ -81,19 +175,12 @@ func TestIdentitiesOfDecidedRoutes(t *testing.T) {
 	plain := object(t, "kind: VirtualService\nmetadata: {managedFields: [{manager: weir, operation: Apply, fieldsV1: {'f:spec': {'f:http': {}}}}]}\nspec: {http: [{name: a, "+matches+"}, {name: b, match: [{uri: {exact: /b}}]}]}")
 	decided := object(t, "kind: VirtualService\nmetadata: {managedFields: [{manager: weir, operation: Apply, fieldsV1: {'f:spec': {'f:http': {}}}}]}\nspec: {http: [{name: a, match: [{uri: {regex: '/a.*'}}]}, {name: a, "+matches+", directResponse: {status: 400}}, {name: b, match: [{uri: {exact: /b}}]}]}")
 	for _, change := range [][2]*unstructured.Unstructured{{plain, decided}, {decided, plain}} {
-		rest, removed := without(change[0], change[1], true)
+		rest, removed := without(change[0], change[1])
 		require.Nil(t, rest)
 		require.Zero(t, removed)
-		// A rollback does not take them for the same: what refuses other spellings comes
-		// back after the guards that leave them to it.
-		ids, others := identities(entries(change[0], "http"), false), identities(entries(change[1], "http"), false)
-		require.Equal(t, ids[len(ids)-1], others[len(others)-1], "the route that nothing was done to")
-		for _, id := range ids[:len(ids)-1] {
-			require.NotContains(t, others, id)
-		}
 	}
 	moved := object(t, "spec: {http: [{name: a, match: [{uri: {exact: /c}}]}]}")
-	rest, removed := without(decided, moved, true)
+	rest, removed := without(decided, moved)
 	require.Nil(t, rest)
 	require.Equal(t, 3, removed)
 }

@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -12,9 +13,9 @@ import (
 	"weir.dev/mesh/istio"
 )
 
-// restore puts back what was written, in the order of a change: routes that were
-// not there before are taken out, then the guards are as they were, and then the
-// routes. It is done also when the command was told to end.
+// restore puts back what was written, in the order of a change: routes are as they
+// were, but for those that are to come back after their guards, then the guards, and
+// then those. It is done also when the command was told to end.
 func (r *run) restore(ctx context.Context) {
 	if len(r.written) == 0 {
 		return
@@ -55,31 +56,57 @@ func (r *run) leave(why string, items []*item) {
 	}
 }
 
-// withdraw takes the routes out that were not there before.
+// withdraw brings VirtualServices to what they were when the guards of both came: the
+// routes of before, but for those that were taken out then.
 func (r *run) withdraw(ctx context.Context, routes []*item) error {
 	had := r.serving()
 	var trimmed []*item
 	for _, it := range routes {
-		if it.id.Kind != "VirtualService" {
+		if it.id.Kind != "VirtualService" || it.after == nil {
 			continue
 		}
-		// The guards of before may leave one of two ways to write a route to be refused by the
-		// route itself, so the other way is not the same.
-		rest, removed := without(it.after, it.before, false)
-		if removed == 0 {
-			continue
-		}
-		if rest == nil {
+		rest, err := r.between(it)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%s: what Weir applied of it before cannot be told: %w", it.id, err)
+		case rest == nil:
 			if err := it.delete(ctx, it.after, false); err != nil {
 				return fmt.Errorf("%s is not deleted: %w", it.id, err)
 			}
 			it.after, it.action = nil, Deleted
-		} else if err := r.write(ctx, it, rest); err != nil {
-			return err
+		case reflect.DeepEqual(entries(rest, "http"), entries(it.after, "http")):
+			continue
+		default:
+			if err := r.write(ctx, it, rest); err != nil {
+				return err
+			}
 		}
 		trimmed = append(trimmed, it)
 	}
 	return r.lost(ctx, trimmed, had, r.gateways())
+}
+
+// between is a VirtualService while the guards change; nil where it has no routes. Of
+// one that was taken over from others it is what is left of the new one.
+func (r *run) between(it *item) (*unstructured.Unstructured, error) {
+	if it.before == nil {
+		return nil, nil //nolint:nilnil // documented
+	}
+	part, err := appliedPart(it.before)
+	if err != nil {
+		return nil, err
+	}
+	if part == nil {
+		rest, removed := without(it.after, it.before)
+		if removed == 0 {
+			return it.after, nil
+		}
+		return rest, nil
+	}
+	if rest, removed := without(it.before, it.want); removed > 0 && r.rulesChange() {
+		return rest, nil
+	}
+	return part, nil
 }
 
 // oldRules waits until extauthz decides by the rules that there were before.

@@ -69,20 +69,20 @@ func (r *run) gatewaysBefore() map[string]*unstructured.Unstructured {
 // many those are; nil when nothing is left of it.
 //
 // A route that takes some spellings of its paths, and refuses the others in the entry
-// after it, goes for one that takes all where extauthz refuses the others: whatever
-// guards it is extauthz's. alike says that it is.
-func without(live, want *unstructured.Unstructured, alike bool) (rest *unstructured.Unstructured, removed int) {
+// after it, goes for one that takes all where extauthz refuses the others: while one
+// takes the other's place both guards are there.
+func without(live, want *unstructured.Unstructured) (rest *unstructured.Unstructured, removed int) {
 	if live == nil {
 		return nil, 0
 	}
 	kept := map[string]bool{}
 	if want != nil {
-		for _, id := range identities(entries(want, "http"), alike) {
+		for _, id := range identities(entries(want, "http")) {
 			kept[id] = true
 		}
 	}
 	all := entries(live, "http")
-	ids := identities(all, alike)
+	ids := identities(all)
 	var left []any
 	for i, entry := range all {
 		if kept[ids[i]] {
@@ -103,15 +103,14 @@ func without(live, want *unstructured.Unstructured, alike bool) (rest *unstructu
 }
 
 // identities are what tells one route from another: its name and what it matches.
-// alike is as for without.
-func identities(list []any, alike bool) []string {
+func identities(list []any) []string {
 	made := make([]string, len(list))
 	for i, entry := range list {
 		match := field(entry, "match")
-		if alike && i+1 < len(list) && nameOf(list[i+1]) == nameOf(entry) && refuses(list[i+1]) {
+		if i+1 < len(list) && nameOf(list[i+1]) == nameOf(entry) && refuses(list[i+1]) {
 			match = field(list[i+1], "match")
 		}
-		if raw, err := json.Marshal([]any{nameOf(entry), match, !alike && refuses(entry)}); err == nil {
+		if raw, err := json.Marshal([]any{nameOf(entry), match}); err == nil {
 			made[i] = string(raw)
 		}
 	}
@@ -216,17 +215,18 @@ func routesOf(now, before []*unstructured.Unstructured, gateways map[string]*uns
 	return made
 }
 
-// taken counts those routes of which fewer are left now than there were before.
-func taken(before, now []*unstructured.Unstructured, gateways map[string]*unstructured.Unstructured) []Routes {
+// altered counts those routes of which there are more or fewer now than there were
+// before.
+func altered(before, now []*unstructured.Unstructured, gateways map[string]*unstructured.Unstructured) []Routes {
 	had := map[int32]map[string]int{}
 	for _, routes := range routesOf(before, nil, gateways) {
 		had[routes.Port] = routes.Count
 	}
-	left := routesOf(now, before, gateways)
-	for _, routes := range left {
-		maps.DeleteFunc(routes.Count, func(name string, count int) bool { return count >= had[routes.Port][name] })
+	found := routesOf(now, before, gateways)
+	for _, routes := range found {
+		maps.DeleteFunc(routes.Count, func(name string, count int) bool { return count == had[routes.Port][name] })
 	}
-	return slices.DeleteFunc(left, func(routes Routes) bool { return len(routes.Count) == 0 })
+	return slices.DeleteFunc(found, func(routes Routes) bool { return len(routes.Count) == 0 })
 }
 
 // Expected is what a mesh has to have of objects, as Mesh is asked: EnvoyFilters,

@@ -9,10 +9,15 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
+// standIn begins the modulus of the key that istiod hands out while it cannot fetch an
+// issuer's (pilot/pkg/model.PublicOnlyJwks): nobody can sign by it.
+const standIn = "0xObjM0UvS_oaazjpEYlAbwctEJ4L8pH3OuTb7qth7gUwqet"
+
 // Judges says what the connection managers of a port lack of the objects by which
-// Istio decides by itself, RequestAuthentications and AuthorizationPolicies that
-// refuse, one line each, and which issuers of theirs others give keys of, too: a token
-// would be good by either. Other objects are passed over.
+// requests are judged, one line each: RequestAuthentications with their keys, and
+// AuthorizationPolicies that refuse, or ask extauthz, by as many rules; and which issuers
+// of theirs others give keys of, too: a token would be good by either. Other objects are
+// passed over, and so is a port that is not served.
 func (p *Proxy) Judges(port int32, objects []*unstructured.Unstructured) []string {
 	found := map[string]bool{}
 	for _, listener := range p.listeners {
@@ -35,48 +40,73 @@ func (p *Proxy) Judges(port int32, objects []*unstructured.Unstructured) []strin
 }
 
 // judged compares the filters of a connection manager with an object.
-func judged(filters []any, object *unstructured.Unstructured) (lines []string) {
+func judged(filters []any, object *unstructured.Unstructured) []string {
 	switch object.GetKind() {
 	case "RequestAuthentication":
-		issuers := map[string]int{}
-		for _, filter := range ofType(filters, "jwt_authn.v3.JwtAuthentication") {
-			providers, _ := at(filter, "typed_config", "providers").(map[string]any)
-			for _, provider := range providers {
-				issuer, _ := at(provider, "issuer").(string)
-				issuers[issuer]++
-			}
-		}
-		rules, _, _ := unstructured.NestedSlice(object.Object, "spec", "jwtRules")
-		for _, rule := range rules {
-			issuer, _ := at(rule, "issuer").(string)
-			switch issuers[issuer] {
-			case 0:
-				lines = append(lines, fmt.Sprintf("does not know the issuer %q of RequestAuthentication %s/%s", issuer, object.GetNamespace(), object.GetName()))
-			case 1:
-			default:
-				lines = append(lines, fmt.Sprintf("takes tokens of issuer %q by a RequestAuthentication of others, too: its keys are as good as the policy's", issuer))
-			}
-		}
+		return unknown(filters, object)
 	case "AuthorizationPolicy":
-		if action, _, _ := unstructured.NestedString(object.Object, "spec", "action"); action != "DENY" {
-			return nil
+		switch action, _, _ := unstructured.NestedString(object.Object, "spec", "action"); action {
+		case "DENY":
+			return unruled(filters, object, "rules", "refuse")
+		case "CUSTOM":
+			return unruled(filters, object, "shadow_rules", "ask extauthz")
 		}
-		has := map[string]bool{}
-		for _, filter := range ofType(filters, "rbac.v3.RBAC") {
-			if refuses, _ := at(filter, "typed_config", "rules", "action").(string); refuses != "DENY" {
-				continue
-			}
-			policies, _ := at(filter, "typed_config", "rules", "policies").(map[string]any)
-			for name := range policies {
-				has[name] = true
+	}
+	return nil
+}
+
+// unknown are the issuers of a RequestAuthentication that are not known, or by no keys
+// of theirs, or by those of others.
+func unknown(filters []any, object *unstructured.Unstructured) (lines []string) {
+	of := object.GetNamespace() + "/" + object.GetName()
+	found := map[string][]string{} // the keys of each issuer
+	for _, filter := range ofType(filters, "jwt_authn.v3.JwtAuthentication") {
+		providers, _ := at(filter, "typed_config", "providers").(map[string]any)
+		for _, provider := range providers {
+			issuer, _ := at(provider, "issuer").(string)
+			keys, _ := at(provider, "local_jwks", "inline_string").(string)
+			found[issuer] = append(found[issuer], keys)
+		}
+	}
+	rules, _, _ := unstructured.NestedSlice(object.Object, "spec", "jwtRules")
+	for _, rule := range rules {
+		issuer, _ := at(rule, "issuer").(string)
+		inline, _ := at(rule, "jwks").(string)
+		uri, _ := at(rule, "jwksUri").(string)
+		switch keys := found[issuer]; {
+		case len(keys) == 0:
+			lines = append(lines, fmt.Sprintf("does not know the issuer %q of RequestAuthentication %s", issuer, of))
+		case len(keys) > 1:
+			lines = append(lines, fmt.Sprintf("takes tokens of issuer %q by a RequestAuthentication of others, too: its keys are as good as the policy's", issuer))
+		case inline != "" && keys[0] != inline:
+			lines = append(lines, fmt.Sprintf("has other keys of issuer %q than RequestAuthentication %s", issuer, of))
+		case inline == "" && strings.Contains(keys[0], standIn):
+			lines = append(lines, fmt.Sprintf("has no keys of issuer %q yet, so every token is refused: istiod cannot fetch %s; look at its log", issuer, uri))
+		}
+	}
+	return lines
+}
+
+// unruled are the rules of an AuthorizationPolicy that no RBAC filter has in a list.
+func unruled(filters []any, object *unstructured.Unstructured, in, does string) (lines []string) {
+	has := map[string]bool{}
+	for _, filter := range ofType(filters, "rbac.v3.RBAC") {
+		if action, _ := at(filter, "typed_config", in, "action").(string); action != "DENY" {
+			continue
+		}
+		policies, _ := at(filter, "typed_config", in, "policies").(map[string]any)
+		for name := range policies {
+			// One that asks has the provider's name before it.
+			if i := strings.Index(name, "ns["); i >= 0 {
+				has[name[i:]] = true
 			}
 		}
-		rules, _, _ := unstructured.NestedSlice(object.Object, "spec", "rules")
-		for i := range rules {
-			// As istiod names them (pilot/pkg/security/authz/builder).
-			if !has[fmt.Sprintf("ns[%s]-policy[%s]-rule[%d]", object.GetNamespace(), object.GetName(), i)] {
-				lines = append(lines, fmt.Sprintf("does not refuse by rule %d of AuthorizationPolicy %s/%s", i, object.GetNamespace(), object.GetName()))
-			}
+	}
+	rules, _, _ := unstructured.NestedSlice(object.Object, "spec", "rules")
+	for i := range rules {
+		// As istiod names them (pilot/pkg/security/authz/builder).
+		if !has[fmt.Sprintf("ns[%s]-policy[%s]-rule[%d]", object.GetNamespace(), object.GetName(), i)] {
+			lines = append(lines, fmt.Sprintf("does not %s by rule %d of AuthorizationPolicy %s/%s", does, i, object.GetNamespace(), object.GetName()))
 		}
 	}
 	return lines

@@ -105,9 +105,8 @@ func (c *compiler) decide() {
 
 // settleMethods keeps a route of one method with extauthz where another route that
 // Istio decides about has some of its paths: what extauthz is asked about is told by
-// path, and a request that both decide about has no token left for Istio, since
-// extauthz comes first and takes it away. Routes of the same paths are told by their
-// methods.
+// path, so it would be asked about requests of both. Routes of the same paths are told
+// by their methods.
 func (c *compiler) settleMethods(hosts []*policy.Host) {
 	var kept []*policy.Route
 	for _, host := range hosts {

@@ -33,6 +33,14 @@ const (
 	headerBound   = "weir-verified-cnf"
 )
 
+// extAuthzDecision is what extauthz said of a request, in the dynamic metadata of its
+// answer, which no client can write. Istio's jwt_authn and the policies that refuse come
+// after it, when it has taken the token away: whom it let in is not judged again.
+const (
+	extAuthzDecision = "experimental.envoy.filters.http.ext_authz[decision]"
+	extAuthzAllowed  = "allow"
+)
+
 // operation is a route's requests, or those that are not.
 type operation = security.Operation
 
@@ -163,8 +171,9 @@ func (c *compiler) nativeObjects(decided []nativeAt) {
 		if policies[name] == nil {
 			policies[name] = &security.AuthorizationPolicy{Selector: &v1beta1.WorkloadSelector{MatchLabels: c.selector()}, Action: security.AuthorizationPolicy_DENY}
 		}
+		undecided := &security.Condition{Key: extAuthzDecision, NotValues: []string{extAuthzAllowed}}
 		policies[name].Rules = append(policies[name].Rules, &security.Rule{
-			From: from, To: []*security.Rule_To{{Operation: at.operation}}, When: when,
+			From: from, To: []*security.Rule_To{{Operation: at.operation}}, When: append(slices.Clone(when), undecided),
 		})
 	}
 	for _, at := range decided {

@@ -22,6 +22,11 @@ spec:
   egress:
     # Names.
     - ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+{{- if .root.Values.global.sidecars.inject }}
+    # The sidecar's istiod.
+    - ports: [{port: 15012}]
+      to: [{namespaceSelector: {}}]
+{{- end }}
 {{- with get . "to" }}
 {{- . | nindent 4 }}
 {{- end }}

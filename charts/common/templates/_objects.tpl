@@ -50,29 +50,6 @@ spec:
 {{- end }}
 {{- end }}
 
-{{- define "weir.autoscaler" -}}
-{{- if include "weir.autoscaled" . }}
-apiVersion: autoscaling/v2
-kind: HorizontalPodAutoscaler
-metadata: {{- include "weir.metadata" . | nindent 2 }}
-spec:
-  scaleTargetRef: {apiVersion: apps/v1, kind: {{ get . "workload" | default "Deployment" }}, name: {{ include "weir.name" . }}}
-  minReplicas: {{ .pod.replicas }}
-  maxReplicas: {{ max (int .pod.autoscaling.maxReplicas) (int .pod.replicas) }}
-  metrics:
-    - type: Resource
-      resource: {name: cpu, target: {type: Utilization, averageUtilization: {{ .pod.autoscaling.cpu }}}}
-    - type: Resource
-      resource: {name: memory, target: {type: Utilization, averageUtilization: {{ .pod.autoscaling.memory }}}}
-{{- with .pod.autoscaling.metrics }}
-{{ toYaml . | indent 4 }}
-{{- end }}
-{{- with .pod.autoscaling.behavior }}
-  behavior: {{- toYaml . | nindent 4 }}
-{{- end }}
-{{- end }}
-{{- end }}
-
 {{- define "weir.serviceMonitor" -}}
 {{- $monitoring := .root.Values.global.monitoring }}
 {{- if $monitoring.serviceMonitors.enabled }}

@@ -76,6 +76,9 @@ metadata:
     weir.dev/config-checksum: {{ .config | sha256sum }}
 {{- if .root.Values.global.sidecars.inject }}
     proxy.istio.io/config: '{"holdApplicationUntilProxyStarts": true}'
+{{- if include "weir.plainMetrics" . }}
+    traffic.sidecar.istio.io/excludeInboundPorts: {{ include "weir.metricsPort" . | quote }}
+{{- end }}
 {{- end }}
 {{- with .pod.podAnnotations }}
 {{ toYaml . | indent 4 }}

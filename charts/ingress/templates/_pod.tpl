@@ -8,7 +8,7 @@ metadata:
 {{- if $values.global.sidecars.inject }}
     proxy.istio.io/config: '{"holdApplicationUntilProxyStarts": true}'
     # Clients are not of the mesh.
-    traffic.sidecar.istio.io/excludeInboundPorts: {{ include "ingress.boundPorts" . | quote }}
+    traffic.sidecar.istio.io/excludeInboundPorts: {{ printf "%s%s" (include "ingress.boundPorts" .) (include "weir.plainMetrics" . | empty | ternary "" ",9902") | quote }}
 {{- end }}
     weir.dev/drain: {{ $values.drain | toJson | quote }}
 {{- with .pod.podAnnotations }}

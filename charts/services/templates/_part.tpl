@@ -65,4 +65,8 @@ spec:
 {{- $_ := set $part "to" (printf "\n# PostgreSQL.\n- ports: [{port: %v}]" $store.port) }}
 {{- end }}
 {{ include "weir.networkPolicy" $part }}
+---
+{{- $_ := set $part "callers" $callers }}
+{{- $_ := set $part "meshPorts" (list $part.port) }}
+{{ include "weir.mesh" $part }}
 {{- end }}

@@ -27,6 +27,8 @@ const (
 	Conformance = "conformance"
 	// Metrics tells what pods use, which autoscalers go by.
 	Metrics = "metrics"
+	// Monitoring is Prometheus, and what gives its answers to autoscalers.
+	Monitoring = "monitoring"
 	// OpenFGA is the relationship store that extauthz asks.
 	OpenFGA = "openfga"
 )
@@ -71,6 +73,12 @@ func components(set string) []component {
 		return []component{{module: "helm", pkg: "helm.sh/helm/v4/cmd/helm", names: []string{"helm"}, takes: "a minute"}}
 	case Metrics:
 		return []component{{module: "metrics", pkg: "sigs.k8s.io/metrics-server/cmd/metrics-server", names: []string{"metrics-server"}, takes: "five minutes"}}
+	case Monitoring:
+		return []component{
+			// Of the ways to find what it scrapes, Kubernetes' alone: others bring their clouds' libraries.
+			{module: "metrics", pkg: "github.com/prometheus/prometheus/cmd/prometheus", tags: "remove_all_sd,enable_kubernetes_sd", names: []string{"prometheus"}, takes: "two minutes"},
+			{module: "metrics", pkg: "./prometheus-adapter", names: []string{"prometheus-adapter"}, takes: "half a minute"},
+		}
 	case OpenFGA:
 		return []component{{module: "openfga", pkg: ".", names: []string{"openfga"}, takes: "two minutes"}}
 	case Conformance:
@@ -109,7 +117,7 @@ func Tools(ctx context.Context, sources string, progress io.Writer, sets ...stri
 	for _, set := range sets {
 		found := components(set)
 		if found == nil {
-			return "", fmt.Errorf("there is no set of tools %q: have %s", set, strings.Join([]string{API, Node, Helm, Istio, Conformance, Metrics, OpenFGA}, ", "))
+			return "", fmt.Errorf("there is no set of tools %q: have %s", set, strings.Join([]string{API, Node, Helm, Istio, Conformance, Metrics, Monitoring, OpenFGA}, ", "))
 		}
 		wanted = append(wanted, found...)
 	}

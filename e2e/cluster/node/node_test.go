@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -86,4 +87,41 @@ func TestSlotsShareNothing(t *testing.T) {
 	t.Setenv(SlotVariable, "x")
 	_, err = SlotFromEnvironment()
 	require.ErrorContains(t, err, SlotVariable)
+}
+
+// What is installed for autoscalers has the configurations that it was given, and
+// refers to nothing that is not there.
+func TestMonitoringHasItsConfigurations(t *testing.T) {
+	objects, err := monitoringObjects([]byte("scrape_configs: []\n"), []byte("rules: []\n"))
+	require.NoError(t, err)
+	said, mounted, accounts, used := map[string]map[string]any{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for document := range strings.SplitSeq(string(objects), "---\n") {
+		var object struct {
+			Kind     string
+			Metadata struct{ Name, Namespace string }
+			Data     map[string]any
+			Spec     struct {
+				Template struct {
+					Spec struct {
+						ServiceAccountName string
+						Volumes            []struct{ ConfigMap struct{ Name string } }
+					}
+				}
+			}
+		}
+		require.NoError(t, yaml.Unmarshal([]byte(document), &object))
+		switch object.Kind {
+		case "ConfigMap":
+			said[object.Metadata.Name] = object.Data
+		case "ServiceAccount":
+			accounts[object.Metadata.Name] = true
+		case "Deployment":
+			require.Equal(t, "monitoring", object.Metadata.Namespace)
+			used[object.Spec.Template.Spec.ServiceAccountName] = true
+			mounted[object.Spec.Template.Spec.Volumes[0].ConfigMap.Name] = true
+		}
+	}
+	require.Equal(t, map[string]map[string]any{"prometheus": {"prometheus.yml": "scrape_configs: []\n"}, "prometheus-adapter": {"config.yaml": "rules: []\n"}}, said)
+	require.Equal(t, map[string]bool{"prometheus": true, "prometheus-adapter": true}, mounted)
+	require.Equal(t, accounts, used)
 }

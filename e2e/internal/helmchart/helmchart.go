@@ -44,7 +44,8 @@ func Deliveries() map[string][]string {
 	return map[string][]string{
 		"dev": {"dev"}, "test": {"test"}, "prod": {"prod"},
 		"managed-cloud": {"prod", "managed-cloud"}, "on-premises": {"prod", "on-premises"}, "client-cloud": {"prod", "client-cloud"},
-		"behind-waf": {"prod", "behind-waf"}, "dev with sidecars": {"dev", "sidecars"}, "prod with sidecars": {"prod", "sidecars"},
+		"behind-waf": {"prod", "behind-waf"}, "keda": {"prod", "keda"}, "dev with sidecars": {"dev", "sidecars"}, "prod with sidecars": {"prod", "sidecars"},
+		"dev with default-deny": {"dev", "default-deny"}, "prod with default-deny": {"prod", "default-deny"},
 	}
 }
 
