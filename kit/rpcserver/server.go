@@ -8,7 +8,6 @@ import (
 	"net"
 	"time"
 
-	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/otel"
@@ -57,7 +56,7 @@ type Server struct {
 	grpc     *grpc.Server
 	health   *health.Server
 	listener net.Listener
-	metrics  *grpcprom.ServerMetrics
+	metrics  *calls
 	draining chan struct{}
 }
 
@@ -82,8 +81,7 @@ func New(cfg Config, options Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w", cfg.Listen, err)
 	}
-	metrics := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
-		grpcprom.WithHistogramBuckets([]float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10})))
+	metrics := newCalls()
 	if options.Registry != nil {
 		if err := options.Registry.Register(metrics); err != nil {
 			return nil, errors.Join(err, listener.Close())
@@ -99,8 +97,8 @@ func New(cfg Config, options Options) (*Server, error) {
 			grpc.ConnectionTimeout(5*time.Second),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-			grpc.ChainUnaryInterceptor(metrics.UnaryServerInterceptor(), guard.unary),
-			grpc.ChainStreamInterceptor(metrics.StreamServerInterceptor(), guard.stream),
+			grpc.ChainUnaryInterceptor(metrics.unary, guard.unary),
+			grpc.ChainStreamInterceptor(metrics.stream, guard.stream),
 		)...),
 	}
 	healthpb.RegisterHealthServer(server.grpc, server.health)
@@ -167,7 +165,7 @@ func (s *Server) SetServing(serving bool) {
 // Run serves until ctx ends, then drains: health turns to NOT_SERVING, no new
 // calls are taken, running ones get DrainTimeout to finish. It is called once.
 func (s *Server) Run(ctx context.Context) error {
-	s.metrics.InitializeMetrics(s.grpc)
+	s.metrics.know(s.grpc.GetServiceInfo())
 	failed := make(chan error, 1)
 	go func() { failed <- s.grpc.Serve(s.listener) }()
 	if s.config.Plaintext {

@@ -26,6 +26,9 @@ type Metrics struct {
 	requests                                 *prometheus.CounterVec
 	latency                                  *prometheus.HistogramVec
 
+	// methods are the calls of each, made once.
+	methods sync.Map // of *methodCalls by name
+
 	mu     sync.RWMutex
 	limits map[string]*counters
 	other  *counters
@@ -175,8 +178,19 @@ func (m *Metrics) Loaded(good bool) {
 	m.refused.Inc()
 }
 
-// Called counts a call of a method.
+// methodCalls are those of one method.
+type methodCalls struct {
+	requests prometheus.Counter
+	latency  prometheus.Observer
+}
+
+// Called counts a call of a method, which is one that the server has.
 func (m *Metrics) Called(method string, took time.Duration) {
-	m.requests.WithLabelValues(method).Inc()
-	m.latency.WithLabelValues(method).Observe(took.Seconds())
+	known, ok := m.methods.Load(method)
+	if !ok {
+		known, _ = m.methods.LoadOrStore(method, &methodCalls{m.requests.WithLabelValues(method), m.latency.WithLabelValues(method)})
+	}
+	calls := known.(*methodCalls) //nolint:forcetypeassert // nothing else is stored
+	calls.requests.Inc()
+	calls.latency.Observe(took.Seconds())
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,8 +19,7 @@ import (
 // concurrent use.
 type Metrics struct {
 	logger    *slog.Logger
-	decisions *prometheus.CounterVec
-	near      *prometheus.CounterVec
+	decisions *decisions
 	rules     prometheus.Gauge
 	rejected  prometheus.Counter
 	latency   prometheus.Histogram
@@ -29,23 +27,13 @@ type Metrics struct {
 	breaker   prometheus.Gauge
 	// episode counts the calls without an answer since the breaker last closed.
 	episode atomic.Int64
-
-	mu    sync.Mutex
-	known atomic.Pointer[map[string]*counters]
 }
-
-type counters [ratelimit.EventCount]prometheus.Counter
 
 // New registers everything with registry.
 func New(registry prometheus.Registerer, logger *slog.Logger) (*Metrics, error) {
 	m := &Metrics{
-		logger: logger,
-		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "weir_ratelimit_decisions_total", Help: "Decisions per rule: ok, over_limit, shadow_over_limit, spared (another rule refused), failed_open, failed_closed, local_ok and local_over_limit (by this replica's share).",
-		}, []string{"rule", "decision"}),
-		near: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "weir_ratelimit_near_limit_total", Help: "Requests admitted with less than a fifth of the limit left, per rule.",
-		}, []string{"rule"}),
+		logger:    logger,
+		decisions: newDecisions(),
 		rules: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "weir_ratelimit_rules", Help: "Rules in effect.",
 		}),
@@ -63,8 +51,7 @@ func New(registry prometheus.Registerer, logger *slog.Logger) (*Metrics, error) 
 			Name: "weir_ratelimit_store_breaker_open", Help: "1 while the store is not asked because it keeps failing.",
 		}),
 	}
-	m.known.Store(&map[string]*counters{})
-	for _, collector := range []prometheus.Collector{m.decisions, m.near, m.rules, m.rejected, m.latency, m.errors, m.breaker} {
+	for _, collector := range []prometheus.Collector{m.decisions, m.rules, m.rejected, m.latency, m.errors, m.breaker} {
 		if err := registry.Register(collector); err != nil {
 			return nil, err
 		}
@@ -75,26 +62,7 @@ func New(registry prometheus.Registerer, logger *slog.Logger) (*Metrics, error) 
 // SetRules names the rules that decisions are counted for; series of other
 // rules end.
 func (m *Metrics) SetRules(ids []string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	old := *m.known.Load()
-	known := make(map[string]*counters, len(ids))
-	for _, id := range ids {
-		if known[id] = old[id]; known[id] != nil {
-			continue
-		}
-		known[id] = &counters{}
-		for event := range known[id] {
-			known[id][event] = m.decisions.WithLabelValues(id, ratelimit.Event(event).String())
-		}
-	}
-	m.known.Store(&known)
-	for id := range old {
-		if known[id] == nil {
-			m.decisions.DeletePartialMatch(prometheus.Labels{"rule": id})
-			m.near.DeleteLabelValues(id)
-		}
-	}
+	m.decisions.set(ids)
 	m.rules.Set(float64(len(ids)))
 }
 
@@ -104,16 +72,16 @@ func (m *Metrics) RulesRejected() { m.rejected.Inc() }
 // Decided implements ratelimit.Observer. Rules not named by SetRules, such as
 // one removed during the decision, are left out.
 func (m *Metrics) Decided(rule string, event ratelimit.Event) {
-	if counters := (*m.known.Load())[rule]; counters != nil && int(event) < len(counters) {
-		counters[event].Inc()
+	if counts := m.decisions.of(rule); counts != nil && int(event) < len(counts.events) {
+		counts.events[event].Add(1)
 	}
 }
 
 // NearLimit implements offenders.Observer. Rules not named by SetRules are left
 // out.
 func (m *Metrics) NearLimit(rule string) {
-	if (*m.known.Load())[rule] != nil {
-		m.near.WithLabelValues(rule).Inc()
+	if counts := m.decisions.of(rule); counts != nil {
+		counts.near.Add(1)
 	}
 }
 

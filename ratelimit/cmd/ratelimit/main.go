@@ -14,8 +14,8 @@ import (
 	"syscall"
 
 	"weir.dev/kit/buildinfo"
+	"weir.dev/kit/heap"
 	"weir.dev/ratelimit/ersettings"
-	"weir.dev/ratelimit/internal/heap"
 	"weir.dev/ratelimit/store/redis"
 )
 

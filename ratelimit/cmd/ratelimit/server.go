@@ -30,6 +30,7 @@ import (
 	"weir.dev/ratelimit/erservice"
 	"weir.dev/ratelimit/ersettings"
 	"weir.dev/ratelimit/erstatsd"
+	"weir.dev/ratelimit/rlscodec"
 )
 
 const (
@@ -274,6 +275,7 @@ func (s *server) prometheus() http.Handler {
 func (s *server) newGRPC() (*grpc.Server, error) {
 	options := []grpc.ServerOption{
 		grpc.NumStreamWorkers(streamWorkers),
+		grpc.ForceServerCodecV2(rlscodec.New()),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionAge: s.settings.GRPCMaxConnectionAge, MaxConnectionAgeGrace: s.settings.GRPCMaxConnectionAgeGrace,

@@ -7,8 +7,8 @@ import (
 	"os"
 
 	"weir.dev/kit/daemon"
+	"weir.dev/kit/heap"
 
-	"weir.dev/ratelimit/internal/heap"
 	"weir.dev/ratelimit/store/redis"
 )
 

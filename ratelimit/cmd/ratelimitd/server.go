@@ -24,6 +24,7 @@ import (
 	"weir.dev/ratelimit/envoyrls"
 	"weir.dev/ratelimit/metrics"
 	"weir.dev/ratelimit/offenders"
+	"weir.dev/ratelimit/rlscodec"
 	"weir.dev/ratelimit/rulesfeed"
 	"weir.dev/ratelimit/rulesfile"
 	"weir.dev/ratelimit/steer"
@@ -82,6 +83,7 @@ func newServer(cfg *Config, runtime *daemon.Runtime) (*server, error) {
 	}
 	s.rpc, err = rpcserver.New(cfg.Server, rpcserver.Options{
 		Name: runtime.Name, Logger: runtime.Logger, Registry: runtime.Registry, Quiet: true, Anonymous: true, Reserved: []string{limitService},
+		Codec: rlscodec.New(),
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.close())

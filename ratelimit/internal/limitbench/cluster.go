@@ -31,14 +31,14 @@ const (
 func roundTrips() []time.Duration { return []time.Duration{0, 500 * time.Microsecond} }
 
 // measureCluster is a section for one distance of the cluster.
-func measureCluster(dir string, roundTrip time.Duration, calls int, only string) (page string, err error) {
+func measureCluster(dir string, roundTrip time.Duration, calls int, which selection) (page string, err error) {
 	var kinds []kind
 	for _, name := range []string{envoyproxy, dropIn, "`ratelimitd`"} {
 		kinds = append(kinds, kind{name, func(dir string) (*running, error) { return startOnCluster(dir, name, roundTrip) }})
 	}
 	calls /= rounds
 	dir = filepath.Join(dir, "cluster-"+roundTrip.String())
-	err = measure(dir, kinds, calls, only, 0, func(subjects []*subject) { page = clusterTable(subjects, roundTrip, calls*rounds) })
+	err = measure(dir, kinds, calls, which, paces()[:1], func(subjects []*subject, _ []pace) { page = clusterTable(subjects, roundTrip, calls*rounds) })
 	return page, err
 }
 
@@ -46,14 +46,15 @@ func clusterTable(subjects []*subject, roundTrip time.Duration, calls int) strin
 	page := &strings.Builder{}
 	fmt.Fprintf(page, "\n## %d descriptors on a Redis Cluster of %d, %s\n\n", many, clusterNodes, farness(roundTrip))
 	page.WriteString("| | server µs/call | Redis µs/call | together × envoyproxy | p50 µs | p50 × envoyproxy | p99 µs | p99 × envoyproxy |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
-	var peer result
+	var peerCPU, peer50, peer99 float64
 	for _, s := range subjects {
-		r := s.result(calls)
+		server, redis := s.cost(calls)
+		p50, p99 := percentiles(s.took[0])
 		if s.name == envoyproxy {
-			peer = r
+			peerCPU, peer50, peer99 = server+redis, p50.Seconds(), p99.Seconds()
 		}
-		fmt.Fprintf(page, "| %s | %.1f | %.1f | %s | %d | %s | %d | %s |\n", s.name, r.server, r.redis, times(r.server+r.redis, peer.server+peer.redis),
-			r.p50.Microseconds(), times(r.p50.Seconds(), peer.p50.Seconds()), r.p99.Microseconds(), times(r.p99.Seconds(), peer.p99.Seconds()))
+		fmt.Fprintf(page, "| %s | %.1f | %.1f | %s | %d | %s | %d | %s |\n", s.name, server, redis, times(server+redis, peerCPU),
+			p50.Microseconds(), times(p50.Seconds(), peer50), p99.Microseconds(), times(p99.Seconds(), peer99))
 	}
 	return page.String()
 }
@@ -79,7 +80,7 @@ func startOnCluster(dir, name string, roundTrip time.Duration) (r *running, err 
 		build = buildDropIn
 	default:
 		r.request = ownManyRequest
-		return r, r.serveSelf("cluster", "redis://"+addresses[0]+"?addr="+strings.Join(addresses[1:], "&addr="), many)
+		return r, r.serveSelf("", "cluster", "redis://"+addresses[0]+"?addr="+strings.Join(addresses[1:], "&addr="), many)
 	}
 	binary, err := build()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -20,16 +21,35 @@ func main() {
 	redis := flag.String("redis", "", "URL of Redis; for the program itself")
 	rules := flag.Int("rules", 2, "number of rules; for the program itself")
 	calls := flag.Int("calls", 60_000, "calls of each kind")
-	only := flag.String("only", "", "measure the kinds whose name holds this, and nothing else")
+	var which selection
+	flag.Func("only", "measure the kinds whose name matches this `regexp`, and nothing else", which.match)
+	flag.BoolVar(&which.cpuOnly, "cpu", false, "measure CPU of the first table, and nothing else: a minute for a quick look")
+	flag.StringVar(&which.beside, "beside", "", "measure those kinds of another build of this `program`, too, in turns")
 	out := flag.String("out", "", "write the table to this `file`, too")
 	flag.Parse()
-	if err := run(*serve, *redis, *rules, *calls, *only, *out); err != nil {
+	if err := run(*serve, *redis, *rules, *calls, which, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "limitbench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(serve, redis string, rules, calls int, only, out string) error {
+// selection is what of it all is measured; the zero value is everything.
+type selection struct {
+	names *regexp.Regexp
+	// cpuOnly leaves latency out, and the cluster.
+	cpuOnly bool
+	// beside is another build of this program.
+	beside string
+}
+
+func (s *selection) match(pattern string) (err error) {
+	s.names, err = regexp.Compile(pattern)
+	return err
+}
+
+func (s *selection) has(name string) bool { return s.names == nil || s.names.MatchString(name) }
+
+func run(serve, redis string, rules, calls int, which selection, out string) error {
 	if serve != "" {
 		return child(serve, redis, rules)
 	}
@@ -38,7 +58,7 @@ func run(serve, redis string, rules, calls int, only, out string) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	table, err := measureAll(dir, calls, only)
+	table, err := measureAll(dir, calls, which)
 	if err != nil {
 		return err
 	}
@@ -46,7 +66,10 @@ func run(serve, redis string, rules, calls int, only, out string) error {
 		return err
 	}
 	for _, roundTrip := range roundTrips() {
-		part, err := measureCluster(dir, roundTrip, calls/4, only)
+		if which.cpuOnly {
+			break
+		}
+		part, err := measureCluster(dir, roundTrip, calls/4, which)
 		if err != nil {
 			return err
 		}
@@ -58,10 +81,16 @@ func run(serve, redis string, rules, calls int, only, out string) error {
 	if out == "" {
 		return nil
 	}
-	page := "# What a rate limit decision costs\n\nMade by `go run ./internal/limitbench` in ratelimit; two descriptors for each call, 1,000 users, CPU with 64 calls in flight, latency at " +
-		fmt.Sprintf("%d calls/s, and at %d (busy), all\nin the same run on one machine, in turns, each server with a Redis of its own. Compare within the table.\n\n", rate, busyRate) + table
-	return os.WriteFile(filepath.Clean(out), []byte(page), 0o644) //nolint:gosec // a page of the documentation
+	return os.WriteFile(filepath.Clean(out), []byte(heading+table), 0o644) //nolint:gosec // a page of the documentation
 }
+
+const heading = `# What a rate limit decision costs
+
+Made by ` + "`go run ./internal/limitbench`" + ` in ratelimit; two descriptors for each call, 1,000 users, all in the same run on one machine, in turns, each server with a
+Redis of its own. Compare within a table. Each server runs as it is delivered: the one that does nothing and envoyproxy/ratelimit with Go's own settings of the garbage
+collector, which they do not change, and Weir's with those that its daemons set themselves (kit/daemon).
+
+`
 
 // kind is one server to measure.
 type kind struct {
@@ -76,43 +105,70 @@ const (
 	dropIn     = "`ratelimit` in its place"
 )
 
-func kinds() []kind {
-	self := func(mode string, rules int, redis bool) func(string) (*running, error) {
-		return func(dir string) (*running, error) { return startSelf(dir, mode, rules, redis) }
+func kinds(which selection) (kinds []kind) {
+	self := func(name, mode string, rules int, redis bool) {
+		kinds = append(kinds, kind{name, func(dir string) (*running, error) { return startSelf(dir, "", mode, rules, redis) }})
+		if which.beside != "" {
+			kinds = append(kinds, kind{name + " (beside)", func(dir string) (*running, error) { return startSelf(dir, which.beside, mode, rules, redis) }})
+		}
 	}
-	return []kind{
-		{nothing, self("noop", 2, false)},
-		{envoyproxy, startPeer},
-		{dropIn, startDropIn},
-		{"`ratelimitd`, exact on Redis", self("redis", 2, true)},
-		{"`ratelimitd`, exact on Redis, 10,000 rules", self("redis", 10_000, true)},
-		{"`ratelimitd`, leased from Redis (10 users)", self("leased", 2, true)},
-		{"`ratelimitd`, in memory", self("memory", 2, false)},
-		{"`ratelimitd`, in memory, 10,000 rules", self("memory", 10_000, false)},
-	}
+	self(nothing, "noop", 2, false)
+	kinds = append(kinds, kind{envoyproxy, startPeer}, kind{dropIn, startDropIn})
+	self("`ratelimitd`, exact on Redis", "redis", 2, true)
+	self("`ratelimitd`, exact on Redis, 10,000 rules", "redis", 10_000, true)
+	self("`ratelimitd`, leased from Redis (10 users)", "leased", 2, true)
+	self("`ratelimitd`, in memory", "memory", 2, false)
+	self("`ratelimitd`, in memory, 10,000 rules", "memory", 10_000, false)
+	return kinds
 }
 
 // rounds are the turns that each server has: a machine that is slower for a while
 // is so for all of them.
 const rounds = 8
 
-func measureAll(dir string, calls int, only string) (page string, err error) {
+// Latency is measured when all are asked at the same rate: at calls a second, or at
+// a part of what envoyproxy/ratelimit reaches in the run with inFlight calls under
+// way, where calls is 0.
+type pace struct {
+	calls int
+	part  float64
+}
+
+func paces() []pace {
+	return []pace{
+		{calls: 500},
+		{calls: 4000}, // about half of what envoyproxy/ratelimit and the client can do on two cores
+		{part: 0.8},
+	}
+}
+
+func measureAll(dir string, calls int, which selection) (page string, err error) {
 	calls /= rounds
-	err = measure(dir, kinds(), calls, only, busyRate, func(subjects []*subject) { page = table(subjects, calls*rounds) })
+	var asked []pace
+	if !which.cpuOnly {
+		asked = paces()
+	}
+	err = measure(dir, kinds(which), calls, which, asked, func(subjects []*subject, asked []pace) {
+		page = costTable(subjects, calls*rounds)
+		if len(asked) > 0 {
+			page += latencyTable(subjects, asked)
+		}
+	})
 	return page, err
 }
 
 // measure starts the kinds, measures them in turns and tells done of them, before
-// they are stopped. busy is the second rate at which latency is measured, 0 for none.
-func measure(dir string, kinds []kind, calls int, only string, busy int, done func([]*subject)) error {
+// they are stopped, and of the paces, all with their calls.
+func measure(dir string, kinds []kind, calls int, which selection, asked []pace, done func([]*subject, []pace)) error {
 	var subjects []*subject
 	defer func() {
 		for _, s := range subjects {
 			s.stop()
 		}
 	}()
+	reached := 0.0
 	for i, k := range kinds {
-		if !strings.Contains(k.name, only) {
+		if !which.has(k.name) {
 			continue
 		}
 		where := filepath.Join(dir, fmt.Sprint(i))
@@ -124,35 +180,82 @@ func measure(dir string, kinds []kind, calls int, only string, busy int, done fu
 			return fmt.Errorf("%s: %w", k.name, err)
 		}
 		subjects = append(subjects, s)
+		if k.name == envoyproxy {
+			if reached, err = s.capacity(calls); err != nil {
+				return fmt.Errorf("%s: %w", k.name, err)
+			}
+		}
 	}
+	asked = known(asked, reached)
 	for round := range rounds {
 		for _, s := range subjects {
 			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, rounds, s.name)
-			if err := s.round(calls, busy); err != nil {
+			if err := s.round(calls, asked); err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 		}
 	}
-	done(subjects)
+	done(subjects, asked)
 	return nil
 }
 
-func table(subjects []*subject, calls int) string {
+// known are the paces with their calls, in whole hundreds; without a peer there is
+// none to take a part of.
+func known(asked []pace, reached float64) (with []pace) {
+	for _, p := range asked {
+		if p.calls == 0 {
+			p.calls = int(reached*p.part) / 100 * 100
+		}
+		if p.calls > 0 {
+			with = append(with, p)
+		}
+	}
+	return with
+}
+
+func costTable(subjects []*subject, calls int) string {
 	page := &strings.Builder{}
-	page.WriteString("| | server µs/call | Redis µs/call | together | × nothing | × envoyproxy | p50 µs | p99 µs | p99 × envoyproxy | busy p50 µs | busy p99 µs | busy p99 × envoyproxy |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
-	base, peer, peerP99, peerBusy99 := 0.0, 0.0, 0.0, 0.0
+	fmt.Fprintf(page, "## CPU, with %d calls in flight\n\n", inFlight)
+	page.WriteString("| | server µs/call | Redis µs/call | together | × nothing | × envoyproxy |\n| --- | ---: | ---: | ---: | ---: | ---: |\n")
+	base, peer := 0.0, 0.0
 	for _, s := range subjects {
-		result := s.result(calls)
-		together := result.server + result.redis
+		server, redis := s.cost(calls)
+		together := server + redis
 		switch s.name {
 		case nothing:
 			base = together
 		case envoyproxy:
-			peer, peerP99, peerBusy99 = together, result.p99.Seconds(), result.busy99.Seconds()
+			peer = together
 		}
-		fmt.Fprintf(page, "| %s | %.1f | %.1f | %.1f | %s | %s | %d | %d | %s | %d | %d | %s |\n", s.name, result.server, result.redis, together,
-			times(together, base), times(together, peer), result.p50.Microseconds(), result.p99.Microseconds(), times(result.p99.Seconds(), peerP99),
-			result.busy50.Microseconds(), result.busy99.Microseconds(), times(result.busy99.Seconds(), peerBusy99))
+		fmt.Fprintf(page, "| %s | %.1f | %.1f | %.1f | %s | %s |\n", s.name, server, redis, together, times(together, base), times(together, peer))
+	}
+	return page.String()
+}
+
+func latencyTable(subjects []*subject, asked []pace) string {
+	page := &strings.Builder{}
+	page.WriteString("\n## Latency, all asked at the same rate, whatever their answers take\n\n")
+	for _, p := range asked {
+		if p.part > 0 {
+			fmt.Fprintf(page, "The last rate is %.0f %% of what envoyproxy/ratelimit reached in this run with %d calls in flight.\n\n", 100*p.part, inFlight)
+		}
+	}
+	page.WriteString("|")
+	for _, p := range asked {
+		fmt.Fprintf(page, " | %d/s: p50 µs | p99 µs | p99 × envoyproxy", p.calls)
+	}
+	page.WriteString(" |\n| ---" + strings.Repeat(" | ---: | ---: | ---:", len(asked)) + " |\n")
+	peer := make([]float64, len(asked))
+	for _, s := range subjects {
+		fmt.Fprintf(page, "| %s", s.name)
+		for i := range asked {
+			p50, p99 := percentiles(s.took[i])
+			if s.name == envoyproxy {
+				peer[i] = p99.Seconds()
+			}
+			fmt.Fprintf(page, " | %d | %d | %s", p50.Microseconds(), p99.Microseconds(), times(p99.Seconds(), peer[i]))
+		}
+		page.WriteString(" |\n")
 	}
 	return page.String()
 }

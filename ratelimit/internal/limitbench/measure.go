@@ -23,19 +23,8 @@ const (
 	users       = 1000
 	// hotUsers are asked for with leases, which are for what is busy.
 	hotUsers = 10
-	// rate and busyRate are the calls a second at which latency is measured: few, and
-	// about half of what envoyproxy/ratelimit and the client can do on two cores.
-	rate     = 500
-	busyRate = 4000
 	ticks    = 100 // of /proc/PID/stat, each second; fixed on Linux
 )
-
-type result struct {
-	server, redis float64 // µs for each call
-	p50, p99      time.Duration
-	// busy50 and busy99 are those at busyRate.
-	busy50, busy99 time.Duration
-}
 
 // subject is a server that is being measured.
 type subject struct {
@@ -44,7 +33,7 @@ type subject struct {
 	server      *running
 	serverSpent float64 // seconds
 	redisSpent  float64
-	took, busy  []time.Duration
+	took        [][]time.Duration // by pace
 }
 
 // client asks over several connections in turn.
@@ -86,30 +75,39 @@ func (s *subject) stop() {
 	s.server.stop()
 }
 
+// capacity is how many calls a second it answers with inFlight of them under way,
+// this client's share of the machine included.
+func (s *subject) capacity(calls int) (perSecond float64, err error) {
+	started := time.Now()
+	err = s.load(calls)
+	return float64(calls) / time.Since(started).Seconds(), err
+}
+
 // round measures it once more; the others have their turns in between.
-func (s *subject) round(calls, busyRate int) error {
+func (s *subject) round(calls int, asked []pace) error {
 	serverBefore, redisBefore := cpu(s.server.pid), cpu(s.server.redisPIDs...)
 	if err := s.load(calls); err != nil {
 		return err
 	}
 	s.serverSpent += cpu(s.server.pid) - serverBefore
 	s.redisSpent += cpu(s.server.redisPIDs...) - redisBefore
-	took, err := s.latency(rate)
-	s.took = append(s.took, took...)
-	if err != nil || busyRate == 0 {
-		return err
+	if s.took == nil {
+		s.took = make([][]time.Duration, len(asked))
 	}
-	busy, err := s.latency(busyRate)
-	s.busy = append(s.busy, busy...)
-	return err
+	for i, p := range asked {
+		took, err := s.latency(p.calls)
+		if err != nil {
+			return err
+		}
+		s.took[i] = append(s.took[i], took...)
+	}
+	return nil
 }
 
-func (s *subject) result(calls int) result {
+// cost is what a call took of the server's CPU and of Redis', in µs.
+func (s *subject) cost(calls int) (server, redis float64) {
 	each := 1e6 / float64(calls)
-	made := result{server: s.serverSpent * each, redis: s.redisSpent * each}
-	made.p50, made.p99 = percentiles(s.took)
-	made.busy50, made.busy99 = percentiles(s.busy)
-	return made
+	return s.serverSpent * each, s.redisSpent * each
 }
 
 // percentiles are the 50th and the 99th; 0 of nothing.

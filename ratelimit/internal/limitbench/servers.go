@@ -17,12 +17,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"weir.dev/kit/heap"
 	"weir.dev/kit/rpcserver"
 	"weir.dev/ratelimit"
 	"weir.dev/ratelimit/envoyrls"
-	"weir.dev/ratelimit/internal/heap"
 	"weir.dev/ratelimit/metrics"
 	"weir.dev/ratelimit/offenders"
+	"weir.dev/ratelimit/rlscodec"
 	"weir.dev/ratelimit/store/guard"
 	"weir.dev/ratelimit/store/lease"
 	"weir.dev/ratelimit/store/memory"
@@ -83,7 +84,8 @@ func dialable(network, address string) error {
 	return fmt.Errorf("nobody listens on %s", address)
 }
 
-func startSelf(dir, mode string, rules int, withRedis bool) (r *running, err error) {
+// startSelf starts a server of program; of this one if that is empty.
+func startSelf(dir, program, mode string, rules int, withRedis bool) (r *running, err error) {
 	r = &running{request: func(i int) *rlsv3.RateLimitRequest {
 		if mode == "leased" {
 			i %= hotUsers
@@ -99,16 +101,18 @@ func startSelf(dir, mode string, rules int, withRedis bool) (r *running, err err
 		}
 		url = "unix://" + socket
 	}
-	return r, r.serveSelf(mode, url, rules)
+	return r, r.serveSelf(program, mode, url, rules)
 }
 
-// serveSelf starts this program as a server.
-func (r *running) serveSelf(mode, url string, rules int) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
+func (r *running) serveSelf(program, mode, url string, rules int) error {
+	if program == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		program = self
 	}
-	command := exec.CommandContext(context.Background(), self, "-serve", mode, "-redis", url, "-rules", fmt.Sprint(rules)) //nolint:gosec // this program
+	command := exec.CommandContext(context.Background(), program, "-serve", mode, "-redis", url, "-rules", fmt.Sprint(rules)) //nolint:gosec // a build of this program
 	stdout, err := command.StdoutPipe()
 	if err != nil {
 		return err
@@ -116,7 +120,7 @@ func (r *running) serveSelf(mode, url string, rules int) error {
 	if r.pid, err = r.start(command); err != nil {
 		return err
 	}
-	if _, err := fmt.Fscanln(stdout, &r.address); err != nil {
+	if _, err = fmt.Fscanln(stdout, &r.address); err != nil {
 		return fmt.Errorf("the server did not start: %w", err)
 	}
 	return nil
@@ -279,7 +283,7 @@ func child(mode, url string, rules int) error {
 	var config rpcserver.Config
 	config.SetDefaults()
 	config.Listen, config.Plaintext = address, true
-	server, err := rpcserver.New(config, rpcserver.Options{Name: "bench", Logger: logger, Registry: registry, Quiet: true, Anonymous: true})
+	server, err := rpcserver.New(config, rpcserver.Options{Name: "bench", Logger: logger, Registry: registry, Quiet: true, Anonymous: true, Codec: rlscodec.New()})
 	if err != nil {
 		return err
 	}

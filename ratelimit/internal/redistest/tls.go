@@ -37,7 +37,7 @@ func StartSecure(t testing.TB) *Secure {
 	server.url = "rediss://" + net.JoinHostPort("localhost", port)
 	// Only what the store needs.
 	acl := filepath.Join(server.dir, "users.acl")
-	rule := "user limiter on >" + strings.ReplaceAll(secure.Password, " ", "-") + " ~{weir* resetchannels -@all +evalsha +eval +get +set +time +ping +hello\nuser default off\n"
+	rule := "user limiter on >" + strings.ReplaceAll(secure.Password, " ", "-") + " ~{weir* resetchannels -@all +evalsha +eval +mget +exists +type +set +setrange +time +ping +hello\nuser default off\n"
 	secure.Password = strings.ReplaceAll(secure.Password, " ", "-")
 	require.NoError(t, os.WriteFile(acl, []byte(rule), 0o600))
 	server.arguments = []string{

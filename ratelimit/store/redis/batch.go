@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"weir.dev/ratelimit"
 )
 
 // ErrFull is the error of a request that found the queue full.
@@ -18,15 +20,17 @@ type request struct {
 	// group is the one that all keys are of.
 	group    int
 	keys     []string
-	charges  []byte // see appendRequest
+	own      []ratelimit.Charge
+	charges  []byte // own; see appendRequest
 	deadline time.Time
 	// gone says that nobody waits for the answer any more.
 	gone atomic.Bool
-	// done is closed after now and part, or err, are set.
-	done chan struct{}
-	now  int64
-	part string
-	err  error
+	// done is closed after now and part, or outcome, or err, are set.
+	done    chan struct{}
+	now     int64
+	part    string
+	outcome ratelimit.Outcome
+	err     error
 }
 
 func (r *request) answer(now int64, part string, err error) {
@@ -83,6 +87,14 @@ func (r *request) wait(ctx context.Context) error {
 		r.gone.Store(true)
 		return ctx.Err()
 	}
+}
+
+// decided is the outcome, once wait has returned nil.
+func (r *request) decided(charges []ratelimit.Charge) (ratelimit.Outcome, error) {
+	if r.outcome.Results != nil {
+		return r.outcome, nil
+	}
+	return parse(r.now, r.part, charges)
 }
 
 // run makes calls as long as there is anything to send. It is one of calls and of

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"strings"
 	"time"
@@ -21,12 +22,18 @@ const maxRedirects = 4
 // call is one call of the script, for requests of one group.
 type call struct {
 	requests []*request
-	answer   string
-	err      error
+	// places are those of all their keys, one after the other, among the keys of the
+	// call, from 1.
+	places []uint16
+	// whole is what the requests are together; nil if they aren't tried so.
+	whole  whole
+	answer string
+	err    error
 	// node is where to send it next, and asking that the node takes it only if
 	// asked to, in the middle of a move (ASK).
 	node   goredis.UniversalClient
 	asking bool
+	hopes  *hopes
 }
 
 // call decides a batch: one call for each group in it, in one pipeline.
@@ -38,7 +45,7 @@ func (s *Store) call(node goredis.UniversalClient, batch []*request) {
 	for _, r := range batch {
 		one := byGroup[r.group]
 		if one == nil {
-			one = &call{node: node}
+			one = &call{node: node, hopes: &s.hopes}
 			byGroup[r.group] = one
 			calls = append(calls, one)
 		}
@@ -125,26 +132,47 @@ func (s *Store) replicated(answer *goredis.Cmd) error {
 	return err
 }
 
+// arguments are those of a call of the script, each key once; see take.lua.
 func (s *Store) arguments(one *call, how, script string) []any {
-	keys, size := 0, 0
+	count, size := 0, 0
 	for _, r := range one.requests {
-		keys += len(r.keys)
+		count += len(r.keys)
 		size += len(r.charges)
 	}
-	arguments := make([]any, 0, 5+keys)
-	arguments = append(arguments, how, script, keys)
+	const before = 3
+	arguments := make([]any, before, before+count+3)
+	known := make(map[string]uint16, count)
+	one.places = make([]uint16, 0, count)
 	charges := make([]byte, 0, size)
 	for _, r := range one.requests {
+		rest := r.charges
+		charges, rest = append(charges, rest[0]), rest[1:]
 		for i := range r.keys {
-			arguments = append(arguments, &r.keys[i])
+			place := known[r.keys[i]]
+			if place == 0 {
+				arguments = append(arguments, &r.keys[i])
+				place = uint16(len(arguments) - before) //nolint:gosec // at most maxBatch requests of maxCharges
+				known[r.keys[i]] = place
+			}
+			one.places = append(one.places, place)
+			length := chargeHead + int(rest[chargeHead-1])
+			charges, rest = append(charges, rest[:length]...), rest[length:]
+			binary.LittleEndian.PutUint16(charges[len(charges)-length+chargePlace:], place)
 		}
-		charges = append(charges, r.charges...)
+	}
+	if one.whole = nil; len(one.requests) > 1 && s.hopes.worth() {
+		one.whole = wholeOf(one.requests, one.places, len(known))
 	}
 	now := any("")
 	if s.clock != nil {
 		now = s.clock().UnixMicro()
 	}
-	return append(arguments, now, charges)
+	arguments[0], arguments[1], arguments[2] = how, script, len(known)
+	arguments = append(arguments, now, charges)
+	if one.whole != nil {
+		arguments = append(arguments, one.whole.encode(s.now()))
+	}
+	return arguments
 }
 
 // redirected ends the calls that are decided and returns the others, each with
@@ -164,13 +192,13 @@ func (s *Store) redirected(ctx context.Context, calls []*call) (again []*call) {
 				continue
 			}
 			for _, r := range one.requests {
-				again = append(again, &call{requests: []*request{r}, node: one.node, asking: one.asking})
+				again = append(again, &call{requests: []*request{r}, node: one.node, asking: one.asking, hopes: one.hopes})
 			}
 			continue
 		case "MOVED", "ASK":
 			s.cluster.ReloadState(ctx)
 			if node := s.nodeAt(ctx, rest); node != nil {
-				again = append(again, &call{requests: one.requests, node: node, asking: word == "ASK"})
+				again = append(again, &call{requests: one.requests, node: node, asking: word == "ASK", hopes: one.hopes})
 				continue
 			}
 		case "READONLY", "CLUSTERDOWN":
@@ -205,7 +233,15 @@ func (s *Store) nodeAt(ctx context.Context, redirection string) goredis.Universa
 // finish hands each request its part of the answer.
 func (c *call) finish() {
 	err := c.err
-	if err == nil {
+	switch {
+	case err != nil:
+	case c.whole != nil && len(c.answer) > 8 && c.answer[8] == verdictWhole:
+		c.hopes.learn(true)
+		err = c.whole.answer(c.answer, c.requests, c.places)
+	default:
+		if c.whole != nil {
+			c.hopes.learn(false)
+		}
 		counts := make([]int, len(c.requests))
 		for i, r := range c.requests {
 			counts[i] = len(r.keys)

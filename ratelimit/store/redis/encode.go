@@ -24,6 +24,7 @@ const (
 	verdictAdmitted
 	verdictBroken
 	verdictClock
+	verdictWhole // of all requests of a call together
 )
 
 // The bytes that the values of algorithms.lua begin with.
@@ -33,11 +34,18 @@ const (
 	formLog   = 3
 )
 
+// Of a charge, chargeHead bytes come before its numbers, the last of them their
+// length; its key's place is at chargePlace and known when the call is made.
+const (
+	chargePlace = 2
+	chargeHead  = 5
+)
+
 // maxCharges is what the byte that counts a request's charges can say.
 const maxCharges = 255
 
 // appendRequest appends what the script needs to know of a request's charges,
-// its keys left out; clock is the caller's.
+// its keys and their places left out; clock is the caller's.
 func appendRequest(buffer []byte, clock ratelimit.Time, charges []ratelimit.Charge) []byte {
 	buffer = append(buffer, byte(len(charges)))
 	for i := range charges {
@@ -63,7 +71,7 @@ func appendCharge(buffer []byte, clock ratelimit.Time, charge *ratelimit.Charge)
 			flags |= flag.flag
 		}
 	}
-	buffer = append(buffer, letter, flags, byte(8*count))
+	buffer = append(buffer, letter, flags, 0, 0, byte(8*count))
 	for _, number := range numbers[:count] {
 		buffer = binary.LittleEndian.AppendUint64(buffer, math.Float64bits(float64(number)))
 	}

@@ -17,6 +17,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -85,6 +86,7 @@ type Store struct {
 	clock    func() time.Time
 	local    func() time.Time
 	lanes    lanes
+	hopes    hopes
 	wait     []any // the command WAIT; nil for none
 }
 
@@ -163,13 +165,13 @@ func (s *Store) take(ctx context.Context, charges []ratelimit.Charge) (ratelimit
 	if err != nil {
 		return ratelimit.Outcome{}, err
 	}
-	return parse(r.now, r.part, charges)
+	return r.decided(charges)
 }
 
 func (s *Store) newRequest(ctx context.Context, group int, charges []ratelimit.Charge) *request {
 	r := &request{
-		group: group, keys: make([]string, len(charges)),
-		charges: make([]byte, 0, 1+51*len(charges)), done: make(chan struct{}),
+		group: group, keys: make([]string, len(charges)), own: slices.Clone(charges),
+		charges: make([]byte, 0, 1+53*len(charges)), done: make(chan struct{}),
 	}
 	r.deadline, _ = ctx.Deadline()
 	for i := range charges {

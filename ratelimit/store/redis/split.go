@@ -122,7 +122,7 @@ func (s *Store) takeParts(ctx context.Context, parts []*part) {
 			continue
 		}
 		if one.err == nil {
-			one.outcome, one.err = parse(one.request.now, one.request.part, one.charges)
+			one.outcome, one.err = one.request.decided(one.charges)
 		}
 	}
 }
@@ -156,7 +156,7 @@ func (s *Store) refund(ctx context.Context, parts []*part) {
 		if one.err != nil {
 			continue // it stays charged
 		}
-		if outcome, err := parse(one.request.now, one.request.part, one.charges); err == nil {
+		if outcome, err := one.request.decided(one.charges); err == nil {
 			one.outcome.Results[one.places[0]].State = outcome.Results[0].State
 		}
 	}
