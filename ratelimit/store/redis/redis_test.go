@@ -81,6 +81,12 @@ func TestForeignValuesCountAsNothing(t *testing.T) {
 	outcome, err := store.Take(t.Context(), []ratelimit.Charge{{Key: key, Limit: limit, Cost: 1}})
 	require.NoError(t, err)
 	require.True(t, outcome.Admitted)
+	require.NoError(t, redisClient.Set(t.Context(), "{weir}"+string(key), strings.Repeat("x", 300), 0).Err())
+	for _, cost := range []uint64{2, 1} { // refused, which writes nothing, and admitted
+		outcome, err = store.Take(t.Context(), []ratelimit.Charge{{Key: key, Limit: limit, Cost: cost}})
+		require.NoError(t, err, "what is longer than any of ours is no failure")
+		require.Equal(t, cost == 1, outcome.Admitted)
+	}
 	require.NoError(t, redisClient.Del(t.Context(), "{weir}"+string(key)).Err())
 	require.NoError(t, redisClient.LPush(t.Context(), "{weir}"+string(key), "a list").Err())
 	_, err = store.Take(t.Context(), []ratelimit.Charge{{Key: key, Limit: limit, Cost: 1}})

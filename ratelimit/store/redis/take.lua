@@ -39,7 +39,8 @@ for first = 1, #KEYS, MANY do
       value, none = '', none + 1
       missing[none] = KEYS[first + i - 1]
     end
-    held[first + i - 1], values[first + i - 1] = #value, value
+    -- What is longer than any of ours, and than a byte can say, counts as nothing.
+    held[first + i - 1], values[first + i - 1] = #value, #value > 255 and '' or value
   end
   -- MGET takes a key of another type for one that isn't there.
   if none > 0 and call('EXISTS', unpack(missing)) > 0 then
