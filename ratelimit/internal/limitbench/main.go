@@ -88,7 +88,7 @@ const heading = `# What a rate limit decision costs
 
 Made by ` + "`go run ./internal/limitbench`" + ` in ratelimit; two descriptors for each call, 1,000 users, all in the same run on one machine, in turns, each server with a
 Redis of its own. Compare within a table. Each server runs as it is delivered: the one that does nothing and envoyproxy/ratelimit with Go's own settings of the garbage
-collector, which they do not change, and Weir's with those that its daemons set themselves (kit/daemon).
+collector, which they do not change, and Weir's with those that its daemons set themselves (kit/heap).
 
 `
 
