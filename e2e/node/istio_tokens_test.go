@@ -319,7 +319,7 @@ func judging(t *testing.T, w *istioWorld, base []string) {
 		w.kubectl(removing, "apply", "-f", "-")
 		for _, decide := range []string{"istio", "extauthz"} { // Istio decides about more, and about less
 			write(decide, decide)
-			out, code := w.weir(append([]string{"apply", "--target", "istio", "--wait", "20s"}, all...)...)
+			out, code := w.weir(append([]string{"apply", "--target", "istio", "--wait", "60s"}, all...)...)
 			require.Equal(t, 1, code, out)
 			require.Contains(t, out, "HTTP_FILTER weir.cors is there 0 times")
 			require.Contains(t, out, "everything was put back as it was")

@@ -114,7 +114,7 @@ func TestWithout(t *testing.T) {
 				next = object(t, strings.Replace(live, change, "timeout: 3s", 1))
 			}
 		}
-		rest, removed := without(had, next)
+		rest, removed := without(had, next, false)
 		require.Equal(t, want.removed, removed, change)
 		if want.left == nil {
 			require.Nil(t, rest)
@@ -124,10 +124,10 @@ func TestWithout(t *testing.T) {
 		require.Equal(t, want.left[0], nameOf(entries(rest, "http")[0]))
 		require.Empty(t, entries(rest, "exportTo"), "what others own is not applied")
 	}
-	rest, removed := without(had, nil)
+	rest, removed := without(had, nil, false)
 	require.Nil(t, rest)
 	require.Equal(t, 2, removed)
-	_, removed = without(nil, had)
+	_, removed = without(nil, had, false)
 	require.Zero(t, removed)
 }
 
@@ -203,7 +203,7 @@ func TestExpectedRules(t *testing.T) {
 func TestAltered(t *testing.T) {
 	gateways := map[string]*unstructured.Unstructured{"gw/weir-80": object(t, "spec: {servers: [{port: {number: 80}}]}")}
 	all := []*unstructured.Unstructured{object(t, live)}
-	rest, removed := without(all[0], object(t, strings.Replace(live, "name: b", "name: c", 1)))
+	rest, removed := without(all[0], object(t, strings.Replace(live, "name: b", "name: c", 1)), false)
 	require.Equal(t, 1, removed)
 	left := []*unstructured.Unstructured{rest}
 	require.Equal(t, []Routes{{Port: 80, Count: map[string]int{"b": 0}}}, altered(all, left, gateways), "not route a, which may not be served as it should")

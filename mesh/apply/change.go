@@ -52,7 +52,9 @@ func (r *run) change(ctx context.Context) {
 	}
 }
 
-// retire takes the routes out that go, from the live VirtualServices.
+// retire takes the routes out that go, from the live VirtualServices. Where Istio hands
+// requests back to extauthz, routes that will lead elsewhere go as well: extauthz has the
+// new rules long before the routes change, and they may be open for where these lead then.
 func (r *run) retire(ctx context.Context) error {
 	if !r.rulesChange() {
 		return nil
@@ -61,7 +63,7 @@ func (r *run) retire(ctx context.Context) error {
 	had := r.serving()
 	var trimmed []*item
 	for _, it := range r.services() {
-		rest, removed := without(it.before, it.want)
+		rest, removed := without(it.before, it.want, r.handsBack())
 		if removed == 0 {
 			continue
 		}

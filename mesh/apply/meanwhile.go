@@ -42,14 +42,19 @@ func (r *run) meanwhile(it *item) *unstructured.Unstructured {
 		return with(it.before, it.want)
 	case r.willJudge():
 		return judging(it.want, r.judged())
-	default:
+	case r.judges():
 		return sparing(it.before, answering(it.before, it.want))
+	default:
+		return sparing(it.before, it.want)
 	}
 }
 
 // asserted is what the gateways have to have of an EnvoyFilter meanwhile: what it
 // only keeps of before is not asked for.
 func (r *run) asserted(it *item) *unstructured.Unstructured {
+	if !r.judges() {
+		return it.want
+	}
 	if !r.willJudge() {
 		return answering(it.before, it.want)
 	}

@@ -104,6 +104,9 @@ spec:
 	tokens.want = tokens.before
 	r = &run{items: []*item{it, tokens}}
 	require.Equal(t, []any{"own"}, answers(r.meanwhile(it)), "the answers are those of what judges")
+	r = &run{items: []*item{it}}
+	require.Equal(t, []any{"own"}, answers(r.meanwhile(it)), "nobody judges: there is nothing to be told meanwhile")
+	require.Equal(t, []any{"own"}, answers(r.asserted(it)))
 }
 
 // A rollback brings routes back to what they were when the guards of both came, before
@@ -124,7 +127,11 @@ func TestRoutesGoBackBeforeTheirGuards(t *testing.T) {
 	require.Equal(t, []string{"a 1s"}, names(between), "c goes, a is as it was, and b comes back after its guard")
 	require.Equal(t, []Routes{{Port: 80, Count: map[string]int{"c": 0}}},
 		altered([]*unstructured.Unstructured{after}, []*unstructured.Unstructured{between}, map[string]*unstructured.Unstructured{"gw/weir-80": object(t, "spec: {servers: [{port: {number: 80}}]}")}))
-	secret.action = Unchanged
+	secret.before = nil
+	between, err = r.between(service)
+	require.NoError(t, err)
+	require.Equal(t, []string{"a 1s"}, names(between), "the first guards go again: what they came for is seen to go before")
+	secret.before, secret.action = object(t, "{}"), Unchanged
 	between, err = r.between(service)
 	require.NoError(t, err)
 	require.Equal(t, []string{"a 1s", "b <nil>"}, names(between), "extauthz decides as before")
@@ -175,12 +182,41 @@ func TestIdentitiesOfDecidedRoutes(t *testing.T) {
 	plain := object(t, "kind: VirtualService\nmetadata: {managedFields: [{manager: weir, operation: Apply, fieldsV1: {'f:spec': {'f:http': {}}}}]}\nspec: {http: [{name: a, "+matches+"}, {name: b, match: [{uri: {exact: /b}}]}]}")
 	decided := object(t, "kind: VirtualService\nmetadata: {managedFields: [{manager: weir, operation: Apply, fieldsV1: {'f:spec': {'f:http': {}}}}]}\nspec: {http: [{name: a, match: [{uri: {regex: '/a.*'}}]}, {name: a, "+matches+", directResponse: {status: 400}}, {name: b, match: [{uri: {exact: /b}}]}]}")
 	for _, change := range [][2]*unstructured.Unstructured{{plain, decided}, {decided, plain}} {
-		rest, removed := without(change[0], change[1])
+		rest, removed := without(change[0], change[1], false)
 		require.Nil(t, rest)
 		require.Zero(t, removed)
 	}
+	// Where requests are handed back, one that leads elsewhere is another route, whoever decides.
+	leads := func(value *unstructured.Unstructured, hosts ...string) *unstructured.Unstructured {
+		made := value.DeepCopy()
+		list := entries(made, "http")
+		var routes []any
+		for i, host := range hosts {
+			routes = append(routes, map[string]any{"destination": map[string]any{"host": host}, "weight": int64(i + len(hosts))})
+		}
+		list[0].(map[string]any)["route"] = routes
+		require.NoError(t, unstructured.SetNestedSlice(made.Object, list, "spec", "http"))
+		return made
+	}
+	for _, change := range []struct {
+		before, after *unstructured.Unstructured
+		removed       int
+	}{
+		{leads(decided, "x"), leads(plain, "x"), 0},
+		{leads(plain, "x"), leads(decided, "x"), 0},
+		{leads(decided, "x"), leads(plain, "y"), 2},
+		{leads(plain, "x"), leads(plain, "x", "y"), 1},
+	} {
+		rest, removed := without(change.before, change.after, true)
+		require.Equal(t, change.removed, removed)
+		if removed > 0 {
+			require.Equal(t, "b", nameOf(entries(rest, "http")[0]))
+		}
+		_, removed = without(change.before, change.after, false)
+		require.Zero(t, removed)
+	}
 	moved := object(t, "spec: {http: [{name: a, match: [{uri: {exact: /c}}]}]}")
-	rest, removed := without(decided, moved)
+	rest, removed := without(decided, moved, false)
 	require.Nil(t, rest)
 	require.Equal(t, 3, removed)
 }

@@ -97,13 +97,13 @@ func (r *run) between(it *item) (*unstructured.Unstructured, error) {
 		return nil, err
 	}
 	if part == nil {
-		rest, removed := without(it.after, it.before)
+		rest, removed := without(it.after, it.before, false)
 		if removed == 0 {
 			return it.after, nil
 		}
 		return rest, nil
 	}
-	if rest, removed := without(it.before, it.want); removed > 0 && r.rulesChange() {
+	if rest, removed := without(it.before, it.want, r.handsBack()); removed > 0 && len(r.guards()) > 0 {
 		return rest, nil
 	}
 	return part, nil

@@ -18,9 +18,14 @@ func routing(kind string) bool { return kind == "Gateway" || kind == "VirtualSer
 // rulesChange reports whether extauthz will decide otherwise, or be asked about other
 // ports.
 func (r *run) rulesChange() bool {
-	return slices.ContainsFunc(slices.Concat(r.items, r.deletions), func(it *item) bool {
+	return slices.ContainsFunc(r.guards(), func(it *item) bool { return it.before != nil })
+}
+
+// guards are the rules of extauthz and the policies, of those that change or come.
+func (r *run) guards() []*item {
+	return slices.DeleteFunc(slices.Concat(r.items, r.deletions), func(it *item) bool {
 		guards := it.id.Kind == "Secret" && it.id.Name == istio.RulesSecret || it.id.Kind == "AuthorizationPolicy"
-		return guards && it.action != Unchanged && it.before != nil
+		return !guards || it.action == Unchanged
 	})
 }
 
@@ -70,19 +75,20 @@ func (r *run) gatewaysBefore() map[string]*unstructured.Unstructured {
 //
 // A route that takes some spellings of its paths, and refuses the others in the entry
 // after it, goes for one that takes all where extauthz refuses the others: while one
-// takes the other's place both guards are there.
-func without(live, want *unstructured.Unstructured) (rest *unstructured.Unstructured, removed int) {
+// takes the other's place both guards are there. leading tells routes by where they
+// lead, too.
+func without(live, want *unstructured.Unstructured, leading bool) (rest *unstructured.Unstructured, removed int) {
 	if live == nil {
 		return nil, 0
 	}
 	kept := map[string]bool{}
 	if want != nil {
-		for _, id := range identities(entries(want, "http")) {
+		for _, id := range identities(entries(want, "http"), leading) {
 			kept[id] = true
 		}
 	}
 	all := entries(live, "http")
-	ids := identities(all)
+	ids := identities(all, leading)
 	var left []any
 	for i, entry := range all {
 		if kept[ids[i]] {
@@ -102,17 +108,36 @@ func without(live, want *unstructured.Unstructured) (rest *unstructured.Unstruct
 	return part, removed
 }
 
-// identities are what tells one route from another: its name and what it matches.
-func identities(list []any) []string {
+// identities are what tells one route from another: its name and what it matches, and
+// where it leads if that counts: not what part of the requests goes where, nor what is
+// rewritten, which has two forms.
+func identities(list []any, leading bool) []string {
 	made := make([]string, len(list))
 	for i, entry := range list {
 		match := field(entry, "match")
 		if i+1 < len(list) && nameOf(list[i+1]) == nameOf(entry) && refuses(list[i+1]) {
 			match = field(list[i+1], "match")
 		}
-		if raw, err := json.Marshal([]any{nameOf(entry), match}); err == nil {
+		var leads []any
+		if leading {
+			route := entry
+			if i > 0 && nameOf(list[i-1]) == nameOf(entry) && refuses(entry) {
+				route = list[i-1]
+			}
+			leads = []any{destinations(field(route, "route")), field(route, "redirect")}
+		}
+		if raw, err := json.Marshal([]any{nameOf(entry), match, leads}); err == nil {
 			made[i] = string(raw)
 		}
+	}
+	return made
+}
+
+// destinations are those of a list of weighted ones.
+func destinations(weighted any) (made []any) {
+	list, _ := weighted.([]any)
+	for _, one := range list {
+		made = append(made, field(one, "destination"))
 	}
 	return made
 }

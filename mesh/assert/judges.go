@@ -15,10 +15,20 @@ const standIn = "0xObjM0UvS_oaazjpEYlAbwctEJ4L8pH3OuTb7qth7gUwqet"
 
 // Judges says what the connection managers of a port lack of the objects by which
 // requests are judged, one line each: RequestAuthentications with their keys, and
-// AuthorizationPolicies that refuse, or ask extauthz, by as many rules; and which issuers
-// of theirs others give keys of, too: a token would be good by either. Other objects are
+// AuthorizationPolicies that refuse, or ask extauthz, by as many rules. Other objects are
 // passed over, and so is a port that is not served.
 func (p *Proxy) Judges(port int32, objects []*unstructured.Unstructured) []string {
+	return p.each(port, objects, judged)
+}
+
+// Rivals says of which issuers of RequestAuthentications others give keys, too, on a
+// port, one line each: a token would be good by either.
+func (p *Proxy) Rivals(port int32, objects []*unstructured.Unstructured) []string {
+	return p.each(port, objects, rivals)
+}
+
+// each are the lines that say has of a port's connection managers and objects.
+func (p *Proxy) each(port int32, objects []*unstructured.Unstructured, has func(filters []any, object *unstructured.Unstructured) []string) []string {
 	found := map[string]bool{}
 	for _, listener := range p.listeners {
 		if at(listener, "address", "socket_address", "port_value") != float64(port) {
@@ -28,7 +38,7 @@ func (p *Proxy) Judges(port int32, objects []*unstructured.Unstructured) []strin
 			for _, filter := range list(at(chain, "filters")) {
 				if filters := list(at(filter, "typed_config", "http_filters")); len(filters) > 0 {
 					for _, object := range objects {
-						for _, line := range judged(filters, object) {
+						for _, line := range has(filters, object) {
 							found[fmt.Sprintf("port %d %s", port, line)] = true
 						}
 					}
@@ -55,11 +65,9 @@ func judged(filters []any, object *unstructured.Unstructured) []string {
 	return nil
 }
 
-// unknown are the issuers of a RequestAuthentication that are not known, or by no keys
-// of theirs, or by those of others.
-func unknown(filters []any, object *unstructured.Unstructured) (lines []string) {
-	of := object.GetNamespace() + "/" + object.GetName()
-	found := map[string][]string{} // the keys of each issuer
+// issuers are the keys of each issuer that a connection manager takes tokens of.
+func issuers(filters []any) map[string][]string {
+	found := map[string][]string{}
 	for _, filter := range ofType(filters, "jwt_authn.v3.JwtAuthentication") {
 		providers, _ := at(filter, "typed_config", "providers").(map[string]any)
 		for _, provider := range providers {
@@ -68,6 +76,29 @@ func unknown(filters []any, object *unstructured.Unstructured) (lines []string) 
 			found[issuer] = append(found[issuer], keys)
 		}
 	}
+	return found
+}
+
+// rivals are the issuers of a RequestAuthentication of which others give keys, too.
+func rivals(filters []any, object *unstructured.Unstructured) (lines []string) {
+	if object.GetKind() != "RequestAuthentication" {
+		return nil
+	}
+	found := issuers(filters)
+	rules, _, _ := unstructured.NestedSlice(object.Object, "spec", "jwtRules")
+	for _, rule := range rules {
+		if issuer, _ := at(rule, "issuer").(string); len(found[issuer]) > 1 {
+			lines = append(lines, fmt.Sprintf("takes tokens of issuer %q by a RequestAuthentication of others, too: its keys are as good as the policy's", issuer))
+		}
+	}
+	return lines
+}
+
+// unknown are the issuers of a RequestAuthentication that are not known, or by no keys
+// of theirs.
+func unknown(filters []any, object *unstructured.Unstructured) (lines []string) {
+	of := object.GetNamespace() + "/" + object.GetName()
+	found := issuers(filters)
 	rules, _, _ := unstructured.NestedSlice(object.Object, "spec", "jwtRules")
 	for _, rule := range rules {
 		issuer, _ := at(rule, "issuer").(string)
@@ -76,11 +107,9 @@ func unknown(filters []any, object *unstructured.Unstructured) (lines []string) 
 		switch keys := found[issuer]; {
 		case len(keys) == 0:
 			lines = append(lines, fmt.Sprintf("does not know the issuer %q of RequestAuthentication %s", issuer, of))
-		case len(keys) > 1:
-			lines = append(lines, fmt.Sprintf("takes tokens of issuer %q by a RequestAuthentication of others, too: its keys are as good as the policy's", issuer))
-		case inline != "" && keys[0] != inline:
+		case inline != "" && !slices.Contains(keys, inline):
 			lines = append(lines, fmt.Sprintf("has other keys of issuer %q than RequestAuthentication %s", issuer, of))
-		case inline == "" && strings.Contains(keys[0], standIn):
+		case inline == "" && len(keys) == 1 && strings.Contains(keys[0], standIn):
 			lines = append(lines, fmt.Sprintf("has no keys of issuer %q yet, so every token is refused: istiod cannot fetch %s; look at its log", issuer, uri))
 		}
 	}

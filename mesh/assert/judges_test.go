@@ -37,8 +37,8 @@ func TestJudges(t *testing.T) {
 	}
 	for change, want := range map[[2]string][]string{
 		{"", ""}: nil,
-		{"https://id.example,", "https://other.example,"}:                                                           {`port 8080 does not know the issuer "https://id.example" of RequestAuthentication gw/tokens`},
-		{"fetched: {issuer: https://far", "origins-1: {issuer: https://id.example}, fetched: {issuer: https://far"}: {`port 8080 takes tokens of issuer "https://id.example" by a RequestAuthentication of others, too: its keys are as good as the policy's`},
+		{"https://id.example,", "https://other.example,"}: {`port 8080 does not know the issuer "https://id.example" of RequestAuthentication gw/tokens`},
+		{"fetched: {issuer: https://far", "origins-1: {issuer: https://id.example, local_jwks: {inline_string: '{\"keys\":[9]}'}}, fetched: {issuer: https://far"}: {`port 8080 takes tokens of issuer "https://id.example" by a RequestAuthentication of others, too: its keys are as good as the policy's`},
 		{"rule[1]", "rule[2]"}:                            {"port 8080 does not refuse by rule 1 of AuthorizationPolicy gw/weir"},
 		{" rules: {action: DENY", " rules: {action: LOG"}: {"port 8080 does not refuse by rule 0 of AuthorizationPolicy gw/weir", "port 8080 does not refuse by rule 1 of AuthorizationPolicy gw/weir"},
 		{"8080", "8081"}:                                  nil,
@@ -50,6 +50,8 @@ func TestJudges(t *testing.T) {
 		require.NoError(t, err)
 		proxy, err := Read(dump)
 		require.NoError(t, err)
-		require.Equal(t, want, proxy.Judges(8080, objects), change[1])
+		rivals := proxy.Rivals(8080, objects)
+		require.Equal(t, want, append(proxy.Judges(8080, objects), rivals...), change[1])
+		require.Equal(t, strings.Contains(strings.Join(want, ""), "of others, too"), len(rivals) > 0, "what others do is not lacking: apply would wait in vain")
 	}
 }

@@ -385,10 +385,20 @@ func (m *Mesh) Guards(ctx context.Context, ports []int32) ([]string, error) {
 // Judges says of each gateway what its ports lack of the objects by which Istio
 // decides by itself; see assert.Proxy.
 func (m *Mesh) Judges(ctx context.Context, ports []int32, objects []*unstructured.Unstructured) ([]string, error) {
+	return m.eachPort(ctx, ports, func(proxy *assert.Proxy, port int32) []string { return proxy.Judges(port, objects) })
+}
+
+// Rivals says of each gateway of which issuers others give keys, too; see assert.Proxy.
+func (m *Mesh) Rivals(ctx context.Context, ports []int32, objects []*unstructured.Unstructured) ([]string, error) {
+	return m.eachPort(ctx, ports, func(proxy *assert.Proxy, port int32) []string { return proxy.Rivals(port, objects) })
+}
+
+// eachPort are the lines that are said of each gateway's ports.
+func (m *Mesh) eachPort(ctx context.Context, ports []int32, say func(*assert.Proxy, int32) []string) ([]string, error) {
 	return m.eachGateway(ctx, func(pod Pod, proxy *assert.Proxy) []string {
 		var lines []string
 		for _, port := range ports {
-			for _, line := range proxy.Judges(port, objects) {
+			for _, line := range say(proxy, port) {
 				lines = append(lines, fmt.Sprintf("gateway %s: %s", pod, line))
 			}
 		}

@@ -154,7 +154,7 @@ func (m *Metrics) UnknownDomain(domain string) {
 		}
 	}
 	m.mu.Unlock()
-	m.unknown.WithLabelValues(valid(domain)).Inc()
+	m.unknown.WithLabelValues(strings.Clone(valid(domain))).Inc() // without the request that it is a part of
 }
 
 // Failed implements erservice.Observer.

@@ -1,7 +1,8 @@
 // Package rlscodec reads rate limit requests and writes the answers to them as
 // Protocol Buffers do, in a third of the time. It knows the fields that Envoy sends
 // and that answers usually have; a message with any other, and one that is
-// malformed, takes the usual way, and so does every other type of message.
+// malformed, takes the usual way, and so does every other type of message. The strings
+// of a request are parts of one text: who keeps one keeps all, unless it is cloned.
 package rlscodec
 
 import (

@@ -7,7 +7,11 @@ What Istio is told of a part that has a sidecar. More of the dict:
 {{- $policies := .root.Values.global.sidecars.policies }}
 {{- if include "weir.named" . }}
 {{- $own := .pod.serviceAccount.name }}
-{{- $named := get $policies.serviceAccounts .component | default "" | splitList "/" | last }}
+{{- $account := get $policies.serviceAccounts .component | default "" }}
+{{- $named := splitList "/" $account | last }}
+{{- if and (contains "/" $account) (not (hasPrefix (printf "%s/" .root.Release.Namespace) $account)) }}
+{{- fail (printf "global.sidecars.policies.serviceAccounts.%s: is %q, and the pods are in the namespace %q: other parts would refuse them" .component $account .root.Release.Namespace) }}
+{{- end }}
 {{- if and $own (ne $own $named) }}
 {{- fail (printf "global.sidecars.policies.serviceAccounts.%s: say %q, as serviceAccount.name does: by it other parts know who calls" .component $own) }}
 {{- end }}

@@ -82,8 +82,9 @@ func examineMesh(ctx context.Context, cluster apply.Cluster, mesh *probe.Mesh, r
 	}
 	if judges := judging(request.Objects); len(judges) > 0 {
 		lacking, err := mesh.Judges(ctx, ports, judges)
-		findings = append(findings, lines("tokens", doctor.Error, "apply the policy; of a RequestAuthentication of others, take the gateway's labels out of its selector", lacking, err,
-			"every gateway judges tokens, and refuses, where Istio decides by itself")...)
+		findings = append(findings, lines("tokens", doctor.Error, "apply the policy", lacking, err, "every gateway judges tokens, and refuses, where Istio decides by itself")...)
+		rivals, err := mesh.Rivals(ctx, ports, judges)
+		findings = append(findings, lines("issuers", doctor.Error, "take the gateway's labels out of the other's selector", rivals, err, "nobody else gives keys of their issuers")...)
 	}
 	if rules != nil {
 		open, err := mesh.Guards(ctx, ports)

@@ -87,7 +87,8 @@ func run(serve, redis string, rules, calls int, which selection, out string) err
 const heading = `# What a rate limit decision costs
 
 Made by ` + "`go run ./internal/limitbench`" + ` in ratelimit; two descriptors for each call, 1,000 users, all in the same run on one machine, in turns, each server with a
-Redis of its own. Compare within a table. Each server runs as it is delivered: the one that does nothing and envoyproxy/ratelimit with Go's own settings of the garbage
+Redis of its own. Compare within a table. No request is refused. Each server runs as it is delivered, Weir's from the same parts in a program of the
+benchmark's, with timeouts that don't cut requests off: the one that does nothing and envoyproxy/ratelimit with Go's own settings of the garbage
 collector, which they do not change, and Weir's with those that its daemons set themselves (kit/heap).
 
 `
