@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	"weir.dev/e2e/cluster/build"
 	"weir.dev/e2e/internal/harness"
 	meshapply "weir.dev/mesh/apply"
 	"weir.dev/mesh/istio"
@@ -30,12 +30,17 @@ import (
 // istioCRDs are Istio's own definitions.
 func istioCRDs(t *testing.T) string {
 	t.Helper()
-	command := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "istio.io/istio")
-	command.Dir = filepath.Join(harness.Root(t), "e2e", "cluster", "components", "istio")
-	command.Env = append(command.Environ(), "GOWORK=off")
-	out, err := command.Output()
+	return filepath.Join(pinned(t, "istio", "istio.io/istio"), "manifests", "charts", "base", "files", "crd-all.gen.yaml")
+}
+
+// pinned is the folder of a module that a component of the cluster pins.
+func pinned(t *testing.T, component, module string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	dir, err := build.Module(ctx, filepath.Join(harness.Root(t), "e2e", "cluster", "components"), component, module)
 	require.NoError(t, err)
-	return filepath.Join(strings.TrimSpace(string(out)), "manifests", "charts", "base", "files", "crd-all.gen.yaml")
+	return dir
 }
 
 // pretended is a mesh that says what it is told to, and writes down what is there

@@ -3,6 +3,7 @@
 package kubernetes_test
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -19,7 +20,8 @@ import (
 // namespace that enforces the restricted pod security standard.
 func TestSlowChartsAreTaken(t *testing.T) {
 	c := kubernetes(t)
-	installCRDs(t, c, weirCRDs(t), gatewayCRDs(t))
+	keda := filepath.Join(pinned(t, "monitoring", "github.com/kedacore/keda/v2"), "config", "crd", "bases", "keda.sh_scaledobjects.yaml")
+	installCRDs(t, c, weirCRDs(t), gatewayCRDs(t), istioCRDs(t), keda)
 	root := admin(t, c)
 	for _, name := range []string{helmchart.Namespace, "shop"} {
 		require.NoError(t, root.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
