@@ -34,7 +34,7 @@ func TestGuides(t *testing.T) {
 			blocks = slices.DeleteFunc(blocks, func(b guide.Block) bool { return b.Mode == guide.Kubernetes })
 			s := harness.Start(t, nil)
 			env := append(os.Environ(), "WEIR="+harness.Bin(t, "weir"), "WEIR_STATE_DIR="+s.State, "POLICY="+s.Policy,
-				"URL="+s.URL, "API_KEY="+s.APIKey, "TOKEN="+s.Token, "TMPDIR="+tempDirOf(t))
+				"URL="+s.URL, "API_KEY="+s.APIKey, "TOKEN="+s.Token, "TMPDIR="+tempDirOf(t), "WORK="+tempDirOf(t))
 			require.NoError(t, guide.Run(t.Context(), blocks, harness.Root(t), env))
 		})
 	}

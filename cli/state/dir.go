@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // markerName is a file that only a Weir state folder has; Purge refuses to
@@ -111,6 +112,8 @@ func (d Dir) claim() error {
 	if err != nil {
 		return fmt.Errorf("state folder: %w", err)
 	}
+	// Another weir may be writing the marker at this moment.
+	entries = slices.DeleteFunc(entries, func(entry os.DirEntry) bool { return strings.HasPrefix(entry.Name(), "."+markerName+"-") })
 	own := []string{lockName, filepath.Base(d.Certs()), filepath.Base(d.Data()), filepath.Base(d.Logs()), filepath.Base(d.Run()), filepath.Base(d.Credentials())}
 	ours := 0
 	for _, entry := range entries {

@@ -61,6 +61,15 @@ func TestForeignFoldersAreLeftAlone(t *testing.T) {
 	require.FileExists(t, precious)
 }
 
+// Two that start at once in a new folder: one finds the marker that the other is writing.
+func TestAMarkerThatIsBeingWrittenIsNotForeign(t *testing.T) {
+	dir, err := state.At(t.TempDir())
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(dir.Path(".weir-state.json-1772231004"), nil, 0o600))
+	require.NoError(t, dir.Prepare())
+	require.True(t, dir.IsState())
+}
+
 func TestNewerLayoutIsRefused(t *testing.T) {
 	dir, err := state.At(t.TempDir())
 	require.NoError(t, err)

@@ -95,7 +95,7 @@ func (c *child) run() {
 			s.State, s.Process, s.Err = StateRestarting, process.ID{}, err
 			s.Restarts++
 		})
-		c.options.Logger.Warn("ended unexpectedly; restarting", "child", c.spec.Name, "error", err, "in", wait)
+		c.options.Logger.Warn("ended unexpectedly; restarting", "child", c.spec.Name, "error", err, "in", wait.String())
 		if attempt >= c.options.StartAttempts && !c.wasReady() {
 			select {
 			case c.startFailed <- err:

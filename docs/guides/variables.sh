@@ -3,6 +3,9 @@
 # WEIR_STATE_DIR, if it is set, names the Weir meant.
 WEIR=${WEIR:-bin/weir}
 POLICY=${POLICY:-$HOME/weir-policy}
+WORK=${WORK:-$(mktemp -d)} # what the examples write
+TMPDIR=${TMPDIR:-$WORK}
+export WEIR POLICY WORK TMPDIR
 URL=$("$WEIR" status -o json | sed 's/.*"ingress":{"http":"\([^"]*\)".*/\1/')
 case $URL in
 http*) ;;
@@ -14,4 +17,4 @@ http*) ;;
 esac
 API_KEY=$("$WEIR" credentials -o json | sed 's/.*"apiKey":"\([^"]*\)".*/\1/')
 TOKEN=$("$WEIR" credentials -o json | sed 's/.*"token":"\([^"]*\)".*/\1/')
-export WEIR POLICY URL API_KEY TOKEN
+export URL API_KEY TOKEN

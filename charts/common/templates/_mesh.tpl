@@ -5,6 +5,12 @@ What Istio is told of a part that has a sidecar. More of the dict:
 */}}
 {{- define "weir.mesh" -}}
 {{- $policies := .root.Values.global.sidecars.policies }}
+{{- if and $policies.enabled (not .root.Values.global.sidecars.inject) }}
+{{- fail "global.sidecars.policies.enabled: without sidecars nobody would be told by them: set global.sidecars.inject, too" }}
+{{- end }}
+{{- if and (get $policies.callers .component) (not (get . "meshPorts")) }}
+{{- fail (printf "global.sidecars.policies.callers.%s: nobody of the mesh calls this part: take it out" .component) }}
+{{- end }}
 {{- if include "weir.named" . }}
 {{- $own := .pod.serviceAccount.name }}
 {{- $account := get $policies.serviceAccounts .component | default "" }}
@@ -49,6 +55,21 @@ spec:
     - hosts: {{ concat (list "./*") . | uniq | toJson }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* The other namespaces of which a part is called, as JSON. */}}
+{{- define "weir.callersNamespaces" -}}
+{{- $found := list }}
+{{- if and (include "weir.named" .) (ne .component "ingress") }}
+{{- $policies := .root.Values.global.sidecars.policies }}
+{{- range (get $policies.callers .component | default list) }}
+{{- with regexFind "/ns/[^/*]+/" . }}{{ $found = append $found (. | trimPrefix "/ns/" | trimSuffix "/") }}{{ end }}
+{{- end }}
+{{- range $policies.serviceAccounts }}
+{{- if contains "/" . }}{{ $found = append $found (splitList "/" . | first) }}{{ end }}
+{{- end }}
+{{- end }}
+{{- without $found .root.Release.Namespace | uniq | sortAlpha | toJson }}
 {{- end }}
 
 {{/* "true" where Istio is told who calls whom. */}}

@@ -14,6 +14,11 @@ spec:
   policyTypes: [Ingress, Egress]
   ingress:
 {{- .from | nindent 4 }}
+{{- with include "weir.callersNamespaces" . | fromJsonArray }}
+    # Callers of other namespaces, whom Istio tells by their identity.
+    - from: [{namespaceSelector: {matchExpressions: [{key: kubernetes.io/metadata.name, operator: In, values: {{ toJson . }}}]}}]
+      ports: [{port: grpc}]
+{{- end }}
 {{- if .root.Values.global.monitoring.serviceMonitors.enabled }}
     - from:
         - namespaceSelector: {{- toYaml .root.Values.global.monitoring.namespaceSelector | nindent 12 }}

@@ -47,7 +47,7 @@ func (a *App) validateCommand() *cobra.Command {
 			err = writeJSON(a.Stdout, result)
 		} else {
 			a.printValidation(result)
-			if result.Objects == 0 {
+			if result.Objects == 0 && len(result.Problems) == 0 {
 				fmt.Fprintf(a.Stderr, "notice: nothing was checked: no files that end in .yaml, .yml or .json, or nothing in them, below %s\n", strings.Join(paths, ", "))
 			}
 		}
