@@ -71,9 +71,18 @@ func (p *proxy) serve(conn net.Conn) {
 	if err != nil {
 		return
 	}
-	target := strings.Fields(line)[1]
+	words := strings.Fields(line)
+	if len(words) < 2 {
+		return
+	}
+	target := words[1]
 	rest, err := http.ReadRequest(bufio.NewReader(io.MultiReader(strings.NewReader("GET / HTTP/1.1\r\n"), reader)))
 	if err != nil {
+		return
+	}
+	// Somebody else's question may come to a port that was just another's.
+	ask := p.ask.Load()
+	if ask == nil {
 		return
 	}
 	target, host, status := p.tidy(target, rest.Host)
@@ -84,7 +93,7 @@ func (p *proxy) serve(conn net.Conn) {
 				request.Headers = append(request.Headers, extauthz.Header{Name: strings.ToLower(name), Value: value})
 			}
 		}
-		status = (*p.ask.Load())(request)
+		status = (*ask)(request)
 	}
 	_, _ = fmt.Fprintf(conn, "HTTP/1.1 %d X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", status)
 }
