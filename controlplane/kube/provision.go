@@ -97,7 +97,7 @@ const (
 	// provisionEvery is how often certificates are looked at, and applyEvery how often
 	// everything is said again, for what somebody else changed.
 	provisionEvery, applyEvery = 30 * time.Second, 5 * time.Minute
-	// addressEvery is how often Services are asked that have no address yet.
+	// addressEvery is how often Gateways are looked at that cannot be reached yet.
 	addressEvery = time.Second
 	// proxyLifetime is that of a proxy's certificate.
 	proxyLifetime = 7 * 24 * time.Hour
@@ -119,16 +119,17 @@ type Provisioner struct {
 	logger *slog.Logger
 	client client.Client
 	leads  func() bool
-	// placed is told of Gateways whose addresses changed.
+	// placed is told of Gateways whose reach changed.
 	placed func(policy.ObjectRef)
 	wake   chan struct{}
 	// applied is used by Run alone.
 	applied map[policy.ObjectRef]applied
 
-	mu        sync.Mutex
-	known     bool
-	wanted    map[policy.ObjectRef]Placed
-	addresses map[policy.ObjectRef][]gatewayv1.GatewayStatusAddress
+	mu     sync.Mutex
+	known  bool
+	wanted map[policy.ObjectRef]Placed
+	// reach is nil until it was looked at.
+	reach map[policy.ObjectRef]Reach
 }
 
 // Placed is a Gateway that proxies are run for.
@@ -139,14 +140,26 @@ type Placed struct {
 	Ports []int32
 }
 
+// Reach is where clients reach a Gateway that proxies are run for.
+type Reach struct {
+	// Addresses are its Service's, none while that has none.
+	Addresses []gatewayv1.GatewayStatusAddress
+	// Ready says that there is a proxy behind them that takes requests.
+	Ready bool
+}
+
+func (r Reach) equal(other Reach) bool {
+	return r.Ready == other.Ready && slices.EqualFunc(r.Addresses, other.Addresses, func(a, b gatewayv1.GatewayStatusAddress) bool { return a.Value == b.Value })
+}
+
 // NewProvisioner makes the provisioner beside a writer, whose statuses have the
 // addresses from then on.
 func NewProvisioner(config ProvisionConfig, writer *Writer) *Provisioner {
 	p := &Provisioner{
 		config: config, logger: writer.logger, client: writer.client, leads: writer.Leads, placed: writer.touched,
-		wake: make(chan struct{}, 1), applied: map[policy.ObjectRef]applied{}, addresses: map[policy.ObjectRef][]gatewayv1.GatewayStatusAddress{},
+		wake: make(chan struct{}, 1), applied: map[policy.ObjectRef]applied{},
 	}
-	writer.placed = p.Addresses
+	writer.placed = p.Reach
 	return p
 }
 
@@ -162,13 +175,14 @@ func (p *Provisioner) Observe(gateways map[policy.ObjectRef]Placed) {
 	}
 }
 
-// Addresses are where clients reach a Gateway, none while there is none; ok says
-// that it is one that proxies are run for.
-func (p *Provisioner) Addresses(gateway policy.ObjectRef) (addresses []gatewayv1.GatewayStatusAddress, ok bool) {
+// Reach is where clients reach a Gateway; provisioned says that it is one that
+// proxies are run for, and known that it was looked at.
+func (p *Provisioner) Reach(gateway policy.ObjectRef) (reach Reach, provisioned, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, ok = p.wanted[gateway]
-	return p.addresses[gateway], ok
+	_, provisioned = p.wanted[gateway]
+	reach, known = p.reach[gateway]
+	return reach, provisioned, known
 }
 
 // Run provisions until ctx ends.
@@ -200,7 +214,7 @@ func (p *Provisioner) Run(ctx context.Context) error {
 }
 
 // reconcile makes what is missing, mends what differs, removes what is not
-// wanted any more, and reads the addresses. One Gateway's trouble does not keep
+// wanted any more, and sees where Gateways are reached. One Gateway's trouble does not keep
 // it from the others.
 func (p *Provisioner) reconcile(ctx context.Context) (missing bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -211,19 +225,20 @@ func (p *Provisioner) reconcile(ctx context.Context) (missing bool, err error) {
 	if !known || !p.leads() {
 		return true, nil // Soon perhaps.
 	}
+	var errs []error
 	mesh, err := p.authority(ctx)
 	if err != nil {
-		return true, err
-	}
-	var errs []error
-	for ref, placed := range wanted {
-		if err := p.provision(ctx, mesh, placed); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", ref, err))
+		errs = append(errs, err)
+	} else {
+		for ref, placed := range wanted {
+			if err := p.provision(ctx, mesh, placed); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", ref, err))
+			}
 		}
 	}
 	taken, err := p.prune(ctx, wanted)
 	errs = append(errs, err)
-	missing, err = p.readAddresses(ctx, wanted)
+	missing, err = p.readReach(ctx, wanted)
 	missing = missing || taken
 	slices.SortFunc(errs, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
 	return missing, errors.Join(append(errs, err)...)
@@ -353,25 +368,41 @@ func gatewayOf(object client.Object) policy.ObjectRef {
 	return policy.ObjectRef{Kind: kindGateway, Namespace: annotations[labelNamespace], Name: annotations[labelGateway]}
 }
 
-// readAddresses looks at the Services; missing says that one has no address yet.
-func (p *Provisioner) readAddresses(ctx context.Context, wanted map[policy.ObjectRef]Placed) (missing bool, err error) {
-	var list corev1.ServiceList
-	if err := p.client.List(ctx, &list, client.InNamespace(p.config.Namespace), client.MatchingLabels{labelManaged: manager}); err != nil {
-		return true, err
+// readReach looks at the Services and Deployments; missing says that a Gateway has
+// no address yet, or no proxy that is ready.
+func (p *Provisioner) readReach(ctx context.Context, wanted map[policy.ObjectRef]Placed) (missing bool, err error) {
+	var services corev1.ServiceList
+	var deployments appsv1.DeploymentList
+	for _, list := range []client.ObjectList{&services, &deployments} {
+		if err := p.client.List(ctx, list, client.InNamespace(p.config.Namespace), client.MatchingLabels{labelManaged: manager}); err != nil {
+			return true, err
+		}
 	}
-	found := map[policy.ObjectRef][]gatewayv1.GatewayStatusAddress{}
-	for i := range list.Items {
-		if ref := gatewayOf(&list.Items[i]); wanted[ref].Gateway != nil {
-			found[ref] = addressesOfService(&list.Items[i])
-			missing = missing || len(found[ref]) == 0
+	found := make(map[policy.ObjectRef]Reach, len(wanted))
+	for ref := range wanted {
+		found[ref] = Reach{}
+	}
+	for i := range services.Items {
+		ref := gatewayOf(&services.Items[i])
+		if reach, ok := found[ref]; ok {
+			reach.Addresses = addressesOfService(&services.Items[i])
+			found[ref] = reach
+		}
+	}
+	for i := range deployments.Items {
+		ref := gatewayOf(&deployments.Items[i])
+		if reach, ok := found[ref]; ok {
+			reach.Ready = deployments.Items[i].Status.ReadyReplicas > 0
+			found[ref] = reach
 		}
 	}
 	p.mu.Lock()
-	before := p.addresses
-	p.addresses = found
+	before := p.reach
+	p.reach = found
 	p.mu.Unlock()
-	for ref := range wanted {
-		if !slices.EqualFunc(before[ref], found[ref], func(a, b gatewayv1.GatewayStatusAddress) bool { return a.Value == b.Value }) {
+	for ref, now := range found {
+		missing = missing || len(now.Addresses) == 0 || !now.Ready
+		if then, known := before[ref]; !known || !then.equal(now) {
 			p.placed(ref)
 		}
 	}

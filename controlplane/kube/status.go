@@ -74,9 +74,10 @@ type statusView struct {
 type composer struct {
 	verdict   *verdict
 	addresses []gatewayv1.GatewayStatusAddress
-	// placed says that there has to be an address for the Gateway to be programmed.
-	placed bool
-	now    time.Time
+	// placed says that there has to be an address for the Gateway to be programmed,
+	// and unready that nobody takes requests there.
+	placed, unready bool
+	now             time.Time
 	// generation that the conditions are about.
 	generation int64
 	// later is set when the object is to be looked at again once settled.
@@ -242,16 +243,21 @@ func (c *composer) parentsOf(value *unstructured.Unstructured) []policy.ParentSt
 
 // unreached has a Gateway not be programmed while nobody can reach it, at all or
 // where it wants to be.
-func unreached(conditions []policy.Condition, has []gatewayv1.GatewayStatusAddress, wanted []string) {
-	reason, message := gatewayv1.GatewayReasonAddressNotAssigned, "its Service has no address yet"
-	if len(has)+len(wanted) > 0 {
-		missing := slices.DeleteFunc(slices.Clone(wanted), func(value string) bool {
-			return slices.ContainsFunc(has, func(a gatewayv1.GatewayStatusAddress) bool { return a.Value == value })
-		})
-		if len(missing) == 0 {
-			return
-		}
+func (c *composer) unreached(conditions []policy.Condition, wanted []string) {
+	missing := slices.DeleteFunc(slices.Clone(wanted), func(value string) bool {
+		return slices.ContainsFunc(c.addresses, func(a gatewayv1.GatewayStatusAddress) bool { return a.Value == value })
+	})
+	var reason gatewayv1.GatewayConditionReason
+	var message string
+	switch {
+	case len(missing) > 0:
 		reason, message = gatewayv1.GatewayReasonAddressNotUsable, "its Service was not given "+strings.Join(missing, ", ")
+	case len(c.addresses) == 0:
+		reason, message = gatewayv1.GatewayReasonAddressNotAssigned, "its Service has no address yet"
+	case c.unready:
+		reason, message = gatewayv1.GatewayReasonNoResources, "none of its proxies is ready to take requests"
+	default:
+		return
 	}
 	for i := range conditions {
 		if c := &conditions[i]; c.Type == conditionProgrammed && c.Status == metav1.ConditionTrue {
@@ -278,7 +284,7 @@ func (c *composer) object(view *statusView, status *policy.ObjectStatus) {
 	progress := c.verdict.progressOf(status.Object, fleets, c.now, nil)
 	conditions = c.programmed(conditions, view.Conditions, conditionProgrammed, progress)
 	if c.placed {
-		unreached(conditions, c.addresses, status.Addresses)
+		c.unreached(conditions, status.Addresses)
 	}
 	view.Conditions = c.merge(view.Conditions, conditions)
 	if status.Object.Kind == kindGateway {

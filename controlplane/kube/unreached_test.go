@@ -14,13 +14,16 @@ func TestUnreached(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		has, wanted []string
+		unready     bool
 		reason      gatewayv1.GatewayConditionReason
 	}{
-		{"reached", []string{"192.0.2.1"}, nil, gatewayv1.GatewayReasonProgrammed},
-		{"no address yet", nil, nil, gatewayv1.GatewayReasonAddressNotAssigned},
-		{"what it wants", []string{"192.0.2.1"}, []string{"192.0.2.1"}, gatewayv1.GatewayReasonProgrammed},
-		{"another one", []string{"192.0.2.1"}, []string{"192.0.2.2"}, gatewayv1.GatewayReasonAddressNotUsable},
-		{"none of what it wants", nil, []string{"192.0.2.2"}, gatewayv1.GatewayReasonAddressNotUsable},
+		{"reached", []string{"192.0.2.1"}, nil, false, gatewayv1.GatewayReasonProgrammed},
+		{"no address yet", nil, nil, false, gatewayv1.GatewayReasonAddressNotAssigned},
+		{"what it wants", []string{"192.0.2.1"}, []string{"192.0.2.1"}, false, gatewayv1.GatewayReasonProgrammed},
+		{"another one", []string{"192.0.2.1"}, []string{"192.0.2.2"}, false, gatewayv1.GatewayReasonAddressNotUsable},
+		{"none of what it wants", nil, []string{"192.0.2.2"}, false, gatewayv1.GatewayReasonAddressNotUsable},
+		{"nobody there", []string{"192.0.2.1"}, nil, true, gatewayv1.GatewayReasonNoResources},
+		{"nobody where it wants", nil, []string{"192.0.2.1"}, true, gatewayv1.GatewayReasonAddressNotUsable},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conditions := []policy.Condition{{Type: conditionProgrammed, Status: metav1.ConditionTrue, Reason: reasonProgrammed}}
@@ -28,8 +31,9 @@ func TestUnreached(t *testing.T) {
 			for _, value := range c.has {
 				has = append(has, gatewayv1.GatewayStatusAddress{Value: value})
 			}
-			unreached(conditions, has, c.wanted)
+			(&composer{addresses: has, placed: true, unready: c.unready}).unreached(conditions, c.wanted)
 			require.Equal(t, string(c.reason), conditions[0].Reason)
+			require.Equal(t, c.reason == gatewayv1.GatewayReasonProgrammed, conditions[0].Status == metav1.ConditionTrue)
 		})
 	}
 }

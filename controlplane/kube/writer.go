@@ -40,8 +40,8 @@ type Writer struct {
 	logger    *slog.Logger
 	client    client.Client
 	addresses []gatewayv1.GatewayStatusAddress
-	// placed knows the addresses of each Gateway that proxies are run for.
-	placed func(policy.ObjectRef) (addresses []gatewayv1.GatewayStatusAddress, ok bool)
+	// placed knows where each Gateway is reached that proxies are run for.
+	placed func(policy.ObjectRef) (reach Reach, provisioned, known bool)
 	// leader is set while this replica writes.
 	leader atomic.Bool
 	term   sync.Mutex
@@ -195,8 +195,13 @@ func (w *Writer) write(ctx context.Context, ref policy.ObjectRef) error {
 		w.mu.Lock()
 		c := composer{verdict: w.verdict, addresses: w.addresses, now: time.Now()}
 		if w.placed != nil && ref.Kind == kindGateway {
-			if addresses, ok := w.placed(ref); ok {
-				c.addresses, c.placed = addresses, true
+			reach, provisioned, known := w.placed(ref)
+			if provisioned && !known {
+				w.mu.Unlock()
+				return nil // It is touched once it was looked at.
+			}
+			if provisioned {
+				c.addresses, c.placed, c.unready = reach.Addresses, true, !reach.Ready
 			}
 		}
 		w.mu.Unlock()

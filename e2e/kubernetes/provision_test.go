@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	podsecurityapi "k8s.io/pod-security-admission/api"
 	podsecurity "k8s.io/pod-security-admission/policy"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -136,7 +137,8 @@ func TestSlowGatewaysAreGivenProxies(t *testing.T) {
 	require.Equal(t, "shop", deployment.Spec.Template.Labels["team"])
 	requireRestricted(t, &deployment.Spec.Template)
 
-	// Without an address it is not programmed, whatever its proxies say.
+	// Without an address it is not programmed, whatever its proxies say, nor while
+	// none of them takes requests.
 	var secret corev1.Secret
 	require.NoError(t, root.Get(t.Context(), client.ObjectKeyFromObject(service), &secret))
 	dir := t.TempDir()
@@ -156,6 +158,9 @@ func TestSlowGatewaysAreGivenProxies(t *testing.T) {
 	eventually(t, "AddressNotAssigned", programmedOf)
 	service.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "192.0.2.7"}}
 	require.NoError(t, root.Status().Update(t.Context(), service))
+	eventually(t, "NoResources", programmedOf)
+	ready := client.RawPatch(types.MergePatchType, []byte(`{"status": {"replicas": 1, "readyReplicas": 1}}`))
+	require.NoError(t, root.Status().Patch(t.Context(), &deployment, ready))
 	eventually(t, "Programmed", programmedOf)
 	_, shop := statusOf(t, root, gatewayNamed("shop"))
 	addresses, _, err := unstructured.NestedSlice(shop.Object, "status", "addresses")

@@ -22,27 +22,11 @@ metadata: {name: default, namespace: istio-system}
 spec: {mtls: {mode: STRICT}}
 `
 
-// behind is a service of another namespace, which lets Weir's proxies alone call it, and
-// a route to it that wants a token.
+// behind lets Weir's proxies alone call the peer of another namespace, and has a route to
+// it that wants a token.
 const behind = `apiVersion: v1
 kind: Namespace
 metadata: {name: shop, labels: {istio-injection: enabled}}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: peer, namespace: shop}
-spec:
-  selector: {matchLabels: {app: peer}}
-  template:
-    metadata: {labels: {app: peer}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers: [{name: peer, image: docker.io/weir/peer:dev, imagePullPolicy: IfNotPresent, readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: peer, namespace: shop}
-spec: {selector: {app: peer}, ports: [{name: http, port: 8080}]}
 ---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -128,7 +112,7 @@ func TestSlowIstioSidecars(t *testing.T) {
 	w.helm(install...)
 	by := newIssuer(t)
 	w.kubectl(fmt.Sprintf(strings.ReplaceAll(edge, "weir-system", "platform"), hashed(theKey)), "apply", "--server-side", "-f", "-")
-	w.kubectl(fmt.Sprintf(behind, by.jwks()), "apply", "--server-side", "-f", "-")
+	w.kubectl(fmt.Sprintf(behind, by.jwks())+"---\n"+strings.ReplaceAll(peerObjects, "weir-system", "shop"), "apply", "--server-side", "-f", "-")
 	w.eventually("the Gateway is programmed", time.Minute, func() bool {
 		return w.condition("Programmed", "gateway", "weir", "-n", "platform") == "True/Programmed"
 	})
