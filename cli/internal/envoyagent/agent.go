@@ -8,6 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -21,6 +24,9 @@ const (
 	headerTimeout  = 5 * time.Second
 	// maxWaiting bounds who waits for the end of draining: the kubelet does.
 	maxWaiting = 256
+	// guardsWithin bounds how long an Envoy is kept unready for want of addresses of
+	// the servers that requests are checked by. It looks them up every 5 seconds.
+	guardsWithin = 15 * time.Second
 	// goneEvery and goneTimeout are for the wait for Envoy's own end.
 	goneEvery   = 200 * time.Millisecond
 	goneTimeout = 30 * time.Second
@@ -40,7 +46,8 @@ type Config struct {
 
 // Agent serves
 //
-//	GET /ready    200 while Envoy is ready, has had its configuration, and the pod is not ending
+//	GET /ready    200 while Envoy is ready, has had its configuration, and the pod is not ending;
+//	              first when Envoy knows where extauthz and ratelimit are, or has asked for 15 s
 //	GET /live     200 while Envoy answers
 //	GET /metrics  Envoy's, for Prometheus
 //	GET /drained  200 when draining is over; it waits for that. It begins nothing: only the end of Serve's context does
@@ -51,6 +58,12 @@ type Agent struct {
 	draining atomic.Bool
 	drained  chan struct{}
 	waiting  chan struct{}
+
+	mu sync.Mutex
+	// configured is when Envoy was seen with its configuration first, and guarded
+	// says that it was seen to know its guards, or waited for them long enough.
+	configured time.Time
+	guarded    bool
 }
 
 // New makes an Agent, for one call of Serve.
@@ -151,7 +164,47 @@ func (a *Agent) ready(ctx context.Context) error {
 	if err == nil && updates == 0 {
 		err = errors.New("the control plane has not sent any listeners yet")
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return a.knowsGuards(ctx)
+}
+
+// knowsGuards says which of the servers that requests are checked by Envoy has no
+// address of: one whose pods became ready after Envoy asked for them, mostly.
+// Requests would be let in unlimited, or be refused, until it asks again. Once it
+// is nil it stays so: who goes away later must not take the proxies along.
+func (a *Agent) knowsGuards(ctx context.Context) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.guarded {
+		return nil
+	}
+	if a.configured.IsZero() {
+		a.configured = time.Now()
+	}
+	members, err := stats(ctx, a.config.Admin, `^cluster\.weir/(extauthz|ratelimit)\.membership_total$`)
+	if err != nil {
+		return err
+	}
+	var unknown []string
+	for name, count := range members {
+		if count == 0 {
+			unknown = append(unknown, strings.TrimSuffix(strings.TrimPrefix(name, "cluster."), ".membership_total"))
+		}
+	}
+	slices.Sort(unknown)
+	waited := time.Since(a.configured)
+	switch {
+	case len(unknown) == 0:
+	case waited < guardsWithin:
+		return fmt.Errorf("Envoy has no address of %s yet", strings.Join(unknown, " and "))
+	default:
+		a.config.Logger.Warn("Envoy is ready without the address of a server that requests are checked by: they are answered as when it is down",
+			"clusters", unknown, "waited", waited.Round(time.Millisecond).String())
+	}
+	a.guarded = true
+	return nil
 }
 
 func (a *Agent) serveLive(w http.ResponseWriter, r *http.Request) {

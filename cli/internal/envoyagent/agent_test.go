@@ -2,11 +2,13 @@ package envoyagent
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +23,8 @@ type envoy struct {
 	active  int
 	updates int
 	ready   bool
+	// members are the endpoints of each cluster.
+	members map[string]int
 	calls   []string
 	server  *httptest.Server
 	// drained is closed by the first POST to drain_listeners.
@@ -52,6 +56,14 @@ func (e *envoy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		stat("http.x.downstream_rq_active", e.active)
 	case strings.Contains(r.URL.RawQuery, "update_success"):
 		stat("listener_manager.lds.update_success", e.updates)
+	case strings.Contains(r.URL.RawQuery, "membership_total"):
+		var stats []map[string]any
+		for name, value := range e.members {
+			if regexp.MustCompile(r.URL.Query().Get("filter")).MatchString("cluster." + name + ".membership_total") {
+				stats = append(stats, map[string]any{"name": "cluster." + name + ".membership_total", "value": value})
+			}
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"stats": stats})
 	case r.URL.Path == "/ready" && !e.ready:
 		http.Error(w, "PRE_INITIALIZING", http.StatusServiceUnavailable)
 	case r.URL.Path == "/stats/prometheus":
@@ -121,6 +133,36 @@ func TestReadiness(t *testing.T) {
 	require.Equal(t, http.StatusMethodNotAllowed, response.StatusCode)
 	admin.set(func() {
 		require.NotContains(t, admin.calls, "POST /drain_listeners", "nobody can have it drained from outside")
+	})
+}
+
+// An Envoy that has no address of a guard is not ready at first; one that once had
+// them stays ready when guards go, as does one that has asked in vain long enough.
+func TestReadinessWaitsForGuards(t *testing.T) {
+	t.Run("until they are known", func(t *testing.T) {
+		admin := newEnvoy(t)
+		admin.members = map[string]int{"weir/extauthz": 0, "weir/ratelimit": 0, "shop": 0}
+		base, _, _, _ := start(t, Config{Admin: admin.address(), Timeout: time.Minute})
+		code, body := get(t, base+"/ready")
+		require.Equal(t, http.StatusServiceUnavailable, code)
+		require.Contains(t, body, "no address of weir/extauthz and weir/ratelimit yet")
+		admin.set(func() { admin.members["weir/extauthz"] = 1 })
+		_, body = get(t, base+"/ready")
+		require.Contains(t, body, "no address of weir/ratelimit yet")
+		admin.set(func() { admin.members["weir/ratelimit"] = 2 })
+		code, _ = get(t, base+"/ready")
+		require.Equal(t, http.StatusOK, code)
+		admin.set(func() { admin.members["weir/ratelimit"] = 0 })
+		code, _ = get(t, base+"/ready")
+		require.Equal(t, http.StatusOK, code, "who goes later does not take the proxy along")
+	})
+	t.Run("for so long", func(t *testing.T) {
+		admin := newEnvoy(t)
+		admin.members = map[string]int{"weir/ratelimit": 0}
+		agent := New(Config{Admin: admin.address(), Logger: slog.New(slog.DiscardHandler)})
+		require.ErrorContains(t, agent.ready(t.Context()), "no address of weir/ratelimit")
+		agent.configured = time.Now().Add(-guardsWithin)
+		require.NoError(t, agent.ready(t.Context()))
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -66,12 +67,22 @@ func idle(ctx context.Context, admin string) error {
 	}
 }
 
-// total adds up Envoy's counters and gauges that match a pattern, without those of
-// its admin interface.
+// total adds up Envoy's counters and gauges that match a pattern.
 func total(ctx context.Context, admin, pattern string) (int, error) {
-	stats, err := ask(ctx, http.MethodGet, "http://"+admin+"/stats?format=json&filter="+pattern)
+	found, err := stats(ctx, admin, pattern)
+	sum := 0
+	for _, value := range found {
+		sum += value
+	}
+	return sum, err
+}
+
+// stats are Envoy's counters and gauges that match a pattern, without those of its
+// admin interface.
+func stats(ctx context.Context, admin, pattern string) (map[string]int, error) {
+	body, err := ask(ctx, http.MethodGet, "http://"+admin+"/stats?format=json&filter="+url.QueryEscape(pattern))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	var answer struct {
 		Stats []struct {
@@ -79,14 +90,14 @@ func total(ctx context.Context, admin, pattern string) (int, error) {
 			Value int    `json:"value"`
 		} `json:"stats"`
 	}
-	if err := json.Unmarshal(stats, &answer); err != nil {
-		return 0, fmt.Errorf("stats of Envoy: %w", err)
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("stats of Envoy: %w", err)
 	}
-	sum := 0
+	found := make(map[string]int, len(answer.Stats))
 	for _, stat := range answer.Stats {
 		if stat.Name != "" && !strings.HasPrefix(stat.Name, "http.admin.") {
-			sum += stat.Value
+			found[stat.Name] = stat.Value
 		}
 	}
-	return sum, nil
+	return found, nil
 }
