@@ -67,7 +67,7 @@ func TestBug07WhatIsInForceIsInEnvoy(t *testing.T) {
 // Bug 12: a rate limit is an object on a target, and applies there and nowhere
 // else.
 func TestBug12RateLimitIsAPolicyNotAPatch(t *testing.T) {
-	s, _ := edge(t, routeYAML("limited", "/limited")+limitYAML("limited", "FixedWindow", 2, "1h", "Closed"))
+	s, _ := edge(t, routeYAML("limited", "/limited")+limitYAML("limited", "FixedWindow", 2, "24h", "Closed"))
 	for range 2 {
 		require.Equal(t, http.StatusOK, s.Get("/limited").Status)
 	}

@@ -23,7 +23,7 @@ import (
 func TestRateLimitsAnswer(t *testing.T) {
 	for _, algorithm := range []string{"FixedWindow", "GCRA"} {
 		t.Run(algorithm, func(t *testing.T) {
-			s, backend := edge(t, routeYAML("limited", "/limited")+limitYAML("limited", algorithm, 5, "1h", "Open"))
+			s, backend := edge(t, routeYAML("limited", "/limited")+limitYAML("limited", algorithm, 5, "24h", "Open"))
 			for i := range 5 {
 				answer := s.Get("/limited")
 				require.Equal(t, http.StatusOK, answer.Status, answer.Body)
@@ -54,13 +54,13 @@ metadata: {name: told}
 spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: limited}]
   limits:
-    - {name: few, requests: 2, window: 1h, by: [{type: Consumer}], headers: [Standard, XRateLimit]}
-    - {name: many, requests: 100, window: 1h, headers: [Older]}
-    - {name: quiet, requests: 100, window: 1h, headers: [None]}
+    - {name: few, requests: 2, window: 240h, by: [{type: Consumer}], headers: [Standard, XRateLimit]}
+    - {name: many, requests: 100, window: 240h, headers: [Older]}
+    - {name: quiet, requests: 100, window: 240h, headers: [None]}
 `)
 	answer := s.Get("/limited")
 	require.Equal(t, http.StatusOK, answer.Status, answer.Body)
-	require.Equal(t, `"few";q=2;w=3600`, answer.Header.Get("RateLimit-Policy"))
+	require.Equal(t, `"few";q=2;w=864000`, answer.Header.Get("RateLimit-Policy"))
 	require.Equal(t, "2", answer.Header.Get("X-RateLimit-Limit"))
 	require.Equal(t, "1", answer.Header.Get("X-RateLimit-Remaining"))
 	require.Equal(t, "100", answer.Header.Get("RateLimit-Limit"))
@@ -79,7 +79,7 @@ spec:
 	require.NotContains(t, list, "many")
 	consumer := regexp.MustCompile(`consumer=\S+`).FindString(list)
 	require.NotEmpty(t, consumer, list)
-	require.Regexp(t, `few .*consumer=\S+ +2 per 1h +0 `, s.Weir("limits", "get", "default/told/few", consumer))
+	require.Regexp(t, `few .*consumer=\S+ +2 per 240h +0 `, s.Weir("limits", "get", "default/told/few", consumer))
 	require.Contains(t, s.Weir("limits", "reset", "default/told/few", consumer), "reset; it held before:")
 	require.Equal(t, http.StatusOK, s.Get("/limited").Status)
 	require.Regexp(t, `"audit":"rate_limit_counter_reset".*"actor":"spiffe://weir.local/cli"`, s.Weir("logs", "controlplaned", "-n", "1000", "-o", "json"))

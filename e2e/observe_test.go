@@ -125,7 +125,7 @@ func logLines(t *testing.T, s *harness.System, component string) []map[string]an
 
 // The access log says what was decided; no log holds a credential.
 func TestAccessLogCarriesTheDecisionAndNoSecret(t *testing.T) {
-	s, _ := edge(t, routeYAML("limited", "/limited")+limitYAML("limited", "FixedWindow", 1, "1h", "Open"))
+	s, _ := edge(t, routeYAML("limited", "/limited")+limitYAML("limited", "FixedWindow", 1, "24h", "Open"))
 	s.Get("/v1/users?secret=inquery")
 	refused := s.Do(http.MethodGet, "/closed", "", "X-API-Key", "weir_canarycanarycanarycanary")
 	s.Get("/limited")

@@ -45,7 +45,7 @@ kind: RateLimitPolicy
 metadata: {name: roles, namespace: weir-system}
 spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: roles}]
-  limits: [{name: few, requests: 3, window: 1h, by: [{type: Consumer}]}]
+  limits: [{name: few, requests: 3, window: 240h, by: [{type: Consumer}]}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute

@@ -26,7 +26,7 @@ kind: RateLimitPolicy
 metadata: {name: few}
 spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: limited}]
-  limits: [{name: few, requests: 3, window: 1h, by: [{type: Consumer}]}]
+  limits: [{name: few, requests: 3, window: 240h, by: [{type: Consumer}]}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
