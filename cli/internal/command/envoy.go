@@ -73,11 +73,11 @@ func (a *App) envoyAgentCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "agent", Short: "Answer probes for an Envoy, and drain it at the end", Args: arguments(0, 0),
 		Long: "Run beside an Envoy in its pod. Serves over plain HTTP:\n\n" +
-			"  GET /ready    200 while Envoy is ready, has had its configuration, and is not to end; first when it knows where\n" +
-			"                extauthz and ratelimit are, or has asked for 15s in vain\n" +
+			"  GET /ready    200 while Envoy is ready, has had its configuration, and is not to end\n" +
 			"  GET /live     200 while Envoy answers\n" +
 			"  GET /metrics  Envoy's metrics for Prometheus\n" +
 			"  GET /drained  answers when draining is over\n\n" +
+			"Envoy is ready for the first time when it has an address of extauthz and ratelimit, or has had none for 15s.\n\n" +
 			"SIGTERM begins draining: Envoy tells its clients to go elsewhere, and is given --delay at least and then until no\n" +
 			"request runs, --timeout at most. Have Envoy's own end wait for that, by a preStop hook that gets /drained.",
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -198,7 +198,7 @@ func (a *Agent) knowsGuards(ctx context.Context) error {
 	switch {
 	case len(unknown) == 0:
 	case waited < guardsWithin:
-		return fmt.Errorf("Envoy has no address of %s yet", strings.Join(unknown, " and "))
+		return fmt.Errorf("no address of %s is known to Envoy yet", strings.Join(unknown, " and "))
 	default:
 		a.config.Logger.Warn("Envoy is ready without the address of a server that requests are checked by: they are answered as when it is down",
 			"clusters", unknown, "waited", waited.Round(time.Millisecond).String())
