@@ -424,7 +424,7 @@ func TestSelfTest(t *testing.T) {
 			fix := fixes[m.name]
 			if fix == "" {
 				require.Eventually(t, func() bool { status, _ := ask(); return status == http.StatusOK }, patience, 10*time.Millisecond, "%s", a.log)
-				require.Contains(t, a.log.String(), "self-test passed")
+				require.Eventually(t, func() bool { return strings.Contains(a.log.String(), "self-test passed") }, patience, 10*time.Millisecond, "%s", a.log)
 			} else {
 				require.Eventually(t, func() bool { return strings.Contains(a.log.String(), fix) }, patience, 10*time.Millisecond, "%s", a.log)
 				status, body := ask()

@@ -64,12 +64,11 @@ func (o *outage) requireHealthy(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := o.ask("closed")
 		return err == nil
-	}, 20*time.Second, 5*time.Millisecond, "served again")
+	}, time.Minute, 5*time.Millisecond, "served again")
 	require.Eventually(t, func() bool { // A call that takes longer than storeTimeout fails open.
 		verdict, err := o.ask("open")
-		require.NoError(t, err)
-		return verdict.Statuses[0].Event == ratelimit.Admitted
-	}, 20*time.Second, 5*time.Millisecond)
+		return err == nil && verdict.Statuses[0].Event == ratelimit.Admitted
+	}, time.Minute, 5*time.Millisecond)
 }
 
 // requireFailureModes calls with 64 in flight for a while and checks every

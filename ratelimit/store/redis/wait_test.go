@@ -30,7 +30,7 @@ func TestWaitsForReplicas(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := waiting.Take(t.Context(), charges("a/b/warm"))
 		return err == nil
-	}, 10*time.Second, 20*time.Millisecond)
+	}, time.Minute, 20*time.Millisecond)
 
 	watched.Replica.Pause(t)
 	_, err = waiting.Take(t.Context(), charges("a/b/c"))
@@ -43,7 +43,7 @@ func TestWaitsForReplicas(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := waiting.Take(t.Context(), charges("a/b/c"))
 		return err == nil
-	}, 10*time.Second, 20*time.Millisecond)
+	}, time.Minute, 20*time.Millisecond)
 	_, err = redis.New(direct, redis.Options{Prefix: "weir"})
 	require.NoError(t, err)
 }
