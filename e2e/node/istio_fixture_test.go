@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -175,6 +176,21 @@ func (w *istioWorld) analyze(namespace string) {
 			require.NotContains(w.T, []string{"Error", "Warning"}, message.Level, "%+v", message)
 		}
 	}
+}
+
+// fresh is a member's answer on a connection of its own; nil without one.
+func (w *world) fresh(s *harness.System, path string) *http.Response {
+	w.Helper()
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	request, err := http.NewRequestWithContext(w.Context(), http.MethodGet, s.URL+path, nil)
+	require.NoError(w.T, err)
+	request.Header.Set("X-API-Key", s.APIKey)
+	answer, err := client.Do(request)
+	if err != nil {
+		return nil
+	}
+	require.NoError(w.T, answer.Body.Close())
+	return answer
 }
 
 // deploy starts Weir's servers and applies policy, in the order that the guide has.

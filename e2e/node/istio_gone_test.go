@@ -39,7 +39,7 @@ func istiodGone(t *testing.T, w *istioWorld, s *harness.System, base []string) {
 			return code == 0
 		})
 	}
-	apply := append([]string{"apply", "--target", "istio", "--wait", "8s"}, all...)
+	apply := append([]string{"apply", "--target", "istio", "--wait", "20s"}, all...)
 	write("")
 	load := w.asking(s)
 	t.Run("istiod is killed, and stays away", func(t *testing.T) {

@@ -171,7 +171,16 @@ func judging(t *testing.T, w *istioWorld, base []string) {
 		}
 		return w.get(path, more...)
 	}
-	w.eventually("Istio decides", time.Minute, func() bool { return ask("/native/x", by.token(nil)).Status == http.StatusOK })
+	// inForce waits until every worker of the gateway answers so for what both decide about.
+	inForce := func(w *istioWorld, what string, token string, status int) {
+		w.Helper()
+		for _, path := range []string{"/native/x", "/asked/x", "/scoped/native", "/scoped/asked"} {
+			w.everywhere(what+" at "+path, time.Minute, func() bool {
+				return answers(w.address, path, "Host", "tokens.example.com", "Authorization", "Bearer "+token) == status
+			})
+		}
+	}
+	inForce(w, "Istio decides", by.token(nil), http.StatusOK)
 	unsigned := strings.Join([]string{base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)), strings.Split(by.token(nil), ".")[1], ""}, ".")
 	soon := time.Now().Unix()
 	cases := []struct {
@@ -308,6 +317,7 @@ func judging(t *testing.T, w *istioWorld, base []string) {
 		w.applied(append([]string{"--force-conflicts"}, all...)...)
 		// A connection that was there has one more answer of what the gateway had.
 		w.eventually("nobody is any more", time.Minute, func() bool { return ask("/native/x", by.token(nil)).Status == http.StatusOK })
+		inForce(w, "nobody is any more", by.token(nil), http.StatusOK)
 	})
 	t.Run("who decides changes under load, and is put back: nobody is let in, and nobody is refused who has a token", func(t *testing.T) {
 		w := w.in(t)
