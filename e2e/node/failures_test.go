@@ -197,7 +197,7 @@ func (w *world) pods(part string) []string {
 // settled waits until all of a part's pods are ready.
 func (w *world) settled(part string) {
 	w.Helper()
-	w.kubectl("", "rollout", "status", "deployment/weir-"+part, "-n", "weir-system", "--timeout=2m")
+	w.kubectl("", "rollout", "status", "deployment/weir-"+part, "-n", "weir-system", "--timeout=4m")
 }
 
 // Whatever is done to pods, nobody is let in who may not be; and what is done on
@@ -209,7 +209,7 @@ func TestSlowFailures(t *testing.T) {
 	for _, part := range append([]string{"ratelimit"}, twice...) {
 		t.Run("a pod of "+part+" is deleted", func(t *testing.T) {
 			load := w.asking(s)
-			w.kubectl("", "delete", "pod", w.pods(part)[0], "-n", "weir-system", "--wait=true", "--timeout=2m")
+			w.kubectl("", "delete", "pod", w.pods(part)[0], "-n", "weir-system", "--wait=true", "--timeout=4m")
 			w.settled(part)
 			load.ended(t, fewLost)
 		})

@@ -111,7 +111,7 @@ func TestSlowInstall(t *testing.T) {
 	w.kubectl("", "apply", "--server-side", "-f", gatewayCRDs(t, "standard"))
 	charts := filepath.Join(harness.Root(t), "charts", "weir")
 	install := []string{
-		"upgrade", "--install", "weir", charts, "-n", "weir-system", "--create-namespace", "--wait", "--timeout", "4m",
+		"upgrade", "--install", "weir", charts, "-n", "weir-system", "--create-namespace", "--wait", "--timeout", "5m",
 		"-f", filepath.Join(charts, "values", "dev.yaml"), "--set", "controlplane.provision.enabled=true,controlplane.provision.replicas=1",
 	}
 	w.helm(install...)
@@ -126,7 +126,7 @@ func TestSlowInstall(t *testing.T) {
 	t.Run("every transport", func(t *testing.T) {
 		for _, transport := range s.Transports(s.Key()...) {
 			t.Run(transport.Name(), func(t *testing.T) {
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 				defer cancel()
 				var made userv1.Organization
 				require.NoError(t, transport.Call(ctx, userv1.UserService_CreateOrganization_FullMethodName, &userv1.CreateOrganizationRequest{

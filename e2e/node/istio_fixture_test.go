@@ -102,7 +102,7 @@ func newIstioWorld(t *testing.T) *istioWorld {
 	small := filepath.Join(t.TempDir(), "small.yaml")
 	require.NoError(t, os.WriteFile(small, []byte(smallGateway), 0o600))
 	w.helm("upgrade", "--install", "istio-ingressgateway", filepath.Join(w.istioSource(), "manifests", "charts", "gateway"),
-		"-n", "istio-ingress", "-f", filepath.Join(base, "ingress-gateway.yaml"), "-f", small, "--wait", "--timeout", "3m")
+		"-n", "istio-ingress", "-f", filepath.Join(base, "ingress-gateway.yaml"), "-f", small, "--wait", "--timeout", "5m")
 	return &istioWorld{world: w, address: join(w.field("{.spec.clusterIP}", "service", "istio-ingressgateway", "-n", "istio-ingress"), "8080")}
 }
 
@@ -218,6 +218,6 @@ func (w *istioWorld) deploy(paths ...string) {
 	output := w.applied(paths...)
 	require.Contains(w.T, output, "every gateway serves it, with every patch")
 	for _, name := range []string{"extauthz", "ratelimit", "user", "data"} {
-		w.kubectl("", "rollout", "status", "-n", "weir-system", "deployment/weir-"+name, "--timeout", "90s")
+		w.kubectl("", "rollout", "status", "-n", "weir-system", "deployment/weir-"+name, "--timeout", "3m")
 	}
 }

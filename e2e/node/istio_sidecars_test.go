@@ -105,7 +105,7 @@ func TestSlowIstioSidecars(t *testing.T) {
 	w.loadPeer(t.Context())
 	charts := filepath.Join(harness.Root(t), "charts", "weir")
 	install := []string{
-		"upgrade", "--install", "weir", charts, "-n", "platform", "--create-namespace", "--wait", "--timeout", "4m",
+		"upgrade", "--install", "weir", charts, "-n", "platform", "--create-namespace", "--wait", "--timeout", "5m",
 		"-f", filepath.Join(charts, "values", "dev.yaml"), "-f", filepath.Join(charts, "values", "default-deny.yaml"),
 		"--set", "global.sidecars.policies.scrapers={cluster.local/ns/monitoring/sa/prometheus},ingress.sidecarEgress={shop/*}",
 	}

@@ -77,7 +77,7 @@ func TestSlowIstioAnswersAlike(t *testing.T) {
 	t.Run("every transport", func(t *testing.T) {
 		for _, s := range []*harness.System{own, mesh} {
 			for _, transport := range s.Transports(s.Key()...) {
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 				var made userv1.Organization
 				err := transport.Call(ctx, userv1.UserService_CreateOrganization_FullMethodName, &userv1.CreateOrganizationRequest{
 					Organization: &userv1.Organization{DisplayName: "by " + transport.Name()},
@@ -124,7 +124,7 @@ func TestSlowIstioAnswersAlike(t *testing.T) {
 	t.Run("without extauthz nobody comes in", func(t *testing.T) {
 		w.kubectl("", "scale", "-n", "weir-system", "deployment/weir-extauthz", "--replicas=0")
 		// The one that goes decides to its end, so callers with a key are let in until then.
-		w.kubectl("", "wait", "-n", "weir-system", "--for=delete", "pod", "-l", "app=weir-extauthz", "--timeout", "2m")
+		w.kubectl("", "wait", "-n", "weir-system", "--for=delete", "pod", "-l", "app=weir-extauthz", "--timeout", "4m")
 		w.everywhere("checks fail", time.Minute, func() bool { return answers(w.address, "/v1/roles") == http.StatusServiceUnavailable })
 		for range 10 {
 			mesh.Get("/v1/roles").Problem(t, http.StatusServiceUnavailable, "AUTHORIZATION_UNAVAILABLE")

@@ -155,7 +155,7 @@ func judging(t *testing.T, w *istioWorld, base []string) {
 	other := newIssuer(t)
 	w.loadPeer(t.Context())
 	w.kubectl(peerObjects, "apply", "-f", "-")
-	w.kubectl("", "rollout", "status", "-n", "weir-system", "deployment/peer", "--timeout", "90s")
+	w.kubectl("", "rollout", "status", "-n", "weir-system", "deployment/peer", "--timeout", "3m")
 	extra := t.TempDir()
 	all := append(append([]string{}, base...), extra)
 	write := func(native, asked string) {
@@ -374,7 +374,7 @@ func (w *istioWorld) load(one, two string, by *issuer) *tokenLoad {
 	l := &tokenLoad{stop: make(chan struct{}), seen: map[string]int{}}
 	token := by.token(nil)
 	run := func(what string, pause time.Duration, kept bool, authorization string) {
-		client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: !kept}}
+		client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: !kept}}
 		defer client.CloseIdleConnections()
 		for {
 			for _, path := range []string{one, two} {
@@ -439,7 +439,7 @@ func outcome(client *http.Client, request *http.Request, token string) string {
 // get asks the gateway for a path of tokens.example.com, with pairs of headers.
 func (w *istioWorld) get(path string, headers ...string) *harness.Response {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.Context(), 30*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.address+path, nil)
 	require.NoError(w.T, err)

@@ -36,7 +36,7 @@ func newMTLSWorld(t *testing.T) *mtlsWorld {
 	w.kubectl(string(objects), "apply", "-f", "-")
 	for _, one := range []string{"shop/orders", "shop/front", "legacy/old"} {
 		namespace, name, _ := strings.Cut(one, "/")
-		w.kubectl("", "rollout", "status", "-n", namespace, "deployment/"+name, "--timeout", "90s")
+		w.kubectl("", "rollout", "status", "-n", namespace, "deployment/"+name, "--timeout", "3m")
 	}
 	return w
 }
@@ -102,7 +102,7 @@ func (w *mtlsWorld) cutOff(namespace, name string) {
 func (w *mtlsWorld) gone() {
 	w.Helper()
 	w.kubectl("", "scale", "-n", "legacy", "deployment/old", "--replicas", "0")
-	w.kubectl("", "wait", "-n", "legacy", "--for=delete", "pod", "-l", "app=old", "--timeout", "60s")
+	w.kubectl("", "wait", "-n", "legacy", "--for=delete", "pod", "-l", "app=old", "--timeout", "3m")
 }
 
 func (w *mtlsWorld) back() {
@@ -171,7 +171,7 @@ func TestSlowMTLS(t *testing.T) {
 		w := w.in(t)
 		w.gone()
 		w.kubectl(mute, "apply", "-f", "-")
-		w.kubectl("", "wait", "-n", "shop", "--for=condition=Ready", "pod/mute", "--timeout", "60s")
+		w.kubectl("", "wait", "-n", "shop", "--for=condition=Ready", "pod/mute", "--timeout", "3m")
 		output := w.mtls(1, "set", "STRICT", "-n", "shop", "--observe", "2s", "--wait", "3s")
 		require.Contains(t, output, "WEIR6203: the sidecar of shop/mute cannot be asked")
 		w.kubectl(mute, "delete", "-f", "-")
