@@ -275,7 +275,7 @@ func loggingIn(t *testing.T, w *istioWorld, own, mesh *harness.System, base []st
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "page.yaml"), []byte(text), 0o600))
 	own.Write("page.yaml", text)
 	out := w.applied(append(append([]string{"--force-conflicts"}, base...), folder)...)
-	require.Contains(t, out, "set its timeout to 16s", "the mesh's provider allows a second")
+	require.Contains(t, out, "set its timeout to 16s", "the mesh's provider allows five seconds")
 	require.NotContains(t, out, "of-the-page")
 
 	browser := []string{"Host", "page.example.com", "Accept", "text/html", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Fetch-Site", "none"}

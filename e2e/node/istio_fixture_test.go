@@ -95,7 +95,9 @@ func newIstioWorld(t *testing.T) *istioWorld {
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Minute)
 	defer cancel()
 	base := t.TempDir()
-	output, code := w.weir("mesh", "base", "--dir", base, "--ports", "8080,8081,8443", "--profile", "default-deny")
+	// A check that waits for the processor is no refusal: where one is to be refused, there
+	// is no extauthz at all.
+	output, code := w.weir("mesh", "base", "--dir", base, "--ports", "8080,8081,8443", "--profile", "default-deny", "--check-timeout", "5s")
 	require.Equal(t, 0, code, output)
 	require.NoError(t, w.node.Istio(ctx, w.envoyBinary(ctx), filepath.Join(base, "istiod.yaml")))
 	w.kubectl("", "apply", "--server-side", "--field-manager", "weir", "-f", filepath.Join(base, "base.yaml"))
