@@ -432,6 +432,8 @@ func outcome(client *http.Client, request *http.Request, token string) string {
 		return "the service was sent the token"
 	case answer.StatusCode == http.StatusOK && !strings.Contains(string(raw), "X-Weir-Authenticator"):
 		return "the service was not told who decided: " + string(raw)
+	case answer.StatusCode != http.StatusOK && answer.StatusCode != http.StatusUnauthorized:
+		return fmt.Sprintf("%d of %s: %s", answer.StatusCode, request.URL.Path, raw[:min(len(raw), 300)])
 	}
 	return strconv.Itoa(answer.StatusCode)
 }
