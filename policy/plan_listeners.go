@@ -34,6 +34,12 @@ type Chain struct {
 	Policies []PolicyUse
 }
 
+// Closed reports whether the chain ends every connection, since what its listener ends
+// TLS with is broken.
+func (c *Chain) Closed() bool {
+	return c.TLS == nil && c.Forward != nil && len(c.Forward.Backends) == 0
+}
+
 // Forward passes a connection on by its weighted choice. With no backend, and for
 // the share of one that did not resolve, connections are closed.
 type Forward struct {
