@@ -358,7 +358,7 @@ func (p *Parser) decode(object *Object, node *yaml.Node, raw []byte, kind metav1
 	found := p.validate(object)
 	if len(mistakes) > 0 {
 		object.Value = nil // not what is written
-		found = slices.DeleteFunc(found, func(problem Problem) bool { return about(problem.Origin.Field, mistakes) })
+		found = slices.DeleteFunc(found, func(problem Problem) bool { return about(problem.Field, mistakes) })
 	}
 	return append(problems, found...)
 }
