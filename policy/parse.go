@@ -15,7 +15,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/util/validation"
-	kjson "sigs.k8s.io/json"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -140,7 +139,7 @@ func (p *Parser) parseDocument(file string, part chunk) []Document {
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		line, message := yamlError(err)
+		line, message := yamlError(err, part.text)
 		return []Document{broken(file, line+part.offset, CodeYAML, message, part.text)}
 	}
 	if len(root.Content) != 1 || (root.Content[0].Kind == yaml.ScalarNode && root.Content[0].Tag == "!!null") {
@@ -189,7 +188,7 @@ func (p *Parser) parseList(file string, node *yaml.Node, list map[string]any, te
 
 var yamlLine = regexp.MustCompile(`line (\d+): `)
 
-func yamlError(err error) (line int, message string) {
+func yamlError(err error, text []byte) (line int, message string) {
 	message = strings.TrimPrefix(err.Error(), "yaml: ")
 	if found := yamlLine.FindStringSubmatchIndex(message); found != nil {
 		line, _ = strconv.Atoi(message[found[2]:found[3]])
@@ -202,7 +201,30 @@ func yamlError(err error) (line int, message string) {
 	if strings.HasPrefix(message, "did not find expected") {
 		line++
 	}
+	// Of a tab it names the line of the value that goes before it.
+	if strings.HasPrefix(message, "found a tab") {
+		if at := firstTab(text, line); at > 0 {
+			line = at
+		}
+	}
+	if firstTab(text, line) == line && strings.HasPrefix(message, "found ") {
+		message = "a tab is in the indentation; write spaces"
+	}
 	return line, "not YAML: " + message
+}
+
+// firstTab is the first line, of those from one on, with a tab in its indentation,
+// counted from 1; 0 for none.
+func firstTab(text []byte, from int) int {
+	number := 0
+	for line := range bytes.Lines(text) {
+		number++
+		indentation := line[:len(line)-len(bytes.TrimLeft(line, " \t"))]
+		if number >= from && bytes.ContainsRune(indentation, '\t') {
+			return number
+		}
+	}
+	return 0
 }
 
 // shift moves a chunk's lines to their place in the file.
@@ -320,19 +342,25 @@ func (p *Parser) decode(object *Object, node *yaml.Node, raw []byte, kind metav1
 		return Problems{object.problem(CodeUnknownKind, "kind", unknownKind(kind, p.kinds))}
 	}
 	problems := checkMetadata(object, meta)
-	typed := empty()
-	strict, err := kjson.UnmarshalStrict(raw, typed)
-	if err != nil {
-		field := locate(node, fieldOfTypeError(err), err)
-		return append(problems, object.problem(CodeDecode, field, typeErrorText(err)))
+	typed, mistakes, strict := decodeValue(node, raw, empty)
+	for _, mistake := range mistakes {
+		problems = append(problems, object.problem(CodeDecode, mistake.field, mistake.message))
 	}
 	for _, err := range strict {
 		field, message := strictError(err)
 		problems = append(problems, object.problem(CodeUnknownField, field, message))
 	}
+	if typed == nil {
+		return problems
+	}
 	typed.SetNamespace(object.Ref.Namespace)
 	object.Value = typed
-	return append(problems, p.validate(object)...)
+	found := p.validate(object)
+	if len(mistakes) > 0 {
+		object.Value = nil // not what is written
+		found = slices.DeleteFunc(found, func(problem Problem) bool { return about(problem.Field, mistakes) })
+	}
+	return append(problems, found...)
 }
 
 func unknownKind(meta metav1.TypeMeta, known map[[2]string]func() metav1.Object) string {
@@ -379,106 +407,4 @@ func strictError(err error) (field, message string) {
 		return "", err.Error()
 	}
 	return found[2], found[1] + " field"
-}
-
-func fieldOfTypeError(err error) string {
-	var typeError *json.UnmarshalTypeError
-	if errors.As(err, &typeError) {
-		return embedded.ReplaceAllString(typeError.Field, "")
-	}
-	if found := regexp.MustCompile(`Go struct field \w+\.(\S+) of type`).FindStringSubmatch(err.Error()); found != nil {
-		return embedded.ReplaceAllString(found[1], "")
-	}
-	return ""
-}
-
-// embedded are Go's names of embedded structs, which the document does not have.
-var embedded = regexp.MustCompile(`\b[A-Z]\w*\.`)
-
-func typeErrorText(err error) string {
-	if found := regexp.MustCompile(`cannot unmarshal (.+) into Go (?:struct field \S+|value) of type (\S+)`).FindStringSubmatch(err.Error()); found != nil {
-		is, must := describeType(found[1]), describeType(found[2])
-		if strings.HasPrefix(is, "the number") && must == "a number" {
-			return "is " + is + ", which is outside of what the field can hold"
-		}
-		return fmt.Sprintf("is %s; it must be %s", is, must)
-	}
-	return strings.TrimPrefix(err.Error(), "json: ")
-}
-
-// describeType puts Go's and JSON's names of types into plain words.
-func describeType(name string) string {
-	switch {
-	case strings.HasPrefix(name, "number"):
-		return "the " + name
-	case strings.HasPrefix(name, "int"), strings.HasPrefix(name, "uint"), strings.HasPrefix(name, "float"):
-		return "a number"
-	case name == "string":
-		return "text"
-	case name == "bool":
-		return "true or false"
-	case strings.HasPrefix(name, "[]"), name == "array":
-		return "a list"
-	default:
-		return "a mapping"
-	}
-}
-
-// locate finds the value that a type error is about: encoding/json names its
-// path without the indexes of lists, so the first value on that path which is of
-// the kind that the error names is the one; of numbers, which may be of the right
-// kind and too large, the first that is written as the error names it.
-func locate(node *yaml.Node, path string, err error) string {
-	found := regexp.MustCompile(`cannot unmarshal (\w+)(?: (-?[0-9]\S*))?`).FindStringSubmatch(err.Error())
-	if found == nil || path == "" {
-		return path
-	}
-	ofKind := func(node *yaml.Node) bool { return kindOf(node) == found[1] }
-	asWritten := func(node *yaml.Node) bool { return ofKind(node) && node.Value == found[2] }
-	for _, matches := range []func(*yaml.Node) bool{asWritten, ofKind} {
-		if place := search(node, strings.Split(path, "."), "", found[1] == "array", matches); place != "" {
-			return place
-		}
-	}
-	return path
-}
-
-// search finds the first value on a path that matches. Lists on the way are gone
-// into, and a list at its end unless list says that one is looked for.
-func search(node *yaml.Node, parts []string, at string, list bool, matches func(*yaml.Node) bool) string {
-	if node == nil {
-		return ""
-	}
-	if node.Kind == yaml.SequenceNode && (len(parts) > 0 || !list) {
-		for i, item := range node.Content {
-			if place := search(item, parts, fmt.Sprintf("%s[%d]", at, i), list, matches); place != "" {
-				return place
-			}
-		}
-		return ""
-	}
-	if len(parts) == 0 {
-		if matches(node) {
-			return at
-		}
-		return ""
-	}
-	next, _ := child(node, parts[0])
-	return search(next, parts[1:], strings.TrimPrefix(at+"."+parts[0], "."), list, matches)
-}
-
-// kindOf is a node's kind in encoding/json's words.
-func kindOf(node *yaml.Node) string {
-	switch {
-	case node.Kind == yaml.SequenceNode:
-		return "array"
-	case node.Kind == yaml.MappingNode:
-		return "object"
-	case node.Tag == "!!int" || node.Tag == "!!float":
-		return "number"
-	case node.Tag == "!!bool":
-		return "bool"
-	default:
-		return "string"
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"weir.dev/policy/v1alpha1"
@@ -32,6 +33,15 @@ type Chain struct {
 	// Policies are those that reach the whole chain, as Route.Policies are those
 	// that reach a route. They are no part of Plan.Digest.
 	Policies []PolicyUse
+}
+
+// streamChain begins the names of chains of listeners of protocol TLS.
+const streamChain = "tls/"
+
+// Closed reports whether the chain, of a listener of HTTPS, ends every connection,
+// since what the listener ends TLS with is broken.
+func (c *Chain) Closed() bool {
+	return c.TLS == nil && c.Forward != nil && len(c.Forward.Backends) == 0 && !strings.HasPrefix(c.Name, streamChain)
 }
 
 // Forward passes a connection on by its weighted choice. With no backend, and for

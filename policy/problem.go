@@ -30,6 +30,7 @@ const (
 	CodeDuplicateObject  Code = "WEIR1005"
 	CodeTooLarge         Code = "WEIR1006"
 	CodeMetadata         Code = "WEIR1007"
+	CodeUnreadable       Code = "WEIR1008"
 	CodeRequired         Code = "WEIR2001"
 	CodeInvalid          Code = "WEIR2002"
 	CodeTooMany          Code = "WEIR2003"
@@ -130,6 +131,7 @@ func Explanations() map[Code]string {
 		CodeDuplicateObject:  "Two documents define the same kind, namespace and name. Keep one; the first by file name and line is used.",
 		CodeTooLarge:         "A file or a folder is over its limit. Split it, or remove what is not policy.",
 		CodeMetadata:         "metadata.name is missing or not a DNS-1123 name.",
+		CodeUnreadable:       "A file or a folder of policy is away or cannot be read; what it last held stays in force, if anything. Put it back, or mend its permissions; to take its policy away, leave the folder there and empty it.",
 		CodeRequired:         "A required field is missing.",
 		CodeInvalid:          "The value is outside of what the field accepts; the message says what it accepts.",
 		CodeTooMany:          "A list or text is longer than the field accepts.",

@@ -119,7 +119,7 @@ func (r *resolver) streamChains(e *edge, l *listener) []Chain {
 	var chains []Chain
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		chain := Chain{
-			Name: "tls/" + name, ServerNames: serverNames(name), TLS: streamTLS(l), Forward: names[name], Listeners: []Origin{l.origin()},
+			Name: streamChain + name, ServerNames: serverNames(name), TLS: streamTLS(l), Forward: names[name], Listeners: []Origin{l.origin()},
 		}
 		if l.closed {
 			chain.TLS, chain.Forward = nil, &Forward{Origin: l.origin()}

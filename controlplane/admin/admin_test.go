@@ -221,14 +221,18 @@ func TestApplyStoresAllOrNothing(t *testing.T) {
 		texts  []string
 		code   codes.Code
 	}{
-		"needs at least 1 entries": {nil, []string{other, strings.Replace(other, "[{address: 10.0.0.9, port: 80}]", "[]", 1)}, codes.InvalidArgument},
-		"is already defined":       {nil, []string{other, other}, codes.InvalidArgument},
-		"WEIR5201":                 {nil, []string{other, strings.Replace(backendYAML, "missing", "users", 1)}, codes.FailedPrecondition},
-		"was not applied":          {func(r *adminv1.ApplyRequest) { r.Prune = []string{"Backend/users"} }, []string{other}, codes.FailedPrecondition},
-		"there is no":              {func(r *adminv1.ApplyRequest) { r.Prune = []string{"Backend/none"} }, nil, codes.InvalidArgument},
-		"is not Kind/namespace":    {func(r *adminv1.ApplyRequest) { r.Prune = []string{"x"} }, nil, codes.InvalidArgument},
-		"is outside 0s to":         {func(r *adminv1.ApplyRequest) { r.Wait = durationpb.New(time.Hour) }, []string{other}, codes.InvalidArgument},
-		"YAML":                     {nil, []string{"a: [", other}, codes.InvalidArgument},
+		"needs at least 1 entries":                       {nil, []string{other, strings.Replace(other, "[{address: 10.0.0.9, port: 80}]", "[]", 1)}, codes.InvalidArgument},
+		"would have a new error: change.yaml:4: Backend": {nil, []string{strings.Replace(other, "[{address: 10.0.0.9, port: 80}]", "[]", 1)}, codes.InvalidArgument},
+		"would have 2 new errors, such as: ": {nil, []string{
+			strings.Replace(other, "[{address: 10.0.0.9, port: 80}]", "[]", 1), strings.Replace(strings.Replace(other, "other", "another", 1), "[{address: 10.0.0.9, port: 80}]", "[]", 1),
+		}, codes.InvalidArgument},
+		"is already defined":    {nil, []string{other, other}, codes.InvalidArgument},
+		"WEIR5201":              {nil, []string{other, strings.Replace(backendYAML, "missing", "users", 1)}, codes.FailedPrecondition},
+		"was not applied":       {func(r *adminv1.ApplyRequest) { r.Prune = []string{"Backend/users"} }, []string{other}, codes.FailedPrecondition},
+		"there is no":           {func(r *adminv1.ApplyRequest) { r.Prune = []string{"Backend/none"} }, nil, codes.InvalidArgument},
+		"is not Kind/namespace": {func(r *adminv1.ApplyRequest) { r.Prune = []string{"x"} }, nil, codes.InvalidArgument},
+		"is outside 0s to":      {func(r *adminv1.ApplyRequest) { r.Wait = durationpb.New(time.Hour) }, []string{other}, codes.InvalidArgument},
+		"YAML":                  {nil, []string{"a: [", other}, codes.InvalidArgument},
 	} {
 		_, err := apply(t, server, test.change, test.texts...)
 		require.Equal(t, test.code, status.Code(err), "%s: %v", want, err)

@@ -242,7 +242,11 @@ func refuseBroken(p *proposal) error {
 	if len(broken) == 0 {
 		return nil
 	}
-	err := fault.New(codes.InvalidArgument, reasonNotApplied, "nothing was applied: the policy would have %d new errors, such as: %s", len(broken), broken[0].Error())
+	many := "a new error"
+	if len(broken) > 1 {
+		many = fmt.Sprintf("%d new errors, such as", len(broken))
+	}
+	err := fault.New(codes.InvalidArgument, reasonNotApplied, "nothing was applied: the policy would have %s: %s", many, broken[0].Error())
 	const most = 20
 	for _, problem := range broken[:min(len(broken), most)] {
 		err = err.WithField(problem.String(), fmt.Sprintf("%s [%s]", problem.Message, problem.Code))

@@ -34,7 +34,7 @@ func (s *Source) build() Update {
 	}
 	for _, folder := range slices.Sorted(maps.Keys(s.down)) {
 		b.update.Problems = append(b.update.Problems, policy.Problem{
-			Origin: policy.Origin{File: folder}, Code: policy.CodeYAML, Severity: policy.SeverityError,
+			Origin: policy.Origin{File: folder}, Code: policy.CodeUnreadable, Severity: policy.SeverityError,
 			Message: "the folder cannot be read; what it last held stays in force: " + s.down[folder].Error(),
 		})
 		b.retain(func(object *policy.Object) bool { return within(folder, object.File) })

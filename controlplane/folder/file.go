@@ -1,7 +1,9 @@
 package folder
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -97,15 +99,19 @@ func (s *Source) unreadable(path string, err error) bool {
 		s.files[path] = known
 	}
 	problem := policy.Problem{
-		Origin: policy.Origin{File: path}, Code: policy.CodeYAML, Severity: policy.SeverityError,
+		Origin: policy.Origin{File: path}, Code: policy.CodeUnreadable, Severity: policy.SeverityError,
 		Message: "cannot be read: " + err.Error(),
+	}
+	if errors.Is(err, errTooLarge) {
+		problem.Code = policy.CodeTooLarge
 	}
 	same := known.problem != nil && *known.problem == problem
 	known.problem, known.lost = &problem, false
 	return !same
 }
 
-// missing lists the objects that a file held and that documents don't.
+// missing lists the objects that a file held and that documents don't, except those
+// that are there under another name: both at once would be in each other's way.
 func (s *Source) missing(path string, known *file, documents []policy.Document, now time.Time) map[policy.ObjectRef]time.Time {
 	there := map[policy.ObjectRef]bool{}
 	for _, document := range documents {
@@ -113,7 +119,7 @@ func (s *Source) missing(path string, known *file, documents []policy.Document, 
 	}
 	leaving := map[policy.ObjectRef]time.Time{}
 	for ref, object := range s.good {
-		if object.File != path || there[ref] {
+		if object.File != path || there[ref] || s.renamed(object, documents) {
 			continue
 		}
 		leaving[ref] = now
@@ -122,6 +128,43 @@ func (s *Source) missing(path string, known *file, documents []policy.Document, 
 		}
 	}
 	return leaving
+}
+
+// renamed reports whether one of documents is an object of another name that was not
+// there before, and else the same.
+func (s *Source) renamed(object *policy.Object, documents []policy.Document) bool {
+	var body []byte
+	for _, document := range documents {
+		ref := document.Ref
+		if document.Object == nil || s.good[ref] != nil || ref.Kind != object.Ref.Kind || ref.Namespace != object.Ref.Namespace {
+			continue
+		}
+		if body == nil {
+			body = nameless(object)
+		}
+		if body != nil && bytes.Equal(body, nameless(document.Object)) {
+			return true
+		}
+	}
+	return false
+}
+
+// nameless is an object's JSON without its name, nil where there is none.
+func nameless(object *policy.Object) []byte {
+	var fields map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(object.JSON()))
+	decoder.UseNumber()
+	if decoder.Decode(&fields) != nil {
+		return nil
+	}
+	if metadata, ok := fields["metadata"].(map[string]any); ok {
+		delete(metadata, "name")
+	}
+	raw, err := json.Marshal(fields)
+	if err != nil {
+		return nil
+	}
+	return raw
 }
 
 // lose takes note that a file is not there any more.
@@ -145,12 +188,14 @@ func (f *file) expire(now time.Time) (changed bool) {
 	return changed
 }
 
+var errTooLarge = fmt.Errorf("the most is %d bytes", policy.MaxFileBytes)
+
 func readBounded(path string, info fs.FileInfo) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("is not a regular file")
 	}
 	if info.Size() > policy.MaxFileBytes {
-		return nil, fmt.Errorf("has %d bytes; the most is %d", info.Size(), policy.MaxFileBytes)
+		return nil, fmt.Errorf("has %d bytes; %w", info.Size(), errTooLarge)
 	}
 	opened, err := os.Open(path)
 	if err != nil {
@@ -159,7 +204,7 @@ func readBounded(path string, info fs.FileInfo) ([]byte, error) {
 	defer opened.Close()
 	content, err := io.ReadAll(io.LimitReader(opened, policy.MaxFileBytes+1)) // It may have grown.
 	if err == nil && len(content) > policy.MaxFileBytes {
-		err = fmt.Errorf("has more than %d bytes", policy.MaxFileBytes)
+		err = errTooLarge
 	}
 	return content, err
 }

@@ -70,10 +70,10 @@ func TestAFolderThatIsAwayAtAStart(t *testing.T) {
 	first.stop()
 	require.NoError(t, os.RemoveAll(config.Folders[0]))
 	second := follow(t, config)
-	require.Equal(t, "a:1 !WEIR1001", say(second.next()))
+	require.Equal(t, "a:1 !WEIR1008", say(second.next()))
 	second.stop()
 	third := follow(t, config)
-	require.Equal(t, "a:1 !WEIR1001", say(third.next()), "and over a second restart")
+	require.Equal(t, "a:1 !WEIR1008", say(third.next()), "and over a second restart")
 }
 
 func TestKeptStateThatCannotBeReadStopsTheStart(t *testing.T) {
@@ -112,6 +112,6 @@ func TestReadOnce(t *testing.T) {
 	require.NoError(t, os.Symlink("nowhere", filepath.Join(dir, "z.yaml")))
 	update, err = folder.Read(parser(t), dir)
 	require.NoError(t, err)
-	require.Equal(t, "a:1 !WEIR1001", say(update))
+	require.Equal(t, "a:1 !WEIR1008", say(update))
 	require.Equal(t, filepath.Join(dir, "z.yaml"), update.Problems[0].File)
 }

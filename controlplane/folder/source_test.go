@@ -59,6 +59,28 @@ func TestADeletedFileTakesItsObjectsAlong(t *testing.T) {
 	f.until("", nil)
 }
 
+// An object under another name takes the place of the one before at once: two policies
+// for one target would be a conflict. One that differs in more may be another object,
+// and what went is kept for a while, as it is where its document is moved.
+func TestRenamed(t *testing.T) {
+	f := started(t, "a.yaml", backend("a", 1)+backend("b", 2))
+	replace(t, f.path("a.yaml"), backend("c", 1)+backend("b", 2))
+	f.until("b:2 c:1", func(said string) {
+		require.False(t, strings.Contains(said, "a:") && strings.Contains(said, "c:"), said)
+	})
+	var both bool
+	replace(t, f.path("a.yaml"), backend("d", 7)+backend("b", 2))
+	f.until("b:2 d:7", func(said string) { both = both || strings.Contains(said, "c:1") && strings.Contains(said, "d:7") })
+	require.True(t, both, "one that is another object is not let go of at once")
+	// A copy that was there before is no new name.
+	replace(t, f.path("a.yaml"), backend("b", 2)+backend("e", 2))
+	f.until("b:2 e:2", nil)
+	both = false
+	replace(t, f.path("a.yaml"), backend("e", 2))
+	f.until("e:2", func(said string) { both = both || said == "b:2 e:2" })
+	require.True(t, both)
+}
+
 // Writing in place goes over an empty file, and a slow writer over half of one.
 // There is no moment without the objects, and none with half of one.
 func TestWritingInPlaceSlowly(t *testing.T) {
@@ -120,7 +142,7 @@ func TestUnreadableFiles(t *testing.T) {
 	f := started(t, "a.yaml", backend("a", 1), "b.yaml", backend("b", 1))
 	huge := make([]byte, policy.MaxFileBytes+1)
 	replace(t, f.path("a.yaml"), string(huge))
-	f.until("a:1 b:1 !WEIR1001", f.always("a:1"))
+	f.until("a:1 b:1 !WEIR1006", f.always("a:1"))
 	require.Contains(t, f.last.Problems[0].Message, "the most is")
 	require.NoError(t, os.Remove(f.path("a.yaml")))
 	require.NoError(t, syscall.Mkfifo(f.path("a.yaml"), 0o644)) // would block a careless reader
@@ -131,7 +153,7 @@ func TestUnreadableFiles(t *testing.T) {
 		}
 		return len(f.last.Problems) > 0 && strings.Contains(f.last.Problems[0].Message, "not a regular file")
 	}, patience, time.Millisecond)
-	require.Contains(t, say(f.last), "a:1")
+	require.Equal(t, "a:1 b:1 !WEIR1008", say(f.last))
 	require.NoError(t, os.Remove(f.path("a.yaml")))
 	write(t, f.path("a.yaml"), backend("a", 3))
 	f.until("a:3 b:1", f.always("b:1"))
@@ -176,7 +198,7 @@ func TestAFolderThatGoesAndComesBack(t *testing.T) {
 	f := rescanning(t, folder.Config{Folders: []string{dir}}, 50*time.Millisecond)
 	require.Equal(t, "a:1", say(f.next()))
 	require.NoError(t, os.Rename(dir, dir+".away"))
-	f.until("a:1 !WEIR1001", f.always("a:1"))
+	f.until("a:1 !WEIR1008", f.always("a:1"))
 	require.Equal(t, dir, f.last.Problems[0].File)
 	f.quiet()
 	write(t, filepath.Join(dir, "a.yaml"), backend("a", 2))
@@ -219,9 +241,9 @@ func TestTwoFolders(t *testing.T) {
 	f := follow(t, folder.Config{Folders: []string{one, two}})
 	require.Equal(t, "a:1 b:1", say(f.next()))
 	require.NoError(t, os.RemoveAll(one))
-	f.until("a:1 b:1 !WEIR1001", f.always("a:1"))
+	f.until("a:1 b:1 !WEIR1008", f.always("a:1"))
 	replace(t, filepath.Join(two, "b.yaml"), backend("b", 2))
-	f.until("a:1 b:2 !WEIR1001", f.always("a:1"))
+	f.until("a:1 b:2 !WEIR1008", f.always("a:1"))
 }
 
 func TestWhatIsNotPolicyIsLeftAlone(t *testing.T) {
@@ -252,7 +274,7 @@ func TestLinksThatLeadNowhereForAWhile(t *testing.T) {
 	require.NoError(t, os.Rename(filepath.Join(away, "there"), filepath.Join(away, "gone")))
 	replace(t, f.path("a.yaml"), backend("a", 2))
 	kept := func(said string) { require.Contains(t, said, "b:1 c:1") }
-	f.until("a:2 b:1 c:1 !WEIR1001", kept)
+	f.until("a:2 b:1 c:1 !WEIR1008", kept)
 	require.Len(t, f.last.Problems, 2)
 	require.ElementsMatch(t, []string{f.path("b.yaml"), f.path("sub")}, []string{f.last.Problems[0].File, f.last.Problems[1].File})
 
@@ -282,7 +304,7 @@ func TestDepthIsBounded(t *testing.T) {
 	f := started(t, "a.yaml", backend("a", 1))
 	write(t, f.path(strings.Repeat("d/", 17)+"x.yaml"), backend("x", 1))
 	write(t, f.path(strings.Repeat("d/", 16)+"y.yaml"), backend("y", 1))
-	f.until("a:1 y:1 !WEIR1001", f.always("a:1"))
+	f.until("a:1 y:1 !WEIR1008", f.always("a:1"))
 }
 
 func TestManyFiles(t *testing.T) {

@@ -68,6 +68,10 @@ func (c *compiler) chain(port *policy.Port, chain *policy.Chain) *networking.Ser
 	if len(chain.Listeners) > 0 {
 		at = chain.Listeners[0]
 	}
+	if chain.Closed() {
+		c.refuse(at, "listeners that take no connection, since what they end TLS with is broken; mend that first")
+		return nil
+	}
 	if chain.Forward != nil || chain.TLS != nil && len(chain.TLS.Protocols) == 0 {
 		c.refuse(at, "listeners of protocol TLS; serve them by Weir's own proxies")
 		return nil

@@ -123,6 +123,8 @@ func TestErrorsAreExplained(t *testing.T) {
 	require.Contains(t, call.Explain(err), "UNIMPLEMENTED: ")
 	said := fault.New(codes.InvalidArgument, "INVALID", "prune: there is none").WithField("prune", "there is none")
 	require.Equal(t, "INVALID_ARGUMENT: prune: there is none\n  reason: INVALID (weir.dev)", call.Explain(said.GRPCStatus().Err()), "not twice")
+	said = fault.New(codes.InvalidArgument, "INVALID", "2 errors, such as: prune: there is none").WithField("prune", "there is none").WithField("wait", "is too long")
+	require.Equal(t, "INVALID_ARGUMENT: 2 errors, such as: prune: there is none\n  reason: INVALID (weir.dev)\n  wait: is too long", call.Explain(said.GRPCStatus().Err()))
 }
 
 func TestBadInput(t *testing.T) {

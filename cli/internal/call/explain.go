@@ -26,7 +26,7 @@ func Explain(err error) string {
 			}
 		case *errdetails.BadRequest:
 			for _, v := range d.GetFieldViolations() {
-				if text := v.GetField() + ": " + v.GetDescription(); text != st.Message() { // which says it already
+				if text := v.GetField() + ": " + v.GetDescription(); !strings.Contains(st.Message(), text) { // which says it already
 					fmt.Fprintf(&b, "\n  %s", text)
 				}
 			}

@@ -125,6 +125,23 @@ func TestTranslateIstioHidesSecrets(t *testing.T) {
 	}
 }
 
+// A listener that is closed, since what it verifies clients with is broken, is not taken
+// for one that passes connections on.
+func TestTranslateIstioOfAClosedListener(t *testing.T) {
+	content, err := os.ReadFile("testdata/istio-tls.in.yaml")
+	require.NoError(t, err)
+	path, whole := filepath.Join(t.TempDir(), "policy.yaml"), `minVersion: "1.3"`
+	require.Equal(t, 1, strings.Count(string(content), whole))
+	broken := strings.Replace(string(content), whole, whole+"\n  clientCertificates: {caCertificateRefs: [{kind: ConfigMap, name: gone}]}", 1)
+	require.NoError(t, os.WriteFile(path, []byte(broken), 0o600))
+	code, out, errs := runApp(t, "translate", "--target", "istio", path)
+	require.Equal(t, 1, code)
+	require.Empty(t, out)
+	require.Contains(t, errs, "gone")
+	require.Contains(t, errs, "unsupported on istio: listeners that take no connection")
+	require.NotContains(t, errs, "listeners of protocol TLS")
+}
+
 func TestTranslateIstioRefuses(t *testing.T) {
 	content, err := os.ReadFile("testdata/istio.in.yaml")
 	require.NoError(t, err)
