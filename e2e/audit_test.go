@@ -163,7 +163,7 @@ func damage(t *testing.T, dir string) {
 	require.Eventually(t, func() bool {
 		content, err := os.ReadFile(filepath.Join(dir, "checkpoint"))
 		return err == nil && !strings.Contains(string(content), "\n1\n")
-	}, 10*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 	files, err := filepath.Glob(filepath.Join(dir, "audit-*.jsonl"))
 	require.NoError(t, err)
 	content, err := os.ReadFile(files[0])

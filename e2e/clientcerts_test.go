@@ -83,7 +83,7 @@ spec:
 	p.requireAccepted(p.compileText(policy(clients.issue("renewed"))))
 	require.Equal(t, clusters, p.stats("cds.update_success"))
 	server.CloseClientConnections()
-	require.Eventually(t, func() bool { return ask(8080, "/shared") == "renewed" }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return ask(8080, "/shared") == "renewed" }, patience, 10*time.Millisecond)
 
 	// One that is gone is not done without.
 	p.requireAccepted(p.compileText(strings.Replace(policy(clients.issue("one")), "metadata: {name: first}", "metadata: {name: gone}", 1)))

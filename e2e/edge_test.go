@@ -33,7 +33,7 @@ func TestHTTP3(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, response, err = p.askTLS(p.client(8443, "www.example", config), 8443, "www.example", "/")
 		return err == nil && response.Header.Get("Alt-Svc") == fmt.Sprintf(`h3=":%d"; ma=86400`, p.ports[8443])
-	}, 5*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 	transport := &http3.Transport{TLSClientConfig: config}
 	t.Cleanup(func() { _ = transport.Close() })
 	status, response, err := p.askTLS(&http.Client{Transport: transport, Timeout: 5 * time.Second}, 8443, "www.example", "/three")
@@ -49,7 +49,7 @@ func (p *proxied) raw(port int32, request string) (int, http.Header) {
 	connection, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", p.ports[port]))
 	require.NoError(p.t, err)
 	defer func() { _ = connection.Close() }()
-	require.NoError(p.t, connection.SetDeadline(time.Now().Add(5*time.Second)))
+	require.NoError(p.t, connection.SetDeadline(time.Now().Add(patience)))
 	_, err = io.WriteString(connection, strings.ReplaceAll(request, "\n", "\r\n"))
 	require.NoError(p.t, err)
 	response, err := http.ReadResponse(bufio.NewReader(connection), nil)
@@ -70,7 +70,7 @@ func TestEdgeGuards(t *testing.T) {
 		policyYAML("EdgePolicy", "loose", "kind: Gateway, name: edge, sectionName: loose", `  paths: {normalize: false, mergeSlashes: false, escapedSlashes: Keep, parameters: Keep}
   headers: {maxKiB: 90, maxCount: 300, underscores: Allow}
   requestID: {accept: true, return: false}
-  timeouts: {requestHeaders: 100ms}
+  timeouts: {requestHeaders: 1s}
 `) + policyYAML("HeaderPolicy", "loose", "kind: Gateway, name: edge, sectionName: loose", `  clientAddress: {trustedHops: 1}
   forwardedClientCert: {mode: AlwaysForwardOnly}
   server: {mode: PassThrough}
@@ -145,7 +145,7 @@ func TestTrustedRanges(t *testing.T) {
 		require.Equal(t, http.StatusOK, status)
 		require.True(t, strings.HasPrefix(header.Get("Got-X-Forwarded-For"), "192.0.2.7,"), "the connection's own address is added")
 		line := fmt.Sprintf(`"request_id":"%s"`, header.Get("X-Request-Id"))
-		require.Eventually(t, func() bool { return strings.Contains(p.access.String(), line) }, 5*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return strings.Contains(p.access.String(), line) }, patience, 10*time.Millisecond)
 		for _, logged := range strings.Split(p.access.String(), "\n") {
 			if strings.Contains(logged, line) {
 				require.Contains(t, logged, `"client":"`+want+`"`, cidr)

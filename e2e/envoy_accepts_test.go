@@ -169,8 +169,8 @@ func startEnvoyWith(t *testing.T, change func(*proxied)) *proxied {
 		raw, _ := os.ReadFile(adminFile)
 		p.admin = string(raw)
 		return p.admin != ""
-	}, 20*time.Second, 10*time.Millisecond, "Envoy did not start")
-	require.Eventually(t, func() bool { return len(p.ads.Clients()) == 1 }, 20*time.Second, 10*time.Millisecond, "Envoy did not connect")
+	}, patience, 10*time.Millisecond, "Envoy did not start")
+	require.Eventually(t, func() bool { return len(p.ads.Clients()) == 1 }, patience, 10*time.Millisecond, "Envoy did not connect")
 	return p
 }
 
@@ -230,7 +230,7 @@ func (p *proxied) requireAccepted(set envoy.Set) {
 	require.Eventually(p.t, func() bool {
 		client := p.ads.Clients()[0]
 		return client.InSync && p.stats("warming_clusters")["cluster_manager.warming_clusters"] == 0
-	}, 5*time.Second, 10*time.Millisecond, "clusters are warm, and Envoy has everything")
+	}, patience, 10*time.Millisecond, "clusters are warm, and Envoy has everything")
 	for name, count := range p.stats("update_rejected") {
 		require.Equal(p.t, before[name], count, name)
 	}
@@ -355,13 +355,13 @@ spec: {endpoints: [{address: 127.0.0.1, port: %d}]}
 
 func (p *proxied) get(port int32, path string) *http.Response {
 	p.t.Helper()
-	client := &http.Client{Timeout: 5 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	var response *http.Response
 	require.Eventually(p.t, func() bool { // a listener binds a moment after Envoy took it
 		var err error
 		response, err = client.Get(fmt.Sprintf("http://127.0.0.1:%d%s", p.ports[port], path))
 		return err == nil
-	}, 5*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 	body, err := io.ReadAll(response.Body)
 	require.NoError(p.t, err)
 	require.NoError(p.t, response.Body.Close())
@@ -489,7 +489,7 @@ spec: {protocol: %s, endpoints: [{address: %s, port: %s}]}
 		require.Less(t, time.Since(began), 2900*time.Millisecond, "the same endpoints, another cluster: nobody waits for a step's end")
 		p.requireAccepted(p.compileText(text("HTTP", "localhost", port(one))))
 		p.requireAccepted(p.compileText(text("HTTP", "127.0.0.1", port(two))))
-		require.Eventually(t, func() bool { before := second.Load(); answer(); return second.Load() > before }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { before := second.Load(); answer(); return second.Load() > before }, patience, time.Millisecond)
 		p.requireAccepted(p.compileText(text("HTTP", "127.0.0.1", port(one))))
 	}
 	close(stop)

@@ -17,6 +17,9 @@ import (
 	"weir.dev/services/pgtest"
 )
 
+// patience is what a condition is waited for: a busy machine is no fault.
+const patience = time.Minute
+
 // echo is an HTTP backend that answers with what it was sent, and counts.
 type echo struct {
 	*httptest.Server
@@ -35,7 +38,7 @@ func newEcho(t *testing.T) *echo {
 		e.requests.Add(1)
 		if r.URL.Query().Has("slow") {
 			select {
-			case <-time.After(5 * time.Second):
+			case <-time.After(20 * time.Second):
 			case <-r.Context().Done():
 			}
 		}
@@ -71,7 +74,7 @@ spec:
   rules:
     - name: all
       matches: [{path: {type: PathPrefix, value: %s}}]
-      timeouts: {request: 1s}
+      timeouts: {request: 3s}
       backendRefs: [{group: weir.dev, kind: Backend, name: echo}]
 `, name, prefix)
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"weir.dev/controlplane/ads"
@@ -57,7 +58,7 @@ func TestBackendFiltersThroughEnvoy(t *testing.T) {
 	require.Zero(t, x.b.requests.Load())
 	x.served(400, "/copied")
 	x.get(8080, "/none")
-	require.Eventually(t, func() bool { return x.b.requests.Load() >= 110 }, 5*time.Second, 10*time.Millisecond, "half of the requests are copied")
+	require.Eventually(t, func() bool { return x.b.requests.Load() >= 110 }, patience, 10*time.Millisecond, "half of the requests are copied")
 	require.LessOrEqual(t, x.b.requests.Load(), int64(290))
 	require.Equal(t, http.StatusServiceUnavailable, x.status("/one"))
 	lost := map[int]int{}
@@ -102,14 +103,18 @@ spec:
 		require.NoError(t, err)
 		return status
 	}
+	x.listening(8080)
+	x.listening(8081)
 	require.Equal(t, http.StatusMovedPermanently, ask(8080, "edge.example"))
 	require.Equal(t, http.StatusFound, ask(8080, "team.example"))
 	require.Equal(t, http.StatusFound, ask(8081, "any.example"))
 	x.requireAccepted(x.compileText(fmt.Sprintf(gateway, "None"))) // the negative control
 	require.Equal(t, http.StatusMovedPermanently, ask(8080, "edge.example"))
 	require.Equal(t, http.StatusNotFound, ask(8080, "team.example"))
-	_, err := x.asked("127.0.0.1", x.ports[8081], "any.example")
-	require.Error(t, err, "nothing listens there")
+	require.Eventually(t, func() bool {
+		_, err := x.asked("127.0.0.1", x.ports[8081], "any.example")
+		return err != nil
+	}, patience, 10*time.Millisecond, "nothing listens there")
 }
 
 // Gateways bind where they say, on one port too, and may move.
@@ -121,8 +126,10 @@ func TestGatewayAddressesThroughEnvoy(t *testing.T) {
 	routes := fmt.Sprintf(ownRoute, "one", "Gateway", 1) + fmt.Sprintf(ownRoute, "two", "Gateway", 2)
 	check := func(want map[string]int) {
 		for address, status := range want {
-			got, err := x.asked(address, x.ports[8080], "any.example")
-			require.Equal(t, status, got, "%s: %v", address, err)
+			require.EventuallyWithT(t, func(c *assert.CollectT) { // workers open and close ports a moment after Envoy took them
+				got, err := x.asked(address, x.ports[8080], "any.example")
+				assert.Equal(c, status, got, "%s: %v", address, err)
+			}, patience, 10*time.Millisecond)
 		}
 	}
 	x.requireAccepted(x.compileText(gateway("one", "{value: 127.0.0.2}") + gateway("two", "{value: 127.0.0.3}") + routes))

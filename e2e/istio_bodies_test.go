@@ -79,7 +79,7 @@ func TestBodiesThatAreNotSentAreNotTakenForNone(t *testing.T) {
 	a := startAlone(t)
 	load := func(rules string, times int) {
 		require.NoError(t, os.WriteFile(a.rules, []byte(rules), 0o600))
-		require.Eventually(t, func() bool { return strings.Count(a.log.String(), "rules loaded") >= times }, 10*time.Second, 20*time.Millisecond, "%s", a.log)
+		require.Eventually(t, func() bool { return strings.Count(a.log.String(), "rules loaded") >= times }, patience, 20*time.Millisecond, "%s", a.log)
 	}
 	raw, err := os.ReadFile(filepath.Join(harness.Root(t), "examples", "standalone", "envoy.yaml"))
 	require.NoError(t, err)

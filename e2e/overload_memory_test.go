@@ -32,7 +32,7 @@ func TestEnvoyOutOfMemory(t *testing.T) {
 	p := startEnvoyWith(t, func(p *proxied) { p.maxHeap = 1 << 20 })
 	require.Eventually(t, func() bool {
 		return p.stats("stop_accepting_connections.active")["overload.envoy.overload_actions.stop_accepting_connections.active"] == 1
-	}, 5*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 }
 
 // An Envoy whose heap is larger than it may be gives memory back, shortens its
@@ -55,7 +55,7 @@ func TestEnvoyShortOfMemory(t *testing.T) {
 			x.rollout(rule("all", "a"))
 			require.Eventually(t, func() bool {
 				return x.stats("overload.*fixed_heap")["overload.envoy.resource_monitors.fixed_heap.pressure"] > 0 == tc.refused
-			}, 5*time.Second, 10*time.Millisecond)
+			}, patience, 10*time.Millisecond)
 			actions := x.stats("overload_actions.*active")
 			for _, action := range []string{"shrink_heap", "disable_http_keepalive", "stop_accepting_requests"} {
 				require.Equal(t, tc.active, actions["overload.envoy.overload_actions."+action+".active"], "%s: %v", action, actions)

@@ -65,7 +65,7 @@ func (x *traffic) crowd(g *gate, n int, path string, passing int64) (statuses ma
 	var mu sync.Mutex
 	var asking sync.WaitGroup
 	statuses = map[int]int{}
-	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: 2 * patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	answered := func() int {
 		mu.Lock()
 		defer mu.Unlock()
@@ -88,7 +88,7 @@ func (x *traffic) crowd(g *gate, n int, path string, passing int64) (statuses ma
 		})
 	}
 	// Whoever is let in is held, so everybody else has been refused by then.
-	require.Eventually(x.t, func() bool { return int64(answered())+max(g.inside.Load(), passing) >= int64(n) }, 15*time.Second, 5*time.Millisecond,
+	require.Eventually(x.t, func() bool { return int64(answered())+max(g.inside.Load(), passing) >= int64(n) }, patience, 5*time.Millisecond,
 		"%d inside, %d refused", g.inside.Load(), answered())
 	close(g.open)
 	asking.Wait()
@@ -152,7 +152,7 @@ func TestAdaptiveConcurrencyThroughEnvoy(t *testing.T) {
 			_ = x.status("/adaptive")
 		}
 		return x.stats("concurrency_limit")[limit] > 3
-	}, 15*time.Second, 10*time.Millisecond, "%v", x.stats("gradient_controller"))
+	}, patience, 10*time.Millisecond, "%v", x.stats("gradient_controller"))
 	require.LessOrEqual(t, x.stats("concurrency_limit")[limit], float64(20))
 	require.Equal(t, 200, x.status("/plain"))
 }
@@ -174,7 +174,7 @@ func TestAdmissionControlThroughEnvoy(t *testing.T) {
 			}
 		}
 		return refused >= 20
-	}, 15*time.Second, time.Millisecond)
+	}, patience, time.Millisecond)
 	before := x.a.requests.Load()
 	for range 50 {
 		require.Equal(t, http.StatusInternalServerError, x.status("/plain"), "the negative control")
@@ -188,7 +188,7 @@ func TestAdmissionControlThroughEnvoy(t *testing.T) {
 			}
 		}
 		return true
-	}, 15*time.Second, 20*time.Millisecond, "it forgets")
+	}, patience, 20*time.Millisecond, "it forgets")
 }
 
 // One Envoy takes so many connections and no more: the others are closed, and
@@ -223,7 +223,7 @@ func TestDownstreamConnectionsAreBounded(t *testing.T) {
 			_ = conn.Close()
 		}
 		return !ok
-	}, 10*time.Second, time.Millisecond, "at some time it takes no more")
+	}, patience, time.Millisecond, "at some time it takes no more")
 	require.LessOrEqual(t, len(held), most)
 	require.Positive(t, len(held))
 	_, err := io.WriteString(held[0], "GET /plain HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -234,5 +234,5 @@ func TestDownstreamConnectionsAreBounded(t *testing.T) {
 		conn, ok := open()
 		_ = conn.Close()
 		return ok
-	}, 10*time.Second, 10*time.Millisecond, "and where one leaves there is room")
+	}, patience, 10*time.Millisecond, "and where one leaves there is room")
 }

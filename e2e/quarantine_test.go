@@ -114,7 +114,7 @@ func rejectedFilters() map[string]string {
 
 func (p *proxied) location(path string) string {
 	p.t.Helper()
-	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Timeout: 5 * time.Second}
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Timeout: patience}
 	response, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/%s", p.ports[8080], path))
 	if err != nil {
 		return err.Error()

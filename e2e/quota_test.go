@@ -117,7 +117,7 @@ func startQuotaEnvoy(t *testing.T, s *harness.System, rule string, id int) strin
 			edge = "http://" + string(found[1])
 		}
 		return edge != ""
-	}, 20*time.Second, 20*time.Millisecond, log.String())
+	}, patience, 20*time.Millisecond, log.String())
 	return edge
 }
 

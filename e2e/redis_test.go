@@ -37,6 +37,6 @@ func redisServer(t *testing.T) (url string, kill func()) {
 			return false
 		}
 		return conn.Close() == nil
-	}, 5*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	return "redis://" + address + "/0", kill
 }

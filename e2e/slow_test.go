@@ -130,9 +130,10 @@ func TestSlowImportOverREST(t *testing.T) {
 
 // Stopping under load: requests that were taken are answered.
 func TestSlowDownDrains(t *testing.T) {
-	s, _ := edge(t, routeYAML("patient", "/patient"))
+	s, backend := edge(t, routeYAML("patient", "/patient"))
 	s.Write("patient.yaml", openYAML("patient"))
 	s.Eventually("the open route", 2*time.Second, func() bool { return s.Do(http.MethodGet, "/patient", "").Status == http.StatusOK })
+	before := backend.requests.Load()
 	var answers sync.WaitGroup
 	results := make(chan string, 20)
 	for range 20 {
@@ -145,11 +146,11 @@ func TestSlowDownDrains(t *testing.T) {
 			results <- fmt.Sprint(answer.Status)
 		})
 	}
-	time.Sleep(200 * time.Millisecond) // the requests must be under way; no event tells
+	s.Eventually("all requests to be under way", 2*time.Second, func() bool { return backend.requests.Load() == before+20 })
 	s.Weir("down")
 	answers.Wait()
 	close(results)
 	for result := range results {
-		require.Equal(t, "504", result, "every request that was under way got its answer (the route's timeout of 1 s)")
+		require.Equal(t, "504", result, "every request that was under way got its answer (the route's timeout)")
 	}
 }

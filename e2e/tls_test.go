@@ -182,7 +182,7 @@ func (p *proxied) listening(port int32) {
 			_ = connection.Close()
 		}
 		return err == nil
-	}, 5*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 }
 
 func echoServer(t *testing.T) *httptest.Server {
@@ -268,7 +268,7 @@ func TestListenersOverTLS(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, response, err := p.askTLS(p.client(8443, "www.shop.example", trust), 8443, "www.shop.example", "/")
 		return err == nil && response.TLS.PeerCertificates[0].SerialNumber.Cmp(second.Leaf.SerialNumber) == 0
-	}, 5*time.Second, 10*time.Millisecond, "the new certificate")
+	}, patience, 10*time.Millisecond, "the new certificate")
 	_, response, err = p.askTLS(held, 8443, "www.shop.example", "/")
 	require.NoError(t, err)
 	require.Equal(t, first.Leaf.SerialNumber, response.TLS.PeerCertificates[0].SerialNumber, "the connection was kept")
@@ -332,13 +332,13 @@ func TestClientCertificates(t *testing.T) {
 	require.Error(t, err, "revoked now")
 
 	p.requireAccepted(p.compileText(base + policy("Optional") + lists(revoked)))
-	require.EventuallyWithT(t, func(c *assert.CollectT) { _, err := ask(); assert.NoError(c, err, "none is needed") }, 5*time.Second, 10*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { _, err := ask(); assert.NoError(c, err, "none is needed") }, patience, 10*time.Millisecond)
 	_, err = ask(revoked)
 	require.Error(t, err, "a bad one is refused nevertheless")
 
 	// What the policy refers to is gone: closed, not open.
 	p.requireAccepted(p.compileText(base + policy("Required")))
-	require.Eventually(t, func() bool { _, err := ask(good); return err != nil }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { _, err := ask(good); return err != nil }, patience, 10*time.Millisecond)
 	_, err = ask()
 	require.Error(t, err)
 	// A policy that cannot be read closes, too.

@@ -16,7 +16,7 @@ func TestWhatIsUnusedLingers(t *testing.T) {
 		f := newFixture(t)
 		f.ads.SetLinger(0)
 		if lingering {
-			f.ads.SetLinger(300 * time.Millisecond)
+			f.ads.SetLinger(3 * time.Second) // no rollout takes as long
 		}
 		group := f.ads.Group("")
 		before := envoy.Set{
@@ -35,7 +35,7 @@ func TestWhatIsUnusedLingers(t *testing.T) {
 		require.Eventually(t, func() bool {
 			return len(group.Target()[envoy.TypeCluster]) == 1 && len(group.Target()[envoy.TypeAuthRoute]) == 0
 		},
-			5*time.Second, 10*time.Millisecond)
+			patience, 10*time.Millisecond)
 		require.Contains(t, group.Target()[envoy.TypeCluster], "new")
 	}
 }

@@ -5,9 +5,11 @@ package kubernetes_test
 import (
 	"os/exec"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,6 +30,13 @@ func mayKeep(t *testing.T, root client.Client, user string, secrets ...string) {
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: user},
 		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: user}},
 	}))
+	eventually(t, "true", func() string { // the API server learns of its own rights by and by
+		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+			User: user, ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: "default", Verb: "create", Resource: "secrets", Name: secrets[len(secrets)-1]},
+		}}
+		require.NoError(t, root.Create(t.Context(), review))
+		return strconv.FormatBool(review.Status.Allowed)
+	})
 }
 
 // A Role that names the Secrets is enough to make and renew them, and for no

@@ -109,8 +109,8 @@ func TestSlowKubernetesToEnvoy(t *testing.T) {
 	t.Run("programmed means serving", func(t *testing.T) {
 		k.t, s.T = t, t
 		k.run(fmt.Sprintf(inCluster, port)+"---\n"+fmt.Sprintf(slice, first, host), "apply", "-f", "-")
-		k.run("", "wait", "--timeout=30s", "--for=condition=Programmed", "gateway/edge")
-		k.run("", "wait", "--timeout=30s", `--for=jsonpath={.status.parents[0].conditions[?(@.type=="weir.dev/Programmed")].status}=True`, "httproute/web")
+		k.run("", "wait", "--timeout=50s", "--for=condition=Programmed", "gateway/edge")
+		k.run("", "wait", "--timeout=50s", `--for=jsonpath={.status.parents[0].conditions[?(@.type=="weir.dev/Programmed")].status}=True`, "httproute/web")
 		status, body := serves(t, port, "/")
 		require.Equal(t, http.StatusOK, status, body)
 		require.Equal(t, "first", body)
@@ -175,9 +175,9 @@ func TestSlowKubernetesToEnvoy(t *testing.T) {
 		require.Equal(t, "True", row["ACCEPTED"])
 		require.Equal(t, "quickstart", row["TARGET"])
 		require.NotEmpty(t, row["AGE"])
-		require.Equal(t, "True", k.row("wrate", "fair-use")["ENFORCED"])
+		eventually(t, "True", func() string { return k.row("wrate", "fair-use")["ENFORCED"] })
 		require.Contains(t, k.run("", "get", "weir"), "authpolicy.weir.dev/callers")
-		k.run("", "wait", "--timeout=30s", `--for=jsonpath={.status.parents[0].conditions[?(@.type=="weir.dev/Programmed")].status}=True`, "httproute/user-rest")
+		k.run("", "wait", "--timeout=50s", `--for=jsonpath={.status.parents[0].conditions[?(@.type=="weir.dev/Programmed")].status}=True`, "httproute/user-rest")
 		response := s.Get("/v1/organizations")
 		require.Equal(t, http.StatusOK, response.Status, "%s", response.Body)
 		require.Equal(t, http.StatusUnauthorized, s.Do(http.MethodGet, "/v1/organizations", "").Status)

@@ -156,8 +156,8 @@ func TestSlowGatewaysAreGivenProxies(t *testing.T) {
 		return "none"
 	}
 	eventually(t, "AddressNotAssigned", programmedOf)
-	service.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "192.0.2.7"}}
-	require.NoError(t, root.Status().Update(t.Context(), service))
+	address := client.RawPatch(types.MergePatchType, []byte(`{"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}}}`))
+	require.NoError(t, root.Status().Patch(t.Context(), service, address))
 	eventually(t, "NoResources", programmedOf)
 	ready := client.RawPatch(types.MergePatchType, []byte(`{"status": {"replicas": 1, "readyReplicas": 1}}`))
 	require.NoError(t, root.Status().Patch(t.Context(), &deployment, ready))

@@ -28,7 +28,7 @@ import (
 )
 
 // soon is how long a test waits for what must come.
-const soon = 20 * time.Second
+const soon = time.Minute
 
 // gatewayCRDs is the folder of the Gateway API's own definitions.
 func gatewayCRDs(t *testing.T) string {

@@ -40,7 +40,7 @@ func TestSlowGatewayAPIConformance(t *testing.T) {
 	suite := w.suite()
 	w.kubectl("", "apply", "--server-side", "-k", gatewayCRDs(t, "experimental"))
 	charts := filepath.Join(harness.Root(t), "charts", "weir")
-	w.helm("upgrade", "--install", "weir", charts, "-n", "weir-system", "--create-namespace", "--wait", "--timeout", "4m",
+	w.helm("upgrade", "--install", "weir", charts, "-n", "weir-system", "--create-namespace", "--wait", "--timeout", "5m",
 		"-f", filepath.Join(charts, "values", "dev.yaml"), "-f", filepath.Join("testdata", "conformance", "values.yaml"))
 	w.eventually("the class says what it serves", time.Minute, func() bool {
 		return w.field("{.status.supportedFeatures[0].name}", "gatewayclass", "weir") != ""

@@ -130,14 +130,65 @@ func (w *world) state() string {
 	return all.String()
 }
 
-// eventually waits for a condition, and shows the state when it does not come.
-func (w *world) eventually(what string, limit time.Duration, condition func() bool) {
+// patience is what a condition is waited for at least: a busy machine is no fault.
+const patience = 3 * time.Minute
+
+// eventually waits for a condition, and shows the state when it does not come. What
+// takes longer than usual is said in the log; the test fails after patience, or after
+// usual where that is more.
+func (w *world) eventually(what string, usual time.Duration, condition func() bool) {
 	w.Helper()
-	for deadline := time.Now().Add(limit); !condition(); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	started := time.Now()
+	for !condition() {
+		if time.Since(started) > max(usual, patience) {
 			require.FailNow(w.T, "waited for: "+what, w.state())
 		}
+		time.Sleep(100 * time.Millisecond)
 	}
+	if took := time.Since(started); took > usual {
+		w.Logf("%s took %s, where %s is usual", what, took.Round(time.Millisecond), usual)
+	}
+}
+
+// everywhere waits until a condition holds so often in a row, on a connection of its
+// own each time, that every worker of every proxy must have been asked: each takes up
+// what is changed by itself.
+func (w *world) everywhere(what string, usual time.Duration, condition func() bool) {
+	w.Helper()
+	w.eventually(what, usual, func() bool {
+		for range 20 {
+			if !condition() {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// limited asks for a path, whose limit is not used yet, until it refuses, and requires
+// that as many are let in as it has. A proxy that has no answer of ratelimit within
+// 100 ms lets a request in (failureMode Open), without the limit's header, whether or
+// not it was counted.
+func (w *world) limited(s *harness.System, path string, limit int) {
+	w.Helper()
+	counted, uncounted := 0, 0
+	var last *harness.Response
+	w.eventually("the limit holds", time.Minute, func() bool {
+		last = s.Get(path)
+		switch {
+		case last.Status == http.StatusTooManyRequests:
+			return true
+		case last.Header.Get("RateLimit") == "":
+			uncounted++
+		default:
+			counted++
+		}
+		return false
+	})
+	w.Logf("%s: %d were let in and counted, %d without an answer of ratelimit", path, counted, uncounted)
+	require.LessOrEqual(w.T, counted, limit)
+	require.GreaterOrEqual(w.T, counted+uncounted, limit)
+	last.Problem(w.T, http.StatusTooManyRequests, "RATE_LIMITED")
 }
 
 // field is one of an object, by kubectl's JSON paths.
@@ -174,7 +225,7 @@ func hashed(key string) string {
 // answers is the status of an answer on a connection of its own; 0 without one.
 func answers(address, path string, headers ...string) (status int) {
 	client := http.Client{
-		Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true},
+		Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	request, err := http.NewRequest(http.MethodGet, "http://"+address+path, nil) //nolint:noctx // bounded by the client

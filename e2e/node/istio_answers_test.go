@@ -70,6 +70,11 @@ func readingBodies(t *testing.T, w *istioWorld, own, mesh *harness.System, base 
 	out, code := w.weir(append([]string{"doctor", "--target", "istio"}, all...)...)
 	require.Equal(t, 0, code, out)
 	own.Eventually("Weir's own proxy has the route", time.Minute, func() bool { return own.Get("/empty").Status == http.StatusFound })
+	served := func(path string, status int, what string) {
+		t.Helper()
+		w.everywhere(what, time.Minute, func() bool { return answers(w.address, path, own.Key()...) == status })
+	}
+	served("/empty", http.StatusFound, "Istio's gateway has the route")
 
 	typed := append(slices.Clone(own.Key()), "Content-Type", "application/json")
 	for _, ask := range []ask{
@@ -93,7 +98,8 @@ func readingBodies(t *testing.T, w *istioWorld, own, mesh *harness.System, base 
 	t.Run("without the EnvoyFilter", func(t *testing.T) {
 		w := w.in(t)
 		w.kubectl("", "delete", "envoyfilter", "-n", "istio-ingress", "weir-8080-routes")
-		w.eventually("bodies are not sent", time.Minute, func() bool {
+		served("/empty", http.StatusBadRequest, "bodies are not sent")
+		w.eventually("nor by connections that are kept", time.Minute, func() bool {
 			return mesh.Do("POST", "/paying", `{"amount": 5}`, typed...).Status == http.StatusBadRequest
 		})
 		mesh.Get("/empty").Problem(t, http.StatusBadRequest, "REQUEST_BODY_INVALID")
@@ -269,7 +275,7 @@ func loggingIn(t *testing.T, w *istioWorld, own, mesh *harness.System, base []st
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "page.yaml"), []byte(text), 0o600))
 	own.Write("page.yaml", text)
 	out := w.applied(append(append([]string{"--force-conflicts"}, base...), folder)...)
-	require.Contains(t, out, "set its timeout to 16s", "the mesh's provider allows a second")
+	require.Contains(t, out, "set its timeout to 16s", "the mesh's provider allows five seconds")
 	require.NotContains(t, out, "of-the-page")
 
 	browser := []string{"Host", "page.example.com", "Accept", "text/html", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Fetch-Site", "none"}

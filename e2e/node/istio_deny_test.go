@@ -89,7 +89,7 @@ func denying(t *testing.T, istio *istioWorld) {
 	defer w.kubectl(string(objects), "delete", "--wait=false", "-f", "-")
 	for _, one := range []string{"legacy/old", "shop/orders", "shop/front"} {
 		namespace, name, _ := strings.Cut(one, "/")
-		w.kubectl("", "rollout", "status", "-n", namespace, "deployment/"+name, "--timeout", "90s")
+		w.kubectl("", "rollout", "status", "-n", namespace, "deployment/"+name, "--timeout", "3m")
 	}
 	address := w.field("{.items[0].status.podIP}", "pods", "-n", "legacy", "-l", "app=old")
 	require.NotEmpty(t, address)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -94,14 +95,16 @@ func newIstioWorld(t *testing.T) *istioWorld {
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Minute)
 	defer cancel()
 	base := t.TempDir()
-	output, code := w.weir("mesh", "base", "--dir", base, "--ports", "8080,8081,8443", "--profile", "default-deny")
+	// A check that waits for the processor is no refusal: where one is to be refused, there
+	// is no extauthz at all.
+	output, code := w.weir("mesh", "base", "--dir", base, "--ports", "8080,8081,8443", "--profile", "default-deny", "--check-timeout", "5s")
 	require.Equal(t, 0, code, output)
 	require.NoError(t, w.node.Istio(ctx, w.envoyBinary(ctx), filepath.Join(base, "istiod.yaml")))
 	w.kubectl("", "apply", "--server-side", "--field-manager", "weir", "-f", filepath.Join(base, "base.yaml"))
 	small := filepath.Join(t.TempDir(), "small.yaml")
 	require.NoError(t, os.WriteFile(small, []byte(smallGateway), 0o600))
 	w.helm("upgrade", "--install", "istio-ingressgateway", filepath.Join(w.istioSource(), "manifests", "charts", "gateway"),
-		"-n", "istio-ingress", "-f", filepath.Join(base, "ingress-gateway.yaml"), "-f", small, "--wait", "--timeout", "3m")
+		"-n", "istio-ingress", "-f", filepath.Join(base, "ingress-gateway.yaml"), "-f", small, "--wait", "--timeout", "5m")
 	return &istioWorld{world: w, address: join(w.field("{.spec.clusterIP}", "service", "istio-ingressgateway", "-n", "istio-ingress"), "8080")}
 }
 
@@ -177,6 +180,21 @@ func (w *istioWorld) analyze(namespace string) {
 	}
 }
 
+// fresh is a member's answer on a connection of its own; nil without one.
+func (w *world) fresh(s *harness.System, path string) *http.Response {
+	w.Helper()
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	request, err := http.NewRequestWithContext(w.Context(), http.MethodGet, s.URL+path, nil)
+	require.NoError(w.T, err)
+	request.Header.Set("X-API-Key", s.APIKey)
+	answer, err := client.Do(request)
+	if err != nil {
+		return nil
+	}
+	require.NoError(w.T, answer.Body.Close())
+	return answer
+}
+
 // deploy starts Weir's servers and applies policy, in the order that the guide has.
 func (w *istioWorld) deploy(paths ...string) {
 	w.Helper()
@@ -202,6 +220,6 @@ func (w *istioWorld) deploy(paths ...string) {
 	output := w.applied(paths...)
 	require.Contains(w.T, output, "every gateway serves it, with every patch")
 	for _, name := range []string{"extauthz", "ratelimit", "user", "data"} {
-		w.kubectl("", "rollout", "status", "-n", "weir-system", "deployment/weir-"+name, "--timeout", "90s")
+		w.kubectl("", "rollout", "status", "-n", "weir-system", "deployment/weir-"+name, "--timeout", "3m")
 	}
 }

@@ -22,7 +22,7 @@ func (w *istioWorld) istiod(replicas string) {
 		w.kubectl("", "delete", "pod", "-n", "istio-system", "-l", "app=istiod", "--grace-period=0", "--force", "--ignore-not-found")
 		return
 	}
-	w.kubectl("", "rollout", "status", "-n", "istio-system", "deployment/istiod", "--timeout", "2m")
+	w.kubectl("", "rollout", "status", "-n", "istio-system", "deployment/istiod", "--timeout", "4m")
 }
 
 // istiodGone is what becomes of requests, and of changes, while istiod is away.
@@ -39,7 +39,7 @@ func istiodGone(t *testing.T, w *istioWorld, s *harness.System, base []string) {
 			return code == 0
 		})
 	}
-	apply := append([]string{"apply", "--target", "istio", "--wait", "8s"}, all...)
+	apply := append([]string{"apply", "--target", "istio", "--wait", "20s"}, all...)
 	write("")
 	load := w.asking(s)
 	t.Run("istiod is killed, and stays away", func(t *testing.T) {

@@ -109,7 +109,7 @@ func tlsAnswer(t *testing.T, address, host, path string, config *tls.Config, hea
 	t.Helper()
 	config.ServerName = host
 	config.NextProtos = []string{"h2", "http/1.1"}
-	client := http.Client{Timeout: 5 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Transport: &http.Transport{
+	client := http.Client{Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Transport: &http.Transport{
 		TLSClientConfig: config, DisableKeepAlives: true, ForceAttemptHTTP2: true,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, address)
@@ -127,9 +127,9 @@ func tlsAnswer(t *testing.T, address, host, path string, config *tls.Config, hea
 	if err != nil {
 		return nil, err
 	}
+	defer answer.Body.Close()
 	_, err = io.Copy(io.Discard, answer.Body)
-	require.NoError(t, err)
-	return answer, answer.Body.Close()
+	return answer, err
 }
 
 // endingTLS has Istio's gateway end TLS.
@@ -157,6 +157,13 @@ func endingTLS(t *testing.T, w *istioWorld, own *harness.System, base []string) 
 		return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}
 	key := own.Key()
+	// Listeners take connections when they have their certificates, each by itself.
+	for host, trusted := range map[string]*x509.Certificate{"shop.example.com": shop, "a.modern.example.com": modern} {
+		w.everywhere(host+" is served", 30*time.Second, func() bool {
+			answer, err := tlsAnswer(t, secured, host, "/v1/roles", pool(trusted), key...)
+			return err == nil && answer.StatusCode == http.StatusOK
+		})
+	}
 	for _, c := range []struct {
 		host, path string
 		trusted    *x509.Certificate
@@ -192,7 +199,9 @@ func endingTLS(t *testing.T, w *istioWorld, own *harness.System, base []string) 
 	require.Equal(t, http.StatusOK, answer.StatusCode)
 
 	plain := join(host, "8081")
-	require.Equal(t, http.StatusMovedPermanently, answers(plain, "/v1/roles", "Host", "shop.example.com"), "nobody is asked for a key first")
+	w.everywhere("nobody is asked for a key first", 30*time.Second, func() bool {
+		return answers(plain, "/v1/roles", "Host", "shop.example.com") == http.StatusMovedPermanently
+	})
 
 	t.Run("a renewed certificate is shown", func(t *testing.T) {
 		renewed, renewedYAML := selfSigned(t, "shop", "shop.example.com")
@@ -213,7 +222,11 @@ func endingTLS(t *testing.T, w *istioWorld, own *harness.System, base []string) 
 		closed = strings.Replace(closed, "hostnames: [shop.example.com]", "hostnames: [plain.example.com]", 1)
 		require.NoError(t, os.WriteFile(file, []byte(closed+shopYAML+modernYAML), 0o600))
 		w.applied(all...)
-		require.Equal(t, http.StatusUnauthorized, answers(plain, "/v1/roles", "Host", "plain.example.com"))
+		w.everywhere("a key is asked for", 30*time.Second, func() bool {
+			status := answers(plain, "/v1/roles", "Host", "plain.example.com")
+			require.Contains(t, []int{0, http.StatusNotFound, http.StatusUnauthorized}, status)
+			return status == http.StatusUnauthorized
+		})
 	})
 	require.NoError(t, os.Remove(file))
 	w.applied(all...)

@@ -155,7 +155,7 @@ func judging(t *testing.T, w *istioWorld, base []string) {
 	other := newIssuer(t)
 	w.loadPeer(t.Context())
 	w.kubectl(peerObjects, "apply", "-f", "-")
-	w.kubectl("", "rollout", "status", "-n", "weir-system", "deployment/peer", "--timeout", "90s")
+	w.kubectl("", "rollout", "status", "-n", "weir-system", "deployment/peer", "--timeout", "3m")
 	extra := t.TempDir()
 	all := append(append([]string{}, base...), extra)
 	write := func(native, asked string) {
@@ -171,7 +171,16 @@ func judging(t *testing.T, w *istioWorld, base []string) {
 		}
 		return w.get(path, more...)
 	}
-	w.eventually("Istio decides", time.Minute, func() bool { return ask("/native/x", by.token(nil)).Status == http.StatusOK })
+	// inForce waits until every worker of the gateway answers so for what both decide about.
+	inForce := func(w *istioWorld, what string, token string, status int) {
+		w.Helper()
+		for _, path := range []string{"/native/x", "/asked/x", "/scoped/native", "/scoped/asked"} {
+			w.everywhere(what+" at "+path, time.Minute, func() bool {
+				return answers(w.address, path, "Host", "tokens.example.com", "Authorization", "Bearer "+token) == status
+			})
+		}
+	}
+	inForce(w, "Istio decides", by.token(nil), http.StatusOK)
 	unsigned := strings.Join([]string{base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)), strings.Split(by.token(nil), ".")[1], ""}, ".")
 	soon := time.Now().Unix()
 	cases := []struct {
@@ -308,6 +317,7 @@ func judging(t *testing.T, w *istioWorld, base []string) {
 		w.applied(append([]string{"--force-conflicts"}, all...)...)
 		// A connection that was there has one more answer of what the gateway had.
 		w.eventually("nobody is any more", time.Minute, func() bool { return ask("/native/x", by.token(nil)).Status == http.StatusOK })
+		inForce(w, "nobody is any more", by.token(nil), http.StatusOK)
 	})
 	t.Run("who decides changes under load, and is put back: nobody is let in, and nobody is refused who has a token", func(t *testing.T) {
 		w := w.in(t)
@@ -364,7 +374,7 @@ func (w *istioWorld) load(one, two string, by *issuer) *tokenLoad {
 	l := &tokenLoad{stop: make(chan struct{}), seen: map[string]int{}}
 	token := by.token(nil)
 	run := func(what string, pause time.Duration, kept bool, authorization string) {
-		client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: !kept}}
+		client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: !kept}}
 		defer client.CloseIdleConnections()
 		for {
 			for _, path := range []string{one, two} {
@@ -422,6 +432,8 @@ func outcome(client *http.Client, request *http.Request, token string) string {
 		return "the service was sent the token"
 	case answer.StatusCode == http.StatusOK && !strings.Contains(string(raw), "X-Weir-Authenticator"):
 		return "the service was not told who decided: " + string(raw)
+	case answer.StatusCode != http.StatusOK && answer.StatusCode != http.StatusUnauthorized:
+		return fmt.Sprintf("%d of %s: %s", answer.StatusCode, request.URL.Path, raw[:min(len(raw), 300)])
 	}
 	return strconv.Itoa(answer.StatusCode)
 }
@@ -429,7 +441,7 @@ func outcome(client *http.Client, request *http.Request, token string) string {
 // get asks the gateway for a path of tokens.example.com, with pairs of headers.
 func (w *istioWorld) get(path string, headers ...string) *harness.Response {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.Context(), 30*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.address+path, nil)
 	require.NoError(w.T, err)

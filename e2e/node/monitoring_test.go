@@ -32,7 +32,7 @@ func (w *world) definitions(ctx context.Context, module string, path ...string) 
 	for _, each := range paths {
 		w.kubectl("", "apply", "--server-side", "-f", each)
 	}
-	w.kubectl("", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+	w.kubectl("", "wait", "--for=condition=Established", "crd", "--all", "--timeout=3m")
 }
 
 // monitors is what matters here of a ServiceMonitor and of a PodMonitor.

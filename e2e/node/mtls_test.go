@@ -36,7 +36,7 @@ func newMTLSWorld(t *testing.T) *mtlsWorld {
 	w.kubectl(string(objects), "apply", "-f", "-")
 	for _, one := range []string{"shop/orders", "shop/front", "legacy/old"} {
 		namespace, name, _ := strings.Cut(one, "/")
-		w.kubectl("", "rollout", "status", "-n", namespace, "deployment/"+name, "--timeout", "90s")
+		w.kubectl("", "rollout", "status", "-n", namespace, "deployment/"+name, "--timeout", "3m")
 	}
 	return w
 }
@@ -60,7 +60,17 @@ func (w *mtlsWorld) in(t *testing.T) *mtlsWorld {
 	return &mtlsWorld{&inner}
 }
 
-// counts are what a caller has counted since it was started.
+// counted is counts, once there are some.
+func (w *mtlsWorld) counted(namespace, name string) (counts map[string]int) {
+	w.Helper()
+	w.eventually(name+" counts", 30*time.Second, func() bool {
+		counts = w.counts(namespace, name)
+		return len(counts) > 0
+	})
+	return counts
+}
+
+// counts are what a caller has counted since it was started, none while it has no log.
 func (w *mtlsWorld) counts(namespace, name string) map[string]int {
 	output, err := w.tryKubectl("", "logs", "-n", namespace, "-l", "app="+name, "-c", "peer", "--tail", "1")
 	counted := map[string]int{}
@@ -73,7 +83,7 @@ func (w *mtlsWorld) counts(namespace, name string) map[string]int {
 // served waits until a caller is answered once more.
 func (w *mtlsWorld) served(namespace, name string) {
 	w.Helper()
-	before := w.counts(namespace, name)
+	before := w.counted(namespace, name)
 	w.eventually(name+" is served", 30*time.Second, func() bool { return w.counts(namespace, name)["200"] > before["200"]+10 })
 }
 
@@ -92,7 +102,7 @@ func (w *mtlsWorld) cutOff(namespace, name string) {
 func (w *mtlsWorld) gone() {
 	w.Helper()
 	w.kubectl("", "scale", "-n", "legacy", "deployment/old", "--replicas", "0")
-	w.kubectl("", "wait", "-n", "legacy", "--for=delete", "pod", "-l", "app=old", "--timeout", "60s")
+	w.kubectl("", "wait", "-n", "legacy", "--for=delete", "pod", "-l", "app=old", "--timeout", "3m")
 }
 
 func (w *mtlsWorld) back() {
@@ -136,7 +146,7 @@ func TestSlowMTLS(t *testing.T) {
 		w := w.in(t)
 		require.Regexp(t, `shop +Deployment orders +1 of 1 +PERMISSIVE +Istio's default`, w.mtls(0))
 		w.eventually("old holds a connection", 30*time.Second, func() bool { return w.counts("legacy", "old")["tcp echoed"] > 0 })
-		before := w.counts("shop", "front")
+		before := w.counted("shop", "front")
 		output := w.mtls(1, "set", "STRICT", "-n", "shop", "--observe", "55s")
 		require.Regexp(t, `WEIR6202: pod legacy/old-\S+ \(Deployment old\), \S+: \d{3,} requests to Deployment orders port 8080: start it with a sidecar`, output)
 		require.Regexp(t, `WEIR6202: pod legacy/old-\S+ \(Deployment old\), \S+: 1 TCP connection to Deployment orders port 9000`, output)
@@ -161,7 +171,7 @@ func TestSlowMTLS(t *testing.T) {
 		w := w.in(t)
 		w.gone()
 		w.kubectl(mute, "apply", "-f", "-")
-		w.kubectl("", "wait", "-n", "shop", "--for=condition=Ready", "pod/mute", "--timeout", "60s")
+		w.kubectl("", "wait", "-n", "shop", "--for=condition=Ready", "pod/mute", "--timeout", "3m")
 		output := w.mtls(1, "set", "STRICT", "-n", "shop", "--observe", "2s", "--wait", "3s")
 		require.Contains(t, output, "WEIR6203: the sidecar of shop/mute cannot be asked")
 		w.kubectl(mute, "delete", "-f", "-")
@@ -187,7 +197,7 @@ func TestSlowMTLS(t *testing.T) {
 		require.Contains(t, set(1, "STRICT"), "WEIR6201")
 		require.Regexp(t, `shop +Deployment front +1 of 1 +PERMISSIVE +Istio's default\n *shop +Deployment orders +1 of 1 +DISABLE`, w.mtls(0))
 		w.served("shop", "front")
-		before := w.counts("shop", "front")
+		before := w.counted("shop", "front")
 		set(0, "PERMISSIVE")
 		w.served("shop", "front")
 		w.noFailures("shop", "front", before)
@@ -203,9 +213,12 @@ func TestSlowMTLS(t *testing.T) {
 // noFailures says that all requests of a caller were answered since before.
 func (w *mtlsWorld) noFailures(namespace, name string, before map[string]int) {
 	w.Helper()
-	after := w.counts(namespace, name)
+	var after map[string]int
+	w.eventually(name+" counts on", 30*time.Second, func() bool {
+		after = w.counts(namespace, name)
+		return after["200"] > before["200"]
+	})
 	w.Logf("%s counted %v, before %v", name, after, before)
-	require.Greater(w.T, after["200"], before["200"])
 	statuses := func(counts map[string]int) map[string]int {
 		failed := maps.Clone(counts)
 		maps.DeleteFunc(failed, func(what string, _ int) bool { return what == "200" || strings.HasPrefix(what, "tcp") })
@@ -215,17 +228,17 @@ func (w *mtlsWorld) noFailures(namespace, name string, before map[string]int) {
 }
 
 func (w *mtlsWorld) enforced() {
-	before := w.counts("shop", "front")
+	before := w.counted("shop", "front")
 	output := w.mtls(0, "set", "STRICT", "-n", "shop", "--observe", "5s", "--watch", "5s")
 	require.Contains(w.T, output, "namespace shop is STRICT in 2 sidecars; it was PERMISSIVE")
 	w.served("shop", "front")
 	w.noFailures("shop", "front", before)
 	w.back()
 	w.cutOff("legacy", "old")
-	require.Zero(w.T, w.counts("legacy", "old")["200"])
+	require.Zero(w.T, w.counted("legacy", "old")["200"])
 	require.Contains(w.T, w.mtls(0, "set", "strict", "-n", "shop"), "STRICT already")
 	require.Contains(w.T, w.mtls(1, "set", "DISABLE", "-n", "shop"), "WEIR6201")
-	before = w.counts("shop", "front")
+	before = w.counted("shop", "front")
 	require.Contains(w.T, w.mtls(0, "rollback", "-n", "shop"), "namespace shop is PERMISSIVE in 2 sidecars; it was STRICT")
 	w.served("legacy", "old")
 	w.noFailures("shop", "front", before)
@@ -236,7 +249,7 @@ func (w *mtlsWorld) enforced() {
 // putBack has the caller come when STRICT is there.
 func (w *mtlsWorld) putBack() {
 	w.gone()
-	before := w.counts("shop", "front")
+	before := w.counted("shop", "front")
 	come := make(chan struct{})
 	go func() {
 		defer close(come)

@@ -46,7 +46,7 @@ func TestOverloadIsRefused(t *testing.T) {
 	require.WithinDuration(t, time.Now().Add(time.Second), deadline, 5*time.Second)
 	require.Equal(t, 2, limited.InFlight())
 	ask(t.Context()) // waits
-	require.Eventually(t, func() bool { return limited.Waiting() == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return limited.Waiting() == 1 }, time.Minute, time.Millisecond)
 	ask(t.Context()) // is one too many
 	refused := <-answers
 	require.EqualValues(t, 503, refused.GetDeniedResponse().GetStatus().GetCode())

@@ -211,7 +211,7 @@ func TestConnectionsAreSharedAndClosed(t *testing.T) {
 		default:
 			return false
 		}
-	}, 10*time.Second, 10*time.Millisecond, "the connection outlives its sources")
+	}, time.Minute, 10*time.Millisecond, "the connection outlives its sources")
 	ask()
 	require.Equal(t, 4, d.calls(), "another one is made")
 }

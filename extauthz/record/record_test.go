@@ -303,7 +303,7 @@ func (w *world) wait(t *testing.T, n int64) []*decisionv1.Candidate {
 			total += c.GetCompared() + c.GetUndecided()
 		}
 		return total >= n
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	cancel()
 	require.NoError(t, <-done)
 	return list

@@ -33,7 +33,7 @@ func redisServer(t *testing.T) (*redis.Client, *os.Process) {
 		_ = command.Wait()
 		_ = os.RemoveAll(dir)
 	})
-	require.Eventually(t, func() bool { return client.Ping(t.Context()).Err() == nil }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return client.Ping(t.Context()).Err() == nil }, time.Minute, 10*time.Millisecond)
 	return client, command.Process
 }
 

@@ -48,8 +48,13 @@ func (p *provider) fails() {
 
 // remote is a verifier over p: fresh for a minute, stale for ten more.
 func remote(t *testing.T, p *provider, options token.Options) *token.Verifier {
+	return remoteWithin(t, p, options, 10*time.Second)
+}
+
+// remoteWithin is remote with another time in which the provider has to answer.
+func remoteWithin(t *testing.T, p *provider, options token.Options, timeout time.Duration) *token.Verifier {
 	verifier, err := verifiers(t, options).Verifier(
-		authtest.Remote(authtest.Provider(""), p.URL, time.Minute, 10*time.Minute, 300*time.Millisecond))
+		authtest.Remote(authtest.Provider(""), p.URL, time.Minute, 10*time.Minute, timeout))
 	require.NoError(t, err)
 	return verifier
 }
@@ -156,7 +161,7 @@ func TestSlowProvider(t *testing.T) {
 		}
 	}))
 	t.Cleanup(func() { close(release) })
-	verifier := remote(t, p, token.Options{})
+	verifier := remoteWithin(t, p, token.Options{}, 300*time.Millisecond)
 	_, err := verifier.Verify(t.Context(), authtest.Now(), long(ring.EC, t))
 	require.Equal(t, extauthz.ReasonProviderUnavailable, reasonOf(t, err))
 

@@ -213,5 +213,5 @@ func TestASwappedSecretIsPickedUp(t *testing.T) {
 		renewed, err := call(address, clientConfig)
 		require.NoError(t, err, "no handshake fails during a renewal")
 		return renewed.SerialNumber.Cmp(before.SerialNumber) != 0
-	}, 10*time.Second, 50*time.Millisecond)
+	}, time.Minute, 50*time.Millisecond)
 }

@@ -199,7 +199,7 @@ func TestAdminServer(t *testing.T) {
 	select {
 	case code := <-done:
 		require.Zero(t, code)
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("did not stop")
 	}
 	_, err := net.DialTimeout("tcp", strings.TrimPrefix(base, "http://"), time.Second)

@@ -101,7 +101,7 @@ func echo(listener net.Listener) {
 }
 
 func (p *peer) ask(ctx context.Context, url string) {
-	client := &http.Client{Timeout: 5 * time.Second}
+	client := &http.Client{Timeout: 20 * time.Second}
 	for ctx.Err() == nil {
 		p.count(get(ctx, client, url))
 		pause(ctx, each)
@@ -134,7 +134,7 @@ func (p *peer) hold(ctx context.Context, address string) {
 		p.count("tcp opened")
 		word := []byte("are you there?\n") // TLS inspection waits for some bytes
 		for ctx.Err() == nil {
-			_ = connection.SetDeadline(time.Now().Add(5 * time.Second))
+			_ = connection.SetDeadline(time.Now().Add(20 * time.Second))
 			if _, err = connection.Write(word); err != nil {
 				break
 			}

@@ -74,7 +74,7 @@ func (c *controlPlane) send(t *testing.T, typeURL string, resources map[string]p
 	select {
 	case answer := <-c.answers:
 		return answer.GetErrorDetail().GetMessage()
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no answer to the update")
 		return ""
 	}

@@ -105,7 +105,7 @@ func TestOneQuestionForAllWhoWait(t *testing.T) {
 			}
 		})
 	}
-	require.Eventually(t, func() bool { return f.calls.Load() == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.calls.Load() == 1 }, 30*time.Second, time.Millisecond)
 	// One that gives up does not take the answer from the others.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -133,8 +133,8 @@ func TestSlowProviderGathersNoEndOfQuestions(t *testing.T) {
 			}
 		})
 	}
-	require.Eventually(t, func() bool { return refused.Load() == 300-128 }, 10*time.Second, time.Millisecond)
-	require.EqualValues(t, 128, f.calls.Load())
+	require.Eventually(t, func() bool { return refused.Load() == 300-128 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return f.calls.Load() == 128 }, 30*time.Second, time.Millisecond, "those that were let in ask")
 	close(release)
 	group.Wait()
 }
@@ -193,5 +193,5 @@ func TestRoomIsBounded(t *testing.T) {
 		_, err := f.Prove(t.Context(), at, fmt.Sprint(i), f.says("alice", time.Time{}, nil))
 		require.NoError(t, err)
 	}
-	require.Eventually(t, func() bool { kept, _ := f.cache.Len(); return kept <= (1<<20)/512 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { kept, _ := f.cache.Len(); return kept <= (1<<20)/512 }, time.Minute, time.Millisecond)
 }

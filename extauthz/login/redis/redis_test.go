@@ -27,7 +27,7 @@ func start(t *testing.T) *goredis.Client {
 		_ = process.Process.Kill()
 		_ = process.Wait()
 	})
-	require.Eventually(t, func() bool { return client.Ping(t.Context()).Err() == nil }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return client.Ping(t.Context()).Err() == nil }, time.Minute, 10*time.Millisecond)
 	return client
 }
 

@@ -51,10 +51,10 @@ func TestRulesOfAFolder(t *testing.T) {
 	require.Equal(t, 200, status)
 
 	write(t, dir, "limits.yaml", fmt.Sprintf(folderPolicy, -1))
-	require.Eventually(t, func() bool { return bytes.Contains([]byte(f.log.String()), []byte("the folder of rules is wrong")) }, 20*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return bytes.Contains([]byte(f.log.String()), []byte("the folder of rules is wrong")) }, time.Minute, 20*time.Millisecond)
 	require.Zero(t, allowed(), "the rules of before are in effect")
 	write(t, dir, "limits.yaml", fmt.Sprintf(folderPolicy, 8))
-	require.Eventually(t, func() bool { return allowed() == 3 }, 20*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return allowed() == 3 }, time.Minute, 50*time.Millisecond)
 }
 
 func TestCheckRules(t *testing.T) {

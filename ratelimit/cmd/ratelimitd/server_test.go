@@ -105,7 +105,7 @@ server:
 	})
 	select {
 	case f.server = <-started:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		require.FailNow(t, "the daemon did not start", f.log.String())
 	}
 	f.conn = f.dial(t, "ingress")
@@ -172,7 +172,7 @@ func (f *fixture) setRules(t *testing.T, rules ...*rulesv1.RateLimitRule) {
 // ready waits until rules are in effect.
 func (f *fixture) ready(t *testing.T) {
 	t.Helper()
-	require.Eventually(t, func() bool { return f.server.runtime.Ready() == nil }, 10*time.Second, 2*time.Millisecond)
+	require.Eventually(t, func() bool { return f.server.runtime.Ready() == nil }, time.Minute, 2*time.Millisecond)
 }
 
 // acked waits for the daemon's answer to the update just sent.
@@ -271,10 +271,10 @@ func TestOnlyTheIngressMayAsk(t *testing.T) {
 
 func TestRedisOutageByFailureMode(t *testing.T) {
 	redis := redistest.Start(t)
-	f := start(t, fmt.Sprintf("store: {redis: {url: %q}, timeout: 100ms}\n", redis.URL()))
+	f := start(t, fmt.Sprintf("store: {redis: {url: %q}, timeout: 2s}\n", redis.URL()))
 	f.setRules(t, hourly("a/b/open", 2, failOpen), hourly("a/b/closed", 1_000_000, failClosed))
 	f.ready(t)
-	require.Eventually(t, func() bool { _, err := f.ask(t, "a/b/open", "warm"); return err == nil }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, err := f.ask(t, "a/b/open", "warm"); return err == nil }, time.Minute, time.Millisecond)
 	require.Equal(t, ok, f.code(t, "a/b/open", "x"))
 	require.Equal(t, ok, f.code(t, "a/b/open", "x"))
 	require.Equal(t, over, f.code(t, "a/b/open", "x"))
@@ -293,7 +293,7 @@ func TestRedisOutageByFailureMode(t *testing.T) {
 
 	redis.Restart(t)
 	require.Eventually(t, func() bool { _, err := f.ask(t, "a/b/closed", "x"); return err == nil },
-		2*time.Second, 5*time.Millisecond, "back within 2 s")
+		20*time.Second, 5*time.Millisecond, "back")
 	require.Equal(t, 1, strings.Count(f.log.String(), "the counter store is back"))
 }
 
@@ -301,7 +301,7 @@ func TestStartsWithoutRedis(t *testing.T) {
 	f := start(t, "store: {redis: {url: 'redis://user:hunter2@127.0.0.1:1'}}\n")
 	f.setRules(t, hourly("a/b/open", 2, failOpen), hourly("a/b/closed", 2, failClosed))
 	f.ready(t)
-	require.Eventually(t, func() bool { _, err := f.ask(t, "a/b/open", "x"); return err == nil }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { _, err := f.ask(t, "a/b/open", "x"); return err == nil }, time.Minute, 5*time.Millisecond)
 	_, err := f.ask(t, "a/b/closed", "x")
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	require.Contains(t, f.log.String(), "Redis does not answer")

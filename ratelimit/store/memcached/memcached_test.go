@@ -30,7 +30,7 @@ func start(t *testing.T) *memcache.Client {
 	t.Cleanup(func() { _ = command.Process.Kill(); _ = command.Wait() })
 	client := memcache.New("127.0.0.1:" + port)
 	client.Timeout, client.MaxIdleConns = 2*time.Second, 32
-	require.Eventually(t, func() bool { return client.Ping() == nil }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return client.Ping() == nil }, time.Minute, 5*time.Millisecond)
 	return client
 }
 

@@ -148,7 +148,7 @@ func exact(t *testing.T, store ratelimit.Store, keys int, limit ratelimit.Limit,
 					{Key: ratelimit.Key(key + suffix), Group: ratelimit.NewGroup(key+"/", nil), Limit: limit, Cost: 1, Look: true},
 				})
 				return err == nil
-			}, 20*time.Second, 20*time.Millisecond, "the cluster settles")
+			}, time.Minute, 20*time.Millisecond, "the cluster settles")
 			require.LessOrEqual(t, outcome.Results[0].State.Count, uint64(limit.Requests))
 			charged += int64(outcome.Results[0].State.Count)
 		}
@@ -171,7 +171,7 @@ func TestOrderlyFailoverIsExact(t *testing.T) {
 		require.Eventually(t, func() bool {
 			role, err := replica.Client.Do(context.Background(), "role").Slice()
 			return err == nil && role[0] == "master"
-		}, 20*time.Second, 10*time.Millisecond)
+		}, time.Minute, 10*time.Millisecond)
 		f.waitAsked(t, 100)
 	}
 	f.end()

@@ -63,10 +63,12 @@ var algorithms = []ratelimit.Limit{
 	{Algorithm: ratelimit.FixedWindow, Window: ratelimit.Day.Length(), Calendar: ratelimit.Day},
 }
 
-// Requests that are decided together find what they find one by one.
+// Requests that are decided together find what they find one by one: while the
+// clock goes on and back, while limits change, and when charges are given back by
+// the receipts that they found.
 func TestAWholeIsTheSameAsOneByOne(t *testing.T) {
 	client := connect(t)
-	run, wholes, refusals := 0, 0, 0
+	run, wholes, refusals, refunds := 0, 0, 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		run++
 		now := time.Date(2026, 3, 1, 23, 59, 30, 0, time.UTC)
@@ -79,9 +81,19 @@ func TestAWholeIsTheSameAsOneByOne(t *testing.T) {
 			limit.Requests = rapid.Uint32Range(1, 60).Draw(t, "requests")
 			limits[ratelimit.Key(fmt.Sprint("key-", i))] = limit
 		}
-		for range rapid.IntRange(1, 6).Draw(t, "calls") {
-			now = now.Add(time.Duration(rapid.Int64Range(0, 10_000_000).Draw(t, "later µs")) * time.Microsecond)
+		var charged []ratelimit.Charge // what can be given back
+		for range rapid.IntRange(1, 20).Draw(t, "calls") {
+			now = now.Add(time.Duration(rapid.Int64Range(-2_000_000, 10_000_000).Draw(t, "later µs")) * time.Microsecond)
+			if key := ratelimit.Key(fmt.Sprint("key-", rapid.IntRange(0, 20).Draw(t, "changed"))); limits[key].Requests > 0 {
+				limit := limits[key]
+				limit.Requests = rapid.Uint32Range(1, 60).Draw(t, "requests now")
+				limits[key] = limit
+			}
 			batch := rapid.SliceOfN(requestOf(limits), 2, 8).Draw(t, "batch")
+			if len(charged) > 0 && rapid.IntRange(0, 3).Draw(t, "give back") == 0 {
+				batch = append(batch, []ratelimit.Charge{rapid.SampledFrom(charged).Draw(t, "refund")})
+				refunds++
+			}
 			together.hopes.learn(true)
 			apart.hopes.skip.Store(1000)
 			got, gotErrs, whole := together.decide(t, batch)
@@ -96,12 +108,27 @@ func TestAWholeIsTheSameAsOneByOne(t *testing.T) {
 				if !want[i].Admitted {
 					require.False(t, whole, "a whole is of requests that are all admitted")
 					refusals++
+					continue
 				}
+				charged = append(charged, given(batch[i], got[i])...)
 			}
 		}
 	})
 	require.Greater(t, wholes, 10, "wholes were decided")
 	require.Greater(t, refusals, 10, "and some were refused")
+	require.Greater(t, refunds, 10, "and some given back")
+}
+
+// given are the refunds of what an admitted request was charged.
+func given(charges []ratelimit.Charge, outcome ratelimit.Outcome) (refunds []ratelimit.Charge) {
+	for i, charge := range charges {
+		if charge.Look || charge.Refund {
+			continue
+		}
+		charge.Receipt, charge.Refund, charge.Force, charge.Shadow = outcome.Results[i].State.Receipt(charge.Limit), true, false, false
+		refunds = append(refunds, charge)
+	}
+	return refunds
 }
 
 // requestOf is a request of some of the keys.

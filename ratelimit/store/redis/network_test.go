@@ -57,7 +57,7 @@ func TestSpoiltNetworks(t *testing.T) {
 			require.Eventually(t, func() bool { // the first calls find it out
 				_, _ = o.ask("open")
 				return o.guard.Open()
-			}, 5*time.Second, time.Millisecond)
+			}, time.Minute, time.Millisecond)
 			o.requireFailureModes(t)
 			proxy.Toxics.ResetToxics(t.Context())
 			o.requireHealthy(t)

@@ -64,10 +64,11 @@ func (o *outage) requireHealthy(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := o.ask("closed")
 		return err == nil
-	}, 2*time.Second, 5*time.Millisecond, "served again within 2 s")
-	verdict, err := o.ask("open")
-	require.NoError(t, err)
-	require.Equal(t, ratelimit.Admitted, verdict.Statuses[0].Event)
+	}, time.Minute, 5*time.Millisecond, "served again")
+	require.Eventually(t, func() bool { // A call that takes longer than storeTimeout fails open.
+		verdict, err := o.ask("open")
+		return err == nil && verdict.Statuses[0].Event == ratelimit.Admitted
+	}, time.Minute, 5*time.Millisecond)
 }
 
 // requireFailureModes calls with 64 in flight for a while and checks every
@@ -102,7 +103,7 @@ func (o *outage) requireFailureModes(t *testing.T) {
 	took := time.Since(started)
 	t.Logf("%d answers in %s, goroutines %d before, %d at most", passed.Load(), took, before, peak.Load())
 	require.Zero(t, wrong.Load(), "every answer is its rule's failure mode")
-	require.Less(t, took, 2*time.Second, "a dead store must not cost its timeout on each call")
+	require.Less(t, took, 400*storeTimeout/2, "a dead store must not cost its timeout on each of a caller's 400 calls")
 	require.Less(t, peak.Load(), int64(before+64+200), "goroutines do not pile up")
 	require.True(t, o.guard.Open())
 }

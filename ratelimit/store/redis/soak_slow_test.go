@@ -73,6 +73,10 @@ func TestSlowSoak(t *testing.T) {
 		round(4 + rounds)
 	}
 	heapAfter, goroutinesAfter := settled()
+	back := func() bool { return heapAfter <= heapBefore+4<<20 && goroutinesAfter <= goroutinesBefore+10 }
+	for tries := 0; !back() && tries < 30; tries++ { // a busy machine takes longer to end what was under way
+		heapAfter, goroutinesAfter = settled()
+	}
 	t.Logf("%d requests", rounds*32*1000)
 	t.Logf("heap %d KiB, then %d; goroutines %d, then %d", heapBefore>>10, heapAfter>>10, goroutinesBefore, goroutinesAfter)
 	require.LessOrEqual(t, heapAfter, heapBefore+4<<20)
