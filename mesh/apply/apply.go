@@ -55,7 +55,7 @@ type Mesh interface {
 	// Unruled are the extauthz servers that decide by other rules than these.
 	Unruled(ctx context.Context, rules []byte) ([]string, error)
 	// Unserved says what the gateways lack: patches of EnvoyFilters, and routes of
-	// VirtualServices in the number given.
+	// VirtualServices in the number, and of the forms, given.
 	Unserved(ctx context.Context, filters []*unstructured.Unstructured, routes []Routes) ([]string, error)
 	// Judges says what the gateways lack, on the ports that they serve of those given, of
 	// RequestAuthentications and AuthorizationPolicies.
@@ -69,6 +69,8 @@ type Mesh interface {
 type Routes struct {
 	Port  int32
 	Count map[string]int
+	// Forms are those of all routes of a name, in any order, where they count.
+	Forms map[string][]istio.Form `json:",omitempty"`
 }
 
 // Request is what is asked for.

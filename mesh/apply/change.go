@@ -53,8 +53,9 @@ func (r *run) change(ctx context.Context) {
 }
 
 // retire takes the routes out that go, from the live VirtualServices. Where Istio hands
-// requests back to extauthz, routes that will lead elsewhere go as well: extauthz has the
-// new rules long before the routes change, and they may be open for where these lead then.
+// requests back to extauthz, routes that will lead elsewhere, or be rewritten otherwise,
+// go as well: extauthz has the new rules long before the routes change, and they may be
+// open for where these lead then.
 func (r *run) retire(ctx context.Context) error {
 	if !r.rulesChange() {
 		return nil
@@ -184,7 +185,8 @@ func (r *run) route(ctx context.Context) error {
 			before, services = append(before, it.before), append(services, it.want)
 		}
 	}
-	expected := routesOf(services, before, r.gateways())
+	gateways := r.gateways()
+	expected := reformed(routesOf(services, before, gateways), before, services, gateways)
 	return r.await(ctx, "the gateways to serve it", func(ctx context.Context) ([]string, error) {
 		return r.Mesh.Unserved(ctx, filters, expected)
 	})

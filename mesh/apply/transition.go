@@ -109,8 +109,8 @@ func without(live, want *unstructured.Unstructured, leading bool) (rest *unstruc
 }
 
 // identities are what tells one route from another: its name and what it matches, and
-// where it leads if that counts: not what part of the requests goes where, nor what is
-// rewritten, which has two forms.
+// where it leads if that counts, with what is rewritten: not what part of the requests
+// goes where.
 func identities(list []any, leading bool) []string {
 	made := make([]string, len(list))
 	for i, entry := range list {
@@ -124,7 +124,7 @@ func identities(list []any, leading bool) []string {
 			if i > 0 && nameOf(list[i-1]) == nameOf(entry) && refuses(entry) {
 				route = list[i-1]
 			}
-			leads = []any{destinations(field(route, "route")), field(route, "redirect")}
+			leads = []any{destinations(field(route, "route")), field(route, "redirect"), field(route, "rewrite")}
 		}
 		if raw, err := json.Marshal([]any{nameOf(entry), match, leads}); err == nil {
 			made[i] = string(raw)
@@ -207,6 +207,64 @@ func content(secret *unstructured.Unstructured) []byte {
 	return raw
 }
 
+// formsOf are the forms of the routes that ports have of VirtualServices, by name.
+func formsOf(services []*unstructured.Unstructured, gateways map[string]*unstructured.Unstructured) map[int32]map[string][]istio.Form {
+	found := map[int32]map[string][]istio.Form{}
+	for _, service := range services {
+		if service == nil {
+			continue
+		}
+		names, _, _ := unstructured.NestedStringSlice(service.Object, "spec", "gateways")
+		for _, name := range names {
+			port := portOf(gateways[name])
+			if found[port] == nil {
+				found[port] = map[string][]istio.Form{}
+			}
+			for _, entry := range entries(service, "http") {
+				fields, _ := entry.(map[string]any)
+				found[port][nameOf(entry)] = append(found[port][nameOf(entry)], istio.Forms(fields)...)
+			}
+		}
+	}
+	return found
+}
+
+// reformed gives routes the forms of those names that are there before and now, and not
+// in the same forms: their number alone would not tell that they changed.
+func reformed(routes []Routes, before, now []*unstructured.Unstructured, gateways map[string]*unstructured.Unstructured) []Routes {
+	were, are := formsOf(before, gateways), formsOf(now, gateways)
+	for i := range routes {
+		for name, forms := range are[routes[i].Port] {
+			had := were[routes[i].Port][name]
+			if len(had) == 0 || sameForms(had, forms) {
+				continue
+			}
+			if routes[i].Forms == nil {
+				routes[i].Forms = map[string][]istio.Form{}
+			}
+			routes[i].Forms[name] = forms
+		}
+	}
+	return routes
+}
+
+// sameForms compares in any order.
+func sameForms(a, b []istio.Form) bool {
+	count := map[istio.Form]int{}
+	for _, form := range a {
+		count[form]++
+	}
+	for _, form := range b {
+		count[form]--
+	}
+	for _, left := range count {
+		if left != 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // routesOf counts the routes that ports have of VirtualServices: Istio makes one of
 // each match. Those that there were before and that are not there now count 0.
 func routesOf(now, before []*unstructured.Unstructured, gateways map[string]*unstructured.Unstructured) []Routes {
@@ -240,16 +298,18 @@ func routesOf(now, before []*unstructured.Unstructured, gateways map[string]*uns
 	return made
 }
 
-// altered counts those routes of which there are more or fewer now than there were
-// before.
+// altered are those routes of which there are more or fewer now than there were before,
+// or others: that match other paths, lead elsewhere or are rewritten otherwise.
 func altered(before, now []*unstructured.Unstructured, gateways map[string]*unstructured.Unstructured) []Routes {
 	had := map[int32]map[string]int{}
 	for _, routes := range routesOf(before, nil, gateways) {
 		had[routes.Port] = routes.Count
 	}
-	found := routesOf(now, before, gateways)
+	found := reformed(routesOf(now, before, gateways), before, now, gateways)
 	for _, routes := range found {
-		maps.DeleteFunc(routes.Count, func(name string, count int) bool { return count == had[routes.Port][name] })
+		maps.DeleteFunc(routes.Count, func(name string, count int) bool {
+			return count == had[routes.Port][name] && routes.Forms[name] == nil
+		})
 	}
 	return slices.DeleteFunc(found, func(routes Routes) bool { return len(routes.Count) == 0 })
 }

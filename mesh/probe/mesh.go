@@ -361,7 +361,7 @@ func (m *Mesh) Unserved(ctx context.Context, filters []*unstructured.Unstructure
 			lines = append(lines, fmt.Sprintf("gateway %s: %s", pod, finding))
 		}
 		for _, port := range routes {
-			for _, line := range proxy.Routes(port.Port, port.Count) {
+			for _, line := range append(proxy.Routes(port.Port, port.Count), proxy.Forms(port.Port, port.Forms)...) {
 				lines = append(lines, fmt.Sprintf("gateway %s: %s", pod, line))
 			}
 		}
