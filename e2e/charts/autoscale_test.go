@@ -1,55 +1,16 @@
 package charts_test
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"helm.sh/helm/v4/pkg/strvals"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"sigs.k8s.io/yaml"
+
+	"weir.dev/e2e/internal/harness"
+	"weir.dev/e2e/internal/helmchart"
 )
-
-// adapterRule is a rule of prometheus-adapter.
-type adapterRule struct {
-	SeriesQuery  string `json:"seriesQuery"`
-	MetricsQuery string `json:"metricsQuery"`
-	Name         struct {
-		Matches string `json:"matches"`
-		As      string `json:"as"`
-	} `json:"name"`
-	Resources struct {
-		Overrides map[string]struct {
-			Resource string `json:"resource"`
-		} `json:"overrides"`
-	} `json:"resources"`
-}
-
-// adapterRules are those that come with the charts, by the metrics that they make.
-func adapterRules(t *testing.T) map[string]adapterRule {
-	t.Helper()
-	content, err := os.ReadFile(filepath.Join(chartDir(t, "weir"), "files", "prometheus-adapter.yaml"))
-	require.NoError(t, err)
-	var values struct {
-		Prometheus struct {
-			URL  string `json:"url"`
-			Port int    `json:"port"`
-		} `json:"prometheus"`
-		Rules struct {
-			Default bool          `json:"default"`
-			Custom  []adapterRule `json:"custom"`
-		} `json:"rules"`
-	}
-	require.NoError(t, yaml.UnmarshalStrict(content, &values))
-	rules := map[string]adapterRule{}
-	for _, rule := range values.Rules.Custom {
-		require.NotContains(t, rules, rule.Name.As, "the adapter keeps one series of a name")
-		rules[rule.Name.As] = rule
-	}
-	return rules
-}
 
 // last is the last entry of a list in an object's spec.
 func last(t *testing.T, o map[string]any, list string) map[string]any {
@@ -63,7 +24,13 @@ func last(t *testing.T, o map[string]any, list string) map[string]any {
 // What KEDA asks of a part is what the adapter's rule says of its pods, and each
 // autoscaler goes by a metric that there is a rule for.
 func TestRequestsAreCountedTheSameWay(t *testing.T) {
-	rules := adapterRules(t)
+	custom, err := helmchart.AdapterRules(harness.Root(t))
+	require.NoError(t, err)
+	rules := map[string]helmchart.AdapterRule{}
+	for _, rule := range custom {
+		require.NotContains(t, rules, rule.Name.As, "the adapter keeps one series of a name")
+		rules[rule.Name.As] = rule
+	}
 	used := map[string]bool{}
 	for _, part := range []string{"extauthz", "ratelimit", "services.user", "services.data", "ingress"} {
 		name := "weir-" + part[strings.LastIndex(part, ".")+1:]

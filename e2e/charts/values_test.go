@@ -34,7 +34,7 @@ func TestBadValuesAreNamed(t *testing.T) {
 		"global.gatewayPorts={70000}":                       "'/global/gatewayPorts/0'",
 		"controlplane.extAuthz.address=somewhere":           "'/extAuthz/address'",
 		"controlplane.certificates.lifetime=90 days":        "'/certificates/lifetime'",
-		"extauthz.autoscaling.cpu=101":                      "'/autoscaling/cpu'",
+		"extauthz.autoscaling.cpu=2147483648":               "'/autoscaling/cpu'",
 		"extauthz.autoscaling.kind=KEDA":                    "'/autoscaling/kind'",
 		"extauthz.autoscaling.requestsPerSecond=-1":         "'/autoscaling/requestsPerSecond'",
 		"extauthz.autoscaling.triggers[0].type=cron":        "extauthz: autoscaling.triggers are a ScaledObject's",

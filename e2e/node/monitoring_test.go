@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"maps"
 	"net/url"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -18,6 +17,7 @@ import (
 
 	"weir.dev/e2e/cluster/build"
 	"weir.dev/e2e/internal/harness"
+	"weir.dev/e2e/internal/helmchart"
 )
 
 // definitions applies CustomResourceDefinitions of a module that the cluster's
@@ -94,21 +94,10 @@ func (w *world) scraping() []byte {
 // them on.
 func (w *world) adapterRules() []byte {
 	w.Helper()
-	content, err := os.ReadFile(filepath.Join(harness.Root(w.T), "charts", "weir", "files", "prometheus-adapter.yaml"))
+	rules, err := helmchart.AdapterRules(harness.Root(w.T))
 	require.NoError(w.T, err)
-	var values struct {
-		Prometheus struct {
-			URL  string `json:"url"`
-			Port int    `json:"port"`
-		} `json:"prometheus"`
-		Rules struct {
-			Default bool  `json:"default"`
-			Custom  []any `json:"custom"`
-		} `json:"rules"`
-	}
-	require.NoError(w.T, yaml.UnmarshalStrict(content, &values))
-	require.Len(w.T, values.Rules.Custom, 2)
-	config, err := yaml.Marshal(map[string]any{"rules": values.Rules.Custom})
+	require.Len(w.T, rules, 2)
+	config, err := yaml.Marshal(map[string]any{"rules": rules})
 	require.NoError(w.T, err)
 	return config
 }
