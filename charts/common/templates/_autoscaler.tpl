@@ -15,6 +15,10 @@ ScaledObject, of which KEDA's operator makes one.
 {{- if not (or $by.cpu $by.memory (get $by "requestsPerSecond") $by.metrics $by.triggers) }}
 {{- fail (printf "%s: autoscaling has nothing to go by: set autoscaling.cpu, memory or %s, or enabled: false" .component (ternary "triggers" "metrics" $keda)) }}
 {{- end }}
+{{- if lt (int $by.maxReplicas) (int .pod.replicas) }}
+{{- fail (printf "%s: autoscaling.maxReplicas is %d, and replicas, from which it scales, %d: raise it, or set enabled: false" .component (int $by.maxReplicas) (int .pod.replicas)) }}
+{{- end }}
+{{- include "weir.requested" . }}
 {{- if $keda }}
 {{- include "weir.scaledObject" . }}
 {{- else }}
@@ -27,8 +31,29 @@ ScaledObject, of which KEDA's operator makes one.
 {apiVersion: apps/v1, kind: {{ get . "workload" | default "Deployment" }}, name: {{ include "weir.name" . }}}
 {{- end }}
 
-{{- define "weir.maxReplicas" -}}
-{{ max (int .pod.autoscaling.maxReplicas) (int .pod.replicas) }}
+{{/*
+Nothing; fails where a share of what is requested is gone by, and a container of the
+pod requests none: Kubernetes then has no share of the whole pod. A limit without a
+request is requested, too. Other containers of the chart are in "beside", by what
+their values are called.
+*/}}
+{{- define "weir.requested" -}}
+{{- $part := . }}
+{{- $containers := merge (dict "resources" .pod.resources) (get . "beside" | default dict) }}
+{{- range $measure := list "cpu" "memory" }}
+{{- if get $part.pod.autoscaling $measure }}
+{{- range $at, $own := $containers }}
+{{- $resources := $own | default dict }}
+{{- $request := get (get $resources "requests" | default dict) $measure }}
+{{- if has (toString $request) (list "" "<nil>") }}
+{{- $request = get (get $resources "limits" | default dict) $measure | default 0 }}
+{{- end }}
+{{- if regexMatch "^0+([.]0+)?[A-Za-z]*$" (toString $request) }}
+{{- fail (printf "%s: %s.requests.%s is not there or 0, and autoscaling.%s is a share of it: set it, or autoscaling.%s to 0" $part.component $at $measure $measure $measure) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "weir.horizontalPodAutoscaler" -}}
@@ -38,15 +63,15 @@ metadata: {{- include "weir.metadata" . | nindent 2 }}
 spec:
   scaleTargetRef: {{ include "weir.scaled" . }}
   minReplicas: {{ .pod.replicas }}
-  maxReplicas: {{ include "weir.maxReplicas" . }}
+  maxReplicas: {{ .pod.autoscaling.maxReplicas }}
   metrics:
 {{- with .pod.autoscaling.cpu }}
     - type: Resource
-      resource: {name: cpu, target: {type: Utilization, averageUtilization: {{ . }}}}
+      resource: {name: cpu, target: {type: Utilization, averageUtilization: {{ int . }}}}
 {{- end }}
 {{- with .pod.autoscaling.memory }}
     - type: Resource
-      resource: {name: memory, target: {type: Utilization, averageUtilization: {{ . }}}}
+      resource: {name: memory, target: {type: Utilization, averageUtilization: {{ int . }}}}
 {{- end }}
 {{- with get .pod.autoscaling "requestsPerSecond" }}
     - type: Pods
@@ -67,7 +92,7 @@ metadata: {{- include "weir.metadata" . | nindent 2 }}
 spec:
   scaleTargetRef: {{ include "weir.scaled" . }}
   minReplicaCount: {{ .pod.replicas }}
-  maxReplicaCount: {{ include "weir.maxReplicas" . }}
+  maxReplicaCount: {{ .pod.autoscaling.maxReplicas }}
 {{- with .pod.autoscaling.behavior }}
   advanced:
     horizontalPodAutoscalerConfig:
@@ -106,10 +131,20 @@ weir_{{ ternary "http" "grpc" (eq .component "ingress") }}_requests_per_second
 
 {{/* The requests a second of all pods of a part, in PromQL: as the adapter's rules have it for each pod. */}}
 {{- define "weir.requestsQuery" -}}
-{{- $pods := printf "namespace=%q,pod=~%q" .root.Release.Namespace (printf "%s-.+" (include "weir.name" .)) }}
+{{- $pods := printf "namespace=%q,pod=~%q" .root.Release.Namespace (printf "%s.+" (include "weir.podPrefix" .)) }}
 {{- if eq .component "ingress" -}}
 sum(rate(envoy_http_downstream_rq_total{ {{- $pods }},envoy_http_conn_manager_prefix!="admin"}[2m]))
 {{- else -}}
 sum(rate(grpc_server_handled_total{ {{- $pods }},grpc_type="unary",grpc_service=~"envoy[.].+|weir[.].+"}[2m]))
 {{- end }}
+{{- end }}
+
+{{/*
+What names of a part's pods begin with. A StatefulSet's have its whole name. Of what
+a Deployment's begin with Kubernetes takes 58 characters, and adds five (MaxGeneratedNameLength
+in k8s.io/apiserver/pkg/storage/names).
+*/}}
+{{- define "weir.podPrefix" -}}
+{{- $prefix := printf "%s-" (include "weir.name" .) }}
+{{- if eq (get . "workload" | default "Deployment") "StatefulSet" }}{{ $prefix }}{{ else }}{{ trunc 58 $prefix }}{{ end }}
 {{- end }}
