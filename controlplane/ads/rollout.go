@@ -42,8 +42,10 @@ func (g *Group) Rollout(ctx context.Context, next envoy.Set) error {
 	next = keepMaps(current, next)
 	_, _ = g.outOfSync(nil, nil) // Who has caught up by now is waited for again.
 	var partial PartialError
+	// What was reached before something was rejected is gone on from.
+	reached := current
 	for {
-		err := g.walk(ctx, current, next, first)
+		err := g.walk(ctx, walk{current: current, from: reached, next: next, first: first, again: len(partial.Rejections) > 0})
 		if err == nil {
 			standing := g.standingRule()
 			if standing == nil || len(partial.Rejections) > maxQuarantined {
@@ -68,6 +70,7 @@ func (g *Group) Rollout(ctx context.Context, next envoy.Set) error {
 			return err
 		}
 		next = g.quarantine(current, next, rejection)
+		reached = g.leaveOut(next, rejection)
 	}
 	if standing := g.standing(); len(standing) > 0 {
 		g.metrics.rollouts.WithLabelValues("rejected").Inc()
@@ -158,23 +161,33 @@ func (e *PartialError) Error() string {
 // Unwrap lets errors.As find the first rejection.
 func (e *PartialError) Unwrap() error { return e.Rejections[0] }
 
-// walk goes through the steps from current to next.
-func (g *Group) walk(ctx context.Context, current, next envoy.Set, first bool) error {
-	todo, reached, base := steps(current, next), envoy.Set(nil), current
-	todo[len(todo)-1].target = g.remaining(current, next)
+// walk is one way to next.
+type walk struct {
+	// current was in force before the rollout, and from is where the steps begin: what
+	// a walk before this one reached, else current.
+	current, from, next envoy.Set
+	// first says that nothing was served before, and again that there was a walk before.
+	first, again bool
+}
+
+// walk goes through the steps to next.
+func (g *Group) walk(ctx context.Context, w walk) error {
+	todo, reached, base := steps(w.from, w.next), envoy.Set(nil), w.current
+	todo[len(todo)-1].target = g.remaining(w.current, w.next)
 	if g.atOnce {
 		todo = todo[len(todo)-1:]
 	}
-	if first {
+	if w.first {
 		// Clients may hold more than we know from an earlier life of ours; they are
 		// brought to next directly, which is what they had unless policy changed.
-		todo, base = []step{{name: "first", target: next}}, nil
+		todo, base = []step{{name: "first", target: w.next}}, nil
 	} else {
 		reached = g.Target()
 	}
 	waited := false
 	for _, now := range todo {
-		if !first && equal(now.target, reached) {
+		// What is offered again is answered before anything is said of it.
+		if !w.first && !w.again && equal(now.target, reached) {
 			continue
 		}
 		g.set(now.target)
@@ -183,15 +196,36 @@ func (g *Group) walk(ctx context.Context, current, next envoy.Set, first bool) e
 			return fmt.Errorf("step %q: %w", now.name, err)
 		}
 	}
-	if !waited { // What is offered again is answered before anything is said of it.
-		return g.await(ctx, step{name: "again", target: next}, base)
+	if !waited {
+		return g.await(ctx, step{name: "again", target: w.next}, base)
 	}
 	return nil
 }
 
+// leaveOut has the target be without what a client blamed, as next is, and offers
+// what was in the same response again. It returns that target: going on from there,
+// nothing that clients have taken is put back for as long as the steps before take.
+func (g *Group) leaveOut(next envoy.Set, rejection *Rejection) envoy.Set {
+	blamed := rejection.Blamed()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	target := maps.Clone(g.target)
+	resources := maps.Clone(target[rejection.TypeURL])
+	for _, name := range blamed {
+		if resource, ok := next[rejection.TypeURL][name]; ok {
+			resources[name] = resource
+		} else {
+			delete(resources, name)
+		}
+	}
+	target[rejection.TypeURL] = resources
+	g.forgiveLocked(rejection.TypeURL, func(name string) bool { return !slices.Contains(blamed, name) })
+	g.setLocked(target)
+	return target
+}
+
 // quarantine is next without what a client blamed: each such resource is as in
-// current, or not there when it is new. What was in the same response and is not
-// to blame is offered again.
+// current, or not there when it is new.
 func (g *Group) quarantine(current, next envoy.Set, rejection *Rejection) envoy.Set {
 	blamed := rejection.Blamed()
 	resources := maps.Clone(next[rejection.TypeURL])
@@ -205,7 +239,6 @@ func (g *Group) quarantine(current, next envoy.Set, rejection *Rejection) envoy.
 	}
 	next = maps.Clone(next)
 	next[rejection.TypeURL] = resources
-	g.forgive(rejection.TypeURL, func(name string) bool { return !slices.Contains(blamed, name) })
 	g.logger.Warn("quarantined what was rejected; the rest goes on", "node", rejection.Node,
 		"type", shortType(rejection.TypeURL), "resources", blamed)
 	return next
@@ -284,6 +317,11 @@ func (g *Group) Retry() {
 func (g *Group) forgive(typeURL string, which func(name string) bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.forgiveLocked(typeURL, which)
+}
+
+// forgiveLocked is forgive for a caller that holds mu.
+func (g *Group) forgiveLocked(typeURL string, which func(name string) bool) {
 	for session := range g.sessions {
 		if sub := session.types[typeURL]; sub != nil {
 			sub.forgive(which)
@@ -324,110 +362,6 @@ func keepMaps(current, next envoy.Set) envoy.Set {
 		}
 	}
 	return next
-}
-
-type step struct {
-	name   string
-	types  []string
-	target envoy.Set
-}
-
-func steps(current, next envoy.Set) []step {
-	rules := ruleTypes(current, next)
-	upstream := []string{envoy.TypeSecret, envoy.TypeCluster, envoy.TypeEndpoint}
-	routing := []string{envoy.TypeListener, envoy.TypeScope, envoy.TypeRoute}
-	added := merge(current, next, rules...)
-	warmed := merge(added, next, upstream...)
-	endpoints := maps.Clone(warmed[envoy.TypeEndpoint])
-	for name := range endpoints {
-		// A cluster that no longer has endpoints of its own, but looks them up, is
-		// not asked for any by the proxy.
-		_, stays := next[envoy.TypeCluster][name]
-		if _, wanted := next[envoy.TypeEndpoint][name]; stays && !wanted {
-			delete(endpoints, name)
-		}
-	}
-	if len(endpoints) != len(warmed[envoy.TypeEndpoint]) {
-		warmed[envoy.TypeEndpoint] = endpoints
-	}
-	// A proxy that is to look for routes elsewhere has them there before, and those
-	// of where it looked stay until it no longer does.
-	spread := withShards(warmed, next)
-	switched := replace(spread, next, envoy.TypeListener)
-	switched[envoy.TypeScope] = mergeType(spread[envoy.TypeScope], next[envoy.TypeScope])
-	switched[envoy.TypeRoute] = keepShards(next, spread)
-	all := slices.Concat(rules, upstream, routing)
-	return []step{
-		{"add rules", rules, added},
-		{"add clusters", upstream, warmed},
-		{"add shards", routing[1:], spread},
-		{"switch routes", routing, switched},
-		{"remove what is unused", all, next},
-	}
-}
-
-// withShards is base with the shards of routes that are new in next.
-func withShards(base, next envoy.Set) envoy.Set {
-	added := map[string]envoy.Resource{}
-	for name, resource := range next[envoy.TypeScope] {
-		if _, known := base[envoy.TypeScope][name]; !known {
-			added[name] = resource
-		}
-	}
-	if len(added) == 0 {
-		return base
-	}
-	spread := maps.Clone(base)
-	spread[envoy.TypeScope] = mergeType(base[envoy.TypeScope], added)
-	routes := map[string]envoy.Resource{}
-	for name := range added {
-		routes[name] = next[envoy.TypeRoute][name]
-	}
-	spread[envoy.TypeRoute] = mergeType(base[envoy.TypeRoute], routes)
-	return spread
-}
-
-// keepShards are the routes of next, and those that scopes of base lead to.
-func keepShards(next, base envoy.Set) map[string]envoy.Resource {
-	kept := map[string]envoy.Resource{}
-	for name := range base[envoy.TypeScope] {
-		if resource, ok := base[envoy.TypeRoute][name]; ok {
-			kept[name] = resource
-		}
-	}
-	return retain(next[envoy.TypeRoute], kept)
-}
-
-// retain is resources with what is missing there of others.
-func retain(resources, others map[string]envoy.Resource) map[string]envoy.Resource {
-	cloned := false
-	for name, resource := range others {
-		if _, ok := resources[name]; ok {
-			continue
-		}
-		if !cloned {
-			resources, cloned = maps.Clone(resources), true
-			if resources == nil {
-				resources = map[string]envoy.Resource{}
-			}
-		}
-		resources[name] = resource
-	}
-	return resources
-}
-
-// ruleTypes are the types that are Weir's own.
-func ruleTypes(sets ...envoy.Set) []string {
-	var types []string
-	for _, set := range sets {
-		for typeURL := range set {
-			if isRule(typeURL) && !slices.Contains(types, typeURL) {
-				types = append(types, typeURL)
-			}
-		}
-	}
-	slices.Sort(types)
-	return types
 }
 
 func equal(a, b envoy.Set) bool {
