@@ -72,7 +72,7 @@ func (l *Login) complete(ctx context.Context, call *extauthz.Call, login *pendin
 	}
 	// A state is good once: providers take a second use of a code for theft and
 	// end the session that the first one began.
-	first, err := l.shared.Add(ctx, l.namespace+"used:"+hashed(login.State), []byte{1}, pendingFor+time.Minute)
+	first, err := l.shared.Add(ctx, l.namespace+"used:"+hashed(login.State), unique(), pendingFor+time.Minute)
 	if err != nil {
 		return l.failed(call, extauthz.ReasonProviderUnavailable, err)
 	}

@@ -179,7 +179,7 @@ func (l *Login) checkLogout(ctx context.Context, d *described, text string, now 
 		return bad("the logout token has no iat, or was issued too long ago")
 	}
 	used := l.namespace + "jti:" + hashed(claims.ID)
-	first, err := l.shared.Add(ctx, used, []byte{1}, logoutFor+2*time.Minute)
+	first, err := l.shared.Add(ctx, used, unique(), logoutFor+2*time.Minute)
 	if err != nil {
 		return loggedOut{}, err
 	}

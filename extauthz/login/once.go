@@ -52,7 +52,7 @@ func (o *once) locked(ctx context.Context, key string, keep time.Duration, work 
 		if known, err := o.store.Get(ctx, key); known != nil || err != nil {
 			return known, err
 		}
-		ours, err := o.store.Add(ctx, lock, []byte{1}, lockFor)
+		ours, err := o.store.Add(ctx, lock, unique(), lockFor)
 		if err != nil {
 			return nil, err
 		}

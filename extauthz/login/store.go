@@ -3,6 +3,7 @@ package login
 import (
 	"container/heap"
 	"context"
+	"crypto/rand"
 	"slices"
 	"sync"
 	"time"
@@ -18,7 +19,9 @@ type Store interface {
 	// Put keeps a value for ttl, which is more than 0.
 	Put(ctx context.Context, key string, value []byte, ttl time.Duration) error
 	// Add is Put where nothing is kept under key, and says whether it was so: of
-	// several at once, one is told true.
+	// several at once, one is told true. Each call has a value of its own, such as
+	// unique makes: a store that has to ask again, since an answer was lost, knows by
+	// it what it has put there itself.
 	Add(ctx context.Context, key string, value []byte, ttl time.Duration) (bool, error)
 	// Replace is Put where something is kept under key, and says whether it was.
 	Replace(ctx context.Context, key string, value []byte, ttl time.Duration) (bool, error)
@@ -192,3 +195,6 @@ func (e *expiry) Pop() any {
 	*e = (*e)[:len(*e)-1]
 	return last
 }
+
+// unique is a value that no other call has.
+func unique() []byte { return []byte(rand.Text()) }

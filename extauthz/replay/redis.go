@@ -2,7 +2,9 @@ package replay
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"time"
 
@@ -35,7 +37,17 @@ func (r *Redis) First(ctx context.Context, id ID, _ time.Time, keep time.Duratio
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	keep = max(keep, time.Second).Truncate(time.Millisecond)
-	first, err := r.client.SetNX(ctx, r.prefix+base64.RawURLEncoding.EncodeToString(id[:]), 1, keep).Result()
+	key, own := r.prefix+base64.RawURLEncoding.EncodeToString(id[:]), rand.Text()
+	first, err := r.client.SetNX(ctx, key, own, keep).Result()
+	if err == nil && !first {
+		// The client asks again when an answer does not come in time, and then finds what
+		// it has put there itself.
+		var held string
+		if held, err = r.client.Get(ctx, key).Result(); errors.Is(err, redis.Nil) {
+			err = nil // its time is over by now
+		}
+		first = held == own
+	}
 	if err != nil {
 		return false, fmt.Errorf("redis: %w", err)
 	}

@@ -3,6 +3,7 @@
 package redis
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,14 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Dura
 
 // Add implements login.Store.
 func (s *Store) Add(ctx context.Context, key string, value []byte, ttl time.Duration) (bool, error) {
-	return s.conditional(ctx, key, value, ttl, "NX")
+	added, err := s.conditional(ctx, key, value, ttl, "NX")
+	if err != nil || added {
+		return added, err
+	}
+	// The client asks again when an answer does not come in time, and then finds what
+	// it has put there itself.
+	held, err := s.Get(ctx, key)
+	return err == nil && bytes.Equal(held, value), err
 }
 
 // Replace implements login.Store.

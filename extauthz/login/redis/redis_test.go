@@ -1,8 +1,13 @@
 package redis_test
 
 import (
+	"bytes"
+	"context"
+	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,4 +55,47 @@ func TestUnreachable(t *testing.T) {
 	_, err = store.Append(t.Context(), "a", "b", 1, time.Minute)
 	require.Error(t, err)
 	require.Error(t, store.Delete(t.Context(), "a"))
+}
+
+// lossy loses what the server answers to the first command that names a key.
+type lossy struct {
+	net.Conn
+	key  string
+	asks *atomic.Int32
+	lose bool
+}
+
+func (l *lossy) Write(raw []byte) (int, error) {
+	if bytes.Contains(raw, []byte(l.key)) && bytes.Contains(raw, []byte("set")) {
+		l.lose = l.asks.Add(1) == 1
+	}
+	return l.Conn.Write(raw)
+}
+
+func (l *lossy) Read(raw []byte) (int, error) {
+	count, err := l.Conn.Read(raw)
+	if l.lose && err == nil {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return count, err
+}
+
+// What is asked again, since the answer was lost, is told as it was decided; who
+// comes later is not.
+func TestAddWhoseAnswerIsLost(t *testing.T) {
+	server := start(t).Options().Addr
+	var asks atomic.Int32
+	client := goredis.NewClient(&goredis.Options{MaxRetries: 1, Dialer: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", server)
+		return &lossy{Conn: conn, key: "once", asks: &asks}, err
+	}})
+	t.Cleanup(func() { _ = client.Close() })
+	store := loginredis.New(client, "weir")
+	added, err := store.Add(t.Context(), "once", []byte("mine"), time.Minute)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, asks.Load(), "the control: it was asked again")
+	require.True(t, added)
+	added, err = store.Add(t.Context(), "once", []byte("another's"), time.Minute)
+	require.NoError(t, err)
+	require.False(t, added)
 }
