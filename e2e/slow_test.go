@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -126,6 +127,41 @@ func TestSlowImportOverREST(t *testing.T) {
 		t.Logf("%s grew by %d MiB", name, grown)
 		require.Less(t, grown, int64(128), name)
 	}
+}
+
+// A stream of more than is buffered comes while its request is still checked: all
+// that is held by then goes on in one piece, and is not too large.
+func TestSlowStreamComesBeforeItsCheck(t *testing.T) {
+	s := harness.Start(t, nil)
+	createCollection(t, s, "early")
+	var records strings.Builder
+	for i := range 40_000 {
+		fmt.Fprintf(&records, `%c{"recordId":"r%d","data":{"n":%d,"text":"%0100d"}}`, "[,"[min(i, 1)], i, i, i)
+	}
+	records.WriteString("]")
+	upload := func() int {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/v1/collections/early/records:import", strings.NewReader(records.String()))
+		require.NoError(t, err)
+		request.Header.Set("Content-Type", "application/json")
+		request.Header.Set("X-API-Key", s.APIKey)
+		s.Signal("extauthzd", syscall.SIGSTOP)
+		go func() {
+			time.Sleep(300 * time.Millisecond) // of the second that a check may take
+			s.Signal("extauthzd", syscall.SIGCONT)
+		}()
+		answer, err := http.DefaultClient.Do(request)
+		require.NoError(t, err)
+		body, err := io.ReadAll(answer.Body)
+		require.NoError(t, err)
+		require.NoError(t, answer.Body.Close())
+		t.Logf("%d %.100s", answer.StatusCode, body)
+		return answer.StatusCode
+	}
+	s.Eventually("a check that is not too late", 10*time.Second, func() bool {
+		status := upload()
+		require.Contains(t, []int{http.StatusOK, http.StatusServiceUnavailable}, status)
+		return status == http.StatusOK
+	})
 }
 
 // Stopping under load: requests that were taken are answered.

@@ -127,6 +127,8 @@ type Transcoding struct {
 	DescriptorSet   []byte
 	Services        []string
 	MaxRequestBytes uint32
+	// Streams says that a method takes a stream of messages, which is not held.
+	Streams bool
 }
 
 // Connection is what a TrafficPolicy says of the connections to a backend. Nil

@@ -27,17 +27,22 @@ func (r *resolver) transcoding(namespace string, spec *v1alpha1.Transcoding) (*T
 	if err != nil {
 		return nil, fmt.Errorf("the descriptor set is not whole (build it with imports): %w", err)
 	}
+	streams := false
 	for _, name := range spec.Services {
 		found, err := files.FindDescriptorByName(protoreflect.FullName(name))
 		if err != nil {
 			return nil, fmt.Errorf("the descriptor set has no service %q", name)
 		}
-		if _, ok := found.(protoreflect.ServiceDescriptor); !ok {
+		service, ok := found.(protoreflect.ServiceDescriptor)
+		if !ok {
 			return nil, fmt.Errorf("%q is not a service in the descriptor set", name)
+		}
+		for i := range service.Methods().Len() {
+			streams = streams || service.Methods().Get(i).IsStreamingClient()
 		}
 	}
 	return &Transcoding{
-		DescriptorSet: raw, Services: spec.Services,
+		DescriptorSet: raw, Services: spec.Services, Streams: streams,
 		MaxRequestBytes: uint32(cmp.Or(spec.MaxRequestBytes, defaultTranscodingBytes)), //nolint:gosec // validated
 	}, nil
 }

@@ -88,7 +88,7 @@ func (c *compiler) routeFilters(chain *policy.Chain) map[place][]*hcmv3.HttpFilt
 	needed := map[string]routeFilter{}
 	for i := range chain.Hosts {
 		for j := range chain.Hosts[i].Routes {
-			c.needs(&chain.Hosts[i].Routes[j], needed)
+			c.needs(chain, &chain.Hosts[i].Routes[j], needed)
 		}
 	}
 	byPlace := map[place][]*hcmv3.HttpFilter{}
@@ -104,8 +104,8 @@ func (c *compiler) routeFilters(chain *policy.Chain) map[place][]*hcmv3.HttpFilt
 	return byPlace
 }
 
-// needs adds the filters that a route needs.
-func (c *compiler) needs(route *policy.Route, needed map[string]routeFilter) {
+// needs adds the filters that a route of a chain needs.
+func (c *compiler) needs(chain *policy.Chain, route *policy.Route, needed map[string]routeFilter) {
 	add := func(place place, rank int, name string, config func() proto.Message, disabled bool) {
 		if _, ok := needed[name]; !ok {
 			filter := httpFilter(name, config())
@@ -116,7 +116,7 @@ func (c *compiler) needs(route *policy.Route, needed map[string]routeFilter) {
 	if name, backend := c.transcoder(route); backend != nil {
 		add(placeFirst, 0, filterRest, func() proto.Message { return withoutGRPC() }, true)
 		add(placeREST, 0, filterLua, func() proto.Message { return problemResponses() }, true)
-		add(placeLast, 9, name, func() proto.Message { return transcoding(backend.Transcoding) }, true)
+		add(placeLast, 9, name, func() proto.Message { return transcoding(backend.Transcoding, chain.Settings().BufferKiB<<10) }, true)
 	}
 	if route.Session != nil {
 		add(placeLast, 8, filterSession, func() proto.Message { return &sessionv3.StatefulSession{} }, false)

@@ -59,8 +59,15 @@ func extAuthzPerRoute(route *policy.Route) *extauthzv3.ExtAuthzPerRoute {
 	return &extauthzv3.ExtAuthzPerRoute{Override: &extauthzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: settings}}
 }
 
-// transcoding turns REST into gRPC.
-func transcoding(settings *policy.Transcoding) *transcoderv3.GrpcJsonTranscoder {
+// transcoding turns REST into gRPC. While a request is checked as much of its body
+// arrives as is buffered, and one more read of as much, all of which then comes to
+// the filter as one piece: of a stream, whose messages are passed on one by one, that
+// must not be too large.
+func transcoding(settings *policy.Transcoding, buffered uint32) *transcoderv3.GrpcJsonTranscoder {
+	most := settings.MaxRequestBytes
+	if settings.Streams {
+		most = max(most, 2*buffered)
+	}
 	return &transcoderv3.GrpcJsonTranscoder{
 		DescriptorSet: &transcoderv3.GrpcJsonTranscoder_ProtoDescriptorBin{ProtoDescriptorBin: settings.DescriptorSet},
 		Services:      settings.Services,
@@ -68,7 +75,7 @@ func transcoding(settings *policy.Transcoding) *transcoderv3.GrpcJsonTranscoder 
 		MatchIncomingRequestRoute: true,
 		QueryParamUnescapePlus:    true,
 		UrlUnescapeSpec:           transcoderv3.GrpcJsonTranscoder_ALL_CHARACTERS_EXCEPT_RESERVED,
-		MaxRequestBodySize:        wrapperspb.UInt32(settings.MaxRequestBytes),
+		MaxRequestBodySize:        wrapperspb.UInt32(most),
 		PrintOptions:              &transcoderv3.GrpcJsonTranscoder_PrintOptions{AlwaysPrintPrimitiveFields: true},
 		RequestValidationOptions: &transcoderv3.GrpcJsonTranscoder_RequestValidationOptions{
 			RejectUnknownMethod: true, RejectUnknownQueryParameters: true, RejectBindingBodyFieldCollisions: true,

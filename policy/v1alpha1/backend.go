@@ -148,7 +148,9 @@ type Transcoding struct {
 	// +listType=atomic
 	Services []string `json:"services"`
 	// MaxRequestBytes bounds a REST request's body, which is held in memory.
-	// Default 1 MiB, at most 64 MiB.
+	// Default 1 MiB, at most 64 MiB. Messages of a stream are passed on one by one;
+	// where a method takes one, the bound is at least twice the gateway's bufferKiB,
+	// as much of a body as can come while the request is checked.
 	//
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=67108864
