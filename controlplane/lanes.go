@@ -85,30 +85,12 @@ func (r *rulesLane) target(newest envoy.Set) envoy.Set {
 		for _, held := range lane.state.holds {
 			for typeURL, resources := range held {
 				if typeURL != envoy.TypeConsumer {
-					target[typeURL] = retain(target[typeURL], resources)
+					target[typeURL] = ads.Retain(target[typeURL], resources)
 				}
 			}
 		}
 	}
 	return target
-}
-
-// retain is resources and what is missing there of others.
-func retain(resources, others map[string]envoy.Resource) map[string]envoy.Resource {
-	cloned := false
-	for name, resource := range others {
-		if _, ok := resources[name]; ok {
-			continue
-		}
-		if !cloned {
-			resources, cloned = maps.Clone(resources), true
-			if resources == nil {
-				resources = map[string]envoy.Resource{}
-			}
-		}
-		resources[name] = resource
-	}
-	return resources
 }
 
 func (r *rulesLane) roll(ctx context.Context, next *generation) {

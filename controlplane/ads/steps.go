@@ -76,11 +76,12 @@ func keepShards(next, base envoy.Set) map[string]envoy.Resource {
 			kept[name] = resource
 		}
 	}
-	return retain(next[envoy.TypeRoute], kept)
+	return Retain(next[envoy.TypeRoute], kept)
 }
 
-// retain is resources with what is missing there of others.
-func retain(resources, others map[string]envoy.Resource) map[string]envoy.Resource {
+// Retain is resources with what is missing there of others, neither of which is
+// changed.
+func Retain(resources, others map[string]envoy.Resource) map[string]envoy.Resource {
 	cloned := false
 	for name, resource := range others {
 		if _, ok := resources[name]; ok {

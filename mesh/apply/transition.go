@@ -207,9 +207,8 @@ func content(secret *unstructured.Unstructured) []byte {
 	return raw
 }
 
-// formsOf are the forms of the routes that ports have of VirtualServices, by name.
-func formsOf(services []*unstructured.Unstructured, gateways map[string]*unstructured.Unstructured) map[int32]map[string][]istio.Form {
-	found := map[int32]map[string][]istio.Form{}
+// eachRoute calls do with the entries of VirtualServices, for each port that has them.
+func eachRoute(services []*unstructured.Unstructured, gateways map[string]*unstructured.Unstructured, do func(port int32, name string, entry map[string]any)) {
 	for _, service := range services {
 		if service == nil {
 			continue
@@ -217,15 +216,23 @@ func formsOf(services []*unstructured.Unstructured, gateways map[string]*unstruc
 		names, _, _ := unstructured.NestedStringSlice(service.Object, "spec", "gateways")
 		for _, name := range names {
 			port := portOf(gateways[name])
-			if found[port] == nil {
-				found[port] = map[string][]istio.Form{}
-			}
 			for _, entry := range entries(service, "http") {
 				fields, _ := entry.(map[string]any)
-				found[port][nameOf(entry)] = append(found[port][nameOf(entry)], istio.Forms(fields)...)
+				do(port, nameOf(entry), fields)
 			}
 		}
 	}
+}
+
+// formsOf are the forms of the routes that ports have of VirtualServices, by name.
+func formsOf(services []*unstructured.Unstructured, gateways map[string]*unstructured.Unstructured) map[int32]map[string][]istio.Form {
+	found := map[int32]map[string][]istio.Form{}
+	eachRoute(services, gateways, func(port int32, name string, entry map[string]any) {
+		if found[port] == nil {
+			found[port] = map[string][]istio.Form{}
+		}
+		found[port][name] = append(found[port][name], istio.Forms(entry)...)
+	})
 	return found
 }
 
@@ -270,23 +277,13 @@ func sameForms(a, b []istio.Form) bool {
 func routesOf(now, before []*unstructured.Unstructured, gateways map[string]*unstructured.Unstructured) []Routes {
 	counts := map[int32]map[string]int{}
 	count := func(services []*unstructured.Unstructured, weight int) {
-		for _, service := range services {
-			if service == nil {
-				continue
+		eachRoute(services, gateways, func(port int32, name string, entry map[string]any) {
+			if counts[port] == nil {
+				counts[port] = map[string]int{}
 			}
-			names, _, _ := unstructured.NestedStringSlice(service.Object, "spec", "gateways")
-			for _, name := range names {
-				port := portOf(gateways[name])
-				if counts[port] == nil {
-					counts[port] = map[string]int{}
-				}
-				for _, entry := range entries(service, "http") {
-					fields, _ := entry.(map[string]any)
-					matches, _ := fields["match"].([]any)
-					counts[port][nameOf(entry)] += weight * max(1, len(matches))
-				}
-			}
-		}
+			matches, _ := entry["match"].([]any)
+			counts[port][name] += weight * max(1, len(matches))
+		})
 	}
 	count(before, 0)
 	count(now, 1)
