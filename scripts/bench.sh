@@ -8,4 +8,4 @@ trap 'rm -f "$out"' EXIT
 go test -run '^$' -bench . -benchmem -benchtime "${BENCHTIME:-0.5s}" ./policy/... ./extauthz/... ./ratelimit/... ./services/... ./controlplane/... | tee "$out" | grep -E '^(Benchmark|ok|FAIL|panic)' || true
 go run ./e2e/cmd/benchchart -in "$out" -svg docs/bench/benchmarks.svg -table docs/bench/benchmarks.md
 (cd extauthz && go run ./internal/authbench -out ../docs/bench/extauthz.md)
-(cd ratelimit && go run ./internal/limitbench -out ../docs/bench/ratelimit.md)
+(cd ratelimit && go run ./internal/limitbench -out ../docs/bench/ratelimit.md -svg ../docs/bench/ratelimit.svg)

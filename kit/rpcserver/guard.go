@@ -83,8 +83,7 @@ func (g *guard) suppress(reason string, now time.Time) (skip bool, left int) {
 	return false, left
 }
 
-func (g *guard) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
-	started := time.Now()
+func (g *guard) unary(ctx context.Context, started time.Time, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
 	ctx, requestID, err := g.withCaller(ctx, info.FullMethod)
 	if err == nil {
 		err = g.admission.check(ctx, info.FullMethod)

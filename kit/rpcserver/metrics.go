@@ -108,20 +108,27 @@ func (c *calls) of(fullMethod string) *methodCalls {
 	return (*methods)[fullMethod]
 }
 
-func (c *calls) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	series := c.of(info.FullMethod)
-	if series == nil {
-		return handler(ctx, request)
+// timedUnary is an interceptor that is told when the call began.
+type timedUnary func(ctx context.Context, started time.Time, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error)
+
+// unary is an interceptor that counts calls and has next see to them. gRPC's own
+// chains make a closure for every further interceptor of every call.
+func (c *calls) unary(next timedUnary) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		started := time.Now()
+		series := c.of(info.FullMethod)
+		if series == nil {
+			return next(ctx, started, request, info, handler)
+		}
+		series.started.Inc()
+		series.received.Inc()
+		response, err := next(ctx, started, request, info, handler)
+		if err == nil {
+			series.sent.Inc()
+		}
+		series.ended(err, started)
+		return response, err
 	}
-	started := time.Now()
-	series.started.Inc()
-	series.received.Inc()
-	response, err := handler(ctx, request)
-	if err == nil {
-		series.sent.Inc()
-	}
-	series.ended(err, started)
-	return response, err
 }
 
 func (c *calls) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {

@@ -97,7 +97,7 @@ func New(cfg Config, options Options) (*Server, error) {
 			grpc.ConnectionTimeout(5*time.Second),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-			grpc.ChainUnaryInterceptor(metrics.unary, guard.unary),
+			grpc.UnaryInterceptor(metrics.unary(guard.unary)),
 			grpc.ChainStreamInterceptor(metrics.stream, guard.stream),
 		)...),
 	}

@@ -5,12 +5,11 @@ import (
 	"strings"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"weir.dev/ratelimit"
+	"weir.dev/ratelimit/rlscodec"
 )
 
 // Response headers, lower case as in HTTP/2.
@@ -21,10 +20,8 @@ const (
 )
 
 func toResponse(verdict ratelimit.Verdict) *rlsv3.RateLimitResponse {
-	response := &rlsv3.RateLimitResponse{
-		OverallCode: rlsv3.RateLimitResponse_OK,
-		Statuses:    make([]*rlsv3.RateLimitResponse_DescriptorStatus, len(verdict.Statuses)),
-	}
+	answer := rlscodec.NewAnswer(len(verdict.Statuses))
+	response := &answer.Response
 	if !verdict.Allowed {
 		response.OverallCode = rlsv3.RateLimitResponse_OVER_LIMIT
 		response.DynamicMetadata = refusalMetadata(verdict)
@@ -32,30 +29,27 @@ func toResponse(verdict ratelimit.Verdict) *rlsv3.RateLimitResponse {
 		response.DynamicMetadata = tickets(verdict)
 	}
 	for i := range verdict.Statuses {
-		response.Statuses[i] = toStatus(&verdict.Statuses[i])
+		setStatus(answer, i, &verdict.Statuses[i])
 	}
-	response.ResponseHeadersToAdd = headers(verdict)
+	setHeaders(answer, verdict)
 	return response
 }
 
-func toStatus(status *ratelimit.Status) *rlsv3.RateLimitResponse_DescriptorStatus {
-	wire := &rlsv3.RateLimitResponse_DescriptorStatus{Code: rlsv3.RateLimitResponse_OK}
+func setStatus(answer *rlscodec.Answer, i int, status *ratelimit.Status) {
+	wire := answer.Response.Statuses[i]
 	if status.Event == ratelimit.Refused {
 		wire.Code = rlsv3.RateLimitResponse_OVER_LIMIT
 	}
 	if status.Event == ratelimit.FailedOpen {
-		return wire // nothing is known about the numbers
-	}
-	if status.Limit.Unlimited {
-		wire.LimitRemaining = status.Decision.Remaining
-		return wire
-	}
-	wire.CurrentLimit = &rlsv3.RateLimitResponse_RateLimit{
-		Name: status.Rule.ID, RequestsPerUnit: status.Limit.Requests, Unit: unitOf(status.Limit.Window),
+		return // nothing is known about the numbers
 	}
 	wire.LimitRemaining = status.Decision.Remaining
-	wire.DurationUntilReset = durationpb.New(status.Decision.Reset)
-	return wire
+	if status.Limit.Unlimited {
+		return
+	}
+	limit := answer.Limit(i)
+	limit.Name, limit.RequestsPerUnit, limit.Unit = status.Rule.ID, status.Limit.Requests, unitOf(status.Limit.Window)
+	answer.Reset(i, status.Decision.Reset)
 }
 
 // unitOf is the protocol's name of a window's length; other lengths have none.
@@ -136,8 +130,8 @@ func tickets(verdict ratelimit.Verdict) *structpb.Struct {
 	}}
 }
 
-// headers tell clients of the limits, each in the ways that its rule asks for.
-func headers(verdict ratelimit.Verdict) []*corev3.HeaderValue {
+// setHeaders tells clients of the limits, each in the ways that its rule asks for.
+func setHeaders(answer *rlscodec.Answer, verdict ratelimit.Verdict) {
 	var policySpace, limitSpace [128]byte
 	policy, limit := policySpace[:0], limitSpace[:0]
 	var retryAfter time.Duration
@@ -162,18 +156,16 @@ func headers(verdict ratelimit.Verdict) []*corev3.HeaderValue {
 			prefixed = status
 		}
 	}
-	var list []*corev3.HeaderValue
 	if len(policy) > 0 {
-		list = append(list, &corev3.HeaderValue{Key: headerPolicy, Value: string(policy)}, &corev3.HeaderValue{Key: headerLimit, Value: string(limit)})
+		both := string(append(policy, limit...))
+		answer.Header(headerPolicy, both[:len(policy)])
+		answer.Header(headerLimit, both[len(policy):])
 	}
-	list = appendOlder(list, "ratelimit-", older)
-	list = appendOlder(list, "x-ratelimit-", prefixed)
+	addOlder(answer, older, "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset")
+	addOlder(answer, prefixed, "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 	if !verdict.Allowed {
-		list = append(list, &corev3.HeaderValue{
-			Key: headerRetryAfter, Value: strconv.FormatUint(max(1, wholeSeconds(retryAfter)), 10),
-		})
+		answer.Header(headerRetryAfter, strconv.FormatUint(max(1, wholeSeconds(retryAfter)), 10))
 	}
-	return list
 }
 
 // nearer says whether a limit is nearer to refusing than another, which may be
@@ -191,16 +183,15 @@ func nearer(status, other *ratelimit.Status) bool {
 	}
 }
 
-// appendOlder adds the three headers of draft-ietf-httpapi-ratelimit-headers-06
+// addOlder adds the three headers of draft-ietf-httpapi-ratelimit-headers-06
 // and before, which have room for one limit. The reset is in seconds from now.
-func appendOlder(list []*corev3.HeaderValue, prefix string, status *ratelimit.Status) []*corev3.HeaderValue {
+func addOlder(answer *rlscodec.Answer, status *ratelimit.Status, limit, remaining, reset string) {
 	if status == nil {
-		return list
+		return
 	}
-	return append(list,
-		&corev3.HeaderValue{Key: prefix + "limit", Value: strconv.FormatUint(uint64(status.Limit.Requests), 10)},
-		&corev3.HeaderValue{Key: prefix + "remaining", Value: strconv.FormatUint(uint64(status.Decision.Remaining), 10)},
-		&corev3.HeaderValue{Key: prefix + "reset", Value: strconv.FormatUint(wholeSeconds(status.Decision.Reset), 10)})
+	answer.Header(limit, strconv.FormatUint(uint64(status.Limit.Requests), 10))
+	answer.Header(remaining, strconv.FormatUint(uint64(status.Decision.Remaining), 10))
+	answer.Header(reset, strconv.FormatUint(wholeSeconds(status.Decision.Reset), 10))
 }
 
 // public says whether clients are told of a limit: shadow limits and those that

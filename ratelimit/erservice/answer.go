@@ -5,14 +5,13 @@ import (
 	"strconv"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"weir.dev/ratelimit"
 	"weir.dev/ratelimit/erconfig"
+	"weir.dev/ratelimit/rlscodec"
 )
 
 // unitOf is a unit of a request's override; both protocols have their own
@@ -60,10 +59,10 @@ func (s *Service) key(domain string, a *asked, limit ratelimit.Limit) ratelimit.
 	return ratelimit.NewKey("er/"+domain, limit, entries)
 }
 
-// settle fills in the status of one descriptor. charges is nil when the store
+// settle fills in the status of the descriptor i. charges is nil when the store
 // gave no answer and that lets requests through.
-func (s *Service) settle(a *asked, outcome ratelimit.Outcome, charges []ratelimit.Charge) {
-	a.status = &rlsv3.RateLimitResponse_DescriptorStatus{Code: rlsv3.RateLimitResponse_OK}
+func (s *Service) settle(answer *rlscodec.Answer, i int, a *asked, outcome ratelimit.Outcome, charges []ratelimit.Charge) {
+	a.status = answer.Response.Statuses[i]
 	switch {
 	case a.limit == nil:
 		return
@@ -71,16 +70,15 @@ func (s *Service) settle(a *asked, outcome ratelimit.Outcome, charges []ratelimi
 		a.status.LimitRemaining = math.MaxUint32
 		return
 	}
-	a.status.CurrentLimit = &rlsv3.RateLimitResponse_RateLimit{
-		Name: a.limit.Name, RequestsPerUnit: a.limit.RequestsPerUnit, Unit: unitOnTheWire(a.limit.Unit),
-	}
+	limit := answer.Limit(i)
+	limit.Name, limit.RequestsPerUnit, limit.Unit = a.limit.Name, a.limit.RequestsPerUnit, unitOnTheWire(a.limit.Unit)
 	if charges == nil {
 		return
 	}
 	charge, result := &charges[a.charge], &outcome.Results[a.charge]
 	decision := ratelimit.Describe(outcome.Now, charge.Limit, result.State)
 	a.over = !result.Allowed
-	a.status.DurationUntilReset = durationpb.New(untilReset(outcome.Now, charge.Limit.Window))
+	answer.Reset(i, untilReset(outcome.Now, charge.Limit.Window))
 	hits := Outcome{Over: a.over, Shadow: a.over && a.limit.Shadow, Remembered: a.over && outcome.Remembered}
 	if a.over {
 		if !a.limit.Shadow {
@@ -144,9 +142,9 @@ func (s *Service) verdict(list []asked) rlsv3.RateLimitResponse_Code {
 	return rlsv3.RateLimitResponse_OVER_LIMIT
 }
 
-// headers describe the descriptor that is nearest to its limit; a refused one
+// setHeaders describes the descriptor that is nearest to its limit; a refused one
 // is nearer than all, and of several the last.
-func headers(names *Headers, list []asked, options *Options) []*corev3.HeaderValue {
+func setHeaders(answer *rlscodec.Answer, names *Headers, list []asked, options *Options) {
 	var nearest *rlsv3.RateLimitResponse_DescriptorStatus
 	least := uint32(math.MaxUint32)
 	for i := range list {
@@ -160,13 +158,11 @@ func headers(names *Headers, list []asked, options *Options) []*corev3.HeaderVal
 		}
 	}
 	if nearest == nil {
-		return nil
+		return
 	}
-	return []*corev3.HeaderValue{
-		{Key: names.Limit, Value: strconv.FormatUint(uint64(nearest.GetCurrentLimit().GetRequestsPerUnit()), 10)},
-		{Key: names.Remaining, Value: strconv.FormatUint(uint64(nearest.GetLimitRemaining()), 10)},
-		{Key: names.Reset, Value: strconv.FormatInt(nearest.GetDurationUntilReset().GetSeconds(), 10)},
-	}
+	answer.Header(names.Limit, strconv.FormatUint(uint64(nearest.GetCurrentLimit().GetRequestsPerUnit()), 10))
+	answer.Header(names.Remaining, strconv.FormatUint(uint64(nearest.GetLimitRemaining()), 10))
+	answer.Header(names.Reset, strconv.FormatInt(nearest.GetDurationUntilReset().GetSeconds(), 10))
 }
 
 // metadata tells what was asked, and what the limits that passed carry.

@@ -13,6 +13,7 @@ import (
 	"weir.dev/kit/fault"
 	"weir.dev/ratelimit"
 	"weir.dev/ratelimit/erconfig"
+	"weir.dev/ratelimit/rlscodec"
 )
 
 // MaxEntries bounds the entries of one descriptor.
@@ -111,18 +112,15 @@ func (s *Service) ShouldRateLimit(ctx context.Context, request *rlsv3.RateLimitR
 		s.observer.Failed(false)
 		return nil, err
 	}
-	if err := s.charge(ctx, request.GetDomain(), list); err != nil {
+	answer := rlscodec.NewAnswer(len(list))
+	if err := s.charge(ctx, request.GetDomain(), list, answer); err != nil {
 		s.observer.Failed(true)
 		return nil, fault.New(codes.Unavailable, "RATE_LIMIT_STORE_UNAVAILABLE", "limits cannot be checked at the moment").WithCause(err)
 	}
-	response := &rlsv3.RateLimitResponse{
-		OverallCode: s.verdict(list), Statuses: make([]*rlsv3.RateLimitResponse_DescriptorStatus, len(list)),
-	}
-	for i := range list {
-		response.Statuses[i] = list[i].status
-	}
+	response := &answer.Response
+	response.OverallCode = s.verdict(list)
 	if s.options.Headers != nil {
-		response.ResponseHeadersToAdd = headers(s.options.Headers, list, &s.options)
+		setHeaders(answer, s.options.Headers, list, &s.options)
 	}
 	if s.options.Metadata {
 		response.DynamicMetadata = metadata(request, list)
@@ -221,7 +219,7 @@ func replace(list []asked) {
 }
 
 // charge asks the store about all limits at once and fills in the statuses.
-func (s *Service) charge(ctx context.Context, domain string, list []asked) error {
+func (s *Service) charge(ctx context.Context, domain string, list []asked, answer *rlscodec.Answer) error {
 	charges := make([]ratelimit.Charge, 0, len(list))
 	for i := range list {
 		a := &list[i]
@@ -245,7 +243,7 @@ func (s *Service) charge(ctx context.Context, domain string, list []asked) error
 		}
 	}
 	for i := range list {
-		s.settle(&list[i], outcome, charges)
+		s.settle(answer, i, &list[i], outcome, charges)
 	}
 	return nil
 }

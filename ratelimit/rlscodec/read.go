@@ -62,9 +62,18 @@ func read(text string, request *rlsv3.RateLimitRequest) bool {
 	if !ok {
 		return false
 	}
-	into := room{descriptors: make([]ratelimitv3.RateLimitDescriptor, descriptors), entries: make([]ratelimitv3.RateLimitDescriptor_Entry, entries)}
-	if descriptors > 0 {
-		into.places = make([]*ratelimitv3.RateLimitDescriptor_Entry, 0, entries)
+	into := room{}
+	switch {
+	case descriptors == 0:
+	case descriptors <= few && entries <= few*fewEntries:
+		small := &smallRoom{}
+		into = room{descriptors: small.descriptors[:], entries: small.entries[:], places: small.places[:0]}
+		request.Descriptors = small.list[:0]
+	default:
+		into = room{
+			descriptors: make([]ratelimitv3.RateLimitDescriptor, descriptors), entries: make([]ratelimitv3.RateLimitDescriptor_Entry, entries),
+			places: make([]*ratelimitv3.RateLimitDescriptor_Entry, 0, entries),
+		}
 		request.Descriptors = make([]*ratelimitv3.RateLimitDescriptor, 0, descriptors)
 	}
 	if into.request(wire(text), request) {
@@ -110,6 +119,18 @@ type room struct {
 	descriptors []ratelimitv3.RateLimitDescriptor
 	entries     []ratelimitv3.RateLimitDescriptor_Entry
 	places      []*ratelimitv3.RateLimitDescriptor_Entry
+}
+
+// fewEntries is how many entries the descriptors of most requests have at most, on
+// average.
+const fewEntries = 2
+
+// smallRoom is that of a request of few parts, in one allocation.
+type smallRoom struct {
+	descriptors [few]ratelimitv3.RateLimitDescriptor
+	entries     [few * fewEntries]ratelimitv3.RateLimitDescriptor_Entry
+	places      [few * fewEntries]*ratelimitv3.RateLimitDescriptor_Entry
+	list        [few]*ratelimitv3.RateLimitDescriptor
 }
 
 func (r *room) request(message wire, into *rlsv3.RateLimitRequest) bool {

@@ -20,11 +20,12 @@ func main() {
 	serve := flag.String("serve", "", "be this server; for the program itself")
 	redis := flag.String("redis", "", "URL of Redis; for the program itself")
 	rules := flag.Int("rules", 2, "number of rules; for the program itself")
-	calls := flag.Int("calls", 60_000, "calls of each kind")
+	calls := flag.Int("calls", 200_000, "calls of each kind")
 	var which selection
 	flag.Func("only", "measure the kinds whose name matches this `regexp`, and nothing else", which.match)
-	flag.BoolVar(&which.cpuOnly, "cpu", false, "measure CPU of the first table, and nothing else: a minute for a quick look")
+	flag.BoolVar(&which.cpuOnly, "cpu", false, "measure CPU of the first table, and nothing else: three minutes for a quick look")
 	flag.StringVar(&which.beside, "beside", "", "measure those kinds of another build of this `program`, too, in turns")
+	flag.StringVar(&which.picture, "svg", "", "draw the first table into this `file`")
 	out := flag.String("out", "", "write the table to this `file`, too")
 	flag.Parse()
 	if err := run(*serve, *redis, *rules, *calls, which, *out); err != nil {
@@ -40,6 +41,8 @@ type selection struct {
 	cpuOnly bool
 	// beside is another build of this program.
 	beside string
+	// picture is the file to draw the first table into; empty for none.
+	picture string
 }
 
 func (s *selection) match(pattern string) (err error) {
@@ -69,7 +72,7 @@ func run(serve, redis string, rules, calls int, which selection, out string) err
 		if which.cpuOnly {
 			break
 		}
-		part, err := measureCluster(dir, roundTrip, calls/4, which)
+		part, err := measureCluster(dir, roundTrip, calls/8, which)
 		if err != nil {
 			return err
 		}
@@ -81,7 +84,16 @@ func run(serve, redis string, rules, calls int, which selection, out string) err
 	if out == "" {
 		return nil
 	}
-	return os.WriteFile(filepath.Clean(out), []byte(heading+table), 0o644) //nolint:gosec // a page of the documentation
+	page := heading
+	if which.picture != "" {
+		page += "![CPU for each call](" + filepath.Base(which.picture) + ")\n\n"
+	}
+	return write(out, page+table)
+}
+
+// write makes a file of the documentation.
+func write(file, text string) error {
+	return os.WriteFile(filepath.Clean(file), []byte(text), 0o644) //nolint:gosec // for everybody to read
 }
 
 const heading = `# What a rate limit decision costs
@@ -124,8 +136,12 @@ func kinds(which selection) (kinds []kind) {
 }
 
 // rounds are the turns that each server has: a machine that is slower for a while
-// is so for all of them.
-const rounds = 8
+// is so for all of them. Two runs of eight longer turns differed by a tenth. Latency
+// takes a second of a turn for each pace, so only some have it.
+const (
+	rounds       = 40
+	latencyEvery = 5
+)
 
 // Latency is measured when all are asked at the same rate: at calls a second, or at
 // a part of what envoyproxy/ratelimit reaches in the run with inFlight calls under
@@ -149,12 +165,16 @@ func measureAll(dir string, calls int, which selection) (page string, err error)
 	if !which.cpuOnly {
 		asked = paces()
 	}
+	picture := ""
 	err = measure(dir, kinds(which), calls, which, asked, func(subjects []*subject, asked []pace) {
-		page = costTable(subjects, calls*rounds)
+		page, picture = costTable(subjects, calls*rounds), costPicture(subjects, calls*rounds)
 		if len(asked) > 0 {
 			page += latencyTable(subjects, asked)
 		}
 	})
+	if err == nil && which.picture != "" {
+		err = write(which.picture, picture)
+	}
 	return page, err
 }
 
@@ -182,16 +202,20 @@ func measure(dir string, kinds []kind, calls int, which selection, asked []pace,
 		}
 		subjects = append(subjects, s)
 		if k.name == envoyproxy {
-			if reached, err = s.capacity(calls); err != nil {
+			if reached, err = s.capacity(4 * calls); err != nil { // the first second of a server is a slow one
 				return fmt.Errorf("%s: %w", k.name, err)
 			}
 		}
 	}
 	asked = known(asked, reached)
 	for round := range rounds {
+		paces := asked
+		if round%latencyEvery > 0 {
+			paces = nil
+		}
 		for _, s := range subjects {
 			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, rounds, s.name)
-			if err := s.round(calls, asked); err != nil {
+			if err := s.round(calls, paces); err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 		}
@@ -231,6 +255,21 @@ func costTable(subjects []*subject, calls int) string {
 		fmt.Fprintf(page, "| %s | %.1f | %.1f | %.1f | %s | %s |\n", s.name, server, redis, together, times(together, base), times(together, peer))
 	}
 	return page.String()
+}
+
+// costPicture marks what exact limits may cost beside envoyproxy/ratelimit.
+func costPicture(subjects []*subject, calls int) string {
+	const aim = 0.4
+	var bars []bar
+	peer := 0.0
+	for _, s := range subjects {
+		server, redis := s.cost(calls)
+		bars = append(bars, bar{s.name, server, redis})
+		if s.name == envoyproxy {
+			peer = server + redis
+		}
+	}
+	return draw(bars, aim*peer, fmt.Sprintf("%.1f of %s", aim, envoyproxy))
 }
 
 func latencyTable(subjects []*subject, asked []pace) string {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"weir.dev/ratelimit"
@@ -34,7 +35,7 @@ type Options struct {
 	// 100ms and 1s.
 	FirstPause time.Duration
 	MaxPause   time.Duration
-	// Clock is time.Now if nil.
+	// Clock is what the breaker's pauses go by; time.Now if nil.
 	Clock func() time.Time
 	// Observer may be nil.
 	Observer Observer
@@ -52,11 +53,15 @@ type Observer interface {
 
 // Guard is a ratelimit.Store around another. It is safe for concurrent use.
 type Guard struct {
-	next    ratelimit.Store
-	options Options
-	slots   chan struct{}
+	next     ratelimit.Store
+	options  Options
+	inFlight atomic.Int64
 
 	deadlines deadlines
+
+	// well says that the breaker is closed and the last call succeeded, so that a
+	// success changes nothing.
+	well atomic.Bool
 
 	mu       sync.Mutex
 	failures int
@@ -76,7 +81,9 @@ func New(next ratelimit.Store, options Options) *Guard {
 	if options.Clock == nil {
 		options.Clock = time.Now
 	}
-	return &Guard{next: next, options: options, slots: make(chan struct{}, options.MaxInFlight), pause: options.FirstPause, deadlines: deadlines{timeout: options.Timeout}}
+	guard := &Guard{next: next, options: options, pause: options.FirstPause, deadlines: deadlines{timeout: options.Timeout}}
+	guard.well.Store(true)
+	return guard
 }
 
 func setDefault[T time.Duration | int](value *T, fallback T) {
@@ -102,23 +109,25 @@ func (g *Guard) Take(_ context.Context, charges []ratelimit.Charge) (ratelimit.O
 		g.observe(0, err)
 		return ratelimit.Outcome{}, err
 	}
-	select {
-	case g.slots <- struct{}{}:
-		defer func() { <-g.slots }()
-	default:
+	if g.inFlight.Add(1) > int64(g.options.MaxInFlight) {
+		g.inFlight.Add(-1)
 		g.leave(probe, ErrBusy)
 		g.observe(0, ErrBusy)
 		return ratelimit.Outcome{}, ErrBusy
 	}
-	started := g.options.Clock()
-	outcome, err := g.next.Take(g.deadlines.from(time.Now()), charges)
+	defer g.inFlight.Add(-1)
+	started := time.Now()
+	outcome, err := g.next.Take(g.deadlines.from(started), charges)
 	g.leave(probe, err)
-	g.observe(g.options.Clock().Sub(started), err)
+	g.observe(time.Since(started), err)
 	return outcome, err
 }
 
 // enter says whether a call may go through, and whether it is the probe.
 func (g *Guard) enter() (probe bool, err error) {
+	if g.well.Load() {
+		return false, nil
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.open {
@@ -147,8 +156,12 @@ func (g *Guard) leave(probe bool, err error) {
 }
 
 func (g *Guard) record(probe bool, err error) (opened, closed bool) {
+	if err == nil && g.well.Load() {
+		return false, false
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	defer func() { g.well.Store(!g.open && g.failures == 0) }()
 	if probe {
 		g.probing = false
 	}

@@ -141,3 +141,59 @@ func TestTheDeadlineIsTheGuardsOwn(t *testing.T) {
 	_, err := g.Take(impatient, nil)
 	require.ErrorIs(t, err, context.DeadlineExceeded, "not Canceled: the caller's impatience is not the store's failure")
 }
+
+// Callers that find no room must not take any from those that would find some.
+func TestAsManyAsThereIsRoomForAreLetIn(t *testing.T) {
+	const room = 4
+	store := &scripted{entered: make(chan struct{}, room), release: make(chan struct{})}
+	g := guard.New(store, guard.Options{Timeout: time.Minute, MaxInFlight: room})
+	var held, refused sync.WaitGroup
+	for range 3 {
+		for range room {
+			held.Go(func() {
+				if err := take(g); err != nil {
+					t.Errorf("there is room: %v", err)
+				}
+			})
+			<-store.entered
+		}
+		for range 16 {
+			refused.Go(func() {
+				for range 100 {
+					if err := take(g); !errors.Is(err, guard.ErrBusy) {
+						t.Errorf("there is no room: %v", err)
+					}
+				}
+			})
+		}
+		refused.Wait()
+		for range room {
+			store.release <- struct{}{}
+		}
+		held.Wait()
+	}
+	require.False(t, g.Open())
+}
+
+// A failure among successes counts, whichever end at the same time; five in a row
+// open the breaker and one success closes it, whoever asks meanwhile.
+func TestTheBreakerAmongManyCallers(t *testing.T) {
+	store := &scripted{}
+	g := guard.New(store, guard.Options{FirstPause: time.Microsecond, MaxPause: time.Microsecond, Failures: 5})
+	for range 50 {
+		for _, err := range []error{errDown, nil} {
+			store.set(err)
+			var group sync.WaitGroup
+			for range 8 {
+				group.Go(func() {
+					for range 20 {
+						_ = take(g)
+						time.Sleep(time.Microsecond)
+					}
+				})
+			}
+			group.Wait()
+			require.Equal(t, err != nil, g.Open())
+		}
+	}
+}

@@ -31,7 +31,16 @@ type request struct {
 	part    string
 	outcome ratelimit.Outcome
 	err     error
+	// few is where the parts of a request of few charges are, in one allocation.
+	few struct {
+		keys    [fewCharges]string
+		own     [fewCharges]ratelimit.Charge
+		charges [1 + chargeMost*fewCharges]byte
+	}
 }
+
+// fewCharges is how many most requests have at most.
+const fewCharges = 2
 
 func (r *request) answer(now int64, part string, err error) {
 	r.now, r.part, r.err = now, part, err

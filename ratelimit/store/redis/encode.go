@@ -39,6 +39,8 @@ const (
 const (
 	chargePlace = 2
 	chargeHead  = 5
+	// chargeMost is how long one with its numbers is at most.
+	chargeMost = chargeHead + 8*ratelimit.MaxNumbers
 )
 
 // maxCharges is what the byte that counts a request's charges can say.

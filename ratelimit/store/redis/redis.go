@@ -17,7 +17,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -169,13 +169,27 @@ func (s *Store) take(ctx context.Context, charges []ratelimit.Charge) (ratelimit
 }
 
 func (s *Store) newRequest(ctx context.Context, group int, charges []ratelimit.Charge) *request {
-	r := &request{
-		group: group, keys: make([]string, len(charges)), own: slices.Clone(charges),
-		charges: make([]byte, 0, 1+53*len(charges)), done: make(chan struct{}),
+	r := &request{group: group, done: make(chan struct{})}
+	r.keys, r.own, r.charges = r.few.keys[:0], append(r.few.own[:0], charges...), r.few.charges[:0]
+	if len(charges) > fewCharges {
+		r.keys, r.charges = make([]string, 0, len(charges)), make([]byte, 0, 1+chargeMost*len(charges))
 	}
 	r.deadline, _ = ctx.Deadline()
+	prefix, size := s.prefixes[group], 0
 	for i := range charges {
-		r.keys[i] = s.prefixes[group] + string(charges[i].Key)
+		size += len(prefix) + len(charges[i].Key)
+	}
+	var names strings.Builder // of all keys in one
+	names.Grow(size)
+	for i := range charges {
+		names.WriteString(prefix)
+		names.WriteString(string(charges[i].Key))
+	}
+	rest := names.String()
+	for i := range charges {
+		length := len(prefix) + len(charges[i].Key)
+		r.keys = append(r.keys, rest[:length])
+		rest = rest[length:]
 	}
 	r.charges = appendRequest(r.charges, s.now(), charges)
 	return r

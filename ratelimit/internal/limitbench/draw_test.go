@@ -1,0 +1,28 @@
+package main
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestThePictureIsXMLThatNamesAllAndIsToScale(t *testing.T) {
+	picture := draw([]bar{{"`a` & <b>", 30, 10}, {"c", 20, 0}}, 16, "0.4 of a")
+	for decoder := xml.NewDecoder(strings.NewReader(picture)); ; {
+		if _, err := decoder.Token(); errors.Is(err, io.EOF) {
+			break
+		} else {
+			require.NoError(t, err)
+		}
+	}
+	require.Contains(t, picture, "a &amp; &lt;b&gt;")
+	require.Contains(t, picture, `width="315.0"`, "30 of 40 µs")
+	require.Contains(t, picture, `width="105.0"`, "10")
+	require.Contains(t, picture, `width="210.0"`, "20")
+	require.Contains(t, picture, `x1="488.0"`, "the mark at 16 µs")
+	require.NotContains(t, draw(nil, 0, "nothing"), "<line")
+}

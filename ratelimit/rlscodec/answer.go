@@ -1,0 +1,82 @@
+package rlscodec
+
+import (
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// few is how many descriptors most requests have at most, and fewHeaders how many
+// headers their answers.
+const (
+	few        = 2
+	fewHeaders = 2
+)
+
+// Answer is a response with the room for its parts: one allocation where they are
+// few, of which there would be five for each descriptor and header. It is used by one
+// goroutine at a time.
+type Answer struct {
+	// Response is the message. Its statuses are there, all OK and without a limit.
+	Response rlsv3.RateLimitResponse
+
+	parts   []part
+	headers int
+
+	fewParts    [few]part
+	fewStatuses [few]*rlsv3.RateLimitResponse_DescriptorStatus
+	fewHeaders  [fewHeaders]corev3.HeaderValue
+	fewPlaces   [fewHeaders]*corev3.HeaderValue
+}
+
+type part struct {
+	status rlsv3.RateLimitResponse_DescriptorStatus
+	limit  rlsv3.RateLimitResponse_RateLimit
+	reset  durationpb.Duration
+}
+
+// NewAnswer makes one for as many descriptors.
+func NewAnswer(descriptors int) *Answer {
+	a := &Answer{}
+	a.Response.OverallCode = rlsv3.RateLimitResponse_OK
+	a.parts, a.Response.Statuses = a.fewParts[:], a.fewStatuses[:]
+	if descriptors > few {
+		a.parts, a.Response.Statuses = make([]part, descriptors), make([]*rlsv3.RateLimitResponse_DescriptorStatus, descriptors)
+	}
+	a.parts, a.Response.Statuses = a.parts[:descriptors], a.Response.Statuses[:descriptors]
+	for i := range a.parts {
+		a.parts[i].status.Code = rlsv3.RateLimitResponse_OK
+		a.Response.Statuses[i] = &a.parts[i].status
+	}
+	return a
+}
+
+// Limit gives the status of a descriptor a limit, which is empty, and returns it.
+func (a *Answer) Limit(descriptor int) *rlsv3.RateLimitResponse_RateLimit {
+	part := &a.parts[descriptor]
+	part.status.CurrentLimit = &part.limit
+	return &part.limit
+}
+
+// Reset says when the limit of a descriptor starts afresh.
+func (a *Answer) Reset(descriptor int, in time.Duration) {
+	part := &a.parts[descriptor]
+	part.reset.Seconds, part.reset.Nanos = int64(in/time.Second), int32(in%time.Second) //nolint:gosec // below a second
+	part.status.DurationUntilReset = &part.reset
+}
+
+// Header adds one to those of the response.
+func (a *Answer) Header(key, value string) {
+	if a.headers == 0 {
+		a.Response.ResponseHeadersToAdd = a.fewPlaces[:0]
+	}
+	header := &corev3.HeaderValue{}
+	if a.headers < fewHeaders {
+		header = &a.fewHeaders[a.headers]
+	}
+	header.Key, header.Value = key, value
+	a.Response.ResponseHeadersToAdd = append(a.Response.ResponseHeadersToAdd, header)
+	a.headers++
+}
