@@ -111,8 +111,8 @@ func (c *calls) of(fullMethod string) *methodCalls {
 // timedUnary is an interceptor that is told when the call began.
 type timedUnary func(ctx context.Context, started time.Time, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error)
 
-// unary is an interceptor that counts calls and has next see to them. gRPC's own
-// chains make a closure for every further interceptor of every call.
+// unary makes an interceptor that counts calls and has next see to them, so that
+// there is one: gRPC's chain of two makes a closure for every call.
 func (c *calls) unary(next timedUnary) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		started := time.Now()

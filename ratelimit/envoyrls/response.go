@@ -49,7 +49,7 @@ func setStatus(answer *rlscodec.Answer, i int, status *ratelimit.Status) {
 	}
 	limit := answer.Limit(i)
 	limit.Name, limit.RequestsPerUnit, limit.Unit = status.Rule.ID, status.Limit.Requests, unitOf(status.Limit.Window)
-	answer.Reset(i, status.Decision.Reset)
+	answer.ResetsIn(i, status.Decision.Reset)
 }
 
 // unitOf is the protocol's name of a window's length; other lengths have none.

@@ -78,7 +78,7 @@ func (s *Service) settle(answer *rlscodec.Answer, i int, a *asked, outcome ratel
 	charge, result := &charges[a.charge], &outcome.Results[a.charge]
 	decision := ratelimit.Describe(outcome.Now, charge.Limit, result.State)
 	a.over = !result.Allowed
-	answer.Reset(i, untilReset(outcome.Now, charge.Limit.Window))
+	answer.ResetsIn(i, untilReset(outcome.Now, charge.Limit.Window))
 	hits := Outcome{Over: a.over, Shadow: a.over && a.limit.Shadow, Remembered: a.over && outcome.Remembered}
 	if a.over {
 		if !a.limit.Shadow {

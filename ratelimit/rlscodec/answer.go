@@ -8,27 +8,27 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// few is how many descriptors most requests have at most, and fewHeaders how many
-// headers their answers.
+// fewDescriptors is how many descriptors most requests have at most, and fewHeaders
+// how many headers their answers.
 const (
-	few        = 2
-	fewHeaders = 2
+	fewDescriptors = 2
+	fewHeaders     = 3
 )
 
-// Answer is a response with the room for its parts: one allocation where they are
-// few, of which there would be five for each descriptor and header. It is used by one
+// Answer is a response with room for its parts: one allocation where they are few,
+// which would be three for each descriptor and one for each header. It is used by one
 // goroutine at a time.
 type Answer struct {
 	// Response is the message. Its statuses are there, all OK and without a limit.
 	Response rlsv3.RateLimitResponse
 
-	parts   []part
-	headers int
-
-	fewParts    [few]part
-	fewStatuses [few]*rlsv3.RateLimitResponse_DescriptorStatus
-	fewHeaders  [fewHeaders]corev3.HeaderValue
-	fewPlaces   [fewHeaders]*corev3.HeaderValue
+	parts []part
+	few   struct {
+		parts    [fewDescriptors]part
+		statuses [fewDescriptors]*rlsv3.RateLimitResponse_DescriptorStatus
+		headers  [fewHeaders]corev3.HeaderValue
+		list     [fewHeaders]*corev3.HeaderValue
+	}
 }
 
 type part struct {
@@ -37,12 +37,12 @@ type part struct {
 	reset  durationpb.Duration
 }
 
-// NewAnswer makes one for as many descriptors.
+// NewAnswer makes the answer to a request of that many descriptors.
 func NewAnswer(descriptors int) *Answer {
 	a := &Answer{}
 	a.Response.OverallCode = rlsv3.RateLimitResponse_OK
-	a.parts, a.Response.Statuses = a.fewParts[:], a.fewStatuses[:]
-	if descriptors > few {
+	a.parts, a.Response.Statuses = a.few.parts[:], a.few.statuses[:]
+	if descriptors > fewDescriptors {
 		a.parts, a.Response.Statuses = make([]part, descriptors), make([]*rlsv3.RateLimitResponse_DescriptorStatus, descriptors)
 	}
 	a.parts, a.Response.Statuses = a.parts[:descriptors], a.Response.Statuses[:descriptors]
@@ -60,8 +60,8 @@ func (a *Answer) Limit(descriptor int) *rlsv3.RateLimitResponse_RateLimit {
 	return &part.limit
 }
 
-// Reset says when the limit of a descriptor starts afresh.
-func (a *Answer) Reset(descriptor int, in time.Duration) {
+// ResetsIn says when the limit of a descriptor starts afresh.
+func (a *Answer) ResetsIn(descriptor int, in time.Duration) {
 	part := &a.parts[descriptor]
 	part.reset.Seconds, part.reset.Nanos = int64(in/time.Second), int32(in%time.Second) //nolint:gosec // below a second
 	part.status.DurationUntilReset = &part.reset
@@ -69,14 +69,16 @@ func (a *Answer) Reset(descriptor int, in time.Duration) {
 
 // Header adds one to those of the response.
 func (a *Answer) Header(key, value string) {
-	if a.headers == 0 {
-		a.Response.ResponseHeadersToAdd = a.fewPlaces[:0]
+	count := len(a.Response.ResponseHeadersToAdd)
+	if count == 0 {
+		a.Response.ResponseHeadersToAdd = a.few.list[:0]
 	}
-	header := &corev3.HeaderValue{}
-	if a.headers < fewHeaders {
-		header = &a.fewHeaders[a.headers]
+	var header *corev3.HeaderValue
+	if count < fewHeaders {
+		header = &a.few.headers[count]
+	} else {
+		header = &corev3.HeaderValue{}
 	}
 	header.Key, header.Value = key, value
 	a.Response.ResponseHeadersToAdd = append(a.Response.ResponseHeadersToAdd, header)
-	a.headers++
 }

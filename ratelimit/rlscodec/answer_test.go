@@ -28,7 +28,7 @@ func TestAnAnswerIsWhatItsPartsAre(t *testing.T) {
 					}
 					name, reset := fmt.Sprint("limit-", i), time.Duration(i+1)*1500*time.Millisecond
 					answer.Limit(i).Name = name
-					answer.Reset(i, reset)
+					answer.ResetsIn(i, reset)
 					status.CurrentLimit, status.DurationUntilReset = &rlsv3.RateLimitResponse_RateLimit{Name: name}, durationpb.New(reset)
 				}
 				for i := range headers {
@@ -41,3 +41,21 @@ func TestAnAnswerIsWhatItsPartsAre(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAnswerOfFewPartsIsOneAllocation(t *testing.T) {
+	for headers := range 4 {
+		require.InDelta(t, 1, testing.AllocsPerRun(100, func() {
+			answer := rlscodec.NewAnswer(2)
+			for i := range answer.Response.Statuses {
+				answer.Limit(i).Name = "limit"
+				answer.ResetsIn(i, time.Second)
+			}
+			for range headers {
+				answer.Header("key", "value")
+			}
+			kept = answer
+		}), 0, "%d headers", headers)
+	}
+}
+
+var kept *rlscodec.Answer

@@ -96,6 +96,24 @@ func requests(t testing.TB) map[string]struct {
 	}
 }
 
+func TestRequestsOfAnySize(t *testing.T) {
+	for descriptors := range 5 {
+		for entries := range 7 {
+			request := &rlsv3.RateLimitRequest{Domain: "weir"}
+			for i := range descriptors {
+				made := &ratelimitv3.RateLimitDescriptor{}
+				for j := range entries {
+					made.Entries = append(made.Entries, &ratelimitv3.RateLimitDescriptor_Entry{Key: fmt.Sprint("key-", j), Value: fmt.Sprint("value-", i)})
+				}
+				request.Descriptors = append(request.Descriptors, made)
+			}
+			raw, err := proto.Marshal(request)
+			require.NoError(t, err)
+			require.True(t, compareRead(t, raw), "%d descriptors of %d entries", descriptors, entries)
+		}
+	}
+}
+
 // compareRead reads a message both ways, and says whether it is read here.
 func compareRead(t testing.TB, raw []byte) (here bool) {
 	var got, fast, want rlsv3.RateLimitRequest

@@ -65,7 +65,7 @@ func read(text string, request *rlsv3.RateLimitRequest) bool {
 	into := room{}
 	switch {
 	case descriptors == 0:
-	case descriptors <= few && entries <= few*fewEntries:
+	case descriptors <= fewDescriptors && entries <= fewEntries:
 		small := &smallRoom{}
 		into = room{descriptors: small.descriptors[:], entries: small.entries[:], places: small.places[:0]}
 		request.Descriptors = small.list[:0]
@@ -121,16 +121,16 @@ type room struct {
 	places      []*ratelimitv3.RateLimitDescriptor_Entry
 }
 
-// fewEntries is how many entries the descriptors of most requests have at most, on
-// average.
-const fewEntries = 2
+// fewEntries is how many entries most requests have at most, all their descriptors
+// together.
+const fewEntries = 4
 
 // smallRoom is that of a request of few parts, in one allocation.
 type smallRoom struct {
-	descriptors [few]ratelimitv3.RateLimitDescriptor
-	entries     [few * fewEntries]ratelimitv3.RateLimitDescriptor_Entry
-	places      [few * fewEntries]*ratelimitv3.RateLimitDescriptor_Entry
-	list        [few]*ratelimitv3.RateLimitDescriptor
+	descriptors [fewDescriptors]ratelimitv3.RateLimitDescriptor
+	entries     [fewEntries]ratelimitv3.RateLimitDescriptor_Entry
+	places      [fewEntries]*ratelimitv3.RateLimitDescriptor_Entry
+	list        [fewDescriptors]*ratelimitv3.RateLimitDescriptor
 }
 
 func (r *room) request(message wire, into *rlsv3.RateLimitRequest) bool {

@@ -60,7 +60,7 @@ type Guard struct {
 	deadlines deadlines
 
 	// well says that the breaker is closed and the last call succeeded, so that a
-	// success changes nothing.
+	// success changes nothing, unless it is a probe's.
 	well atomic.Bool
 
 	mu       sync.Mutex
@@ -109,8 +109,7 @@ func (g *Guard) Take(_ context.Context, charges []ratelimit.Charge) (ratelimit.O
 		g.observe(0, err)
 		return ratelimit.Outcome{}, err
 	}
-	if g.inFlight.Add(1) > int64(g.options.MaxInFlight) {
-		g.inFlight.Add(-1)
+	if !g.begin() {
 		g.leave(probe, ErrBusy)
 		g.observe(0, ErrBusy)
 		return ratelimit.Outcome{}, ErrBusy
@@ -121,6 +120,20 @@ func (g *Guard) Take(_ context.Context, charges []ratelimit.Charge) (ratelimit.O
 	g.leave(probe, err)
 	g.observe(time.Since(started), err)
 	return outcome, err
+}
+
+// begin takes one of the places of calls in flight, unless all are taken. Whoever gets
+// none takes none for a moment either, which somebody else would be refused for.
+func (g *Guard) begin() bool {
+	for {
+		taken := g.inFlight.Load()
+		if taken >= int64(g.options.MaxInFlight) {
+			return false
+		}
+		if g.inFlight.CompareAndSwap(taken, taken+1) {
+			return true
+		}
+	}
 }
 
 // enter says whether a call may go through, and whether it is the probe.
@@ -156,7 +169,7 @@ func (g *Guard) leave(probe bool, err error) {
 }
 
 func (g *Guard) record(probe bool, err error) (opened, closed bool) {
-	if err == nil && g.well.Load() {
+	if err == nil && !probe && g.well.Load() {
 		return false, false
 	}
 	g.mu.Lock()

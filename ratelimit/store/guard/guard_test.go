@@ -3,7 +3,10 @@ package guard_test
 import (
 	"context"
 	"errors"
+	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -142,41 +145,100 @@ func TestTheDeadlineIsTheGuardsOwn(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded, "not Canceled: the caller's impatience is not the store's failure")
 }
 
-// Callers that find no room must not take any from those that would find some.
-func TestAsManyAsThereIsRoomForAreLetIn(t *testing.T) {
-	const room = 4
-	store := &scripted{entered: make(chan struct{}, room), release: make(chan struct{})}
-	g := guard.New(store, guard.Options{Timeout: time.Minute, MaxInFlight: room})
-	var held, refused sync.WaitGroup
-	for range 3 {
-		for range room {
-			held.Go(func() {
-				if err := take(g); err != nil {
-					t.Errorf("there is room: %v", err)
-				}
-			})
-			<-store.entered
-		}
-		for range 16 {
-			refused.Go(func() {
-				for range 100 {
-					if err := take(g); !errors.Is(err, guard.ErrBusy) {
-						t.Errorf("there is no room: %v", err)
-					}
-				}
-			})
-		}
-		refused.Wait()
-		for range room {
-			store.release <- struct{}{}
-		}
-		held.Wait()
+// each is a store that answers every call by itself.
+type each func() error
+
+func (e each) Take(context.Context, []ratelimit.Charge) (ratelimit.Outcome, error) {
+	err := e()
+	return ratelimit.Outcome{Admitted: err == nil}, err
+}
+
+// A slow call that began before the breaker opened succeeds while the probe is under
+// way, which succeeds then, too. The next outage must have probes again.
+func TestAProbeAfterALateSuccess(t *testing.T) {
+	var next atomic.Pointer[func() error]
+	set := func(f func() error) { next.Store(&f) }
+	clock := storetest.NewClock()
+	g := guard.New(each(func() error { return (*next.Load())() }), guard.Options{Timeout: time.Minute, Failures: 2, FirstPause: time.Second, MaxPause: time.Second, Clock: clock.Now})
+	entered, results := make(chan struct{}), make(chan error, 2)
+	under := func() (end chan struct{}) { // way
+		end = make(chan struct{})
+		set(func() error { entered <- struct{}{}; <-end; return nil })
+		go func() { results <- take(g) }()
+		<-entered
+		return end
 	}
+	down := func() {
+		set(func() error { return errDown })
+		for range 2 {
+			require.ErrorIs(t, take(g), errDown)
+		}
+		require.True(t, g.Open())
+		clock.Advance(time.Second)
+	}
+	slow := under()
+	down()
+	probe := under()
+	close(slow)
+	require.NoError(t, <-results)
+	require.False(t, g.Open())
+	close(probe)
+	require.NoError(t, <-results)
+
+	down()
+	set(func() error { return nil })
+	require.NoError(t, take(g), "a probe")
 	require.False(t, g.Open())
 }
 
-// A failure among successes counts, whichever end at the same time; five in a row
-// open the breaker and one success closes it, whoever asks meanwhile.
+// Nobody is refused while there is room, however many others are: as many calls as
+// there is room for must have been let in and under way at some moment of the refused one.
+func TestWhoIsRefusedFoundNoRoom(t *testing.T) {
+	const room, askers, calls = 3, 16, 5000
+	g := guard.New(each(func() error { runtime.Gosched(); return nil }), guard.Options{Timeout: time.Minute, MaxInFlight: room})
+	type call struct {
+		begin, end int64
+		busy       bool
+	}
+	var clock atomic.Int64
+	made := make([][]call, askers)
+	var group sync.WaitGroup
+	for asker := range askers {
+		group.Go(func() {
+			for range calls {
+				begin := clock.Add(1)
+				err := take(g)
+				made[asker] = append(made[asker], call{begin, clock.Add(1), errors.Is(err, guard.ErrBusy)})
+				if asker%2 == 0 {
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+	group.Wait()
+	all := slices.Concat(made...)
+	inside := make([]int, clock.Load()+2) // changes, then how many
+	for _, c := range all {
+		if !c.busy {
+			inside[c.begin]++
+			inside[c.end]--
+		}
+	}
+	for i := range inside[1:] {
+		inside[i+1] += inside[i]
+	}
+	refused := 0
+	for _, c := range all {
+		if c.busy {
+			refused++
+			require.GreaterOrEqual(t, slices.Max(inside[c.begin:c.end+1]), room)
+		}
+	}
+	require.Positive(t, refused)
+	require.False(t, g.Open())
+}
+
+// Failures of many callers open the breaker, and their successes close it.
 func TestTheBreakerAmongManyCallers(t *testing.T) {
 	store := &scripted{}
 	g := guard.New(store, guard.Options{FirstPause: time.Microsecond, MaxPause: time.Microsecond, Failures: 5})

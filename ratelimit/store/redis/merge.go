@@ -65,7 +65,7 @@ func (w *whole) add(place uint16, charge *ratelimit.Charge) bool {
 
 // encode is the whole as the script reads it.
 func (w whole) encode(clock ratelimit.Time) []byte {
-	buffer := appendRequest(make([]byte, 0, 1+53*len(w)), clock, w)
+	buffer := appendRequest(make([]byte, 0, 1+chargeMost*len(w)), clock, w)
 	for at, place := 1, uint16(1); at < len(buffer); place++ {
 		binary.LittleEndian.PutUint16(buffer[at+chargePlace:], place)
 		at += chargeHead + int(buffer[at+chargeHead-1])
