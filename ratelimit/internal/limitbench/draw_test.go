@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"os"
 	"strings"
 	"testing"
 
@@ -25,4 +26,18 @@ func TestThePictureIsXMLThatNamesAllAndIsToScale(t *testing.T) {
 	require.Contains(t, picture, `width="210.0"`, "20")
 	require.Contains(t, picture, `x1="488.0"`, "the mark at 16 µs")
 	require.NotContains(t, draw(nil, 0, "nothing"), "<line")
+}
+
+func TestTheClockOfAProcessCountsItsWork(t *testing.T) {
+	before, err := cpu(os.Getpid())
+	require.NoError(t, err)
+	for after := before; after < before+0.05; { // it goes on only by work
+		after, err = cpu(os.Getpid())
+		require.NoError(t, err)
+	}
+	twice, err := cpu(os.Getpid(), os.Getpid())
+	require.NoError(t, err)
+	require.Greater(t, twice, 2*before)
+	_, err = cpu(1 << 25) // above what pids reach
+	require.ErrorContains(t, err, "process 33554432")
 }

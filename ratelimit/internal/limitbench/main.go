@@ -2,7 +2,8 @@
 // server and of Redis for each call, with 64 in flight and two descriptors, beside
 // envoyproxy/ratelimit and a gRPC server that does nothing, in the same run; and
 // latency when all are asked at the same rate. Each server is a process of its
-// own, so that the client's work is not counted. It needs Linux (/proc) and
+// own, so that the client's work is not counted. It needs Linux (CPU clocks of other
+// processes) and
 // redis-server, and builds envoyproxy/ratelimit once (bench/envoyratelimit).
 package main
 
@@ -25,7 +26,7 @@ func main() {
 	flag.Func("only", "measure the kinds whose name matches this `regexp`, and nothing else", which.match)
 	flag.BoolVar(&which.cpuOnly, "cpu", false, "measure CPU of the first table, and nothing else: three minutes for a quick look")
 	flag.StringVar(&which.beside, "beside", "", "measure those kinds of another build of this `program`, too, in turns")
-	flag.StringVar(&which.picture, "svg", "", "draw the first table into this `file`")
+	flag.StringVar(&which.picture, "svg", "", "draw the first table into this `file`, which is beside that of -out")
 	out := flag.String("out", "", "write the table to this `file`, too")
 	flag.Parse()
 	if err := run(*serve, *redis, *rules, *calls, which, *out); err != nil {
@@ -61,7 +62,10 @@ func run(serve, redis string, rules, calls int, which selection, out string) err
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	table, err := measureAll(dir, calls, which)
+	if least := rounds * users; calls < least {
+		return fmt.Errorf("-calls: must be %d or more, for each of %d turns to ask for every user", least, rounds)
+	}
+	table, picture, err := measureAll(dir, calls, which)
 	if err != nil {
 		return err
 	}
@@ -72,7 +76,7 @@ func run(serve, redis string, rules, calls int, which selection, out string) err
 		if which.cpuOnly {
 			break
 		}
-		part, err := measureCluster(dir, roundTrip, calls/8, which)
+		part, err := measureCluster(dir, roundTrip, max(calls/4, rounds*users), which)
 		if err != nil {
 			return err
 		}
@@ -81,12 +85,15 @@ func run(serve, redis string, rules, calls int, which selection, out string) err
 		}
 		table += part
 	}
-	if out == "" {
-		return nil
-	}
 	page := heading
 	if which.picture != "" {
+		if err := write(which.picture, picture); err != nil {
+			return err
+		}
 		page += "![CPU for each call](" + filepath.Base(which.picture) + ")\n\n"
+	}
+	if out == "" {
+		return nil
 	}
 	return write(out, page+table)
 }
@@ -159,23 +166,19 @@ func paces() []pace {
 	}
 }
 
-func measureAll(dir string, calls int, which selection) (page string, err error) {
+func measureAll(dir string, calls int, which selection) (page, picture string, err error) {
 	calls /= rounds
 	var asked []pace
 	if !which.cpuOnly {
 		asked = paces()
 	}
-	picture := ""
 	err = measure(dir, kinds(which), calls, which, asked, func(subjects []*subject, asked []pace) {
 		page, picture = costTable(subjects, calls*rounds), costPicture(subjects, calls*rounds)
 		if len(asked) > 0 {
 			page += latencyTable(subjects, asked)
 		}
 	})
-	if err == nil && which.picture != "" {
-		err = write(which.picture, picture)
-	}
-	return page, err
+	return page, picture, err
 }
 
 // measure starts the kinds, measures them in turns and tells done of them, before
@@ -202,7 +205,7 @@ func measure(dir string, kinds []kind, calls int, which selection, asked []pace,
 		}
 		subjects = append(subjects, s)
 		if k.name == envoyproxy {
-			if reached, err = s.capacity(4 * calls); err != nil { // the first second of a server is a slow one
+			if reached, err = s.capacity(warming * calls); err != nil {
 				return fmt.Errorf("%s: %w", k.name, err)
 			}
 		}
@@ -242,34 +245,36 @@ func costTable(subjects []*subject, calls int) string {
 	page := &strings.Builder{}
 	fmt.Fprintf(page, "## CPU, with %d calls in flight\n\n", inFlight)
 	page.WriteString("| | server µs/call | Redis µs/call | together | × nothing | × envoyproxy |\n| --- | ---: | ---: | ---: | ---: | ---: |\n")
-	base, peer := 0.0, 0.0
+	base, peer := together(subjects, nothing, calls), together(subjects, envoyproxy, calls)
 	for _, s := range subjects {
 		server, redis := s.cost(calls)
 		together := server + redis
-		switch s.name {
-		case nothing:
-			base = together
-		case envoyproxy:
-			peer = together
-		}
 		fmt.Fprintf(page, "| %s | %.1f | %.1f | %.1f | %s | %s |\n", s.name, server, redis, together, times(together, base), times(together, peer))
 	}
 	return page.String()
+}
+
+// together is what a call took of the named server and its Redis, in µs; 0 if it was
+// not measured.
+func together(subjects []*subject, name string, calls int) float64 {
+	for _, s := range subjects {
+		if s.name == name {
+			server, redis := s.cost(calls)
+			return server + redis
+		}
+	}
+	return 0
 }
 
 // costPicture marks what exact limits may cost beside envoyproxy/ratelimit.
 func costPicture(subjects []*subject, calls int) string {
 	const aim = 0.4
 	var bars []bar
-	peer := 0.0
 	for _, s := range subjects {
 		server, redis := s.cost(calls)
 		bars = append(bars, bar{s.name, server, redis})
-		if s.name == envoyproxy {
-			peer = server + redis
-		}
 	}
-	return draw(bars, aim*peer, fmt.Sprintf("%.1f of %s", aim, envoyproxy))
+	return draw(bars, aim*together(subjects, envoyproxy, calls), fmt.Sprintf("%.1f of %s", aim, envoyproxy))
 }
 
 func latencyTable(subjects []*subject, asked []pace) string {
@@ -287,12 +292,16 @@ func latencyTable(subjects []*subject, asked []pace) string {
 	page.WriteString(" |\n| ---" + strings.Repeat(" | ---: | ---: | ---:", len(asked)) + " |\n")
 	peer := make([]float64, len(asked))
 	for _, s := range subjects {
+		for i := range asked {
+			if _, p99 := percentiles(s.took[i]); s.name == envoyproxy {
+				peer[i] = p99.Seconds()
+			}
+		}
+	}
+	for _, s := range subjects {
 		fmt.Fprintf(page, "| %s", s.name)
 		for i := range asked {
 			p50, p99 := percentiles(s.took[i])
-			if s.name == envoyproxy {
-				peer[i] = p99.Seconds()
-			}
 			fmt.Fprintf(page, " | %d | %d | %s", p50.Microseconds(), p99.Microseconds(), times(p99.Seconds(), peer[i]))
 		}
 		page.WriteString(" |\n")

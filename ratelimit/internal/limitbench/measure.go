@@ -41,6 +41,10 @@ type client struct {
 	requests []*rlsv3.RateLimitRequest
 }
 
+// warming is how many turns' calls a server answers before it is measured: its first
+// second is a slow one.
+const warming = 4
+
 // subject starts the server, and has it answer some calls.
 func (k kind) subject(dir string, calls int) (*subject, error) {
 	server, err := k.start(dir)
@@ -59,7 +63,7 @@ func (k kind) subject(dir string, calls int) (*subject, error) {
 	for i := range users {
 		s.requests = append(s.requests, server.request(i))
 	}
-	if err := s.load(calls); err != nil {
+	if err := s.load(warming * calls); err != nil {
 		s.stop()
 		return nil, err
 	}
@@ -83,12 +87,19 @@ func (s *subject) capacity(calls int) (perSecond float64, err error) {
 
 // round measures it once more; the others have their turns in between.
 func (s *subject) round(calls int, asked []pace) error {
-	serverBefore, redisBefore := cpu(s.server.pid), cpu(s.server.redisPIDs...)
-	if err := s.load(calls); err != nil {
+	serverBefore, redisBefore, err := s.spent()
+	if err == nil {
+		err = s.load(calls)
+	}
+	if err != nil {
 		return err
 	}
-	s.serverSpent += cpu(s.server.pid) - serverBefore
-	s.redisSpent += cpu(s.server.redisPIDs...) - redisBefore
+	server, redis, err := s.spent()
+	if err != nil {
+		return err
+	}
+	s.serverSpent += server - serverBefore
+	s.redisSpent += redis - redisBefore
 	if s.took == nil {
 		s.took = make([][]time.Duration, len(asked))
 	}
@@ -100,6 +111,14 @@ func (s *subject) round(calls int, asked []pace) error {
 		s.took[i] = append(s.took[i], took...)
 	}
 	return nil
+}
+
+// spent is the CPU time of the server and of its Redis so far.
+func (s *subject) spent() (server, redis float64, err error) {
+	if server, err = cpu(s.server.pid); err == nil {
+		redis, err = cpu(s.server.redisPIDs...)
+	}
+	return server, redis, err
 }
 
 // cost is what a call took of the server's CPU and of Redis', in µs.
@@ -142,7 +161,7 @@ func (c *client) load(calls int) error {
 		})
 	}
 	group.Wait()
-	if failed.Load() > int64(calls/1000) {
+	if failed.Load() > int64(max(1, calls/1000)) {
 		return fmt.Errorf("%d of %d calls failed, such as: %w", failed.Load(), calls, *last.Load())
 	}
 	return nil
@@ -178,15 +197,16 @@ func (c *client) latency(rate int) ([]time.Duration, error) {
 
 // cpu is the user and system time of processes, in seconds; see clock_getcpuclockid(3)
 // for their clocks, which count in nanoseconds where /proc/PID/stat has hundredths.
-func cpu(pids ...int) (seconds float64) {
-	const schedulers = 2 // CPUCLOCK_SCHED
+func cpu(pids ...int) (seconds float64, err error) {
+	const cpuclockSched = 2
 	for _, pid := range pids {
 		var spent unix.Timespec
-		if err := unix.ClockGettime(int32(^pid<<3|schedulers), &spent); err == nil { //nolint:gosec // as the C library has it
-			seconds += float64(spent.Nano()) / 1e9
+		if err := unix.ClockGettime(int32(^pid<<3|cpuclockSched), &spent); err != nil { //nolint:gosec // as the C library has it
+			return 0, fmt.Errorf("the CPU clock of process %d: %w", pid, err)
 		}
+		seconds += float64(spent.Nano()) / 1e9
 	}
-	return seconds
+	return seconds, nil
 }
 
 // peerRequest names what is counted, as envoyproxy/ratelimit is told.
