@@ -135,11 +135,13 @@ func setHeaders(answer *rlscodec.Answer, verdict ratelimit.Verdict) {
 	var policySpace, limitSpace [128]byte
 	policy, limit := policySpace[:0], limitSpace[:0]
 	var retryAfter time.Duration
+	waiting := true // helps; not where a limit admits nothing, ever
 	var older, prefixed *ratelimit.Status
 	for i := range verdict.Statuses {
 		status := &verdict.Statuses[i]
 		if status.Event == ratelimit.Refused {
 			retryAfter = max(retryAfter, status.Decision.RetryAfter)
+			waiting = waiting && status.Limit.Requests > 0
 		}
 		if !public(status) {
 			continue
@@ -163,7 +165,7 @@ func setHeaders(answer *rlscodec.Answer, verdict ratelimit.Verdict) {
 	}
 	addOlder(answer, older, "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset")
 	addOlder(answer, prefixed, "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
-	if !verdict.Allowed {
+	if !verdict.Allowed && waiting {
 		answer.Header(headerRetryAfter, strconv.FormatUint(max(1, wholeSeconds(retryAfter)), 10))
 	}
 }

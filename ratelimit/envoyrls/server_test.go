@@ -35,6 +35,7 @@ func newServer(t testing.TB, store ratelimit.Store) *envoyrls.Server {
 		{ID: "ns/policy/burst", Limit: smooth, FailureMode: ratelimit.FailOpen},
 		{ID: "ns/other/burst", Limit: smooth, FailureMode: ratelimit.FailOpen},
 		{ID: `ns/policy/qu"o\te`, Limit: fixed},
+		{ID: "ns/policy/nothing", Limit: ratelimit.Limit{Algorithm: ratelimit.FixedWindow, Window: time.Hour}},
 		{ID: "ns/policy/shadow", Limit: ratelimit.Limit{Algorithm: ratelimit.FixedWindow, Window: 90 * time.Second}, Shadow: true},
 	})
 	require.NoError(t, err)
@@ -107,6 +108,13 @@ func TestRetryAfterIsAtLeastASecond(t *testing.T) {
 	call(t, server, ask)
 	ask.HitsAddend = 1
 	require.Equal(t, "1", headers(call(t, server, ask))["retry-after"])
+}
+
+func TestWaitingDoesNotHelpWhereNothingIsAdmitted(t *testing.T) {
+	server := newServer(t, nil)
+	refused := call(t, server, request(descriptor("ns/policy/nothing")))
+	require.Equal(t, rlsv3.RateLimitResponse_OVER_LIMIT, refused.GetOverallCode())
+	require.Equal(t, map[string]string{"ratelimit-policy": `"nothing";q=0;w=3600`, "ratelimit": `"nothing";r=0;t=3600`}, headers(refused))
 }
 
 func TestHeaderNames(t *testing.T) {

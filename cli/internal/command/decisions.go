@@ -97,6 +97,9 @@ func printDecision(w io.Writer, d *decisionv1.Decision) {
 	}
 	fmt.Fprintf(w, "%s: %s %s%s, from %s\n", outcome, r.GetMethod(), r.GetHost(), path, orDash(r.GetSource()))
 	fmt.Fprintf(w, "  because   %s\n", why(d))
+	if d.GetAllowed() {
+		fmt.Fprintln(w, "  answered  by what comes after extauthz: limits, the route, the service; weir logs envoy has the status")
+	}
 	if d.GetCause() != "" {
 		fmt.Fprintf(w, "  cause     %s\n", d.GetCause())
 	}

@@ -123,7 +123,7 @@ func parseRequest(text string, headers []string) (policy.Question, error) {
 	scheme, rest, ok := strings.Cut(target, "://")
 	if !ok {
 		if !strings.HasPrefix(target, "/") {
-			return q, fmt.Errorf("%q is not a request; write it like \"GET https://host/path\"", text)
+			return q, fmt.Errorf("%q is not a request; write it like \"GET https://host/path\", or, if it is the id of one that was made, weir explain --decision ID", text)
 		}
 		q.Path = target
 		return q, nil

@@ -2,9 +2,12 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -45,6 +48,9 @@ func (a *App) problemsCommand() *cobra.Command {
 		if len(args) == 1 && regexp.MustCompile(`^(?i:WEIR)[0-9]{4}$`).MatchString(args[0]) {
 			return a.explainCode(policy.Code(strings.ToUpper(args[0])), *format)
 		}
+		if len(args) == 1 && isAnswerCode(args[0]) {
+			return usageError{fmt.Errorf("%s is neither a path nor a code of the policy, such as WEIR3004; what clients are answered is in docs/reference/error-codes.md", args[0])}
+		}
 		problems, err := a.problems(c.Context(), args, *alone)
 		if err != nil {
 			return err
@@ -59,6 +65,15 @@ func (a *App) problemsCommand() *cobra.Command {
 		return a.showProblems(problems, flips, *format)
 	}
 	return c
+}
+
+// isAnswerCode says whether it is written as the codes of answers are, and is no path.
+func isAnswerCode(text string) bool {
+	if !regexp.MustCompile(`^[A-Z0-9]+(_[A-Z0-9]+)*$`).MatchString(text) {
+		return false
+	}
+	_, err := os.Stat(text)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 func (a *App) problems(ctx context.Context, paths []string, alone bool) (policy.Problems, error) {

@@ -19,6 +19,15 @@ import (
 	"weir.dev/ratelimit/store/redis"
 )
 
+const help = `usage: ratelimit
+
+Takes the place of envoyproxy/ratelimit and is configured by the same environment variables, such as
+  RUNTIME_ROOT, RUNTIME_SUBDIRECTORY  the limits are the files in RUNTIME_ROOT/RUNTIME_SUBDIRECTORY/config
+  REDIS_SOCKET_TYPE, REDIS_URL        where the counters are (tcp and host:port, or unix and a path)
+  PORT, GRPC_PORT, DEBUG_PORT         8080, 8081 and 6070 where they are not set
+What differs on purpose: docs/ratelimit-compatibility.md. To check files: ratelimitd check-config DIR.
+`
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -30,6 +39,10 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 	if len(args) > 0 {
 		if args[0] == "--version" || args[0] == "-version" {
 			fmt.Fprintf(stderr, "ratelimit %s\n", buildinfo.String())
+			return 0
+		}
+		if args[0] == "--help" || args[0] == "-help" || args[0] == "-h" {
+			fmt.Fprint(stderr, help)
 			return 0
 		}
 		fmt.Fprintf(stderr, "ratelimit: unexpected argument %q; it is configured by the environment variables of envoyproxy/ratelimit\n", args[0])

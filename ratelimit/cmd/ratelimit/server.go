@@ -180,11 +180,20 @@ func (s *server) watchStore(ctx context.Context) {
 	}
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
-	for {
+	for away := false; ; {
 		bounded, cancel := context.WithTimeout(ctx, maxStoreTimeout)
 		err := s.ping(bounded)
 		cancel()
-		if err != nil {
+		if ctx.Err() != nil {
+			return
+		}
+		switch {
+		case err != nil && !away:
+			s.logger.WarnContext(ctx, "Redis does not answer; health says so, and it is asked each second", "error", err)
+		case err == nil && away:
+			s.logger.WarnContext(ctx, "Redis answers again") // as loud as what it ends
+		}
+		if away = err != nil; away {
 			err = errors.New("Redis does not answer") //nolint:staticcheck // A name.
 		}
 		s.mu.Lock()

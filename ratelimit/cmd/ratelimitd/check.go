@@ -46,7 +46,17 @@ func checkConfig(args []string, stdout, stderr io.Writer) int {
 		}
 		return exitUsage
 	}
-	if flags.NArg() != 1 || (*format != "text" && *format != "json") {
+	problem := ""
+	switch {
+	case flags.NArg() == 0:
+		problem = "there is no DIR"
+	case flags.NArg() > 1:
+		problem = fmt.Sprintf("there is more than a DIR: %q; flags come before it", flags.Args()[1:])
+	case *format != "text" && *format != "json":
+		problem = fmt.Sprintf("-o %s: must be text or json", *format)
+	}
+	if problem != "" {
+		fmt.Fprintf(stderr, "ratelimitd %s: %s\n\n", checkCommand, problem)
 		flags.Usage()
 		return exitUsage
 	}
@@ -64,11 +74,16 @@ func checkConfig(args []string, stdout, stderr io.Writer) int {
 	if errors.As(err, &problems) {
 		result.Problems = problems
 	}
+	if result.Files == 0 {
+		result.Problems = append(result.Problems, erconfig.Problem{
+			File: flags.Arg(0), Message: "the folder holds no files; envoyproxy/ratelimit has them in RUNTIME_ROOT/RUNTIME_SUBDIRECTORY/config",
+		})
+	}
 	if err := result.print(stdout, *format); err != nil {
 		fmt.Fprintln(stderr, "ratelimitd:", err)
 		return exitBad
 	}
-	if len(result.Problems) > 0 || result.Files == 0 {
+	if len(result.Problems) > 0 {
 		return exitBad
 	}
 	return exitGood
@@ -83,8 +98,6 @@ func (c *checked) print(w io.Writer, format string) error {
 	}
 	var err error
 	switch {
-	case c.Files == 0:
-		_, err = fmt.Fprintln(w, "error: the folder holds no files")
 	case len(c.Problems) > 0:
 		_, err = fmt.Fprintf(w, "files: %d, errors: %d\n", c.Files, len(c.Problems))
 	default:
