@@ -17,7 +17,7 @@ type Settings struct {
 	// HTTP: /json and /healthcheck.
 	Host string `env:"HOST" default:"0.0.0.0"`
 	Port uint16 `env:"PORT" default:"8080"`
-	// Debug: /rlconfig, /stats and profiles.
+	// Debug: /rlconfig, /metrics, /stats and profiles.
 	DebugHost string `env:"DEBUG_HOST" default:"0.0.0.0"`
 	DebugPort uint16 `env:"DEBUG_PORT" default:"6070"`
 

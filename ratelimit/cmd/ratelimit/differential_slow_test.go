@@ -69,8 +69,15 @@ func buildPeer(t *testing.T) string {
 	return binary
 }
 
+// peer is envoyproxy/ratelimit, running.
+type peer struct {
+	conn *grpc.ClientConn
+	// http and debug are the addresses of its other ports.
+	http, debug string
+}
+
 // startPeer runs it with what is set beside its addresses.
-func startPeer(t *testing.T, set map[string]string) *grpc.ClientConn {
+func startPeer(t *testing.T, set map[string]string) peer {
 	port := func() string {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
@@ -78,12 +85,12 @@ func startPeer(t *testing.T, set map[string]string) *grpc.ClientConn {
 		_, port, _ := net.SplitHostPort(listener.Addr().String())
 		return port
 	}
-	rpc := port()
+	rpc, public, debug := port(), port(), port()
 	command := exec.CommandContext(t.Context(), buildPeer(t))
 	var output buffer
 	command.Stdout, command.Stderr = &output, &output
 	command.Env = append(os.Environ(),
-		"HOST=127.0.0.1", "PORT="+port(), "DEBUG_HOST=127.0.0.1", "DEBUG_PORT="+port(), "GRPC_HOST=127.0.0.1", "GRPC_PORT="+rpc,
+		"HOST=127.0.0.1", "PORT="+public, "DEBUG_HOST=127.0.0.1", "DEBUG_PORT="+debug, "GRPC_HOST=127.0.0.1", "GRPC_PORT="+rpc,
 		"RUNTIME_SUBDIRECTORY=ratelimit", "DISABLE_STATS=true", "LOG_LEVEL=warn")
 	for name, value := range set {
 		command.Env = append(command.Env, name+"="+value)
@@ -99,7 +106,7 @@ func startPeer(t *testing.T, set map[string]string) *grpc.ClientConn {
 	conn, err := grpc.NewClient("127.0.0.1:"+rpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	return conn
+	return peer{conn: conn, http: "127.0.0.1:" + public, debug: "127.0.0.1:" + debug}
 }
 
 // generator makes configurations and requests. Their windows are long, so that
@@ -284,7 +291,7 @@ func TestSlowAnswersAsEnvoyRatelimit(t *testing.T) {
 	set["BACKEND_TYPE"], set["REDIS_URL"], set["LOG_LEVEL"] = "redis", socketOf(redistest.Start(t)), "warn"
 	c.peer = rlsv3.NewRateLimitServiceClient(startPeer(t, map[string]string{
 		"RUNTIME_ROOT": filepath.Dir(filepath.Dir(dir)), "REDIS_SOCKET_TYPE": "unix", "REDIS_URL": socketOf(redistest.Start(t)),
-	}))
+	}).conn)
 	c.own = rlsv3.NewRateLimitServiceClient(start(t, set).conn)
 	c.domains(t, files)
 	c.report(t, domains)
@@ -304,7 +311,7 @@ func TestSlowAnswersAsEnvoyRatelimitOverXDS(t *testing.T) {
 	set["CONFIG_TYPE"], set["CONFIG_GRPC_XDS_SERVER_URL"] = "GRPC_XDS_SOTW", ourAddress
 	c.peer = rlsv3.NewRateLimitServiceClient(startPeer(t, map[string]string{
 		"CONFIG_TYPE": "GRPC_XDS_SOTW", "CONFIG_GRPC_XDS_SERVER_URL": theirAddress, "REDIS_SOCKET_TYPE": "unix", "REDIS_URL": socketOf(redistest.Start(t)),
-	}))
+	}).conn)
 	c.own = rlsv3.NewRateLimitServiceClient(start(t, set).conn)
 	for _, plane := range []*configServer{theirs, ours} {
 		require.Equal(t, erxds.TypeURL, plane.next().GetTypeUrl())
@@ -390,7 +397,7 @@ func TestSlowAnswersAsEnvoyRatelimitOnMemcached(t *testing.T) {
 	c.settle = func() { counted(t, theirs) }
 	c.peer = rlsv3.NewRateLimitServiceClient(startPeer(t, map[string]string{
 		"RUNTIME_ROOT": filepath.Dir(filepath.Dir(dir)), "BACKEND_TYPE": "memcache", "MEMCACHE_HOST_PORT": theirs, "EXPIRATION_JITTER_MAX_SECONDS": "0",
-	}))
+	}).conn)
 	c.own = rlsv3.NewRateLimitServiceClient(start(t, set).conn)
 	c.domains(t, files)
 	c.report(t, domains)

@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"expvar"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"time"
 
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
@@ -73,37 +75,59 @@ func (s *server) json(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(raw)
 }
 
-// debug is for operators: the configuration in effect, metrics and profiles.
+// endpoint is a path of the debug port with what the list of paths says of it.
+type endpoint struct {
+	path, help string
+	handle     http.HandlerFunc
+}
+
+// debug is for operators: the configuration in effect, metrics and profiles. As
+// in envoyproxy/ratelimit, a path that is not known answers with those that are.
 func (s *server) debug() http.Handler {
+	endpoints := []endpoint{
+		{"/debug/pprof/", "profiles; it lists them", pprof.Index},
+		{"/debug/pprof/cmdline", "the command line", pprof.Cmdline},
+		{"/debug/pprof/profile", "CPU profile; ?seconds=30", pprof.Profile},
+		{"/debug/pprof/symbol", "names of program counters", pprof.Symbol},
+		{"/debug/pprof/trace", "execution trace; ?seconds=1", pprof.Trace},
+		{"/metrics", "metrics in Prometheus' format", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}).ServeHTTP},
+		{"/rlconfig", "the configuration in effect; ?format=json", s.rlconfig},
+		{"/stats", "command line and memory of the process", stats},
+	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("/rlconfig", func(w http.ResponseWriter, r *http.Request) {
-		config := s.config.Load()
-		if config == nil {
-			http.Error(w, "no configuration is loaded", http.StatusServiceUnavailable)
-			return
-		}
-		writeConfig(w, config, r.URL.Query().Get("format") == "json")
-	})
-	mux.Handle("/stats", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, "/rlconfig: the configuration in effect; ?format=json\n/stats: metrics, for Prometheus\n/debug/pprof/: profiles\n")
-	})
+	var list strings.Builder
+	for _, one := range endpoints {
+		mux.HandleFunc(one.path, one.handle)
+		fmt.Fprintf(&list, "%s: %s\n", one.path, one.help)
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, list.String()) })
 	return mux
 }
 
-// writeConfig lists limits, a line each, in the form of envoyproxy/ratelimit.
-func writeConfig(w io.Writer, config *erconfig.Config, asJSON bool) {
-	if asJSON {
+// stats prints the variables of package expvar, a line each, which is what
+// envoyproxy/ratelimit has under this name; its metrics are not among them.
+func stats(w http.ResponseWriter, _ *http.Request) {
+	expvar.Do(func(variable expvar.KeyValue) { fmt.Fprintf(w, "%s: %s\n", variable.Key, variable.Value) })
+}
+
+func (s *server) rlconfig(w http.ResponseWriter, r *http.Request) {
+	config := s.config.Load()
+	if config == nil {
+		http.Error(w, "no configuration is loaded", http.StatusServiceUnavailable)
+		return
+	}
+	if r.URL.Query().Get("format") == "json" {
+		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(config.Limits())
 		return
 	}
+	writeConfig(w, config)
+}
+
+// writeConfig lists limits, a line each, in the form of envoyproxy/ratelimit.
+func writeConfig(w io.Writer, config *erconfig.Config) {
 	for _, limit := range config.Limits() {
 		fmt.Fprintf(w, "%s: unit=%s requests_per_unit=%d, shadow_mode: %t, quota_mode: %t\n",
-			limit.Path, limit.Unit, limit.RequestsPerUnit, limit.Shadow, limit.Quota)
+			limit.Path, strings.ToUpper(limit.Unit.String()), limit.RequestsPerUnit, limit.Shadow, limit.Quota)
 	}
 }

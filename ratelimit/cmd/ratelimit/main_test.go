@@ -149,13 +149,21 @@ func TestServes(t *testing.T) {
 	require.Equal(t, 200, status)
 	require.Equal(t, "OK", body)
 	_, body = get(t, "http://"+p.at.debug+"/rlconfig")
-	require.Equal(t, "shop.user: unit=year requests_per_unit=1, shadow_mode: false, quota_mode: false\n", body)
+	require.Equal(t, "shop.user: unit=YEAR requests_per_unit=1, shadow_mode: false, quota_mode: false\n", body)
 	_, body = get(t, "http://"+p.at.debug+"/rlconfig?format=json")
 	require.Contains(t, body, `"requestsPerUnit":1,"unit":"year"`)
-	for _, address := range []string{"http://" + p.at.metrics + "/metrics", "http://" + p.at.debug + "/stats"} {
+	for _, address := range []string{"http://" + p.at.metrics + "/metrics", "http://" + p.at.debug + "/metrics"} {
 		_, body = get(t, address)
 		require.Contains(t, body, `ratelimit_service_rate_limit_total_hits{domain="shop",key1="user",key2=""} 2`)
 		require.Contains(t, body, `ratelimit_service_total_requests{grpc_method="ShouldRateLimit"} 2`)
+	}
+	_, body = get(t, "http://"+p.at.debug+"/stats")
+	require.Regexp(t, `^cmdline: \[.+\]\nmemstats: \{"Alloc":\d+,`, body)
+	require.NotContains(t, body, "total_hits")
+	for _, path := range []string{"/", "/nothing"} {
+		status, body = get(t, "http://"+p.at.debug+path)
+		require.Equal(t, 200, status)
+		require.Contains(t, body, "\n/rlconfig: ")
 	}
 	require.Contains(t, p.logs.String(), "RUNTIME_WATCH_ROOT: both the link and the files are watched")
 	require.Zero(t, p.stop())
