@@ -64,7 +64,7 @@ func ReadDir(dir string, ignoreHidden bool) ([]File, error) {
 		case info.IsDir():
 			continue
 		case info.Size() > MaxFileBytes:
-			errs = append(errs, fmt.Errorf("%s: is %d bytes long; the most is %d", name, info.Size(), MaxFileBytes))
+			errs = append(errs, Problem{File: name, Message: fmt.Sprintf("is %d bytes long; the most is %d", info.Size(), MaxFileBytes)})
 			continue
 		}
 		content, err := os.ReadFile(name)

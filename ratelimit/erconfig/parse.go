@@ -49,7 +49,8 @@ func (l *loader) file(file File) {
 		l.problem(nil, "domain", "is required; the file is empty")
 		return
 	case err != nil:
-		l.problem(nil, "", "not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+		line, message := notYAML(file.Content, err)
+		l.problem(&yaml.Node{Line: line}, "", "not YAML: %s", message)
 		return
 	}
 	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -60,23 +59,4 @@ func SRV(name string) (service, protocol, domain string, ok bool) {
 		return "", "", "", false
 	}
 	return found[1], found[2], found[3], true
-}
-
-// ForSeconds are the settings of the Redis for limits per second, as if it were
-// the only one.
-func (s *Settings) ForSeconds() *Settings {
-	other := *s
-	other.RedisSocketType, other.RedisType, other.RedisURL = s.PerSecondSocketType, s.PerSecondType, s.PerSecondURL
-	other.RedisPoolSize, other.RedisAuth, other.RedisTLS, other.RedisTimeout = s.PerSecondPoolSize, s.PerSecondAuth, s.PerSecondTLS, s.PerSecondTimeout
-	other.PerSecond = false
-	return &other
-}
-
-// validateRedis checks one Redis's variables, whose names begin with prefix.
-func (s *Settings) validateRedis(prefix string, add func(wrong bool, format string, args ...any)) {
-	add(s.RedisTimeout <= 0, prefix+"TIMEOUT: %s is not positive", s.RedisTimeout)
-	add(s.RedisPoolSize < 1 || s.RedisPoolSize > 10_000, prefix+"POOL_SIZE: %d is outside 1 to 10000", s.RedisPoolSize)
-	add(!slices.Contains([]string{"single", "cluster", "sentinel"}, strings.ToLower(s.RedisType)), prefix+"TYPE: %q is not SINGLE, CLUSTER or SENTINEL", s.RedisType)
-	add(s.RedisSocketType != "unix" && s.RedisSocketType != "tcp", prefix+"SOCKET_TYPE: %q is not unix or tcp", s.RedisSocketType)
-	add(strings.EqualFold(s.RedisType, "sentinel") && !strings.Contains(s.RedisURL, ","), prefix+"URL: for SENTINEL is MASTER-NAME,HOST:PORT[,HOST:PORT ...]")
 }

@@ -85,14 +85,15 @@ type Settings struct {
 	RedisTimeout      time.Duration `env:"REDIS_TIMEOUT" default:"10s"`
 
 	// Limits per second are kept in a Redis of their own.
-	PerSecond           bool          `env:"REDIS_PERSECOND" default:"false"`
-	PerSecondSocketType string        `env:"REDIS_PERSECOND_SOCKET_TYPE" default:"unix"`
-	PerSecondType       string        `env:"REDIS_PERSECOND_TYPE" default:"SINGLE"`
-	PerSecondURL        string        `env:"REDIS_PERSECOND_URL" default:"/var/run/nutcracker/ratelimitpersecond.sock"`
-	PerSecondPoolSize   int           `env:"REDIS_PERSECOND_POOL_SIZE" default:"10"`
-	PerSecondAuth       string        `env:"REDIS_PERSECOND_AUTH"`
-	PerSecondTLS        bool          `env:"REDIS_PERSECOND_TLS" default:"false"`
-	PerSecondTimeout    time.Duration `env:"REDIS_PERSECOND_TIMEOUT" default:"10s"`
+	PerSecond             bool          `env:"REDIS_PERSECOND" default:"false"`
+	PerSecondSocketType   string        `env:"REDIS_PERSECOND_SOCKET_TYPE" default:"unix"`
+	PerSecondType         string        `env:"REDIS_PERSECOND_TYPE" default:"SINGLE"`
+	PerSecondURL          string        `env:"REDIS_PERSECOND_URL" default:"/var/run/nutcracker/ratelimitpersecond.sock"`
+	PerSecondPoolSize     int           `env:"REDIS_PERSECOND_POOL_SIZE" default:"10"`
+	PerSecondAuth         string        `env:"REDIS_PERSECOND_AUTH"`
+	PerSecondSentinelAuth string        `env:"REDIS_PERSECOND_SENTINEL_AUTH"`
+	PerSecondTLS          bool          `env:"REDIS_PERSECOND_TLS" default:"false"`
+	PerSecondTimeout      time.Duration `env:"REDIS_PERSECOND_TIMEOUT" default:"10s"`
 
 	// Of BACKEND_TYPE=memcache.
 	MemcacheServers string `env:"MEMCACHE_HOST_PORT"`
@@ -163,6 +164,7 @@ func without() map[string]string {
 func Read(lookup func(string) (string, bool)) (*Settings, error) {
 	s := &Settings{}
 	var errs []error
+	unread := map[string]bool{}
 	value := reflect.ValueOf(s).Elem()
 	for i := range value.NumField() {
 		tag := value.Type().Field(i).Tag
@@ -176,6 +178,7 @@ func Read(lookup func(string) (string, bool)) (*Settings, error) {
 		}
 		if err := assign(value.Field(i), strings.TrimSpace(text)); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			unread[name] = true
 		}
 	}
 	for name, reason := range without() {
@@ -189,7 +192,13 @@ func Read(lookup func(string) (string, bool)) (*Settings, error) {
 		s.Mogrifiers, err = mogrifiers(s.DogMogrifiers, lookup)
 		errs = append(errs, err)
 	}
-	return s, errors.Join(append(errs, s.validate()...)...)
+	for _, err := range s.validate() {
+		// What could not be read is not judged as if it were zero.
+		if name, _, _ := strings.Cut(err.Error(), ": "); !unread[name] {
+			errs = append(errs, err)
+		}
+	}
+	return s, errors.Join(errs...)
 }
 
 // assign reads one value. An empty one is the type's zero value, as there.

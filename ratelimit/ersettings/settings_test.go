@@ -104,3 +104,31 @@ func TestRedisForSeconds(t *testing.T) {
 	_, err = read(map[string]string{"REDIS_PERSECOND_TYPE": "ring"})
 	require.NoError(t, err, "it is not used")
 }
+
+// What cannot be read is told once, and no address, which may hold a password, is
+// repeated.
+func TestRedisMistakes(t *testing.T) {
+	const must = "is not HOST:PORT or redis://[USER:PASSWORD@]HOST:PORT[/DATABASE]"
+	for _, test := range []struct {
+		set  map[string]string
+		want string
+	}{
+		{map[string]string{"REDIS_POOL_SIZE": "abc"}, `REDIS_POOL_SIZE: "abc" is not a whole number`},
+		{map[string]string{"REDIS_POOL_SIZE": "0"}, "REDIS_POOL_SIZE: 0 is outside 1 to 10000"},
+		{map[string]string{"REDIS_TIMEOUT": "10"}, `REDIS_TIMEOUT: "10" is not a duration such as 150ms or 10s`},
+		{map[string]string{"REDIS_URL": ""}, "REDIS_URL: is empty; it is HOST:PORT with _SOCKET_TYPE=tcp, or a socket's path with unix, which is the default"},
+		{map[string]string{"REDIS_URL": "hunter2:6379"}, "REDIS_URL: is not the path of a socket; for HOST:PORT set _SOCKET_TYPE=tcp, whose default is unix"},
+		{map[string]string{"REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": "hunter2"}, "REDIS_URL: address 1 of 1 " + must},
+		{map[string]string{"REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": "redis://:hunter2@redis"}, "REDIS_URL: address 1 of 1 " + must},
+		{map[string]string{"REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": "redis://redis:6379/hunter2"}, "REDIS_URL: address 1 of 1 has a database that is not a number"},
+		{map[string]string{"REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": "a:1,b:2"}, "REDIS_URL: has several addresses, and _TYPE is single"},
+		{map[string]string{"REDIS_TYPE": "cluster", "REDIS_URL": "a:1,hunter2"}, "REDIS_URL: address 2 of 2 " + must},
+		{map[string]string{"REDIS_TYPE": "cluster", "REDIS_URL": "redis://a:1/4"}, "REDIS_URL: names database 4, which only _TYPE=single has"},
+		{map[string]string{"REDIS_PERSECOND": "true", "REDIS_PERSECOND_URL": ""}, "REDIS_PERSECOND_URL: is empty; it is HOST:PORT with _SOCKET_TYPE=tcp, or a socket's path with unix, which is the default"},
+	} {
+		_, err := read(test.set)
+		require.EqualError(t, err, test.want)
+	}
+	_, err := read(map[string]string{"BACKEND_TYPE": "memory", "REDIS_URL": ""})
+	require.NoError(t, err, "it is not used")
+}

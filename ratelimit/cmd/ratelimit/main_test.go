@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +17,7 @@ import (
 
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	goredis "github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -222,6 +225,12 @@ func TestFirstConfiguration(t *testing.T) {
 	var logs buffer
 	require.Equal(t, 1, run(t.Context(), nil, lookup(set), &logs, nil))
 	require.Contains(t, logs.String(), "limits: is not known here")
+	require.Contains(t, logs.String(), "refused; none is in effect")
+	require.NotContains(t, logs.String(), "what was in effect stays")
+	missing := maps.Clone(set)
+	missing["RUNTIME_SUBDIRECTORY"] = "nothing"
+	require.Equal(t, 1, run(t.Context(), nil, lookup(missing), &logs, nil))
+	require.Contains(t, logs.String(), "RUNTIME_ROOT/RUNTIME_SUBDIRECTORY/RUNTIME_APPDIRECTORY: configuration folder: open "+filepath.Join(set["RUNTIME_ROOT"], "nothing", "config"))
 	set["FORCE_START_WITHOUT_INITIAL_CONFIG"] = "true"
 	p := start(t, set)
 	require.Equal(t, healthpb.HealthCheckResponse_NOT_SERVING, p.health(""))
@@ -268,6 +277,25 @@ func TestRedis(t *testing.T) {
 	}, patience, 20*time.Millisecond)
 }
 
+// Redis that is away at start keeps nothing from serving; health is false from the
+// first moment until it has answered.
+func TestRedisAwayAtStart(t *testing.T) {
+	redis := redistest.Start(t)
+	redis.Kill(t)
+	_, set := configure(t, map[string]string{"shop.yaml": oneADay})
+	set["BACKEND_TYPE"], set["REDIS_SOCKET_TYPE"], set["REDIS_URL"] = "redis", "unix", strings.TrimPrefix(redis.URL(), "unix://")
+	p := start(t, set)
+	require.Equal(t, healthpb.HealthCheckResponse_NOT_SERVING, p.health("ratelimit"))
+	_, err := p.ask("ann")
+	require.ErrorContains(t, err, "limits cannot be checked")
+	require.Eventually(t, func() bool { return strings.Contains(p.logs.String(), "Redis does not answer; health says so") }, patience, 20*time.Millisecond)
+	redis.Restart(t)
+	require.Eventually(t, func() bool {
+		_, err := p.ask("ann")
+		return err == nil && p.health("ratelimit") == healthpb.HealthCheckResponse_SERVING
+	}, patience, 20*time.Millisecond)
+}
+
 func TestMutualTLS(t *testing.T) {
 	authority, err := certs.OpenAuthority(t.TempDir(), time.Now())
 	require.NoError(t, err)
@@ -306,6 +334,7 @@ func TestRedisAddresses(t *testing.T) {
 		"one":      {map[string]string{"REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": "redis:6379"}, "redis://redis:6379"},
 		"TLS":      {map[string]string{"REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": "redis:6379", "REDIS_TLS": "true", "REDIS_TLS_SKIP_HOSTNAME_VERIFICATION": "true"}, "rediss://redis:6379?skip_verify=true"},
 		"cluster":  {map[string]string{"REDIS_SOCKET_TYPE": "tcp", "REDIS_TYPE": "CLUSTER", "REDIS_URL": "a:1,b:2,c:3"}, "redis://a:1?addr=b%3A2&addr=c%3A3"},
+		"URL":      {map[string]string{"REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": "redis://u:hunter2@redis:6379/3"}, "redis://redis:6379/3"},
 		"sentinel": {map[string]string{"REDIS_SOCKET_TYPE": "tcp", "REDIS_TYPE": "SENTINEL", "REDIS_URL": "main,a:1,b:2"}, "redis://a:1?addr=b%3A2&master_name=main"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -319,10 +348,53 @@ func TestRedisAddresses(t *testing.T) {
 			require.NoError(t, client.Close())
 		})
 	}
-	settings, err := readSettings(map[string]string{"REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": "redis", "REDIS_AUTH": "user:hunter2"})
+}
+
+// A login is the variables', or else the URL's, which with sentinels is theirs, as
+// in envoyproxy/ratelimit.
+func TestRedisLogins(t *testing.T) {
+	for name, test := range map[string]struct {
+		set  map[string]string
+		want [4]string
+	}{
+		"variables":    {map[string]string{"REDIS_URL": "a:1", "REDIS_AUTH": "u:p"}, [4]string{"u", "p"}},
+		"a password":   {map[string]string{"REDIS_URL": "a:1", "REDIS_AUTH": "p"}, [4]string{"", "p"}},
+		"URL":          {map[string]string{"REDIS_URL": "redis://v:q@a:1"}, [4]string{"v", "q"}},
+		"both":         {map[string]string{"REDIS_URL": "redis://v:q@a:1", "REDIS_AUTH": "u:p"}, [4]string{"u", "p"}},
+		"cluster":      {map[string]string{"REDIS_TYPE": "cluster", "REDIS_URL": "a:1,redis://v:q@b:2"}, [4]string{"v", "q"}},
+		"sentinel":     {map[string]string{"REDIS_TYPE": "sentinel", "REDIS_URL": "m,a:1", "REDIS_AUTH": "u:p", "REDIS_SENTINEL_AUTH": "s:r"}, [4]string{"u", "p", "s", "r"}},
+		"sentinel URL": {map[string]string{"REDIS_TYPE": "sentinel", "REDIS_URL": "m,redis://:q@a:1", "REDIS_AUTH": "p"}, [4]string{"", "p", "", "q"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test.set["REDIS_SOCKET_TYPE"] = "tcp"
+			settings, err := readSettings(test.set)
+			require.NoError(t, err)
+			config, err := redisConfig(settings)
+			require.NoError(t, err)
+			require.Equal(t, test.want, [4]string{config.Username, config.Password, config.SentinelUsername, config.SentinelPassword})
+		})
+	}
+}
+
+// Sentinels that ask for a password are given REDIS_SENTINEL_AUTH.
+func TestSentinelsWithPassword(t *testing.T) {
+	watched := redistest.StartWatched(t)
+	parsed, err := url.Parse(watched.URL())
 	require.NoError(t, err)
-	_, err = redisConfig(settings)
-	require.EqualError(t, err, "REDIS_URL: each address must be host:port")
+	addresses := append([]string{parsed.Host}, parsed.Query()["addr"]...)
+	for _, address := range addresses {
+		client := goredis.NewClient(&goredis.Options{Addr: address})
+		require.NoError(t, client.Do(t.Context(), "ACL", "SETUSER", "default", "resetpass", ">secret").Err())
+		require.NoError(t, client.Close())
+	}
+	_, set := configure(t, map[string]string{"shop.yaml": oneADay})
+	set["BACKEND_TYPE"], set["REDIS_SOCKET_TYPE"], set["REDIS_TYPE"] = "redis", "tcp", "SENTINEL"
+	set["REDIS_URL"] = parsed.Query().Get("master_name") + "," + strings.Join(addresses, ",")
+	without := start(t, set)
+	_, err = without.ask("ann")
+	require.Error(t, err, "negative control: they do ask")
+	set["REDIS_SENTINEL_AUTH"] = "secret"
+	require.Equal(t, rlsv3.RateLimitResponse_OK, start(t, set).code("ann"))
 }
 
 func readSettings(set map[string]string) (*ersettings.Settings, error) {

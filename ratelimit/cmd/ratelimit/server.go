@@ -87,6 +87,9 @@ func newServer(settings *ersettings.Settings, logger *slog.Logger) (*server, err
 	if err != nil {
 		return nil, err
 	}
+	if s.ping != nil { // Health is false until it has answered.
+		s.store = fmt.Errorf("%s has not answered yet", s.backend())
+	}
 	options := erservice.Options{
 		GlobalShadow: settings.GlobalShadow, GlobalQuota: settings.GlobalQuota, Metadata: settings.Metadata, NearLimit: settings.NearLimitRatio,
 	}
@@ -163,7 +166,11 @@ func (s *server) adopt(config *erconfig.Config, err error, from string) error {
 		s.statsd.Loaded(err == nil)
 	}
 	if err != nil {
-		s.logger.Error("the configuration is refused; what was in effect stays", "from", from, "error", err)
+		message := "the configuration is refused; what was in effect stays"
+		if s.config.Load() == nil {
+			message = "the configuration is refused; none is in effect"
+		}
+		s.logger.Error(message, "from", from, "error", err)
 		return err
 	}
 	s.config.Store(config)
@@ -173,7 +180,15 @@ func (s *server) adopt(config *erconfig.Config, err error, from string) error {
 	return nil
 }
 
-// watchStore asks Redis now and then whether it is there, for health.
+// backend is the name of what counters are kept in.
+func (s *server) backend() string {
+	if s.settings.Backend == "memcache" {
+		return "memcached"
+	}
+	return "Redis"
+}
+
+// watchStore asks it now and then whether it is there, for health.
 func (s *server) watchStore(ctx context.Context) {
 	if s.ping == nil {
 		return
@@ -189,12 +204,12 @@ func (s *server) watchStore(ctx context.Context) {
 		}
 		switch {
 		case err != nil && !away:
-			s.logger.WarnContext(ctx, "Redis does not answer; health says so, and it is asked each second", "error", err)
+			s.logger.WarnContext(ctx, s.backend()+" does not answer; health says so, and it is asked each second", "error", err)
 		case err == nil && away:
-			s.logger.WarnContext(ctx, "Redis answers again") // as loud as what it ends
+			s.logger.WarnContext(ctx, s.backend()+" answers again") // as loud as what it ends
 		}
 		if away = err != nil; away {
-			err = errors.New("Redis does not answer") //nolint:staticcheck // A name.
+			err = fmt.Errorf("%s does not answer", s.backend())
 		}
 		s.mu.Lock()
 		s.store = err

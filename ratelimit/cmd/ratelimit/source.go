@@ -23,7 +23,7 @@ func (s *server) configurations() (follow func(context.Context), err error) {
 	if s.settings.ConfigType != "GRPC_XDS_SOTW" {
 		s.folder.seen = s.folder.signature()
 		if err := s.reload(); err != nil && !s.settings.ForceStart {
-			return nil, fmt.Errorf("the first configuration cannot be loaded; FORCE_START_WITHOUT_INITIAL_CONFIG=true starts without: %w", err)
+			return nil, errors.New("the first configuration cannot be loaded; FORCE_START_WITHOUT_INITIAL_CONFIG=true starts without")
 		}
 		return func(ctx context.Context) {
 			s.folder.watch(ctx, func() { _ = s.reload() }) // it is logged, and what was in effect stays

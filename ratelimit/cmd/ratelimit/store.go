@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -166,37 +168,49 @@ func redisConfig(settings *ersettings.Settings) (*redis.Config, error) {
 	config.SetDefaults()
 	config.Mode, config.PoolSize = strings.ToLower(settings.RedisType), settings.RedisPoolSize
 	config.KeyPrefix = keyPrefix(settings, config.KeyPrefix)
-	nodes := strings.Split(settings.RedisURL, ",")
+	servers, err := settings.Servers()
+	if err != nil {
+		return nil, fmt.Errorf("REDIS_URL: %w", err)
+	}
 	query := url.Values{}
-	if config.Mode == "sentinel" {
-		query.Set("master_name", nodes[0])
-		nodes = nodes[1:]
+	if servers.Master != "" {
+		query.Set("master_name", servers.Master)
 	}
 	address := url.URL{Scheme: "redis"}
 	if settings.RedisTLS {
 		address.Scheme = "rediss"
 	}
 	if settings.RedisSocketType == "unix" && config.Mode == "single" {
-		address.Scheme, address.Path = "unix", settings.RedisURL
+		address.Scheme, address.Path = "unix", servers.Addresses[0]
 	} else {
-		for _, node := range nodes {
-			if _, _, err := net.SplitHostPort(node); err != nil {
-				return nil, errors.New("REDIS_URL: each address must be host:port")
-			}
+		address.Host = servers.Addresses[0]
+		query["addr"] = servers.Addresses[1:]
+		if servers.Database != 0 {
+			address.Path = "/" + strconv.Itoa(servers.Database)
 		}
-		address.Host = nodes[0]
-		query["addr"] = nodes[1:]
 	}
 	if settings.RedisTLSAnyHost {
 		query.Set("skip_verify", "true")
 	}
 	address.RawQuery = query.Encode()
 	config.URL = address.String()
-	user, password, both := strings.Cut(settings.RedisAuth, ":")
-	if !both {
-		user, password = "", settings.RedisAuth
+	config.Username, config.Password = login(settings.RedisAuth)
+	config.SentinelUsername, config.SentinelPassword = login(settings.RedisSentinelAuth)
+	// The variables go before what the URL has, each by itself.
+	user, secret := &config.Username, &config.Password
+	if config.Mode == "sentinel" {
+		user, secret = &config.SentinelUsername, &config.SentinelPassword
 	}
-	config.Username, config.Password = user, password
+	*user, *secret = cmp.Or(*user, servers.User), cmp.Or(*secret, servers.Password)
 	config.TLS = redis.TLSConfig{CAFile: settings.RedisTLSCA, CertFile: settings.RedisTLSCert, KeyFile: settings.RedisTLSKey}
 	return config, config.Validate()
+}
+
+// login takes USER:PASSWORD, or a password alone, apart.
+func login(auth string) (user, password string) {
+	user, password, both := strings.Cut(auth, ":")
+	if !both {
+		return "", auth
+	}
+	return user, password
 }

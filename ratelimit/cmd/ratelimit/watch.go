@@ -29,7 +29,7 @@ type folder struct {
 func (f *folder) load() (*erconfig.Config, error) {
 	files, err := erconfig.ReadDir(f.dir, f.ignoreHidden)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("RUNTIME_ROOT/RUNTIME_SUBDIRECTORY/RUNTIME_APPDIRECTORY: %w", err)
 	}
 	return erconfig.Load(files, f.options)
 }

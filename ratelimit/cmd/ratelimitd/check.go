@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
+	"path/filepath"
 
 	"weir.dev/ratelimit/erconfig"
 )
@@ -60,24 +62,19 @@ func checkConfig(args []string, stdout, stderr io.Writer) int {
 		flags.Usage()
 		return exitUsage
 	}
-	files, err := erconfig.ReadDir(flags.Arg(0), *ignoreHidden)
-	if err != nil {
-		fmt.Fprintln(stderr, "ratelimitd:", err)
-		return exitBad
-	}
-	result := checked{Files: len(files), Problems: []erconfig.Problem{}}
+	dir := flags.Arg(0)
+	files, err := erconfig.ReadDir(dir, *ignoreHidden)
+	result := checked{Files: len(files), Problems: unreadable(dir, err)}
 	config, err := erconfig.Load(files, erconfig.Options{MergeDomains: *merge})
 	if config != nil {
 		result.Domains, result.Limits = config.Domains(), len(config.Limits())
 	}
 	var problems erconfig.Problems
 	if errors.As(err, &problems) {
-		result.Problems = problems
+		result.Problems = append(result.Problems, problems...)
 	}
-	if result.Files == 0 {
-		result.Problems = append(result.Problems, erconfig.Problem{
-			File: flags.Arg(0), Message: "the folder holds no files; envoyproxy/ratelimit has them in RUNTIME_ROOT/RUNTIME_SUBDIRECTORY/config",
-		})
+	if len(files) == 0 && len(result.Problems) == 0 {
+		result.Problems = append(result.Problems, erconfig.Problem{File: dir, Message: holdsNone(dir, *ignoreHidden)})
 	}
 	if err := result.print(stdout, *format); err != nil {
 		fmt.Fprintln(stderr, "ratelimitd:", err)
@@ -87,6 +84,44 @@ func checkConfig(args []string, stdout, stderr io.Writer) int {
 		return exitBad
 	}
 	return exitGood
+}
+
+// unreadable is what of a folder could not be read, an item each.
+func unreadable(dir string, err error) []erconfig.Problem {
+	problems := []erconfig.Problem{}
+	errs := []error{err}
+	if joined, several := err.(interface{ Unwrap() []error }); several { //nolint:errorlint // What errors.Join makes is asked for itself.
+		errs = joined.Unwrap()
+	}
+	for _, err := range errs {
+		problem, path := erconfig.Problem{}, (*fs.PathError)(nil)
+		switch {
+		case err == nil:
+			continue
+		case errors.As(err, &problem):
+		case errors.As(err, &path):
+			problem = erconfig.Problem{File: path.Path, Message: "cannot be read: " + path.Err.Error()}
+		default:
+			problem = erconfig.Problem{File: dir, Message: err.Error()}
+		}
+		problems = append(problems, problem)
+	}
+	return problems
+}
+
+// holdsNone says that a folder has no files and, where it is the one above, which
+// one has.
+func holdsNone(dir string, ignoreHidden bool) string {
+	const where = "envoyproxy/ratelimit has them in RUNTIME_ROOT/RUNTIME_SUBDIRECTORY/config"
+	for _, pattern := range []string{"config", "*/config"} {
+		found, _ := filepath.Glob(filepath.Join(dir, pattern)) // the pattern is well formed unless DIR is none
+		for _, below := range found {
+			if files, err := erconfig.ReadDir(below, ignoreHidden); err == nil && len(files) > 0 {
+				return fmt.Sprintf("the folder holds no files, but %s does; %s", below, where)
+			}
+		}
+	}
+	return "the folder holds no files; " + where
 }
 
 func (c *checked) print(w io.Writer, format string) error {

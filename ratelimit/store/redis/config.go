@@ -32,6 +32,9 @@ type Config struct {
 	Username     string `yaml:"username"`
 	Password     string `yaml:"password"`
 	PasswordFile string `yaml:"passwordFile"`
+	// SentinelUsername and SentinelPassword are for the sentinels themselves.
+	SentinelUsername string `yaml:"sentinelUsername"`
+	SentinelPassword string `yaml:"sentinelPassword"`
 	// TLS refines rediss://.
 	TLS TLSConfig `yaml:"tls"`
 	// KeyPrefix starts every key. Default "weir".
@@ -147,6 +150,12 @@ func (c *Config) NewClient(timeout time.Duration) (goredis.UniversalClient, erro
 	}
 	if c.Password != "" {
 		options.Password = c.Password
+	}
+	if c.SentinelUsername != "" {
+		options.SentinelUsername = c.SentinelUsername
+	}
+	if c.SentinelPassword != "" {
+		options.SentinelPassword = c.SentinelPassword
 	}
 	if c.PasswordFile != "" {
 		raw, err := os.ReadFile(c.PasswordFile)
