@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -109,7 +110,7 @@ func receive(stream grpc.ClientStream, r Request) error {
 			return nil
 		}
 		if err != nil {
-			return err
+			return withRequestID(err, stream)
 		}
 		text, err := format.Marshal(message)
 		if err != nil {
@@ -119,6 +120,41 @@ func receive(stream grpc.ClientStream, r Request) error {
 			return status.Errorf(codes.Aborted, "output: %v", err)
 		}
 	}
+}
+
+// requestIDHeader is the header that the edge names each request in.
+const requestIDHeader = "x-request-id"
+
+// maxRequestID bounds the request ids that are shown, in bytes.
+const maxRequestID = 128
+
+// withRequestID adds the id that the answer's headers name the request by, for an
+// error without one: what Envoy answers by itself has the same details for every
+// request. stream has ended.
+func withRequestID(err error, stream grpc.ClientStream) error {
+	st := status.Convert(err)
+	for _, detail := range st.Details() {
+		if _, is := detail.(*errdetails.RequestInfo); is {
+			return err
+		}
+	}
+	ids := stream.Trailer().Get(requestIDHeader) // which an answer without messages has its headers in
+	if len(ids) == 0 {
+		headers, failed := stream.Header()
+		if failed != nil {
+			return err
+		}
+		ids = headers.Get(requestIDHeader)
+	}
+	plain := func(r rune) bool { return r > ' ' && r < 0x7f }
+	if len(ids) == 0 || ids[0] == "" || len(ids[0]) > maxRequestID || strings.ContainsFunc(ids[0], func(r rune) bool { return !plain(r) }) {
+		return err
+	}
+	named, failed := st.WithDetails(&errdetails.RequestInfo{RequestId: ids[0]})
+	if failed != nil {
+		return err
+	}
+	return named.Err()
 }
 
 // input turns JSON values into messages.

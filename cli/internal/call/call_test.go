@@ -33,6 +33,15 @@ type users struct {
 func (s *users) ListOrganizations(ctx context.Context, request *userv1.ListOrganizationsRequest) (*userv1.ListOrganizationsResponse, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	s.header <- md
+	if ids := md.Get("answer-id"); len(ids) > 0 { // as the edge does: in the headers of what is passed on, in the trailers of what it answers
+		set := grpc.SetTrailer
+		if len(md.Get("in-headers")) > 0 {
+			set = grpc.SetHeader
+		}
+		if err := set(ctx, metadata.Pairs("x-request-id", ids[0])); err != nil {
+			return nil, err
+		}
+	}
 	if request.GetPageSize() == 13 {
 		return nil, fault.New(codes.InvalidArgument, "UNLUCKY", "no luck").WithField("page_size", "must not be 13").WithRetryAfter(time.Second)
 	}
@@ -82,7 +91,7 @@ func serve(t *testing.T) (*grpc.ClientConn, *users, *records) {
 	return conn, u, r
 }
 
-func do(t *testing.T, conn *grpc.ClientConn, method, input string) (string, error) {
+func do(t *testing.T, conn *grpc.ClientConn, method, input string, headers ...string) (string, error) {
 	t.Helper()
 	descriptor, err := call.Method(protoregistry.GlobalFiles, method, "weir.")
 	require.NoError(t, err)
@@ -90,7 +99,7 @@ func do(t *testing.T, conn *grpc.ClientConn, method, input string) (string, erro
 	defer cancel()
 	var output bytes.Buffer
 	err = call.Do(ctx, conn, call.Request{
-		Method: descriptor, Input: strings.NewReader(input), Headers: metadata.Pairs("x-api-key", "k"), Output: &output,
+		Method: descriptor, Input: strings.NewReader(input), Headers: metadata.Pairs(append(headers, "x-api-key", "k")...), Output: &output,
 	})
 	return output.String(), err
 }
@@ -113,6 +122,28 @@ func TestStreams(t *testing.T) {
 	output, err = do(t, conn, "weir.data.v1.DataService/ExportRecords", "")
 	require.NoError(t, err)
 	require.Equal(t, "{}\n{}\n{}\n", output)
+}
+
+// What names the request is the error's own detail, or else the answer's header.
+func TestRequestIDs(t *testing.T) {
+	conn, _, _ := serve(t)
+	for name, test := range map[string]struct {
+		headers []string
+		want    string
+	}{
+		"none":           {nil, ""},
+		"in trailers":    {[]string{"answer-id", "abc-1"}, "\n  request: abc-1"},
+		"in headers":     {[]string{"answer-id", "abc-1", "in-headers", "yes"}, "\n  request: abc-1"},
+		"not printable":  {[]string{"answer-id", "a b"}, ""},
+		"longer than is": {[]string{"answer-id", strings.Repeat("a", 129)}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := do(t, conn, "weir.user.v1.UserService/ListOrganizations", `{"page_size":13}`, test.headers...)
+			require.Equal(t, "INVALID_ARGUMENT: no luck\n  reason: UNLUCKY (weir.dev)\n  page_size: must not be 13\n  try again after: 1s"+test.want, call.Explain(err))
+		})
+	}
+	_, err := do(t, conn, "weir.user.v1.UserService/GetUser", `{}`, "answer-id", "abc-1")
+	require.NotContains(t, call.Explain(err), "request: ", "no answer names it")
 }
 
 func TestErrorsAreExplained(t *testing.T) {
