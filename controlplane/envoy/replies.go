@@ -80,9 +80,17 @@ func replies() []reply {
 		{when: `response.code == 501`, status: 501, kind: codes.Unimplemented, reason: "NOT_IMPLEMENTED", detail: "the request asks for something that the edge does not implement"},
 		{when: `response.code == 403`, status: 403, kind: codes.PermissionDenied, reason: "UPGRADE_REFUSED", detail: "the route takes no upgrade of the connection"},
 		{when: `response.code == 405`, status: 405, kind: codes.Unimplemented, reason: "METHOD_NOT_ALLOWED", detail: "the method is not served at this path"},
+		// What the transcoder says repeats what was sent, secrets included: problem.lua takes
+		// it out and names the field where it can. Where the script isn't run, as on foreign
+		// routes of an Istio gateway, nothing is repeated.
+		{when: `response.code_details.startsWith("early_grpc_json_transcode_failure") && response.code == 400 && "weir" in metadata.filter_metadata`, status: 400, kind: codes.InvalidArgument, reason: "BAD_REQUEST", detail: "a query parameter or a part of the path is not known or has a value of the wrong type", members: fromTranscoder()},
+		{when: `response.code_details.startsWith("grpc_json_transcode_failure") && response.code == 400 && "weir" in metadata.filter_metadata`, status: 400, kind: codes.InvalidArgument, reason: "BAD_REQUEST", detail: "the body is not JSON, or a field in it has a value of the wrong type", members: fromTranscoder()},
 		{when: `response.code == 400`, status: 400, kind: codes.InvalidArgument, reason: "BAD_REQUEST", detail: "the request is malformed"},
 	}
 }
+
+// fromTranscoder is a member that problem.lua reads and takes out again.
+func fromTranscoder() map[string]string { return map[string]string{"transcoder": "%LOCAL_REPLY_BODY%"} }
 
 // localReplies renders the answers: problem details for HTTP, status details
 // for gRPC.

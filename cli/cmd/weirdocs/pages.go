@@ -51,7 +51,15 @@ func answersPage() string {
 	b.WriteString(header("Answers that Envoy gives by itself", "controlplane/envoy/replies.go"))
 	b.WriteString("REST clients get these as RFC 9457 problem details, gRPC and gRPC-web clients as a status with a\n" +
 		"`google.rpc.ErrorInfo` that holds the same code. The first line whose condition holds is used. What\n" +
-		"extauthz and the services answer is on [error-codes.md](error-codes.md).\n\n")
+		"extauthz and the services answer is on [error-codes.md](error-codes.md).\n\n" +
+		"Each answer has the request's id, by which the logs name it, in the header `x-request-id` (unless an EdgePolicy says\n" +
+		"`requestID: {return: false}`); problem details repeat it as `requestId`. gRPC clients find the header among the trailers,\n" +
+		"since an answer without messages has its headers there; the details of the status have no `google.rpc.RequestInfo`, since\n" +
+		"Envoy gives each request the same ones. `weir call` prints it. What is answered before its headers were read, such as 431\n" +
+		"to HTTP/1.1, has no id: its line of the access log is found by time, client and status. To HTTP/2, Envoy\n" +
+		"resets that stream, or ends the connection, instead of answering.\n\n" +
+		"What REST requests of a gRPC service send that cannot be read names its field in `errors`, where that is known; values\n" +
+		"are not repeated.\n\n")
 	b.WriteString(table("HTTP", "gRPC", "Code", "Detail", "Headers", "When"))
 	for _, answer := range envoy.Answers() {
 		var headers []string
