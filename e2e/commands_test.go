@@ -19,6 +19,7 @@ import (
 
 	"weir.dev/e2e/internal/harness"
 	"weir.dev/kit/certs"
+	"weir.dev/policy"
 )
 
 // outcome of a command.
@@ -135,6 +136,12 @@ func planAndApply(t *testing.T, s *harness.System) {
 	require.Equal(t, 1, refused.code)
 	require.Contains(t, refused.errors, "nothing was applied")
 	require.Contains(t, refused.errors, "change.yaml:14")
+	refused = command(t, s, "apply", "-o", "json", broken)
+	require.Equal(t, 1, refused.code)
+	var told struct{ Problems policy.Problems }
+	require.NoError(t, json.Unmarshal([]byte(refused.out), &told), refused.out)
+	require.Len(t, told.Problems, 1)
+	require.Equal(t, 14, told.Problems[0].Line)
 	require.Contains(t, command(t, s, "get", "httproute").out, "hello")
 	require.NotContains(t, command(t, s, "get", "httproute").out, "second")
 	require.Equal(t, 1, command(t, s, "plan", broken).code)
@@ -147,7 +154,7 @@ func planAndApply(t *testing.T, s *harness.System) {
 	require.Equal(t, 1, command(t, s, "apply", "--prune", "HTTPRoute/nothing").code)
 	require.Equal(t, 2, command(t, s, "apply").code)
 
-	pruned := command(t, s, "apply", "--prune", "HTTPRoute/hello")
+	pruned := command(t, s, "apply", "--prune", "httproute/hello")
 	require.Equal(t, 0, pruned.code, pruned.errors)
 	require.Equal(t, http.StatusNotFound, s.Do(http.MethodGet, "/hello", "", s.Key()...).Status)
 }

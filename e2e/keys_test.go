@@ -82,6 +82,7 @@ func TestKeysLive(t *testing.T) {
 
 func TestKeysOnTheCommandLine(t *testing.T) {
 	s := harness.Start(t, nil)
+	require.JSONEq(t, `{"apiKeys": []}`, s.Weir("keys", "list", "-o", "json", "--filter", `display_name = "nobody's"`))
 	key := strings.TrimSpace(s.Weir("keys", "create", "nightly import", "--scope", "data:write", "--expires-in", "1h"))
 	id := strings.Split(key, "_")[1]
 	s.Eventually("the key to be accepted", time.Second, func() bool {

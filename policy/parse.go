@@ -348,6 +348,9 @@ func (p *Parser) decode(object *Object, node *yaml.Node, raw []byte, kind metav1
 	}
 	for _, err := range strict {
 		field, message := strictError(err)
+		if message == "unknown field" {
+			message += meant(empty(), field)
+		}
 		problems = append(problems, object.problem(CodeUnknownField, field, message))
 	}
 	if typed == nil {
@@ -380,6 +383,9 @@ func unknownKind(meta metav1.TypeMeta, known map[[2]string]func() metav1.Object)
 	kindsOnly = slices.Compact(kindsOnly)
 	if meta.Kind == "" {
 		return "has no kind; known are " + strings.Join(kindsOnly, ", ")
+	}
+	if name := nearest(meta.Kind, kindsOnly); name != "" {
+		return fmt.Sprintf("the kind %q is not known: did you mean %s?", meta.Kind, name)
 	}
 	return fmt.Sprintf("the kind %q is not known; known are %s", meta.Kind, strings.Join(kindsOnly, ", "))
 }

@@ -69,6 +69,7 @@ const (
 	CodeLimitFields      Code = "WEIR2501"
 	CodeLimitReplicas    Code = "WEIR2540"
 	CodeLimitQuota       Code = "WEIR2550"
+	CodeLimitNone        Code = "WEIR2560"
 	CodeLimitExpression  Code = "WEIR2551"
 	CodeDiscovery        Code = "WEIR2401"
 	CodeSameTokens       Code = "WEIR2402"
@@ -200,6 +201,7 @@ func Explanations() map[Code]string {
 		CodeTimeZone:         "A limit's calendar is in a time zone that the IANA database doesn't know. Write a name such as Europe/Berlin or UTC.",
 		CodeLimitFields:      "Two fields of a limit exclude each other, or one of them lacks the other that it is for. The message says which; remove one, or add what it needs.",
 		CodeLimitReplicas:    "The limit asks that replicas of the limiter decide by themselves, and something else in it needs the counters that all share. The message says what; remove either.",
+		CodeLimitNone:        "The limit lets nobody through. If that is meant, keep it, or say it with an AuthPolicy, whose refusal (403) doesn't read as if waiting could help; if not, give a number. To lift the limit, say unlimited for a tier, or remove the limit; to try it first, say shadow: true.",
 		CodeLimitQuota:       "The limit is decided by Envoys from quotas (mode: Quota), and something else in it needs the limiter at each request. The message says what; remove it, or the mode.",
 		CodeLimitExpression:  "The expression of a cost is not one. The message has line and column, and says what can be read of a request.",
 		CodeDiscovery:        "An issuer's discovery document is found by the issuer's own URL, and this issuer is no https URL. Write the document's URI, or give the keys by remote or configMapRef.",

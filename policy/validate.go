@@ -73,6 +73,11 @@ func (c *checker) fail(code Code, field, format string, args ...any) {
 	c.problems = append(c.problems, c.object.problem(code, field, fmt.Sprintf(format, args...)))
 }
 
+// note tells of something that leaves nothing out.
+func (c *checker) note(code Code, field, format string, args ...any) {
+	c.problems = append(c.problems, c.object.notice(code, field, fmt.Sprintf(format, args...)))
+}
+
 func (c *checker) required(field string) { c.fail(CodeRequired, field, "is required") }
 
 func (c *checker) text(field, value string, required bool, most int) {

@@ -48,8 +48,11 @@ func (c *checker) limit(field string, limit *v1alpha1.Limit) {
 
 // limitNumbers checks what a limit of one window says, as do the windows of others.
 func (c *checker) limitNumbers(field string, limit *v1alpha1.Limit) {
-	if limit.Requests == nil {
+	switch {
+	case limit.Requests == nil:
 		c.required(field + ".requests")
+	case *limit.Requests == 0 && limit.Override == nil && !limit.Shadow:
+		c.note(CodeLimitNone, field+".requests", "is 0: every request is refused%s, however long its sender waits", butTiers(limit))
 	}
 	c.limitWindow(field, limit)
 	if limit.Burst != 0 && limit.Algorithm != v1alpha1.AlgorithmGCRA {
@@ -113,6 +116,16 @@ func (c *checker) limitBy(field string, parts []v1alpha1.CountBy) {
 			c.fail(CodeInvalid, part+".header", "needs type Header")
 		}
 	}
+}
+
+// butTiers says who is not refused by a limit of no requests.
+func butTiers(limit *v1alpha1.Limit) string {
+	for _, tier := range limit.Tiers {
+		if tier.Unlimited || deref(tier.Requests, 0) > 0 {
+			return ", but for those of a tier that says otherwise"
+		}
+	}
+	return ""
 }
 
 func (c *checker) limitTiers(field string, limit *v1alpha1.Limit) {

@@ -243,6 +243,11 @@ func TestApplyStoresAllOrNothing(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, string(before), string(after), "half of it was applied: %s", want)
 	}
+	_, err = apply(t, server, nil, strings.Replace(other, "[{address: 10.0.0.9, port: 80}]", "[]", 1))
+	require.True(t, slices.ContainsFunc(status.Convert(err).Details(), func(detail any) bool {
+		problems, ok := detail.(*adminv1.ListProblemsResponse)
+		return ok && len(problems.GetProblems()) == 1 && problems.GetProblems()[0].GetCode() == "WEIR2001" && problems.GetProblems()[0].GetLine() == 4
+	}), "programs find the problems in the error")
 	dry, err := apply(t, server, func(r *adminv1.ApplyRequest) { r.DryRun = true }, other)
 	require.NoError(t, err)
 	require.Len(t, dry.GetObjects(), 1)
@@ -256,7 +261,7 @@ func TestApplyStoresAllOrNothing(t *testing.T) {
 	held, err := server.options.Store.Load()
 	require.NoError(t, err)
 	require.Len(t, held, 2)
-	_, err = apply(t, server, func(r *adminv1.ApplyRequest) { r.Prune = []string{"Backend/default/other"} })
+	_, err = apply(t, server, func(r *adminv1.ApplyRequest) { r.Prune = []string{"backend/default/other", "Backend/other"} }) // as weir get writes it, and twice
 	require.NoError(t, err)
 	held, err = server.options.Store.Load()
 	require.NoError(t, err)
@@ -264,6 +269,8 @@ func TestApplyStoresAllOrNothing(t *testing.T) {
 	require.Equal(t, "missing", held[0].Ref.Name)
 	_, err = apply(t, server, func(r *adminv1.ApplyRequest) { r.Prune = []string{"Backend/default/missing"} })
 	require.Equal(t, codes.InvalidArgument, status.Code(err), "a route refers to it")
+	_, err = apply(t, server, func(r *adminv1.ApplyRequest) { r.Prune = []string{"backend/default/Missing"} })
+	require.ErrorContains(t, err, "there is no", "names are told apart by case")
 }
 
 // What has just left a followed folder is not taken for being there.

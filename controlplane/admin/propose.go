@@ -22,6 +22,8 @@ type proposal struct {
 	documents []*policy.Object
 	input     policy.Input
 	plan      *policy.Plan
+	// prune are the running objects to delete.
+	prune []policy.ObjectRef
 	// problems of the proposed policy; come and gone are those that are new and
 	// those that are mended.
 	problems, come, gone policy.Problems
@@ -37,14 +39,14 @@ func (s *Server) propose(state *State, documents []*adminv1.Document, prune []st
 	place, problems := s.parse(p, documents)
 	remove := map[policy.ObjectRef]bool{}
 	for _, name := range prune {
-		ref, err := refFrom(name)
+		ref, err := runningRef(state.Input.Objects, name)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.ContainsFunc(state.Input.Objects, func(o *policy.Object) bool { return o.Ref == ref }) {
-			return nil, invalid("prune", "there is no %s", ref)
+		if !remove[ref] {
+			remove[ref] = true
+			p.prune = append(p.prune, ref)
 		}
-		remove[ref] = true
 	}
 	p.input = policy.Input{Closings: state.Input.Closings, FleetOf: state.Input.FleetOf, Published: state.Input.Published, Provisioned: state.Input.Provisioned}
 	for _, object := range state.Input.Objects {
@@ -92,6 +94,21 @@ func (s *Server) parse(p *proposal, documents []*adminv1.Document) (map[policy.O
 // applied reports whether an object is one that the store holds.
 func (s *Server) applied(object *policy.Object) bool {
 	return s.options.Store != nil && object.File == s.options.Store.Path()
+}
+
+// runningRef is the running object that a name to prune means. Its kind may be
+// written in any case, as weir get does.
+func runningRef(objects []*policy.Object, name string) (policy.ObjectRef, error) {
+	ref, err := refFrom(name)
+	if err != nil {
+		return ref, err
+	}
+	for _, object := range objects {
+		if strings.EqualFold(object.Ref.Kind, ref.Kind) && object.Ref.Namespace == ref.Namespace && object.Ref.Name == ref.Name {
+			return object.Ref, nil
+		}
+	}
+	return ref, invalid("prune", "there is no %s", ref)
 }
 
 // refFrom reads "Kind/namespace/name", or "Kind/name" of the default namespace.
@@ -176,7 +193,7 @@ func (s *Server) Apply(ctx context.Context, request *adminv1.ApplyRequest) (*adm
 	if err != nil {
 		return nil, err
 	}
-	stored, err := s.merge(&state, p, request.GetPrune())
+	stored, err := s.merge(&state, p)
 	if err != nil {
 		return nil, err
 	}
@@ -248,16 +265,17 @@ func refuseBroken(p *proposal) error {
 	}
 	err := fault.New(codes.InvalidArgument, reasonNotApplied, "nothing was applied: the policy would have %s: %s", many, broken[0].Error())
 	const most = 20
-	for _, problem := range broken[:min(len(broken), most)] {
+	broken = broken[:min(len(broken), most)]
+	for _, problem := range broken {
 		err = err.WithField(problem.String(), fmt.Sprintf("%s [%s]", problem.Message, problem.Code))
 	}
-	return err
+	return err.WithDetail(&adminv1.ListProblemsResponse{Problems: problemsOf(broken)})
 }
 
 // merge is what the store is to hold: what it held, without what is pruned, and
 // the documents. What another source defines is not overridden: whoever edits it
 // there would wonder why nothing happens.
-func (s *Server) merge(state *State, p *proposal, prune []string) ([]*policy.Object, error) {
+func (s *Server) merge(state *State, p *proposal) ([]*policy.Object, error) {
 	held, err := s.options.Store.Load()
 	if err != nil {
 		return nil, fault.New(codes.FailedPrecondition, reasonNotApplied, "nothing was applied: %v", err).WithCause(err)
@@ -282,11 +300,7 @@ func (s *Server) merge(state *State, p *proposal, prune []string) ([]*policy.Obj
 		}
 		kept[object.Ref] = object
 	}
-	for _, name := range prune {
-		ref, err := refFrom(name)
-		if err != nil {
-			return nil, err
-		}
+	for _, ref := range p.prune {
 		if kept[ref] == nil {
 			return nil, fault.New(codes.FailedPrecondition, reasonFollowed,
 				"nothing was applied: %s was not applied, so it cannot be deleted here: remove it from %s [%s]", ref, followed[ref].Origin("").String(), policy.CodeFollowed)

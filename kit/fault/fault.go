@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -43,7 +45,9 @@ type Error struct {
 	RetryAfter time.Duration
 	// Metadata is sent to the client; keys are lowerCamelCase.
 	Metadata map[string]string
-	cause    error
+	// Details are further ones of the gRPC status.
+	Details []proto.Message
+	cause   error
 }
 
 // New makes a coded error. reason is stable and UPPER_SNAKE_CASE; the message
@@ -98,10 +102,19 @@ func (e *Error) WithRetryAfter(d time.Duration) *Error {
 	return c
 }
 
+// WithDetail returns a copy with one more detail of the gRPC status, for clients
+// that know its message; problem details (HTTP) don't have it.
+func (e *Error) WithDetail(detail proto.Message) *Error {
+	c := e.clone()
+	c.Details = append(c.Details, detail)
+	return c
+}
+
 func (e *Error) clone() *Error {
 	c := *e
 	c.Fields = append([]FieldViolation(nil), e.Fields...)
 	c.Metadata = maps.Clone(e.Metadata)
+	c.Details = slices.Clone(e.Details)
 	return &c
 }
 
@@ -129,6 +142,9 @@ func (e *Error) StatusFor(requestID string) *status.Status {
 	}
 	if e.RetryAfter > 0 {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)})
+	}
+	for _, detail := range e.Details {
+		details = append(details, protoadapt.MessageV1Of(detail))
 	}
 	if requestID != "" {
 		details = append(details, &errdetails.RequestInfo{RequestId: requestID})

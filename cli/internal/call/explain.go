@@ -35,6 +35,9 @@ func Explain(err error) string {
 		case *errdetails.RequestInfo:
 			fmt.Fprintf(&b, "\n  request: %s", d.GetRequestId())
 		case proto.Message:
+			if d.ProtoReflect().Descriptor().FullName() == "weir.admin.v1.ListProblemsResponse" {
+				continue // for programs; BadRequest says the same
+			}
 			fmt.Fprintf(&b, "\n  %s: %s", d.ProtoReflect().Descriptor().FullName(), protojson.MarshalOptions{}.Format(d))
 		case error:
 			fmt.Fprintf(&b, "\n  a detail that cannot be read: %v", d)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	adminv1 "weir.dev/api/gen/weir/admin/v1"
@@ -107,15 +108,31 @@ func (a *App) apply(ctx context.Context, paths []string, o applyOptions) error {
 		defer stop()
 		answer, err := client.Apply(ctx, request)
 		if err != nil {
+			if unread := problemsIn(err, &result); unread != nil {
+				return unread
+			}
 			return err
 		}
 		return fromMessage(answer, &result)
 	})
 	progress.Stop()
 	if err != nil {
+		if *o.format != formatText && len(result.Problems) > 0 {
+			err = errors.Join(err, write(a.Stdout, *o.format, &result, nil))
+		}
 		return err
 	}
 	return a.showApplied(&result, o)
+}
+
+// problemsIn takes what is wrong with the policy out of the error of Apply.
+func problemsIn(refused error, result *applied) error {
+	for _, detail := range status.Convert(refused).Details() {
+		if problems, ok := detail.(*adminv1.ListProblemsResponse); ok {
+			return fromMessage(problems, result)
+		}
+	}
+	return nil
 }
 
 // tellEveryApply is how often the rollout is looked at meanwhile.

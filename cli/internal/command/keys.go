@@ -87,7 +87,10 @@ func (a *App) keysListCommand() *cobra.Command {
 				break
 			}
 		}
-		if asJSON {
+		switch {
+		case asJSON && len(all.GetApiKeys()) == 0:
+			return write(a.Stdout, formatJSON, map[string][]any{"apiKeys": {}}, nil) // which protojson leaves out
+		case asJSON:
 			return a.writeProto(all)
 		}
 		return printKeys(a.Stdout, all.GetApiKeys())

@@ -41,7 +41,7 @@ func TestValidateNamesEveryMistake(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte("apiVersion: weir.dev/v1alpha1\nkind: Backend\nmetadata:\n  name: b\nspec:\n  protocoll: GRPC\n  endpoints:\n    - {address: 10.0.0.1, port: 0}\n"), 0o600))
 	code, out, _ := runValidate(t, path)
 	require.Equal(t, 1, code)
-	require.Contains(t, out, path+":6: Backend default/b: spec.protocoll: unknown field [WEIR1004]")
+	require.Contains(t, out, path+":6: Backend default/b: spec.protocoll: unknown field: did you mean protocol? [WEIR1004]")
 	require.Contains(t, out, path+":8: Backend default/b: spec.endpoints[0].port: 0 is not a port")
 	code, out, _ = runValidate(t, "-o", "json", path)
 	require.Equal(t, 1, code)
