@@ -11,9 +11,11 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 
 	"weir.dev/controlplane/envoy"
 	"weir.dev/kit/certs"
+	"weir.dev/kit/config"
 	"weir.dev/kit/daemon"
 	"weir.dev/kit/rpcserver"
 )
@@ -29,9 +31,9 @@ type Config struct {
 	Ingress   IngressConfig `yaml:"ingress"`
 	// Fleets of proxies; by default one that serves every Gateway, of the peer
 	// "ingress".
-	Fleets    []FleetConfig `yaml:"fleets"`
-	ExtAuthz  PeerConfig    `yaml:"extAuthz"`
-	RateLimit PeerConfig    `yaml:"rateLimit"`
+	Fleets    []FleetConfig   `yaml:"fleets"`
+	ExtAuthz  PeerConfig      `yaml:"extAuthz"`
+	RateLimit RateLimitConfig `yaml:"rateLimit"`
 	// OTLP is the collector that Envoy sends traces to; none by default.
 	OTLP PeerConfig `yaml:"otlp"`
 	// AdminAPI is for the commands and the portal.
@@ -64,6 +66,22 @@ type PeerConfig struct {
 	Peer string `yaml:"peer"`
 }
 
+// RateLimitConfig is ratelimitd, as Envoy reaches it.
+type RateLimitConfig struct {
+	PeerConfig `yaml:",inline"`
+	// Timeout is how long a request waits for it, 10ms to 10s; then each limit's
+	// failureMode decides. It is longer than what the store may take
+	// (store.timeout of ratelimitd), or an outage of the store isn't told
+	// from one of ratelimitd. Default 100ms.
+	Timeout config.Duration `yaml:"timeout"`
+}
+
+// Bounds of RateLimitConfig.Timeout.
+const (
+	minRateLimitTimeout = 10 * time.Millisecond
+	maxRateLimitTimeout = 10 * time.Second
+)
+
 // SetDefaults fills in what is documented.
 func (c *Config) SetDefaults() {
 	c.Config.SetDefaults()
@@ -74,6 +92,7 @@ func (c *Config) SetDefaults() {
 	c.AdminAPI.Peers = []string{certs.PeerID("cli"), certs.PeerID("portal")}
 	c.ExtAuthz.Peer = certs.PeerID("extauthz")
 	c.RateLimit.Peer = certs.PeerID("ratelimit")
+	c.RateLimit.Timeout = config.Duration(envoy.DefaultRateLimitTimeout)
 }
 
 // Validate reports every mistake.
@@ -90,6 +109,9 @@ func (c *Config) Validate() error {
 		case peer.address != "" && !isHostPort(peer.address):
 			errs = append(errs, fmt.Errorf("%s.address: %q is not host:port", peer.name, peer.address))
 		}
+	}
+	if timeout := c.RateLimit.Timeout.Std(); timeout < minRateLimitTimeout || timeout > maxRateLimitTimeout {
+		errs = append(errs, fmt.Errorf("rateLimit.timeout: %s is outside %s to %s", timeout, minRateLimitTimeout, maxRateLimitTimeout))
 	}
 	if c.AdminAPI.REST != "" {
 		if _, _, err := net.SplitHostPort(c.AdminAPI.REST); err != nil {
@@ -151,7 +173,7 @@ func (c *Config) options() envoy.Options {
 	return envoy.Options{
 		ListenAddress: c.Ingress.Address, PortMap: c.Ingress.PortMap,
 		ExtAuthzAddress: c.ExtAuthz.Address, ExtAuthzPeer: c.ExtAuthz.Peer,
-		RateLimitAddress: c.RateLimit.Address, RateLimitPeer: c.RateLimit.Peer,
+		RateLimitAddress: c.RateLimit.Address, RateLimitPeer: c.RateLimit.Peer, RateLimitTimeout: c.RateLimit.Timeout.Std(),
 		OTLPAddress: c.OTLP.Address,
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"weir.dev/controlplane/folder"
 	"weir.dev/kit/adsclient"
 	"weir.dev/kit/certs"
+	"weir.dev/kit/config"
 	"weir.dev/kit/daemon"
 	"weir.dev/policy"
 )
@@ -403,11 +404,12 @@ func TestConfigReportsAllMistakes(t *testing.T) {
 	cfg.SetDefaults()
 	cfg.Ingress.Address = "localhost"
 	cfg.RateLimit.Address = "nonsense"
+	cfg.RateLimit.Timeout = config.Duration(time.Minute)
 	cfg.OTLP.Address = "host:0"
 	cfg.Ingress.PortMap = map[int32]int32{80: 8080, 81: 8080, 82: 0, 70000: 1}
 	err := cfg.Validate()
 	for _, want := range []string{
-		"sources.folders", "ingress.address", "extAuthz.address: is required", "rateLimit.address", "otlp.address",
+		"sources.folders", "ingress.address", "extAuthz.address: is required", "rateLimit.address", "rateLimit.timeout: 1m0s is outside 10ms to 10s", "otlp.address",
 		"80 and 81 are both bound to 8080", "0 is not a port", "70000 is not a port", "server.tls",
 	} {
 		require.ErrorContains(t, err, want)

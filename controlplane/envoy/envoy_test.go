@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
@@ -334,6 +335,19 @@ func TestProtectedRoutesNeedTheirServer(t *testing.T) {
 	with := string(render(t, compile(t, goldens(t)["policies"], options()), false))
 	require.Equal(t, 1, strings.Count(with, "status: 503"), "the broken one")
 	require.Equal(t, 2, strings.Count(routes, "status: 503"), "the protected one too")
+}
+
+// How long ratelimitd is waited for is the operator's to say: the filter's timeout,
+// and that of its calls.
+func TestTheTimeoutOfRateLimits(t *testing.T) {
+	longer := options()
+	longer.RateLimitTimeout = 1234 * time.Millisecond
+	standard := string(render(t, compile(t, goldens(t)["policies"], options()), true))
+	changed := string(render(t, compile(t, goldens(t)["policies"], longer), true))
+	said := strings.Count(changed, "timeout: 1.234s")
+	require.Positive(t, said)
+	require.Zero(t, said%4, "two filters in each chain, each with two timeouts")
+	require.Equal(t, standard, strings.ReplaceAll(changed, "timeout: 1.234s", "timeout: 0.100s"), "nothing else changes")
 }
 
 func TestUnpackableContentIsAnError(t *testing.T) {

@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"cmp"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -28,11 +29,11 @@ import (
 	"weir.dev/policy"
 )
 
-// Timeouts of Weir's own servers.
-const (
-	extAuthzTimeout  = time.Second
-	rateLimitTimeout = 100 * time.Millisecond
-)
+// extAuthzTimeout is how long a check may take where a policy doesn't say more.
+const extAuthzTimeout = time.Second
+
+// DefaultRateLimitTimeout is how long a request waits for ratelimitd.
+const DefaultRateLimitTimeout = 100 * time.Millisecond
 
 // Names of the HTTP filters.
 const (
@@ -103,9 +104,10 @@ func (c *compiler) httpFilters(port *policy.Port, chain *policy.Chain) []*hcmv3.
 	}
 	filters = append(filters, ofRoutes[placeQuotas]...)
 	if c.options.RateLimitAddress != "" {
+		limitTimeout := cmp.Or(c.options.RateLimitTimeout, DefaultRateLimitTimeout)
 		filters = append(filters,
-			httpFilter(filterLimitOpen, rateLimitFilter(stageOpen)),
-			httpFilter(filterLimitClosed, rateLimitFilter(stageClosed)))
+			httpFilter(filterLimitOpen, rateLimitFilter(stageOpen, limitTimeout)),
+			httpFilter(filterLimitClosed, rateLimitFilter(stageClosed, limitTimeout)))
 	}
 	filters = append(filters, ofRoutes[placeLimits]...)
 	filters = append(filters, c.extensionFilters(chain)...)
@@ -122,17 +124,17 @@ func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(config)}}
 }
 
-func rateLimitFilter(stage uint32) *ratelimitv3.RateLimit {
+func rateLimitFilter(stage uint32, timeout time.Duration) *ratelimitv3.RateLimit {
 	return &ratelimitv3.RateLimit{
 		Domain:                         rateLimitDomain,
 		Stage:                          stage,
-		Timeout:                        durationpb.New(rateLimitTimeout),
+		Timeout:                        durationpb.New(timeout),
 		FailureModeDeny:                stage == stageClosed,
 		StatusOnError:                  &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
 		RateLimitedAsResourceExhausted: true,
 		DisableXEnvoyRatelimitedHeader: true,
 		RateLimitService: &ratelimitconfigv3.RateLimitServiceConfig{
-			GrpcService:         askAgain(grpcService(clusterRateLimit, rateLimitTimeout)),
+			GrpcService:         askAgain(grpcService(clusterRateLimit, timeout)),
 			TransportApiVersion: corev3.ApiVersion_V3,
 		},
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -46,6 +47,9 @@ type Options struct {
 	ExtAuthzPeer     string
 	RateLimitAddress string
 	RateLimitPeer    string
+	// RateLimitTimeout is how long a request waits for ratelimitd; 0 means
+	// DefaultRateLimitTimeout.
+	RateLimitTimeout time.Duration
 	// Fleet is whose ports are compiled.
 	Fleet string
 	// ShardAbove is the number of routes of a chain above which a Cache spreads them

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -34,6 +35,7 @@ type istioOptions struct {
 	selector  map[string]string
 	provider  string
 	rateLimit string
+	timeout   time.Duration
 	rules     string
 }
 
@@ -44,6 +46,7 @@ func (o *istioOptions) flags(c *cobra.Command) {
 	c.Flags().StringToStringVar(&o.selector, "istio-selector", standard.Selector, "`labels` of the gateway's pods")
 	c.Flags().StringVar(&o.provider, "istio-provider", standard.Provider, "`name` of extauthz among the mesh's extension providers")
 	c.Flags().StringVar(&o.rateLimit, "istio-ratelimit", net.JoinHostPort(standard.RateLimit.Host, strconv.Itoa(int(standard.RateLimit.Port))), "`host:port` of ratelimitd in the mesh")
+	c.Flags().DurationVar(&o.timeout, "istio-ratelimit-timeout", envoy.DefaultRateLimitTimeout, "how long a request waits for ratelimitd, 10ms to 10s")
 	c.Flags().StringVar(&o.rules, "istio-rules-namespace", standard.RulesNamespace, "`namespace` in which extauthz and ratelimitd read their rules")
 }
 
@@ -62,6 +65,9 @@ func (o *istioOptions) compile() (istio.Options, error) {
 	port, parseErr := strconv.ParseUint(text, 10, 16)
 	if err != nil || parseErr != nil || port == 0 || host == "" {
 		return istio.Options{}, usageError{fmt.Errorf("--istio-ratelimit %q is not host:port", o.rateLimit)}
+	}
+	if o.timeout < 10*time.Millisecond || o.timeout > 10*time.Second {
+		return istio.Options{}, usageError{fmt.Errorf("--istio-ratelimit-timeout %s is outside 10ms to 10s", o.timeout)}
 	}
 	return istio.Options{
 		Namespace: o.namespace, Selector: o.selector, Provider: o.provider, RulesNamespace: o.rules,
@@ -102,7 +108,7 @@ func (a *App) loadForIstio(paths []string, o istioOptions) (*forIstio, error) {
 	}
 	for _, fleet := range fleetsOf(found.plan) {
 		options := offlineOptions(fleet)
-		options.ShardAbove = -1
+		options.ShardAbove, options.RateLimitTimeout = -1, o.timeout
 		set, err := envoy.CompileFleet(found.plan, options)
 		if err != nil {
 			return nil, err

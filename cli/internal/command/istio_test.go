@@ -251,6 +251,7 @@ func TestApplyToIstioRefuses(t *testing.T) {
 		{"apply --target istio --prune VirtualService/a/b", 2, "do not go with --target istio"},
 		{"apply --target istio --wait 6m " + policy, 2, "--wait"},
 		{"apply --target istio --set Not_a_label " + policy, 2, "--set"},
+		{"apply --target istio --istio-ratelimit-timeout 1ms " + policy, 2, "--istio-ratelimit-timeout 1ms is outside 10ms to 10s"},
 		{"apply --set x " + policy, 2, "go with --kubernetes or --target istio"},
 		{"plan --target istio --against testdata " + policy, 1, "do not go with --target istio"},
 		{"plan --set x " + policy, 1, "go with --target istio"},
