@@ -36,8 +36,6 @@ type proxy struct {
 	arriving []arriving
 	latency  time.Duration
 	demand   float64
-	// lenient lets through what there is no assignment for.
-	lenient bool
 }
 
 type arriving struct {
@@ -75,7 +73,7 @@ func (p *proxy) apply(now time.Time) {
 
 // request decides one, and reports a new bucket at once.
 func (p *proxy) request(t testing.TB, now time.Time) bool {
-	pass := p.everything || p.tokens > 0 || p.lenient && !now.Before(p.expires)
+	pass := p.everything || p.tokens > 0
 	if pass {
 		p.allowed++
 		p.tokens -= min(p.tokens, 1)
@@ -282,16 +280,6 @@ func TestShadowRulesRefuseNothing(t *testing.T) {
 	w := newWorld(t, ratelimit.Limit{Algorithm: ratelimit.FixedWindow, Requests: 1, Window: time.Minute}, Options{}, &proxy{demand: 50, reportEvery: time.Second, id: id})
 	w.run(t, rand.New(rand.NewPCG(1, 1)), 30*time.Second)
 	require.Greater(t, len(w.admitted), w.asked-20)
-}
-
-// What passes without an assignment is charged afterwards.
-func TestWhatNobodyPaidForIsCharged(t *testing.T) {
-	p := &proxy{demand: 5, reportEvery: time.Second, lenient: true, latency: 4 * step}
-	w := newWorld(t, ratelimit.Limit{Algorithm: ratelimit.FixedWindow, Requests: 1000, Window: time.Hour}, Options{}, p)
-	w.run(t, rand.New(rand.NewPCG(1, 1)), 20*time.Second)
-	counter, err := w.limiter.Look(t.Context(), ratelimit.Descriptor{Rule: "a/b/c", Entries: []ratelimit.Entry{{Name: "consumer", Value: "x"}}})
-	require.NoError(t, err)
-	require.GreaterOrEqual(t, 1000-int(counter.Decision.Remaining), len(w.admitted))
 }
 
 func TestIdleBucketsAreAbandoned(t *testing.T) {

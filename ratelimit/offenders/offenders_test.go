@@ -106,6 +106,18 @@ func TestWhatIsRemembered(t *testing.T) {
 	require.Empty(t, f.Top("r"))
 }
 
+// What a request says of itself, such as its cost, tells no keys apart.
+func TestAKeyIsWhatIsCountedBy(t *testing.T) {
+	f := newFixture()
+	for _, cost := range []string{"1", "2", "3"} {
+		f.Watched(append(by("a"), ratelimit.Entry{Name: "weir.cost", Value: cost}), status("r", ratelimit.Refused, 0))
+	}
+	top := f.Top("r")
+	require.Len(t, top, 1)
+	require.EqualValues(t, 3, top[0].Refused)
+	require.Equal(t, by("a"), top[0].Entries)
+}
+
 func TestNearLimitIsCountedAndLoggedOnceAMinute(t *testing.T) {
 	f := newFixture()
 	f.Watched(by("secret-client"), status("r", ratelimit.Admitted, 2))
@@ -132,7 +144,10 @@ func TestBounds(t *testing.T) {
 	for i := range offenders.MaxRules + 10 {
 		f.refuse(fmt.Sprint(i), "a", 1)
 	}
-	require.Empty(t, f.Top(fmt.Sprint(offenders.MaxRules+9)), "no room")
+	none := fmt.Sprint(offenders.MaxRules + 9)
+	require.Empty(t, f.Top(none), "no room")
+	f.Watched(by("a"), status(none, ratelimit.Admitted, 0))
+	require.Equal(t, counts{none: 1}, f.near, "counted all the same")
 }
 
 func TestConcurrentUse(t *testing.T) {

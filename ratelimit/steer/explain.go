@@ -85,7 +85,7 @@ func (s *Service) explain(ctx context.Context, descriptor ratelimit.Descriptor) 
 	default:
 		answer.Answer, answer.Why = "refuse", "the allowance is used up"
 	}
-	if counter.Decision.RetryAfter > 0 {
+	if counter.Decision.RetryAfter > 0 && counter.Limit.Requests > 0 { // else waiting never helps
 		answer.RetryAfter = counter.Decision.RetryAfter.String()
 	}
 	return answer

@@ -3,18 +3,24 @@ package steer_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	limitsv1 "weir.dev/api/gen/weir/limits/v1"
@@ -115,7 +121,12 @@ func TestReadAndResetOneCounter(t *testing.T) {
 	require.Equal(t, "one", x.GetServer())
 	require.Equal(t, x.GetKeyDigest(), get(by("consumer", "x", "route", "r")).GetKeyDigest(), "looking charges nothing")
 
-	answer, err := f.ResetCounter(t.Context(), &limitsv1.ResetCounterRequest{Rule: "a/p/fixed", Entries: by("consumer", "x", "route", "r"), Actor: "spiffe://weir.local/cli"})
+	id, err := url.Parse("spiffe://weir.local/controlplane")
+	require.NoError(t, err)
+	from := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: credentials.TLSInfo{State: tls.ConnectionState{
+		PeerCertificates: []*x509.Certificate{{URIs: []*url.URL{id}}},
+	}}})
+	answer, err := f.ResetCounter(from, &limitsv1.ResetCounterRequest{Rule: "a/p/fixed", Entries: by("consumer", "x", "route", "r"), Actor: "spiffe://weir.local/cli"})
 	require.NoError(t, err)
 	require.Zero(t, answer.GetBefore().GetRemaining())
 	require.EqualValues(t, 2, get(by("consumer", "x", "route", "r")).GetRemaining())
@@ -123,6 +134,7 @@ func TestReadAndResetOneCounter(t *testing.T) {
 	log := f.log.String()
 	require.Contains(t, log, "audit=rate_limit_counter_reset")
 	require.Contains(t, log, "actor=spiffe://weir.local/cli")
+	require.Contains(t, log, "peer=spiffe://weir.local/controlplane", "who asked on behalf of the actor")
 	require.Contains(t, log, x.GetKeyDigest())
 	require.NotContains(t, log, "consumer")
 
@@ -157,7 +169,10 @@ func TestListLimits(t *testing.T) {
 
 func TestMistakes(t *testing.T) {
 	f := newFixture(t, nil)
-	many := make([]*limitsv1.Entry, 40)
+	many := make([]*limitsv1.Entry, envoyrls.MaxEntries) // the rule is one of them on the wire
+	for i := range many {
+		many[i] = &limitsv1.Entry{Name: "n" + strconv.Itoa(i), Value: "v"}
+	}
 	for name, test := range map[string]struct {
 		request *limitsv1.ResetCounterRequest
 		want    codes.Code
@@ -165,6 +180,7 @@ func TestMistakes(t *testing.T) {
 		"no rule":       {&limitsv1.ResetCounterRequest{}, codes.InvalidArgument},
 		"unknown rule":  {&limitsv1.ResetCounterRequest{Rule: "a/p/none"}, codes.NotFound},
 		"too many":      {&limitsv1.ResetCounterRequest{Rule: "a/p/fixed", Entries: many}, codes.InvalidArgument},
+		"just enough":   {&limitsv1.ResetCounterRequest{Rule: "a/p/fixed", Entries: many[1:]}, codes.OK},
 		"nameless":      {&limitsv1.ResetCounterRequest{Rule: "a/p/fixed", Entries: by("", "x")}, codes.InvalidArgument},
 		"a long value":  {&limitsv1.ResetCounterRequest{Rule: "a/p/fixed", Entries: by("x", strings.Repeat("x", 9000))}, codes.InvalidArgument},
 		"a long actor":  {&limitsv1.ResetCounterRequest{Rule: "a/p/fixed", Actor: strings.Repeat("x", 300)}, codes.InvalidArgument},
@@ -212,6 +228,7 @@ func TestExplain(t *testing.T) {
 			require.Equal(t, test.want, answer.Descriptors[0].Answer)
 			require.NotEmpty(t, answer.Descriptors[0].Why)
 			require.Equal(t, test.tier, answer.Descriptors[0].Tier)
+			require.Equal(t, test.rule == "a/p/fixed" && test.want == "refuse" && test.of == f, answer.Descriptors[0].RetryAfter != "", "when to come back")
 			require.Equal(t, test.found, answer.Descriptors[0].Found)
 		})
 	}
