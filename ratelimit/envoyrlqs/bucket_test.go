@@ -31,12 +31,16 @@ func TestAReportIsTakenIn(t *testing.T) {
 		unassigned      uint64
 	}{
 		"what was assigned": {
-			bucket{kind: tokens, left: 10, idle: true}, time.Second, 4, 2,
-			bucket{kind: tokens, left: 6, every: time.Second, rate: 6}, 0,
+			bucket{kind: tokens, left: 10, idle: true},
+			time.Second, 4, 2,
+			bucket{kind: tokens, left: 6, every: time.Second, rate: 6},
+			0,
 		},
 		"more than was assigned is owed": {
-			bucket{kind: tokens, left: 3, owed: 1}, time.Second, 10, 0,
-			bucket{kind: tokens, owed: 8, every: time.Second, rate: 10}, 7,
+			bucket{kind: tokens, left: 3, owed: 1},
+			time.Second, 10, 0,
+			bucket{kind: tokens, owed: 8, every: time.Second, rate: 10},
+			7,
 		},
 		"as is all without an assignment":           {bucket{}, time.Second, 5, 0, bucket{owed: 5, every: time.Second, rate: 5}, 5},
 		"what everybody is let through is not owed": {bucket{kind: admit}, time.Second, 5, 0, bucket{kind: admit, every: time.Second, rate: 5}, 0},
