@@ -49,12 +49,12 @@ func clusterTable(subjects []*subject, roundTrip time.Duration, calls int) strin
 	var peerCPU, peer50, peer99 float64
 	for _, s := range subjects {
 		server, redis := s.cost(calls)
-		p50, p99 := percentiles(s.took[0])
+		took := middle(s.latencies[0])
 		if s.name == envoyproxy {
-			peerCPU, peer50, peer99 = server+redis, p50.Seconds(), p99.Seconds()
+			peerCPU, peer50, peer99 = server+redis, took.p50.Seconds(), took.p99.Seconds()
 		}
 		fmt.Fprintf(page, "| %s | %.1f | %.1f | %s | %d | %s | %d | %s |\n", s.name, server, redis, times(server+redis, peerCPU),
-			p50.Microseconds(), times(p50.Seconds(), peer50), p99.Microseconds(), times(p99.Seconds(), peer99))
+			took.p50.Microseconds(), times(took.p50.Seconds(), peer50), took.p99.Microseconds(), times(took.p99.Seconds(), peer99))
 	}
 	return page.String()
 }
